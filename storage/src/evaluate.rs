@@ -1,0 +1,199 @@
+//! Predicates and projections over an Arrow batch: the plain twin of what sealed segments do on encoded columns, and what consuming
+//! segments use.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{
+        Array, ArrayRef, BinaryViewArray, BooleanArray, Datum, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array,
+        Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array,
+    },
+    compute::{
+        and_kleene, cast, filter_record_batch, is_not_null, is_null,
+        kernels::{cmp, comparison, zip},
+        not, or_kleene,
+    },
+    datatypes::{DataType as ArrowType, SchemaRef},
+};
+
+use crate::{
+    Error, Result,
+    ids::ColumnId,
+    predicate::{CompareOp, Predicate},
+    scalar::Scalar,
+    scan::ScanRequest,
+    schema::{Column, DataType, TableSchema},
+};
+
+/// Which rows of `batch` (which has the columns of `written`) the request's predicate selects; `None` means all.
+pub fn evaluate(request: &ScanRequest, written: &TableSchema, batch: &RecordBatch) -> Result<Option<BooleanArray>> {
+    request.predicate.as_ref().map(|predicate| mask(predicate, &request.schema, written, batch)).transpose()
+}
+
+/// The selected rows, at most `limit`, as the request's output columns.
+pub fn project(
+    request: &ScanRequest,
+    written: &TableSchema,
+    output: &SchemaRef,
+    batch: &RecordBatch,
+    mask: Option<&BooleanArray>,
+    limit: usize,
+) -> Result<RecordBatch> {
+    let columns = request
+        .projection
+        .iter()
+        .map(|id| column_as(&request.schema, written, batch, *id))
+        .collect::<Result<Vec<_>>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let mut all = RecordBatch::try_new_with_options(Arc::clone(output), columns, &options)?;
+    if let Some(mask) = mask {
+        all = filter_record_batch(&all, mask)?;
+    }
+    Ok(if all.num_rows() > limit { all.slice(0, limit) } else { all })
+}
+
+/// Column `id` of `batch` in its current type: cast where it was widened, its default where it is younger than the rows.
+pub fn column_as(current: &TableSchema, written: &TableSchema, batch: &RecordBatch, id: ColumnId) -> Result<ArrayRef> {
+    let column = current.column(id).ok_or_else(|| Error::Invalid(format!("the table has no column with id {id}")))?;
+    let wanted = column.data_type.arrow();
+    match written.index_of(id) {
+        None => default_array(column, batch.num_rows()),
+        Some(index) => {
+            let array = batch.column(index);
+            Ok(if array.data_type() == &wanted { Arc::clone(array) } else { cast(array, &wanted)? })
+        }
+    }
+}
+
+/// `rows` times the column's default, or NULL.
+pub fn default_array(column: &Column, rows: usize) -> Result<ArrayRef> {
+    let wanted = column.data_type.arrow();
+    match &column.default {
+        None => Ok(new_null_array(&wanted, rows)),
+        Some(value) => {
+            let one = scalar_array(value, &column.data_type)?;
+            let indices = arrow::array::UInt32Array::from(vec![0u32; rows]);
+            Ok(arrow::compute::take(&one, &indices, None)?)
+        }
+    }
+}
+
+/// An array of one value of the type's Arrow form.
+pub fn scalar_array(value: &Scalar, data_type: &DataType) -> Result<ArrayRef> {
+    let wanted = data_type.arrow();
+    let misfit = || Error::Invalid(format!("{value:?} is not a value of type {data_type}"));
+    let array: ArrayRef = match (value, &wanted) {
+        (Scalar::Boolean(v), ArrowType::Boolean) => Arc::new(BooleanArray::from(vec![*v])),
+        (Scalar::Int(v), ArrowType::Int16) => {
+            Arc::new(Int16Array::from(vec![i16::try_from(*v).map_err(|_| misfit())?]))
+        }
+        (Scalar::Int(v), ArrowType::Int32) => {
+            Arc::new(Int32Array::from(vec![i32::try_from(*v).map_err(|_| misfit())?]))
+        }
+        (Scalar::Int(v), ArrowType::Int64) => Arc::new(Int64Array::from(vec![*v])),
+        (Scalar::Int(v), ArrowType::Date32) => {
+            let days = i32::try_from(*v).map_err(|_| misfit())?;
+            cast(&Int32Array::from(vec![days]), &wanted)?
+        }
+        (Scalar::Int(v), ArrowType::Timestamp(..)) => cast(&Int64Array::from(vec![*v]), &wanted)?,
+        (Scalar::Float(v), ArrowType::Float32) => Arc::new(Float32Array::from(vec![*v as f32])),
+        (Scalar::Float(v), ArrowType::Float64) => Arc::new(Float64Array::from(vec![*v])),
+        (Scalar::Decimal(v), ArrowType::Decimal128(p, s)) => {
+            Arc::new(Decimal128Array::from(vec![*v]).with_precision_and_scale(*p, *s)?)
+        }
+        (Scalar::Text(v), ArrowType::Utf8View) => Arc::new(StringViewArray::from(vec![v.as_ref()])),
+        (Scalar::Bytes(v), ArrowType::BinaryView) => Arc::new(BinaryViewArray::from(vec![v.as_ref()])),
+        _ => return Err(misfit()),
+    };
+    Ok(array)
+}
+
+fn mask(predicate: &Predicate, current: &TableSchema, written: &TableSchema, batch: &RecordBatch) -> Result<BooleanArray> {
+    let rows = batch.num_rows();
+    Ok(match predicate {
+        Predicate::And(children) => {
+            let mut all = BooleanArray::from(vec![true; rows]);
+            for child in children {
+                all = and_kleene(&all, &mask(child, current, written, batch)?)?;
+            }
+            all
+        }
+        Predicate::Or(children) => {
+            let mut any = BooleanArray::from(vec![false; rows]);
+            for child in children {
+                any = or_kleene(&any, &mask(child, current, written, batch)?)?;
+            }
+            any
+        }
+        Predicate::Compare { column, op, value } => {
+            let array = column_as(current, written, batch, *column)?;
+            compare(&array, *op, value, current, *column)?
+        }
+        Predicate::In { column, values, negated } => {
+            let array = column_as(current, written, batch, *column)?;
+            let mut any = BooleanArray::from(vec![false; rows]);
+            for value in values {
+                any = or_kleene(&any, &compare(&array, CompareOp::Eq, value, current, *column)?)?;
+            }
+            let any = if *negated { not(&any)? } else { any };
+            // An empty list compares with nothing, so nulls must be taken out by hand.
+            and_kleene(&any, &is_not_null(&array)?)?
+        }
+        Predicate::Like { column, pattern, negated, case_insensitive } => {
+            let array = column_as(current, written, batch, *column)?;
+            let pattern = StringViewArray::new_scalar(pattern.as_str());
+            match (negated, case_insensitive) {
+                (false, false) => comparison::like(&array, &pattern)?,
+                (true, false) => comparison::nlike(&array, &pattern)?,
+                (false, true) => comparison::ilike(&array, &pattern)?,
+                (true, true) => comparison::nilike(&array, &pattern)?,
+            }
+        }
+        Predicate::IsNull { column, negated } => {
+            let array = column_as(current, written, batch, *column)?;
+            if *negated { is_not_null(&array)? } else { is_null(&array)? }
+        }
+    })
+}
+
+fn compare(
+    array: &ArrayRef,
+    op: CompareOp,
+    value: &Scalar,
+    current: &TableSchema,
+    column: ColumnId,
+) -> Result<BooleanArray> {
+    let data_type = &current
+        .column(column)
+        .ok_or_else(|| Error::Invalid(format!("the table has no column with id {column}")))?
+        .data_type;
+    // Arrow orders floats totally (-0 below 0); Postgres has one zero. Turn -0 into 0 on both sides.
+    let (array, value) = match value {
+        Scalar::Float(v) => (&one_zero(array)?, Scalar::Float(v + 0.0)),
+        _ => (array, value.clone()),
+    };
+    let value = arrow::array::Scalar::new(scalar_array(&value, data_type)?);
+    let value: &dyn Datum = &value;
+    Ok(match op {
+        CompareOp::Eq => cmp::eq(array, value)?,
+        CompareOp::NotEq => cmp::neq(array, value)?,
+        CompareOp::Less => cmp::lt(array, value)?,
+        CompareOp::LessEq => cmp::lt_eq(array, value)?,
+        CompareOp::Greater => cmp::gt(array, value)?,
+        CompareOp::GreaterEq => cmp::gt_eq(array, value)?,
+    })
+}
+
+fn one_zero(array: &ArrayRef) -> Result<ArrayRef> {
+    let zero: ArrayRef = match array.data_type() {
+        ArrowType::Float32 => Arc::new(Float32Array::from(vec![0f32])),
+        ArrowType::Float64 => Arc::new(Float64Array::from(vec![0f64])),
+        _ => return Ok(Arc::clone(array)),
+    };
+    let negative: ArrayRef = match array.data_type() {
+        ArrowType::Float32 => Arc::new(Float32Array::from(vec![-0f32])),
+        _ => Arc::new(Float64Array::from(vec![-0f64])),
+    };
+    let is_negative_zero = cmp::eq(array, &arrow::array::Scalar::new(negative))?;
+    Ok(zip::zip(&is_negative_zero, &arrow::array::Scalar::new(zero), array)?)
+}

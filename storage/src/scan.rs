@@ -1,0 +1,95 @@
+//! What a query asks of the segments, and the counters that EXPLAIN ANALYZE shows.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::{Schema as ArrowSchema, SchemaRef},
+};
+
+use crate::{Error, Result, ids::ColumnId, predicate::Predicate, schema::TableSchema, segment::Segment};
+
+/// Rows of one table: which columns, which rows, how many.
+#[derive(Clone, Debug)]
+pub struct ScanRequest {
+    /// The schema of the snapshot. Segments written under an older version answer in the types of this one: columns they do not have
+    /// are the column's default (or NULL), widened columns are cast.
+    pub schema: Arc<TableSchema>,
+    /// Output columns, in order. May be empty: then batches have only a row count.
+    pub projection: Vec<ColumnId>,
+    /// Only rows for which this is TRUE. Evaluated exactly.
+    pub predicate: Option<Predicate>,
+    /// No more than this many rows are needed from any one unit.
+    pub limit: Option<usize>,
+    /// Rows per output batch, at most.
+    pub batch_rows: usize,
+}
+
+impl ScanRequest {
+    /// The Arrow schema of the batches that a scan returns.
+    pub fn output_schema(&self) -> Result<SchemaRef> {
+        let fields = self
+            .projection
+            .iter()
+            .map(|id| {
+                let column = self
+                    .schema
+                    .column(*id)
+                    .ok_or_else(|| Error::Invalid(format!("the table has no column with id {id}")))?;
+                Ok(column.data_type.field(&column.name, column.nullable))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(ArrowSchema::new(fields)))
+    }
+}
+
+/// Counters of one scan, shared by its lanes.
+#[derive(Debug, Default)]
+pub struct ScanMetrics {
+    /// Rows whose predicate was evaluated (all rows of a unit when there is none).
+    pub rows_scanned: AtomicU64,
+    /// Rows returned.
+    pub rows_selected: AtomicU64,
+    /// Bytes of encoded column data that were read.
+    pub bytes_read: AtomicU64,
+}
+
+impl ScanMetrics {
+    pub fn add(&self, rows_scanned: u64, rows_selected: u64, bytes_read: u64) {
+        self.rows_scanned.fetch_add(rows_scanned, Ordering::Relaxed);
+        self.rows_selected.fetch_add(rows_selected, Ordering::Relaxed);
+        self.bytes_read.fetch_add(bytes_read, Ordering::Relaxed);
+    }
+}
+
+pub type BatchIterator = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
+
+/// A run of rows of one segment: what a lane takes at a time.
+#[derive(Clone, Debug)]
+pub struct ScanUnit {
+    pub segment: Arc<dyn Segment>,
+    pub rows: Range<u32>,
+}
+
+impl ScanUnit {
+    pub fn scan(&self, request: &Arc<ScanRequest>, metrics: &Arc<ScanMetrics>) -> Result<BatchIterator> {
+        Arc::clone(&self.segment).scan(self.rows.clone(), Arc::clone(request), Arc::clone(metrics))
+    }
+}
+
+/// What is left to read after pruning, and what pruning saved.
+#[derive(Clone, Debug, Default)]
+pub struct ScanPlan {
+    pub units: Vec<ScanUnit>,
+    pub segments_total: usize,
+    /// Segments ruled out by the statistics of the time column.
+    pub pruned_by_time: usize,
+    /// Segments ruled out by the statistics of another column.
+    pub pruned_by_min_max: usize,
+}

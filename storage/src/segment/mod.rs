@@ -1,0 +1,78 @@
+//! A segment: a run of rows of one partition. *Consuming* in memory and growing, then *sealed* into one immutable file.
+//! Both answer through the trait [`Segment`].
+
+pub mod consuming;
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use crate::{
+    Result,
+    ids::{ColumnId, OffsetRange, SegmentId},
+    scalar::Scalar,
+    scan::{BatchIterator, ScanMetrics, ScanRequest},
+    schema::TableSchema,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SegmentState {
+    /// In memory and growing.
+    Consuming,
+    /// No longer growing; its file is being written or waits for its commit.
+    Sealing,
+    /// In the metadata log.
+    Committed,
+    /// Its bytes are damaged; queries that need it fail.
+    Quarantined,
+}
+
+impl SegmentState {
+    /// As `rt.segments.state` shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Consuming => "consuming",
+            Self::Sealing => "sealing",
+            Self::Committed => "committed",
+            Self::Quarantined => "quarantined",
+        }
+    }
+}
+
+/// Statistics of one column in one segment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ColumnStats {
+    /// Smallest and largest non-null value; `None` when all are null or the type has no order here (arrays, JSONB). A long text
+    /// may be cut: then `min` is a lower and `max` an upper bound and `exact` is false.
+    pub min: Option<Scalar>,
+    pub max: Option<Scalar>,
+    pub exact: bool,
+    pub nulls: u64,
+    /// Distinct non-null values where they were counted (dictionary-encoded columns).
+    pub distinct: Option<u64>,
+    /// Values never decrease from row to row, nulls aside.
+    pub sorted: bool,
+}
+
+/// An immutable run of rows, whatever it is kept in.
+pub trait Segment: Send + Sync + fmt::Debug {
+    fn id(&self) -> SegmentId;
+    fn state(&self) -> SegmentState;
+    /// Rows; they are numbered from 0 without gaps.
+    fn rows(&self) -> u32;
+    /// Bytes of memory (consuming, sealing) or of file (committed).
+    fn bytes(&self) -> u64;
+    /// The schema that the rows were written under.
+    fn schema(&self) -> &Arc<TableSchema>;
+    /// Which messages of which streams the rows came from.
+    fn offsets(&self) -> &[OffsetRange];
+    /// `None` when nothing is known about the column, for instance because the segment is older than it.
+    fn stats(&self, column: ColumnId) -> Option<ColumnStats>;
+    /// One word per column for `rt.segments`: how its values are kept.
+    fn encoding(&self, column: ColumnId) -> Option<String>;
+    /// The rows of `rows` that the request selects, in row order, in batches of the request's output schema. No batch is empty.
+    fn scan(
+        self: Arc<Self>,
+        rows: Range<u32>,
+        request: Arc<ScanRequest>,
+        metrics: Arc<ScanMetrics>,
+    ) -> Result<BatchIterator>;
+}
