@@ -37,12 +37,7 @@ impl Error {
         expected: impl ToString,
         found: impl ToString,
     ) -> Self {
-        Self::Corrupt {
-            path: path.into(),
-            what: what.into(),
-            expected: expected.to_string(),
-            found: found.to_string(),
-        }
+        Self::Corrupt { path: path.into(), what: what.into(), expected: expected.to_string(), found: found.to_string() }
     }
 }
 

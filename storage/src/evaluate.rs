@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, ArrayRef, BinaryViewArray, BooleanArray, Datum, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array,
-        Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array,
+        Array, ArrayRef, BinaryViewArray, BooleanArray, Datum, Decimal128Array, Float32Array, Float64Array, Int16Array,
+        Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array,
     },
     compute::{
         and_kleene, cast, filter_record_batch, is_not_null, is_null,
@@ -108,7 +108,12 @@ pub fn scalar_array(value: &Scalar, data_type: &DataType) -> Result<ArrayRef> {
     Ok(array)
 }
 
-fn mask(predicate: &Predicate, current: &TableSchema, written: &TableSchema, batch: &RecordBatch) -> Result<BooleanArray> {
+fn mask(
+    predicate: &Predicate,
+    current: &TableSchema,
+    written: &TableSchema,
+    batch: &RecordBatch,
+) -> Result<BooleanArray> {
     let rows = batch.num_rows();
     Ok(match predicate {
         Predicate::And(children) => {

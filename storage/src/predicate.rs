@@ -21,11 +21,27 @@ pub enum Predicate {
     And(Vec<Predicate>),
     Or(Vec<Predicate>),
     /// `column op value`; the value is of the kind that the column's type has ([`Scalar`]).
-    Compare { column: ColumnId, op: CompareOp, value: Scalar },
+    Compare {
+        column: ColumnId,
+        op: CompareOp,
+        value: Scalar,
+    },
     /// `column [NOT] IN (values)`; no value is null.
-    In { column: ColumnId, values: Vec<Scalar>, negated: bool },
+    In {
+        column: ColumnId,
+        values: Vec<Scalar>,
+        negated: bool,
+    },
     /// `column [NOT] [I]LIKE pattern`, escape character `\`; on TEXT columns.
-    Like { column: ColumnId, pattern: String, negated: bool, case_insensitive: bool },
+    Like {
+        column: ColumnId,
+        pattern: String,
+        negated: bool,
+        case_insensitive: bool,
+    },
     /// `column IS [NOT] NULL`.
-    IsNull { column: ColumnId, negated: bool },
+    IsNull {
+        column: ColumnId,
+        negated: bool,
+    },
 }

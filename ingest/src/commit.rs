@@ -1,0 +1,71 @@
+//! The metadata log as ingestion sees it. The server implements it over its catalog.
+//!
+//! Commit order: segment file written under a temporary name → fsync → rename → fsync of the directory → one transaction of
+//! the metadata log ([`MetadataLog::commit`]) → the committed segment replaces the sealing one in the view → the source is told.
+//! A crash before the transaction leaves a file that nothing names (deleted at start) and offsets that will be read again; a crash
+//! after it leaves everything in place.
+
+use serde::{Deserialize, Serialize};
+use tidemill_storage::ids::{OffsetRange, PartitionId, SchemaVersion, SegmentId, StreamId, TableId};
+
+use crate::Result;
+
+/// What the metadata log says of a committed segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SegmentRecord {
+    pub id: SegmentId,
+    /// File name inside the partition's directory.
+    pub file: String,
+    pub bytes: u64,
+    /// CRC-32C of the whole file.
+    pub checksum: u32,
+    pub rows: u32,
+    pub schema_version: SchemaVersion,
+    /// Smallest and largest value of the time column, in its own unit (days or microseconds).
+    pub time_range: Option<(i64, i64)>,
+    pub offsets: Vec<OffsetRange>,
+    pub committed_at_us: i64,
+}
+
+/// A file of dead letters, committed with the offsets that they came from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeadLetterRecord {
+    pub file: String,
+    pub bytes: u64,
+    pub checksum: u32,
+    pub rows: u64,
+}
+
+/// One step: a segment (when there were rows), the offsets it accounts for, the dead letters of the same offsets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SegmentCommit {
+    pub table: TableId,
+    pub partition: PartitionId,
+    pub segment: Option<SegmentRecord>,
+    pub progress: Vec<OffsetRange>,
+    pub dead_letters: Option<DeadLetterRecord>,
+}
+
+/// What is committed for one table partition.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PartitionState {
+    /// Ascending by id.
+    pub segments: Vec<SegmentRecord>,
+    pub dead_letters: Vec<DeadLetterRecord>,
+    /// Next offset to read, per stream.
+    pub positions: Vec<(StreamId, u64)>,
+    /// Above the id of every segment the partition ever had.
+    pub next_segment: SegmentId,
+}
+
+/// Ordered, durable, atomic. Each call is one transaction; when it returns, it survives a power loss.
+pub trait MetadataLog: Send + Sync {
+    fn partition(&self, table: TableId, partition: PartitionId) -> Result<PartitionState>;
+
+    /// Refuses (and changes nothing) when a range of `progress` does not begin at the stream's position; a stream without a position
+    /// may begin anywhere. Refuses when the table is gone.
+    fn commit(&self, commit: &SegmentCommit) -> Result<()>;
+
+    /// Takes segments off the list; their files may be deleted once no reader holds them.
+    fn retire(&self, table: TableId, partition: PartitionId, segments: &[SegmentId]) -> Result<()>;
+}

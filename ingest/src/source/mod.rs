@@ -1,0 +1,78 @@
+//! Sources: unbounded, partitioned, replayable logs of records with offsets.
+//!
+//! A [`Connector`] knows one topic, log, file set or generator; a [`Reader`] is one thread's way through some of its partitions. A reader is polled
+//! at the consumer's own pace; what is not polled stays in the topic. Offsets are the caller's: a connector keeps none.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    Result,
+    message::{MessageBatch, SourceBatch},
+};
+
+/// Where to begin in a partition that has no committed offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    Earliest,
+    Latest,
+    /// The first message at or after this wall-clock time.
+    TimestampMs(i64),
+    /// Per partition; partitions that are not named begin at the earliest.
+    Offsets(BTreeMap<u32, u64>),
+}
+
+/// Offsets that a partition holds now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    /// First offset still there.
+    pub low: u64,
+    /// First offset not yet written (for a transactional topic: the last stable offset).
+    pub high: u64,
+}
+
+/// What a poll brings.
+#[derive(Clone, Debug)]
+pub enum Fetched {
+    /// Bytes, to be decoded by the source's format.
+    Messages(MessageBatch),
+    /// Rows of the source's schema, from connectors that have no bytes (log, generator, parquet and avro files).
+    Rows(SourceBatch),
+    /// Messages from `wanted` to `found` (excluded) are gone: retention passed us. The reader goes on at `found`
+    /// only after [`Reader::seek`].
+    Gap { partition: u32, wanted: u64, found: u64 },
+    /// A bounded partition is read to its end.
+    End { partition: u32 },
+}
+
+/// One source. Implementations are cheap to clone behind an `Arc` and may be used from many threads.
+pub trait Connector: Send + Sync + std::fmt::Debug {
+    /// The partitions that exist now, ascending. Blocks; may be called every few seconds to find new ones.
+    fn partitions(&self) -> Result<Vec<u32>>;
+
+    /// Turns a start into offsets, one per given partition. Blocks.
+    fn resolve(&self, start: &Start, partitions: &[u32]) -> Result<BTreeMap<u32, u64>>;
+
+    /// Low and high offset of a partition. Blocks.
+    fn watermarks(&self, partition: u32) -> Result<Watermarks>;
+
+    /// A reader of the given partitions from the given offsets on.
+    fn open(&self, positions: &BTreeMap<u32, u64>) -> Result<Box<dyn Reader>>;
+
+    /// Tells the outside world, as advice only, how far we have committed (a consumer group, a log that may now be trimmed).
+    /// Called after the metadata log has it. Must not block for long and may fail silently.
+    fn committed(&self, positions: &BTreeMap<u32, u64>);
+}
+
+/// One thread's way through some partitions.
+pub trait Reader: Send {
+    /// Waits until something is there or `timeout` is over, then returns what is at hand without waiting for more: at most
+    /// about `max_messages` messages and `max_bytes` bytes per partition batch, an empty vector when there is nothing. Batches of one partition continue each
+    /// other: each `from` is the last `to`. An error of kind `Unavailable` may pass; the caller polls again later.
+    fn poll(&mut self, max_messages: usize, max_bytes: usize, timeout: Duration) -> Result<Vec<Fetched>>;
+
+    /// Goes on at `offset`, after a gap.
+    fn seek(&mut self, partition: u32, offset: u64) -> Result<()>;
+
+    /// Begins to read another partition.
+    fn add(&mut self, partition: u32, offset: u64) -> Result<()>;
+}
