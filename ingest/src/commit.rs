@@ -17,7 +17,7 @@ pub struct SegmentRecord {
     /// File name inside the partition's directory.
     pub file: String,
     pub bytes: u64,
-    /// CRC-32C of the whole file.
+    /// CRC-32C of the file's footer, which holds the CRC-32C of every section: it stands for every byte of the file.
     pub checksum: u32,
     pub rows: u32,
     pub schema_version: SchemaVersion,

@@ -116,8 +116,8 @@ pub struct PartitionView {
 }
 
 impl PartitionView {
-    pub fn segments(&self) -> &[Arc<dyn Segment>] {
-        &self.segments
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = &Arc<dyn Segment>> {
+        self.segments.iter()
     }
 
     pub fn rows(&self) -> u64 {

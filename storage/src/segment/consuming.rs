@@ -114,7 +114,7 @@ impl Segment for ConsumingSegment {
         &self.offsets
     }
 
-    fn stats(&self, _column: ColumnId) -> Option<ColumnStats> {
+    fn stats(&self, _column: ColumnId) -> Option<&ColumnStats> {
         None
     }
 

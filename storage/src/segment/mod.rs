@@ -1,7 +1,10 @@
 //! A segment: a run of rows of one partition. *Consuming* in memory and growing, then *sealed* into one immutable file.
 //! Both answer through the trait [`Segment`].
 
+pub mod builder;
+pub mod committed;
 pub mod consuming;
+pub mod inspect;
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -65,7 +68,7 @@ pub trait Segment: Send + Sync + fmt::Debug {
     /// Which messages of which streams the rows came from.
     fn offsets(&self) -> &[OffsetRange];
     /// `None` when nothing is known about the column, for instance because the segment is older than it.
-    fn stats(&self, column: ColumnId) -> Option<ColumnStats>;
+    fn stats(&self, column: ColumnId) -> Option<&ColumnStats>;
     /// One word per column for `rt.segments`: how its values are kept.
     fn encoding(&self, column: ColumnId) -> Option<String>;
     /// The rows of `rows` that the request selects, in row order, in batches of the request's output schema. No batch is empty.
