@@ -1,3 +1,4 @@
 //! The one test binary of the root package.
 
+mod support;
 mod tidy;
