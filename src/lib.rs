@@ -1,1 +1,4 @@
 //! Tidemill.
+
+pub mod pgwire;
+pub mod session;

@@ -1,0 +1,39 @@
+//! What a session asks of the server: definitions and writes. The server implements it; tests have one in memory.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use tidemill_storage::{ids::TableId, schema::TableSchema};
+
+use super::error::Result;
+
+/// A table that takes INSERT and COPY.
+#[derive(Clone, Debug)]
+pub struct WriteTarget {
+    pub id: TableId,
+    pub name: String,
+    pub schema: Arc<TableSchema>,
+}
+
+/// What a definition statement did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DdlOutcome {
+    /// "CREATE TABLE"
+    pub tag: String,
+    /// Said to the client as notices: `relation "t" does not exist, skipping`.
+    pub notices: Vec<String>,
+}
+
+#[async_trait]
+pub trait Backend: Send + Sync + std::fmt::Debug {
+    /// Runs one statement of our own DDL (CREATE, ALTER, DROP of sources, tables, …); durable at return. Positions of errors are in `sql`.
+    async fn execute_ddl(&self, sql: &str) -> Result<DdlOutcome>;
+
+    /// The table INSERT and COPY name. 42P01 when there is none, 42809 when it takes no rows that way (a source, a view).
+    fn write_target(&self, name: &str) -> Result<WriteTarget>;
+
+    /// Appends rows (the table's columns, in order, in its Arrow types) through the table's log source. At return they are
+    /// durable (fsynced) and visible to every snapshot taken from now on. All batches become visible or, on an error, none is promised.
+    async fn append(&self, table: TableId, rows: Vec<RecordBatch>) -> Result<()>;
+}
