@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use datafusion::error::{DataFusionError, SchemaError};
+use datafusion::error::DataFusionError;
 
 pub type Result<T, E = SqlError> = std::result::Result<T, E>;
 
@@ -149,7 +149,6 @@ impl From<DataFusionError> for SqlError {
 
 impl From<&DataFusionError> for SqlError {
     fn from(error: &DataFusionError) -> Self {
-        let _ = SchemaError::DuplicateUnqualifiedField { name: String::new() };
         Self::internal(error.to_string())
     }
 }
