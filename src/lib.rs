@@ -2,3 +2,5 @@
 
 pub mod pgwire;
 pub mod session;
+
+pub mod catalog;

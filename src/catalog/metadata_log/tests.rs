@@ -1,0 +1,125 @@
+use tidemill_ingest::commit::{MetadataLog, PartitionState, SegmentCommit, SegmentRecord};
+use tidemill_storage::{
+    clock::ManualClock,
+    ids::{OffsetRange, SchemaVersion},
+};
+
+use super::*;
+
+const TABLE: TableId = TableId(7);
+const PARTITION: PartitionId = PartitionId(1);
+const STREAM: StreamId = StreamId { source: SourceId(3), partition: 5 };
+
+fn open(directory: &tempfile::TempDir) -> (Arc<Database>, RedbMetadataLog) {
+    let clock = Arc::new(ManualClock::at(1_000));
+    let database = Database::open(directory.path().join("metadata.redb"), clock).unwrap();
+    let log = RedbMetadataLog::open(Arc::clone(&database)).unwrap();
+    (database, log)
+}
+
+fn with_table(directory: &tempfile::TempDir) -> (Arc<Database>, RedbMetadataLog) {
+    let (database, log) = open(directory);
+    database.write(|change| RedbMetadataLog::create_table(change, TABLE, 2)).unwrap();
+    (database, log)
+}
+
+fn commit(id: u64, from: u64, to: u64) -> SegmentCommit {
+    let progress = vec![OffsetRange { stream: STREAM, from, to }];
+    SegmentCommit {
+        table: TABLE,
+        partition: PARTITION,
+        segment: Some(SegmentRecord {
+            id: SegmentId(id),
+            file: format!("{id}.seg"),
+            bytes: 10,
+            checksum: 1,
+            rows: (to - from) as u32,
+            schema_version: SchemaVersion(1),
+            time_range: Some((1, 2)),
+            offsets: progress.clone(),
+            committed_at_us: 5,
+        }),
+        progress,
+        dead_letters: Some(DeadLetterRecord { file: format!("{id}.dlq"), bytes: 1, checksum: 2, rows: 3 }),
+    }
+}
+
+#[test]
+fn commits_survive_reopening() {
+    let directory = tempfile::tempdir().unwrap();
+    let (database, log) = with_table(&directory);
+    log.commit(&commit(4, 100, 120)).unwrap();
+    log.commit(&commit(6, 120, 130)).unwrap();
+    let before = log.partition(TABLE, PARTITION).unwrap();
+    assert_eq!(before.segments.iter().map(|segment| segment.id.0).collect::<Vec<_>>(), [4, 6]);
+    assert_eq!(before.dead_letters.len(), 2);
+    assert_eq!(before.positions, [(STREAM, 130)]);
+    assert_eq!(before.next_segment, SegmentId(7));
+    assert_eq!(log.partition(TABLE, PartitionId(0)).unwrap(), PartitionState::default());
+    let records = database.log(1, 100).unwrap();
+    assert_eq!(records.iter().map(|(version, _)| *version).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(serde_json::from_value::<SegmentCommit>(records[1].1.body.clone()).unwrap(), commit(6, 120, 130));
+    drop((log, database));
+
+    let (database, log) = open(&directory);
+    assert_eq!(log.partition(TABLE, PARTITION).unwrap(), before);
+    assert_eq!(database.version().unwrap(), 2);
+}
+
+#[test]
+fn progress_that_does_not_continue_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (database, log) = with_table(&directory);
+    log.commit(&commit(1, 0, 10)).unwrap();
+    let before = log.partition(TABLE, PARTITION).unwrap();
+    for (id, from, to, says) in [
+        (2, 11, 20, "does not begin at"),
+        (2, 9, 20, "does not begin at"),
+        (2, 0, 10, "does not begin at"),
+        (2, 10, 9, "does not begin at"),
+        (1, 10, 20, "is not new"),
+    ] {
+        let error = log.commit(&commit(id, from, to)).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+        assert_eq!(log.partition(TABLE, PARTITION).unwrap(), before);
+        assert_eq!(database.version().unwrap(), 1);
+    }
+    log.commit(&commit(2, 10, 20)).unwrap();
+}
+
+#[test]
+fn a_table_that_is_gone_takes_nothing_and_keeps_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (database, log) = with_table(&directory);
+    log.commit(&commit(1, 0, 10)).unwrap();
+    database.write(|change| RedbMetadataLog::drop_table(change, TABLE)).unwrap();
+    assert!(log.commit(&commit(2, 10, 20)).unwrap_err().to_string().contains("is gone"));
+    assert!(log.retire(TABLE, PARTITION, &[SegmentId(1)]).unwrap_err().to_string().contains("is gone"));
+    assert_eq!(log.partition(TABLE, PARTITION).unwrap(), PartitionState::default());
+}
+
+#[test]
+fn a_retired_segment_is_off_the_list_and_its_id_is_not_used_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, log) = with_table(&directory);
+    log.commit(&commit(1, 0, 10)).unwrap();
+    log.commit(&commit(2, 10, 20)).unwrap();
+    log.retire(TABLE, PARTITION, &[SegmentId(2)]).unwrap();
+    let state = log.partition(TABLE, PARTITION).unwrap();
+    assert_eq!(state.segments.iter().map(|segment| segment.id.0).collect::<Vec<_>>(), [1]);
+    assert_eq!((state.next_segment, state.positions), (SegmentId(3), vec![(STREAM, 20)]));
+}
+
+#[test]
+fn a_file_of_another_format_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("metadata.redb");
+    {
+        let other = redb::Database::create(&path).unwrap();
+        let transaction = other.begin_write().unwrap();
+        transaction.open_table(TableDefinition::<&str, u64>::new("meta")).unwrap().insert("format", 99).unwrap();
+        transaction.commit().unwrap();
+    }
+    let error = Database::open(path, Arc::new(ManualClock::at(0))).unwrap_err();
+    assert!(error.to_string().contains("format 99"), "{error}");
+}

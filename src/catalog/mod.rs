@@ -1,0 +1,4 @@
+//! What exists and what is committed: one durable file, and the words for what is in it.
+
+pub mod database;
+pub mod metadata_log;
