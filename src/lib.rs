@@ -1,6 +1,21 @@
-//! Tidemill.
-
-pub mod pgwire;
-pub mod session;
+//! The Tidemill server: settings, catalog, SQL statements of our own, sockets and the wiring between ingestion, storage and queries.
+//!
+//! ```text
+//! cli ─► config ─► server ─┬─ catalog   definitions and the metadata log, one redb file
+//!                          ├─ ddl       executes the statements that `sql` parses
+//!                          ├─ pgwire    PostgreSQL clients ─┐
+//!                          ├─ http      console, API, metrics ─┴─► session ─► query engine
+//!                          └─ views     what the schema `rt` shows
+//! ```
 
 pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod ddl;
+pub mod http;
+pub mod pgwire;
+pub mod runtime;
+pub mod server;
+pub mod session;
+pub mod sql;
+pub mod views;

@@ -1,4 +1,5 @@
 //! What exists and what is committed: one durable file, and the words for what is in it.
 
 pub mod database;
+pub mod definition;
 pub mod metadata_log;

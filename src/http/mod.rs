@@ -1,0 +1,1 @@
+//! HTTP: the console, the API, metrics and health.

@@ -1,0 +1,171 @@
+//! The statements that Tidemill adds to SQL, as parsed: names and texts, nothing resolved yet.
+
+use std::ops::Range;
+
+use datafusion::sql::sqlparser::ast;
+use tidemill_storage::schema::DataType;
+
+/// One statement and the bytes of the input that it was read from (without its semicolon).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statement {
+    pub kind: StatementKind,
+    pub span: Range<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum StatementKind {
+    /// Ours: [`crate::ddl`] executes it.
+    Ddl(Box<Ddl>),
+    /// Everything else, parsed in the PostgreSQL dialect.
+    Other(Box<ast::Statement>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ddl {
+    CreateSource(CreateSource),
+    CreateTable(CreateTable),
+    AlterTable(AlterTable),
+    Drop(Drop),
+}
+
+impl Ddl {
+    /// The command tag that Postgres clients see.
+    pub fn tag(&self) -> &'static str {
+        match self {
+            Self::CreateSource(_) => "CREATE SOURCE",
+            Self::CreateTable(_) => "CREATE TABLE",
+            Self::AlterTable(_) => "ALTER TABLE",
+            Self::Drop(Drop { kind: ObjectKind::Table, .. }) => "DROP TABLE",
+            Self::Drop(Drop { kind: ObjectKind::Source, .. }) => "DROP SOURCE",
+        }
+    }
+}
+
+/// A name as it was resolved by Postgres' rules (unquoted is lower case), and where it stood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    pub value: String,
+    /// In characters from 1.
+    pub position: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateSource {
+    pub name: Name,
+    pub if_not_exists: bool,
+    pub columns: Vec<ColumnDefinition>,
+    pub watermark: Option<Watermark>,
+    pub checks: Vec<Check>,
+    pub options: Vec<OptionPair>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateTable {
+    pub name: Name,
+    pub if_not_exists: bool,
+    /// Empty for CREATE TABLE … AS.
+    pub columns: Vec<ColumnDefinition>,
+    pub primary_key: Vec<Name>,
+    pub options: Vec<OptionPair>,
+    pub sources: Vec<Name>,
+    pub source: TableQuery,
+}
+
+/// What follows AS.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TableQuery {
+    None,
+    /// `FROM SOURCE s AS SELECT items WHERE condition`: what becomes of each arriving row.
+    Transform(Transform),
+    /// `CREATE TABLE t AS SELECT …`: the first contents.
+    Contents(Box<ast::Query>),
+}
+
+/// SQL texts, checked to be parseable; columns are not resolved yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transform {
+    /// What stood between SELECT and WHERE, as one text.
+    pub select: String,
+    pub filter: Option<String>,
+    pub position: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnDefinition {
+    pub name: Name,
+    pub data_type: DataType,
+    pub not_null: bool,
+    /// A constant expression.
+    pub default: Option<ast::Expr>,
+    /// Where in the message the value stands; `None` is the top-level member of the column's name.
+    pub path: Option<String>,
+    /// The unit of a number that is a time: s, ms, us, ns.
+    pub epoch: Option<String>,
+    /// Something accepted for compatibility and not kept, said to the client as a NOTICE.
+    pub notice: Option<String>,
+}
+
+/// WATERMARK FOR column AS expression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watermark {
+    pub column: Name,
+    pub expression: String,
+}
+
+/// CONSTRAINT name CHECK (expression).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub name: Option<String>,
+    pub expression: String,
+    pub position: u32,
+}
+
+/// `key = value` of a WITH or SET list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OptionPair {
+    pub key: Name,
+    pub value: String,
+    pub value_position: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlterTable {
+    pub name: Name,
+    pub if_exists: bool,
+    pub actions: Vec<AlterAction>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum AlterAction {
+    AddColumn { column: ColumnDefinition, if_not_exists: bool },
+    DropColumn { name: Name, if_exists: bool },
+    RenameColumn { from: Name, to: Name },
+    SetType { column: Name, data_type: DataType, position: u32 },
+    SetOptions(Vec<OptionPair>),
+    RenameTo(Name),
+    PauseIngestion,
+    ResumeIngestion,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    Table,
+    Source,
+}
+
+impl ObjectKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Source => "source",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drop {
+    pub kind: ObjectKind,
+    pub names: Vec<Name>,
+    pub if_exists: bool,
+    pub cascade: bool,
+}

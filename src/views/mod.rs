@@ -1,0 +1,1 @@
+//! What the schema `rt` shows of the running server.
