@@ -1,0 +1,98 @@
+//! How long from a producer's stamp until a query sees the row, at a steady rate.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    BINARY, Options,
+    support::{
+        kafka::{Feed, ORDER_COLUMNS, create_topic, order_json},
+        server::{Server, connect, runtime},
+    },
+};
+
+const PARTITIONS: u64 = 4;
+
+pub(crate) fn run(brokers: &str, options: &Options) {
+    let rate = options.number("rate", 50_000);
+    let seconds = options.number("seconds", 20);
+    create_topic(brokers, "fresh", PARTITIONS as i32, &[]);
+    let server = Server::start(BINARY);
+    server.sql(&format!(
+        "CREATE SOURCE raw ({ORDER_COLUMNS}, sent BIGINT) WITH (connector = 'kafka', brokers = '{brokers}', topic = 'fresh', format = 'json')"
+    ));
+    server.sql(&format!(
+        "CREATE TABLE orders ({ORDER_COLUMNS}, sent BIGINT) WITH (time_column = 'ts', partitions = {PARTITIONS}) FROM SOURCE raw"
+    ));
+    let done = AtomicBool::new(false);
+    let mut delays = thread::scope(|scope| {
+        scope.spawn(|| {
+            produce(brokers, rate, seconds);
+            done.store(true, Ordering::SeqCst);
+        });
+        watch(&server, &done)
+    });
+    delays.sort_unstable();
+    assert!(delays.len() > 20, "only {} observations", delays.len());
+    let at = |share: f64| delays[((delays.len() - 1) as f64 * share) as usize] as f64 / 1000.0;
+    println!("freshness at {rate} rows/s over {seconds} s, {} observations", delays.len());
+    println!("p50 {:.1} ms   p90 {:.1} ms   p99 {:.1} ms   max {:.1} ms", at(0.5), at(0.9), at(0.99), at(1.0));
+}
+
+fn produce(brokers: &str, rate: u64, seconds: u64) {
+    let settings = std::collections::HashMap::from([("linger.ms", "1")]);
+    let feed = Feed::with(brokers, "fresh", &settings);
+    let start = Instant::now();
+    let mut json = String::new();
+    let mut sent = 0u64;
+    while start.elapsed() < Duration::from_secs(seconds) {
+        let due = (start.elapsed().as_secs_f64() * rate as f64) as u64;
+        while sent < due {
+            let now = now_us();
+            order_json(&mut json, sent, now / 1000);
+            json.truncate(json.len() - 1);
+            json.push_str(&format!(",\"sent\":{now}}}"));
+            feed.send((sent % PARTITIONS) as i32, json.as_bytes());
+            sent += 1;
+        }
+        feed.producer().poll(Duration::ZERO);
+        thread::sleep(Duration::from_millis(1));
+    }
+    feed.flush();
+}
+
+/// Polls for the newest visible row; each time a newer one is there, `now - sent` is how stale the table was at most.
+///
+/// The age of the newest row right when an answer arrives bounds the freshness from above: rows sent after it are not visible yet.
+fn watch(server: &Server, done: &AtomicBool) -> Vec<i64> {
+    runtime().block_on(async {
+        let client = connect(server.pg_port).await.expect("a connection");
+        let newest = client.prepare("SELECT max(sent) FROM orders WHERE id >= $1").await.expect("a statement");
+        let mut seen = 0i64;
+        let mut from = 0i64;
+        let mut delays = Vec::new();
+        let start = Instant::now();
+        while !done.load(Ordering::SeqCst) {
+            let row = client.query_one(&newest, &[&from]).await.expect("an answer");
+            if let Some(sent) = row.get::<_, Option<i64>>(0)
+                && sent > seen
+            {
+                seen = sent;
+                // The first two seconds warm up caches, connections and the broker.
+                if start.elapsed() > Duration::from_secs(2) {
+                    delays.push(now_us() - sent);
+                }
+                from = from.max(0);
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        delays
+    })
+}
+
+fn now_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_micros() as i64
+}

@@ -1,0 +1,79 @@
+//! Whole-process benchmarks: the release binary, a real Kafka, a client; figures on one screen.
+//!
+//! ```text
+//! cargo bench --bench drive -- drain --rows 5000000       rows/s and CPU seconds from a preloaded topic of 4 partitions
+//! cargo bench --bench drive -- freshness --seconds 20     producer's stamp → first visible, at 50,000 rows/s
+//! cargo bench --bench drive -- start --rows 20000000      kill -9, start, first answer with 200 committed segments
+//! cargo bench --bench drive -- kill --times 30            kill -9 at random moments; exact after each
+//! ```
+//!
+//! What stands for what: drain is ingestion under backlog, freshness is a dashboard's eye on a live stream, start is an operator's restart, kill
+//! is a power cut. Better is: more rows/s, fewer CPU seconds, fewer milliseconds; kill knows only right and wrong.
+//! A broker is started by `tests/tools/kafka` unless `TIDEMILL_TEST_KAFKA` names one.
+
+#[path = "../../tests/it/support/mod.rs"]
+mod support;
+
+mod drain;
+mod freshness;
+mod kill;
+mod start;
+
+use std::{collections::HashMap, env, path::Path, process::Command};
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_tidemill");
+
+/// `--name value` pairs.
+pub(crate) struct Options(HashMap<String, String>);
+
+impl Options {
+    pub(crate) fn number(&self, name: &str, default: u64) -> u64 {
+        match self.0.get(name) {
+            None => default,
+            Some(text) => {
+                text.replace('_', "").parse().unwrap_or_else(|_| panic!("--{name} takes a number, not {text}"))
+            }
+        }
+    }
+}
+
+fn main() {
+    let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
+    let command = arguments.next().unwrap_or_default();
+    let mut options = HashMap::new();
+    while let Some(name) = arguments.next() {
+        let name = name.strip_prefix("--").unwrap_or_else(|| panic!("expected --name value, not {name}")).to_owned();
+        options.insert(name, arguments.next().expect("a value after --name"));
+    }
+    let options = Options(options);
+    match command.as_str() {
+        "drain" => with_kafka(|brokers| drain::run(brokers, &options)),
+        "freshness" => with_kafka(|brokers| freshness::run(brokers, &options)),
+        "kill" => with_kafka(|brokers| kill::run(brokers, &options)),
+        "start" => start::run(&options),
+        _ => println!("drive: say drain, freshness, start or kill; see benches/drive/main.rs"),
+    }
+}
+
+/// Runs with the broker that the environment names, or with one of its own.
+fn with_kafka(run: impl FnOnce(&str)) {
+    if let Ok(brokers) = env::var("TIDEMILL_TEST_KAFKA") {
+        return run(&brokers);
+    }
+    let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/kafka");
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let port = support::free_port();
+    let call = |arguments: &[&str]| {
+        let status = Command::new(&tool).args(arguments).status().expect("tests/tools/kafka runs");
+        assert!(status.success(), "tests/tools/kafka {arguments:?} ended with {status}");
+    };
+    let home = folder.path().join("kafka");
+    let home = home.to_str().expect("a path in UTF-8");
+    call(&["fetch"]);
+    call(&["start", home, &port.to_string()]);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&format!("127.0.0.1:{port}"))));
+    call(&["stop", home]);
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
