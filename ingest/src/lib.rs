@@ -8,9 +8,11 @@
 //! No step looks back. Offsets travel with the rows and become durable in the same step as the rows.
 
 pub mod commit;
+pub mod dead_letters;
 pub mod decode;
 pub mod error;
 pub mod message;
+pub mod pipeline;
 pub mod source;
 
 pub use error::{Error, Result};

@@ -1,0 +1,12 @@
+//! What happens to decoded rows before they reach a table: CHECK constraints, filter and derived columns.
+//!
+//! Everything is vectorised; a row that fails (a false CHECK, a division by zero, an overflow) becomes a reject and never
+//! holds up its neighbours.
+
+mod checks;
+mod transform;
+
+pub use self::{
+    checks::Checks,
+    transform::{Transform, TransformedBatch},
+};
