@@ -39,6 +39,16 @@ impl Error {
     ) -> Self {
         Self::Corrupt { path: path.into(), what: what.into(), expected: expected.to_string(), found: found.to_string() }
     }
+
+    /// Adds the file and what of it was read to an error of the column codecs, which know neither.
+    pub fn at(self, in_path: &std::path::Path, in_what: &str) -> Self {
+        match self {
+            Self::Corrupt { path, what, expected, found } if path.as_os_str().is_empty() => {
+                Self::Corrupt { path: in_path.into(), what: format!("{in_what}, {what}"), expected, found }
+            }
+            other => other,
+        }
+    }
 }
 
 impl From<arrow::error::ArrowError> for Error {

@@ -4,15 +4,20 @@
 //! segment; a reader takes one [`table::TableSnapshot`] and sees a state that never changes under it. This crate knows no
 //! Kafka, no SQL engine, no sockets and nothing asynchronous.
 
+pub mod bitpack;
 pub mod clock;
+mod dictionary;
 pub mod error;
 pub mod evaluate;
+pub mod forward;
 pub mod ids;
+mod nulls;
 pub mod predicate;
 pub mod scalar;
 pub mod scan;
 pub mod schema;
 pub mod segment;
+mod stats;
 pub mod table;
 
 pub use error::{Error, Result};

@@ -1,4 +1,5 @@
 //! The one test binary of the root package.
 
+mod slt;
 mod support;
 mod tidy;

@@ -1,0 +1,3 @@
+//! Packed integers, row masks and the kernels on them.
+pub mod mask;
+pub use mask::Bitmask;

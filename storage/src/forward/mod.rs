@@ -1,0 +1,63 @@
+//! How the values of one column of a sealed segment are kept, and how they are read.
+//!
+//! [`encode_column`] tries the encodings that fit the type, takes the one that promises the fewest bytes and returns its sections,
+//! which the segment file stores as they are. [`ColumnReader`] opens those sections and answers for any run of rows:
+//! the values ([`ColumnReader::decode`]), those of selected rows, or which rows pass a test.
+//!
+//! What always holds: every value comes back exactly, to the bit; the reader trusts no byte: whatever the sections hold, the worst
+//! that happens is [`Error::Corrupt`](crate::Error::Corrupt). The bytes are described in `storage/README.md`, "Column encodings".
+
+mod encode;
+mod fixed;
+pub(crate) mod format;
+mod list;
+mod reader;
+mod select;
+mod strings;
+
+pub use encode::{EncodeOptions, EncodedColumn, encode_column};
+pub use format::SECTIONS_MAX;
+pub use reader::ColumnReader;
+pub use select::ColumnTest;
+
+use crate::{Result, forward::format::corrupt};
+
+/// How the values of a column are laid out; the byte of it on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Encoding {
+    /// Every row is null: no data.
+    AllNull = 0,
+    /// Fixed-width values, little-endian.
+    Fixed = 1,
+    /// One bit per boolean.
+    Bits = 2,
+    /// Texts or bytes one after the other, with their ends.
+    Strings = 3,
+    /// Lists: their ends, and all items as a column.
+    List = 4,
+}
+
+impl Encoding {
+    pub(crate) fn of_byte(byte: u8) -> Result<Self> {
+        Ok(match byte {
+            0 => Self::AllNull,
+            1 => Self::Fixed,
+            2 => Self::Bits,
+            3 => Self::Strings,
+            4 => Self::List,
+            other => return Err(corrupt("column encoding", "one of 0 to 4", other)),
+        })
+    }
+
+    /// One word, as `rt.segments` shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AllNull => "null",
+            Self::Fixed => "plain",
+            Self::Bits => "bits",
+            Self::Strings => "strings",
+            Self::List => "list",
+        }
+    }
+}
