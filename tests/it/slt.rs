@@ -112,7 +112,8 @@ impl Tidemill {
                     let name = row[0].as_deref().expect("a table name").replace('\'', "''");
                     self.server.sql(&format!("SELECT rt.seal('{name}')"));
                 }
-                let open = self.server.value("SELECT coalesce(sum(rows), 0) FROM rt.segments WHERE state <> 'committed'");
+                let open =
+                    self.server.value("SELECT coalesce(sum(rows), 0) FROM rt.segments WHERE state <> 'committed'");
                 assert_eq!(open, "0", "rt.seal left rows in segments that are not committed");
             }
             Mode::Restarted => {
@@ -164,8 +165,13 @@ impl Postgres {
         let (host, port) = address.split_once(':').expect("TIDEMILL_TEST_POSTGRES is host:port");
         let (host, port) = (host.to_owned(), port.parse().expect("a port"));
         let connection = Connection::open(async || {
-            let (client, connection) =
-                tokio_postgres::Config::new().host(&host).port(port).user("postgres").dbname("postgres").connect(NoTls).await?;
+            let (client, connection) = tokio_postgres::Config::new()
+                .host(&host)
+                .port(port)
+                .user("postgres")
+                .dbname("postgres")
+                .connect(NoTls)
+                .await?;
             tokio::spawn(connection);
             Ok(client)
         })
@@ -253,7 +259,9 @@ fn answers_after_kill_9() {
 #[test]
 fn answers_are_those_of_postgres() {
     let Ok(address) = env::var("TIDEMILL_TEST_POSTGRES") else {
-        println!("SKIPPED slt::answers_are_those_of_postgres: no PostgreSQL (set TIDEMILL_TEST_POSTGRES, or use tests/run)");
+        println!(
+            "SKIPPED slt::answers_are_those_of_postgres: no PostgreSQL (set TIDEMILL_TEST_POSTGRES, or use tests/run)"
+        );
         return;
     };
     run_all("postgres", |file| {
