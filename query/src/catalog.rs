@@ -1,0 +1,100 @@
+//! What the engine knows of tables: the trait the server states them through, and DataFusion's view of it.
+//!
+//! Schema `public` asks the [`TableCatalog`] at each planning, so that DDL needs no notice here. Further schemas (`rt`, `pg_catalog`,
+//! `information_schema`) are registered by the server. Names are looked up along the session's `search_path`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider},
+    error::DataFusionError,
+};
+use parking_lot::RwLock;
+use tidemill_storage::table::Table;
+
+use crate::table::StoredTable;
+
+/// The one database there is.
+pub const DATABASE: &str = "tidemill";
+/// Where user tables live.
+pub const PUBLIC: &str = "public";
+
+/// A table as SQL sees it.
+#[derive(Clone, Debug)]
+pub struct TableHandle {
+    pub name: String,
+    /// `pg_class.oid`; goes into RowDescription.
+    pub oid: u32,
+    pub table: Arc<Table>,
+}
+
+/// The tables of schema `public`. Asked while planning: answers from memory, never blocks.
+pub trait TableCatalog: Send + Sync + std::fmt::Debug {
+    fn table(&self, name: &str) -> Option<TableHandle>;
+    /// All tables, in the order of their names.
+    fn tables(&self) -> Vec<TableHandle>;
+}
+
+/// Schema `public`.
+#[derive(Debug)]
+pub(crate) struct PublicSchema {
+    pub(crate) tables: Arc<dyn TableCatalog>,
+}
+
+#[async_trait]
+impl SchemaProvider for PublicSchema {
+    fn table_names(&self) -> Vec<String> {
+        self.tables.tables().into_iter().map(|handle| handle.name).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        Ok(self.tables.table(name).map(|handle| Arc::new(StoredTable::new(handle)) as Arc<dyn TableProvider>))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.tables.table(name).is_some()
+    }
+}
+
+/// The schemas of the one database.
+#[derive(Debug, Default)]
+pub(crate) struct Schemas {
+    schemas: RwLock<BTreeMap<String, Arc<dyn SchemaProvider>>>,
+}
+
+impl Schemas {
+    pub(crate) fn put(&self, name: &str, schema: Arc<dyn SchemaProvider>) {
+        self.schemas.write().insert(name.to_owned(), schema);
+    }
+}
+
+impl CatalogProvider for Schemas {
+    fn schema_names(&self) -> Vec<String> {
+        self.schemas.read().keys().cloned().collect()
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        self.schemas.read().get(name).cloned()
+    }
+}
+
+/// The list of databases: one.
+#[derive(Debug)]
+pub(crate) struct Databases {
+    pub(crate) schemas: Arc<Schemas>,
+}
+
+impl CatalogProviderList for Databases {
+    fn register_catalog(&self, _name: String, _: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
+        None
+    }
+
+    fn catalog_names(&self) -> Vec<String> {
+        vec![DATABASE.to_owned()]
+    }
+
+    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
+        (name == DATABASE).then(|| Arc::clone(&self.schemas) as Arc<dyn CatalogProvider>)
+    }
+}

@@ -1,0 +1,190 @@
+//! One engine per server: memory pool, spill directory, functions and rules, the schemas, the registry of queries.
+
+use std::{path::PathBuf, sync::Arc};
+
+use datafusion::{
+    catalog::SchemaProvider,
+    execution::{
+        SessionState, SessionStateBuilder,
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
+        memory_pool::{GreedyMemoryPool, MemoryPool, TrackConsumersPool},
+        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
+    },
+    logical_expr::{ScalarUDF, registry::FunctionRegistry},
+    prelude::SessionConfig,
+};
+use parking_lot::RwLock;
+use tidemill_storage::clock::Clock;
+use tokio::runtime::Handle;
+
+use crate::{
+    Session, SessionOptions, SqlError, SystemFunctions, SystemViews, TableCatalog,
+    catalog::{DATABASE, Databases, PUBLIC, PublicSchema, Schemas},
+    functions,
+    registry::QueryRegistry,
+    rules,
+    runtime::QueryRuntime,
+    views::SystemSchema,
+};
+
+/// What an engine may use.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Memory of all queries together: sorts, joins, aggregates. Above it they spill, and what cannot spill gets 53200.
+    pub memory_bytes: usize,
+    /// Where operators spill to; made when missing, its spill files are removed with the queries.
+    pub spill_dir: PathBuf,
+    /// Bytes of spill files at one time.
+    pub spill_bytes_max: u64,
+    /// Lanes (parallel streams) of one query.
+    pub lanes: usize,
+    /// Rows of a batch.
+    pub batch_rows: usize,
+    /// Ended queries that `rt.query_log` remembers.
+    pub query_log_max: usize,
+    /// Tidemill's version, shown by `version()`.
+    pub version: String,
+}
+
+impl EngineConfig {
+    /// A quarter of nothing is assumed: 1 GiB of memory, 16 GiB of spill, a lane per core.
+    pub fn new(spill_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            memory_bytes: 1 << 30,
+            spill_dir: spill_dir.into(),
+            spill_bytes_max: 16 << 30,
+            lanes: std::thread::available_parallelism().map_or(2, usize::from),
+            batch_rows: 8192,
+            query_log_max: 1000,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+/// Plans and runs queries. Shared by all connections.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) config: EngineConfig,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) runtime: QueryRuntime,
+    pub(crate) tables: Arc<dyn TableCatalog>,
+    schemas: Arc<Schemas>,
+    queries: Arc<QueryRegistry>,
+    /// What sessions are copied from.
+    base: RwLock<SessionState>,
+}
+
+impl Engine {
+    /// `cpu` is the runtime that query work runs on, with its timers enabled.
+    pub fn new(
+        config: EngineConfig,
+        tables: Arc<dyn TableCatalog>,
+        clock: Arc<dyn Clock>,
+        cpu: Handle,
+    ) -> Result<Arc<Self>, SqlError> {
+        let schemas = Arc::new(Schemas::default());
+        schemas.put(PUBLIC, Arc::new(PublicSchema { tables: Arc::clone(&tables) }));
+        let state = base_state(&config, &schemas)?;
+        let queries = Arc::new(QueryRegistry::new(Arc::clone(&clock), config.query_log_max));
+        let engine = Arc::new(Self {
+            runtime: QueryRuntime::new(cpu),
+            config,
+            clock,
+            tables,
+            schemas,
+            queries,
+            base: RwLock::new(state),
+        });
+        functions::register(&engine)?;
+        Ok(engine)
+    }
+
+    /// A session for one connection. Costs tens of microseconds.
+    pub fn session(self: &Arc<Self>, options: SessionOptions) -> Session {
+        Session::new(Arc::clone(self), options)
+    }
+
+    /// Puts a schema beside `public`; one of the same name is replaced.
+    pub fn register_schema(&self, name: &str, schema: Arc<dyn SchemaProvider>) {
+        self.schemas.put(name, schema);
+    }
+
+    /// Schema `rt`.
+    pub fn register_system_views(&self, views: Arc<dyn SystemViews>) {
+        self.schemas.put("rt", Arc::new(SystemSchema::new(views)));
+    }
+
+    /// Functions `rt.<name>`.
+    pub fn register_system_functions(&self, system: Arc<dyn SystemFunctions>) -> Result<(), SqlError> {
+        for udf in functions::system::udfs(&system) {
+            self.register_function(udf)?;
+        }
+        Ok(())
+    }
+
+    /// A scalar function for sessions made from now on. A name may carry a schema (`rt.drain`).
+    pub fn register_function(&self, function: Arc<ScalarUDF>) -> Result<(), SqlError> {
+        self.base.write().register_udf(function)?;
+        Ok(())
+    }
+
+    /// Changes what later sessions start from: aggregates, table functions, planners.
+    pub fn extend(&self, change: impl FnOnce(&mut SessionState) -> Result<(), SqlError>) -> Result<(), SqlError> {
+        change(&mut self.base.write())
+    }
+
+    pub fn queries(&self) -> &Arc<QueryRegistry> {
+        &self.queries
+    }
+
+    pub fn tables(&self) -> &Arc<dyn TableCatalog> {
+        &self.tables
+    }
+
+    pub fn config(&self) -> &EngineConfig {
+        &self.config
+    }
+
+    /// Names of the schemas, in order.
+    pub fn schema_names(&self) -> Vec<String> {
+        use datafusion::catalog::CatalogProvider;
+        self.schemas.schema_names()
+    }
+
+    pub(crate) fn base_state(&self) -> SessionState {
+        self.base.read().clone()
+    }
+}
+
+fn base_state(config: &EngineConfig, schemas: &Arc<Schemas>) -> Result<SessionState, SqlError> {
+    let mut session = SessionConfig::new()
+        .with_target_partitions(config.lanes.max(1))
+        .with_batch_size(config.batch_rows.max(1))
+        .with_default_catalog_and_schema(DATABASE, PUBLIC)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(false);
+    let options = session.options_mut();
+    options.sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
+    options.sql_parser.parse_float_as_decimal = true;
+    options.sql_parser.collect_spans = true;
+    options.sql_parser.default_null_ordering = "nulls_max".to_owned();
+    options.execution.time_zone = Some("UTC".to_owned());
+    Ok(SessionStateBuilder::new()
+        .with_default_features()
+        .with_config(session)
+        .with_runtime_env(runtime_env(config)?)
+        .with_catalog_list(Arc::new(Databases { schemas: Arc::clone(schemas) }))
+        .with_type_planner(Arc::new(rules::types::PostgresTypes))
+        .build())
+}
+
+fn runtime_env(config: &EngineConfig) -> Result<Arc<RuntimeEnv>, SqlError> {
+    let pool: Arc<dyn MemoryPool> = Arc::new(TrackConsumersPool::new(
+        GreedyMemoryPool::new(config.memory_bytes),
+        std::num::NonZeroUsize::MIN.saturating_add(2),
+    ));
+    let disk = DiskManagerBuilder::default()
+        .with_mode(DiskManagerMode::Directories(vec![config.spill_dir.clone()]))
+        .with_max_temp_directory_size(config.spill_bytes_max);
+    Ok(Arc::new(RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk).build()?))
+}

@@ -1,0 +1,3 @@
+//! The operators that read segments.
+
+pub(crate) mod snapshots;

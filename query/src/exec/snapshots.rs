@@ -1,0 +1,21 @@
+//! One snapshot of each table per query: taken when its first scan is planned, and given to every further scan of the table.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use tidemill_storage::{
+    ids::TableId,
+    table::{Table, TableSnapshot},
+};
+
+/// Travels in the session configuration of one execution.
+#[derive(Debug, Default)]
+pub(crate) struct QuerySnapshots {
+    taken: Mutex<HashMap<TableId, TableSnapshot>>,
+}
+
+impl QuerySnapshots {
+    pub(crate) fn of(&self, table: &Table) -> TableSnapshot {
+        self.taken.lock().entry(table.id()).or_insert_with(|| table.snapshot()).clone()
+    }
+}

@@ -1,0 +1,200 @@
+//! One connection's way into the engine: its settings, and plan → bind → execute.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use chrono::DateTime;
+use datafusion::{
+    common::{ParamValues, ScalarValue},
+    execution::SessionState,
+    logical_expr::LogicalPlan,
+    physical_plan::{ExecutionPlan, execute_stream},
+    sql::sqlparser::ast::Statement,
+};
+use futures::{FutureExt, StreamExt};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::mpsc;
+
+use crate::{
+    Engine, Plan, QueryStream, SqlError,
+    exec::snapshots::QuerySnapshots,
+    explain,
+    functions::session::SessionFacts,
+    plan, rules,
+    settings::Settings,
+    stream::{BATCHES_IN_FLIGHT, CancelHandle, Handed},
+};
+
+/// Who connects.
+#[derive(Clone, Debug, Default)]
+pub struct SessionOptions {
+    pub user: String,
+    /// What `pg_backend_pid()` says and `pg_cancel_backend` takes.
+    pub pid: i32,
+    /// From the start-up packet: `TimeZone`, `application_name`, the `-c` of `options`.
+    pub settings: Vec<(String, String)>,
+}
+
+/// The part of a session that functions see too (`set_config`, `current_user`).
+#[derive(Debug)]
+pub struct SessionShared {
+    pub user: String,
+    pub pid: i32,
+    pub(crate) settings: Mutex<Settings>,
+    pub(crate) engine: std::sync::Weak<Engine>,
+}
+
+/// One per connection; not shared between connections.
+#[derive(Debug)]
+pub struct Session {
+    engine: Arc<Engine>,
+    shared: Arc<SessionShared>,
+    /// The state made for the settings of that version.
+    state: Mutex<Option<(u64, SessionState)>>,
+}
+
+impl Session {
+    pub(crate) fn new(engine: Arc<Engine>, options: SessionOptions) -> Self {
+        let mut settings = Settings::new(&options.user);
+        for (name, value) in &options.settings {
+            if let Err(error) = settings.set_initial(name, value) {
+                tracing::debug!(name, %error, "start-up setting not taken");
+            }
+        }
+        let shared = Arc::new(SessionShared {
+            user: options.user,
+            pid: options.pid,
+            settings: Mutex::new(settings),
+            engine: Arc::downgrade(&engine),
+        });
+        Self { engine, shared, state: Mutex::default() }
+    }
+
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    pub fn user(&self) -> &str {
+        &self.shared.user
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.shared.pid
+    }
+
+    /// The session's settings, locked. Do not hold it over an await.
+    pub fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.shared.settings.lock()
+    }
+
+    /// Plans a query, INSERT, EXPLAIN or SHOW. `sql` is the statement's own text: positions in errors count from its start, and the
+    /// query log shows it.
+    pub async fn plan(&self, statement: &Statement, sql: &str) -> Result<Plan, SqlError> {
+        self.plan_typed(statement, sql, &[]).await
+    }
+
+    /// Like [`Session::plan`] with types that the client gave for `$1`, `$2`, … (`None`: infer).
+    pub async fn plan_typed(
+        &self,
+        statement: &Statement,
+        sql: &str,
+        types: &[Option<arrow::datatypes::DataType>],
+    ) -> Result<Plan, SqlError> {
+        let state = self.state();
+        rules::plan_statement(self, &state, statement, sql, types).await
+    }
+
+    /// The plan with its parameters replaced by values. Values are cast to the types the plan asks for.
+    pub fn bind(&self, plan: &Plan, values: Vec<ScalarValue>) -> Result<Plan, SqlError> {
+        plan.check_parameters(&values)?;
+        if values.is_empty() {
+            return Ok(plan.clone());
+        }
+        let values = values
+            .into_iter()
+            .zip(plan.parameters())
+            .map(|(value, field)| match &value.data_type() == field.data_type() {
+                true => Ok(value),
+                false => value.cast_to(field.data_type()),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let logical = plan.logical.as_ref().clone().with_param_values(ParamValues::from(values))?;
+        Ok(Plan { logical: Arc::new(logical), parameters: Vec::new(), ..plan.clone() })
+    }
+
+    /// Starts the work. Must be called inside a tokio runtime with timers (the deadline is watched there). The statement's time
+    /// begins now.
+    pub fn execute(&self, plan: &Plan) -> Result<QueryStream, SqlError> {
+        if !plan.parameters.is_empty() || plan::has_parameters(&plan.logical) {
+            return Err(SqlError::new("42P02", "there is no parameter $1").with_hint("Bind values before executing."));
+        }
+        let timeout = self.settings().statement_timeout_ms().map(Duration::from_millis);
+        let mut state = self.state();
+        state.config_mut().set_extension(Arc::new(QuerySnapshots::default()));
+        if let Some(now) = DateTime::from_timestamp_micros(self.engine.clock.now_us()) {
+            let props = state.execution_props().clone().with_query_execution_start_time(now);
+            *state.execution_props_mut() = props;
+        }
+        let cancel = CancelHandle::default();
+        let ticket =
+            self.engine.queries().begin(self.shared.pid, &self.shared.user, Arc::clone(plan.sql()), cancel.clone());
+        let (sender, receiver) = mpsc::channel(BATCHES_IN_FLIGHT);
+        let schema = Arc::clone(plan.schema());
+        let plan = plan.clone();
+        let work = self.engine.runtime.start(async move {
+            let run = AssertUnwindSafe(run(&state, &plan, &sender)).catch_unwind();
+            let last = match run.await {
+                Ok(Ok(())) => Handed::End,
+                Ok(Err(error)) => Handed::Failed(error),
+                Err(_) => Handed::Failed(SqlError::internal("the query panicked; see the server's log")),
+            };
+            // The reader may be gone; then nobody wants to know.
+            let _ = sender.send(last).await;
+        });
+        Ok(QueryStream::new(schema, receiver, work, cancel, timeout, ticket))
+    }
+
+    /// The state under the present settings.
+    pub(crate) fn state(&self) -> SessionState {
+        let (version, time_zone) = {
+            let settings = self.settings();
+            (settings.version(), settings.time_zone().to_owned())
+        };
+        let mut cached = self.state.lock();
+        match cached.as_ref() {
+            Some((known, state)) if *known == version => state.clone(),
+            _ => {
+                let mut state = self.engine.base_state();
+                let options = state.config_mut().options_mut();
+                options.execution.time_zone = Some(time_zone);
+                options.extensions.insert(SessionFacts { shared: Arc::clone(&self.shared) });
+                *cached = Some((version, state.clone()));
+                state
+            }
+        }
+    }
+}
+
+async fn run(state: &SessionState, plan: &Plan, sender: &mpsc::Sender<Handed>) -> Result<(), SqlError> {
+    let located = |error| SqlError::from_datafusion(&error, &plan.sql);
+    if let Some(explain) = &plan.explain {
+        let batch = explain::run(state, plan, explain).await?;
+        let _ = sender.send(Handed::Batch(batch)).await;
+        return Ok(());
+    }
+    let physical = physical_plan(state, &plan.logical).await.map_err(located)?;
+    let mut batches = execute_stream(physical, state.task_ctx()).map_err(located)?;
+    while let Some(batch) = batches.next().await {
+        let batch = batch.map_err(located)?;
+        if batch.num_rows() > 0 && sender.send(Handed::Batch(batch)).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn physical_plan(
+    state: &SessionState,
+    logical: &LogicalPlan,
+) -> Result<Arc<dyn ExecutionPlan>, datafusion::error::DataFusionError> {
+    state.create_physical_plan(logical).await
+}

@@ -1,0 +1,108 @@
+//! The `rt` schema: what the server shows of itself as SQL, and the functions through which SQL reaches the server.
+//!
+//! The server implements [`SystemViews`] and [`SystemFunctions`]; rows are computed when a view is scanned, so each query sees the present.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, SchemaRef},
+};
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{SchemaProvider, Session, TableProvider},
+    common::ScalarValue,
+    datasource::{MemTable, TableType},
+    error::DataFusionError,
+    logical_expr::Expr,
+    physical_plan::ExecutionPlan,
+};
+
+use crate::SqlError;
+
+/// The views of schema `rt`. Computing rows may take locks but not long: it runs on the query threads.
+pub trait SystemViews: Send + Sync + std::fmt::Debug {
+    /// Names without the schema: `sources`, `tables`, …
+    fn names(&self) -> Vec<String>;
+    /// `None` when there is no such view.
+    fn schema(&self, name: &str) -> Option<SchemaRef>;
+    /// The rows at this moment, in the columns of [`SystemViews::schema`].
+    fn rows(&self, name: &str) -> Result<RecordBatch, SqlError>;
+}
+
+/// A function `rt.<name>(…)` that the server answers.
+#[derive(Clone, Debug)]
+pub struct SystemFunction {
+    /// Without the schema: `drain`, `seal`, …
+    pub name: &'static str,
+    pub arguments: Vec<DataType>,
+    pub returns: DataType,
+}
+
+/// The functions of schema `rt`.
+#[async_trait]
+pub trait SystemFunctions: Send + Sync + std::fmt::Debug {
+    fn functions(&self) -> Vec<SystemFunction>;
+    /// Called once per row. Cancelling the query drops the future.
+    async fn call(&self, name: &str, arguments: Vec<ScalarValue>) -> Result<ScalarValue, SqlError>;
+}
+
+/// Schema `rt` over the server's views.
+#[derive(Debug)]
+pub struct SystemSchema {
+    views: Arc<dyn SystemViews>,
+}
+
+impl SystemSchema {
+    pub fn new(views: Arc<dyn SystemViews>) -> Self {
+        Self { views }
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for SystemSchema {
+    fn table_names(&self) -> Vec<String> {
+        self.views.names()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        Ok(self.views.schema(name).map(|schema| {
+            Arc::new(SystemView { name: name.to_owned(), schema, views: Arc::clone(&self.views) })
+                as Arc<dyn TableProvider>
+        }))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.views.schema(name).is_some()
+    }
+}
+
+/// One view: its rows are asked for when it is scanned.
+#[derive(Debug)]
+struct SystemView {
+    name: String,
+    schema: SchemaRef,
+    views: Arc<dyn SystemViews>,
+}
+
+#[async_trait]
+impl TableProvider for SystemView {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let rows = self.views.rows(&self.name)?;
+        MemTable::try_new(Arc::clone(&self.schema), vec![vec![rows]])?.scan(state, projection, filters, limit).await
+    }
+}
