@@ -1,5 +1,7 @@
 //! The one test binary of the root package.
 
+mod exactly_once;
 mod slt;
 mod support;
 mod tidy;
+mod users_path;

@@ -1,0 +1,189 @@
+//! Exactly once, proven with the real process: kill -9 in the middle of everything, aborted transactions, retention gaps, late partitions.
+
+use std::{collections::HashMap, env, path::Path, process::Command, time::Duration};
+
+use rdkafka::producer::Producer;
+
+use crate::support::{
+    kafka::{Feed, add_partitions, brokers, create_topic},
+    server::Server,
+};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_tidemill");
+
+fn topic(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
+
+fn create(server: &Server, brokers: &str, topic: &str, options: &str, table: &str) {
+    server.sql(&format!(
+        "CREATE SOURCE raw (part INT, seq BIGINT) WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}', format = 'json' {options})"
+    ));
+    server.sql(&format!("CREATE TABLE t (part INT, seq BIGINT) WITH ({table}) FROM SOURCE raw"));
+}
+
+fn send(feed: &Feed, part: i32, seqs: std::ops::Range<u64>) {
+    for seq in seqs {
+        feed.send(part, format!(r#"{{"part":{part},"seq":{seq}}}"#).as_bytes());
+    }
+}
+
+#[test]
+fn kill_9_at_random_moments_loses_and_repeats_nothing() {
+    let Some(brokers) = brokers("exactly_once::kill_9_at_random_moments_loses_and_repeats_nothing") else { return };
+    let kills: u64 =
+        env::var("TIDEMILL_TEST_KILLS").map_or(6, |text| text.parse().expect("TIDEMILL_TEST_KILLS is a number"));
+    let topic = topic("kills");
+    create_topic(&brokers, &topic, 4, &[]);
+    let feed = Feed::new(&brokers, &topic);
+    let mut server = Server::start(BINARY);
+    create(&server, &brokers, &topic, "", "partitions = 4, seal_rows = 3000");
+    let mut sent = 0;
+    let mut random = 7u64;
+    for kill in 0..kills {
+        for part in 0..4 {
+            send(&feed, part, sent..sent + 5000);
+        }
+        feed.flush();
+        sent += 5000;
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        std::thread::sleep(Duration::from_millis((random >> 40) % 400));
+        server.kill_and_restart();
+        let rows =
+            server.sql("SELECT part, count(*), count(DISTINCT seq), min(seq), max(seq) + 1 FROM t GROUP BY part");
+        for row in rows {
+            assert!(
+                row[1] == row[2] && row[1] == row[4] && row[3].as_deref() == Some("0"),
+                "after kill {kill}: {row:?}"
+            );
+        }
+    }
+    server.wait_for("SELECT count(*) FROM t", &(4 * sent).to_string(), Duration::from_secs(60));
+    let sum = (sent * (sent - 1) / 2).to_string();
+    for row in server.sql("SELECT count(*), count(DISTINCT seq), sum(seq) FROM t GROUP BY part") {
+        assert_eq!(row, [Some(sent.to_string()), Some(sent.to_string()), Some(sum.clone())]);
+    }
+    // Kafka's own tools see how far we have committed.
+    server.sql("SELECT rt.seal('t')");
+    assert_eq!(server.value("SELECT count(*) FROM rt.segments WHERE state <> 'committed' AND rows > 0"), "0");
+    assert_eq!(server.value("SELECT sum(committed) FROM rt.partitions"), (4 * sent).to_string());
+}
+
+#[test]
+fn acknowledged_inserts_survive_kill_9() {
+    let mut server = Server::start(BINARY);
+    server.sql("CREATE TABLE t (part INT, seq BIGINT, note TEXT) WITH (seal_rows = 700)");
+    let mut sent = 0;
+    for _ in 0..4 {
+        for _ in 0..5 {
+            let values: Vec<_> = (sent..sent + 100).map(|seq| format!("(0, {seq}, 'row {seq}')")).collect();
+            server.sql(&format!("INSERT INTO t VALUES {}", values.join(", ")));
+            sent += 100;
+            assert_eq!(
+                server.value("SELECT count(*) FROM t"),
+                sent.to_string(),
+                "INSERT returns when its rows are visible"
+            );
+        }
+        server.kill_and_restart();
+        server.wait_for("SELECT count(*) FROM t", &sent.to_string(), Duration::from_secs(10));
+        let row = &server.sql("SELECT count(DISTINCT seq), sum(seq), max(note) FROM t")[0];
+        assert_eq!(row[..2], [Some(sent.to_string()), Some((sent * (sent - 1) / 2).to_string())]);
+    }
+}
+
+#[test]
+fn aborted_transactions_are_never_seen() {
+    let Some(brokers) = brokers("exactly_once::aborted_transactions_are_never_seen") else { return };
+    let topic = topic("transactions");
+    create_topic(&brokers, &topic, 1, &[]);
+    let id = topic.clone();
+    let feed = Feed::with(&brokers, &topic, &HashMap::from([("transactional.id", id.as_str())]));
+    let timeout = Duration::from_secs(30);
+    feed.producer().init_transactions(timeout).unwrap();
+    let server = Server::start(BINARY);
+    create(&server, &brokers, &topic, "", "partitions = 1");
+
+    feed.producer().begin_transaction().unwrap();
+    send(&feed, 0, 0..100);
+    feed.flush();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(server.value("SELECT count(*) FROM t"), "0", "an open transaction is not visible");
+    feed.producer().commit_transaction(timeout).unwrap();
+    server.wait_for("SELECT count(*) FROM t", "100", Duration::from_secs(10));
+
+    feed.producer().begin_transaction().unwrap();
+    send(&feed, 0, 1000..1100);
+    feed.flush();
+    feed.producer().abort_transaction(timeout).unwrap();
+    feed.producer().begin_transaction().unwrap();
+    send(&feed, 0, 100..150);
+    feed.producer().commit_transaction(timeout).unwrap();
+    server.wait_for("SELECT count(*) FROM t", "150", Duration::from_secs(10));
+    server.sql("SELECT rt.drain('raw')");
+    assert_eq!(server.value("SELECT max(seq) FROM t"), "149");
+    assert_eq!(server.value("SELECT count(*) FROM rt.dlq"), "0");
+}
+
+#[test]
+fn new_partitions_of_a_topic_are_read() {
+    let Some(brokers) = brokers("exactly_once::new_partitions_of_a_topic_are_read") else { return };
+    let topic = topic("growing");
+    create_topic(&brokers, &topic, 1, &[]);
+    let server = Server::start(BINARY);
+    create(&server, &brokers, &topic, "", "partitions = 2");
+    send(&Feed::new(&brokers, &topic), 0, 0..10);
+    server.wait_for("SELECT count(*) FROM t", "10", Duration::from_secs(20));
+    add_partitions(&brokers, &topic, 3);
+    let feed = Feed::new(&brokers, &topic);
+    send(&feed, 1, 0..10);
+    send(&feed, 2, 0..10);
+    feed.flush();
+    server.wait_for("SELECT count(*) FROM t", "30", Duration::from_secs(20));
+}
+
+#[test]
+fn a_retention_gap_is_an_event_and_never_silent() {
+    let Some(brokers) = brokers("exactly_once::a_retention_gap_is_an_event_and_never_silent") else { return };
+    let topic = topic("gap");
+    create_topic(&brokers, &topic, 1, &[]);
+    let feed = Feed::new(&brokers, &topic);
+    send(&feed, 0, 0..100);
+    feed.flush();
+    let mut server = Server::start(BINARY);
+    create(&server, &brokers, &topic, "", "partitions = 1");
+    server.wait_for("SELECT count(*) FROM t", "100", Duration::from_secs(20));
+    server.sql("SELECT rt.seal('t')");
+    server.stop();
+
+    send(&feed, 0, 100..200);
+    feed.flush();
+    delete_records_before(&brokers, &topic, 150);
+    server.spawn();
+    server.wait_ready();
+    server.wait_for(
+        "SELECT count(*) > 0 FROM rt.events WHERE message LIKE '%100%' AND message LIKE '%150%'",
+        "t",
+        Duration::from_secs(20),
+    );
+    assert_eq!(server.value("SELECT count(*) FROM t"), "100", "the default is to stop, not to go on with a hole");
+}
+
+fn delete_records_before(brokers: &str, topic: &str, offset: u64) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let plan = serde_json::json!({"partitions": [{"topic": topic, "partition": 0, "offset": offset}], "version": 1});
+    std::fs::write(file.path(), plan.to_string()).unwrap();
+    let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/kafka");
+    let output = Command::new(tool)
+        .args([
+            "exec",
+            "delete-records",
+            "--bootstrap-server",
+            brokers,
+            "--offset-json-file",
+            file.path().to_str().unwrap(),
+        ])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
