@@ -1,0 +1,140 @@
+"""psycopg 3: every type both ways in text and binary, COPY both ways, cursors, errors, cancel."""
+import datetime as dt
+import sys
+import threading
+import time
+import uuid
+from decimal import Decimal
+
+import psycopg
+
+sys.path.insert(0, __file__.rsplit("/", 1)[0])
+from lib.tidemill import Server  # noqa: E402
+
+UTC = dt.timezone.utc
+ROW = (1, True, 7, 8, 9_000_000_000, 1.5, 2.25, Decimal("123456789.1234"), "text ☃", b"\x00\xff", dt.date(2024, 2, 29),
+       dt.datetime(2024, 2, 29, 1, 2, 3, 456789), dt.datetime(2024, 2, 29, 1, 2, 3, 456789, UTC),
+       uuid.UUID("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"), {"a": [1, 2.5, None]}, [1, None, 3], ["x", "y z", None])
+COLUMNS = ("id BIGINT", "b BOOLEAN", "s SMALLINT", "i INT", "l BIGINT", "r REAL", "d DOUBLE PRECISION", "n NUMERIC(20,4)", "x TEXT",
+           "y BYTEA", "dt DATE", "ts TIMESTAMP", "tz TIMESTAMPTZ", "u UUID", "j JSONB", "ai INT[]", "at TEXT[]")
+
+
+def check(name, got, wanted):
+    assert got == wanted, f"{name}: got {got!r}, wanted {wanted!r}"
+
+
+with Server(sys.argv[1]) as server:
+    with psycopg.connect(server.dsn, autocommit=True) as c:
+        c.execute(f"CREATE TABLE t ({', '.join(COLUMNS)})")
+        value = psycopg.types.json.Jsonb(ROW[14])
+        parameters = ROW[:14] + (value,) + ROW[15:]
+        marks = ", ".join(["%s"] * len(ROW))
+        c.execute(f"INSERT INTO t VALUES ({marks})", parameters)
+        binary = ", ".join(["%b"] * len(ROW))
+        c.execute(f"INSERT INTO t VALUES ({binary})", (2,) + parameters[1:])
+        c.execute("INSERT INTO t (id) VALUES (3)")
+        for as_binary in (False, True):
+            cursor = c.cursor(binary=as_binary)
+            for key in (1, 2):
+                row = cursor.execute("SELECT * FROM t WHERE id = %s", (key,)).fetchone()
+                check(f"row {key}, binary={as_binary}", row, (key,) + ROW[1:])
+            check("nulls", cursor.execute("SELECT * FROM t WHERE id = 3").fetchone(), (3,) + (None,) * 16)
+            # Each value as a parameter finds its row.
+            for column, wanted in zip("b s i l r d n x y dt ts tz u".split(), ROW[1:14]):
+                for mark in ("%s", "%b"):
+                    count = cursor.execute(f"SELECT count(*) FROM t WHERE {column} = {mark}", (wanted,)).fetchone()[0]
+                    check(f"{column} = {mark}", count, 2)
+            check("= ANY", cursor.execute("SELECT count(*) FROM t WHERE id = ANY(%s)", ([1, 3, 99],)).fetchone()[0], 2)
+            check("= ANY text", cursor.execute("SELECT count(*) FROM t WHERE x = ANY(%s)", (["text ☃", "no"],)).fetchone()[0], 2)
+
+        # A time zone of the session shows in text and does not change the instant.
+        c.execute("SET TimeZone = 'Europe/Oslo'")
+        check("shown", c.execute("SELECT tz::text FROM t WHERE id = 1").fetchone()[0], "2024-02-29 02:02:03.456789+01")
+        check("instant", c.execute("SELECT tz FROM t WHERE id = 1").fetchone()[0], ROW[12])
+        check("bound", c.execute("SELECT count(*) FROM t WHERE tz = %s", (ROW[12].astimezone(dt.timezone(dt.timedelta(hours=5, minutes=30))),))
+              .fetchone()[0], 2)
+        c.execute("RESET TimeZone")
+
+        # COPY in, all three formats, and out again.
+        c.execute("CREATE TABLE copied (id BIGINT, name TEXT, price NUMERIC(10,2), at TIMESTAMPTZ)")
+        rows = [(i, None if i % 7 == 0 else f"na\tme\\{i}\n", Decimal(i) / 4, dt.datetime(2024, 1, 1, tzinfo=UTC) + dt.timedelta(seconds=i))
+                for i in range(1000)]
+        for kind in ("TEXT", "BINARY"):
+            with c.cursor().copy(f"COPY copied FROM STDIN (FORMAT {kind})") as copy:
+                copy.set_types(["int8", "text", "numeric", "timestamptz"])
+                for row in rows:
+                    copy.write_row(row)
+        with c.cursor().copy("COPY copied (id, name) FROM STDIN (FORMAT csv, HEADER)") as copy:
+            copy.write("id,name\n5000,\"quoted, \"\"twice\"\"\"\n5001,\n")
+        check("copied", c.execute("SELECT count(*), count(name), sum(price) FROM copied").fetchone(),
+              (2002, 2 * 857 + 1, 2 * sum(r[2] for r in rows)))
+        for kind in ("TEXT", "BINARY"):
+            out = []
+            with c.cursor().copy(f"COPY (SELECT * FROM copied WHERE id < 1000 ORDER BY id) TO STDOUT (FORMAT {kind})") as copy:
+                copy.set_types(["int8", "text", "numeric", "timestamptz"])
+                for row in copy.rows():
+                    out.append(tuple(row))
+            check(f"COPY out {kind}", out, [row for row in rows for _ in (0, 1)])
+        try:
+            with c.cursor().copy("COPY copied (id) FROM STDIN") as copy:
+                copy.write("1\n2\nthree\n")
+            raise SystemExit("a bad COPY line was accepted")
+        except psycopg.errors.InvalidTextRepresentation as error:
+            assert "line 3" in (error.diag.context or ""), error.diag.context
+        check("nothing of a bad COPY", c.execute("SELECT count(*) FROM copied").fetchone()[0], 2002)
+
+        # Errors are told apart by their SQLSTATE.
+        for sql, kind in (("SELECT * FROM nosuch", psycopg.errors.UndefinedTable), ("SELECT nosuch FROM t", psycopg.errors.UndefinedColumn),
+                          ("SELEC 1", psycopg.errors.SyntaxError), ("SELECT 1/0", psycopg.errors.DivisionByZero),
+                          ("SELECT 'x'::int", psycopg.errors.InvalidTextRepresentation)):
+            try:
+                c.execute(sql)
+                raise SystemExit(f"{sql} was accepted")
+            except kind:
+                pass
+
+        # statement_timeout and cancel end the work.
+        c.execute("SET statement_timeout = 300")
+        slow = "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b WHERE a.value % 7 = b.value % 5"
+        slow = slow.replace("a.value", "x").replace("b.value", "y").replace(" a,", " AS a(x),").replace(" b WHERE", " AS b(y) WHERE")
+        try:
+            c.execute(slow)
+            raise SystemExit("statement_timeout did not end the query")
+        except psycopg.errors.QueryCanceled:
+            pass
+        c.execute("SET statement_timeout = 0")
+        threading.Timer(0.3, c.cancel).start()
+        started = time.monotonic()
+        try:
+            c.execute(slow)
+            raise SystemExit("cancel did not end the query")
+        except psycopg.errors.QueryCanceled:
+            pass
+        assert time.monotonic() - started < 20
+        time.sleep(0.3)
+
+        def cpu():
+            fields = open(f"/proc/{server.child.pid}/stat").read().rsplit(")", 1)[1].split()
+            return int(fields[11]) + int(fields[12])
+        before = cpu()
+        time.sleep(1.0)
+        assert cpu() - before < 50, "the cancelled query still uses the CPU"
+
+    # A named cursor, and a transaction that fails and goes on after ROLLBACK.
+    with psycopg.connect(server.dsn) as c:
+        with c.cursor(name="big") as cursor:
+            cursor.itersize = 100
+            check("cursor", sum(1 for _ in cursor.execute("SELECT id FROM copied")), 2002)
+        c.rollback()
+        try:
+            c.execute("SELECT nosuch")
+        except psycopg.Error:
+            pass
+        try:
+            c.execute("SELECT 1")
+            raise SystemExit("a failed transaction went on")
+        except psycopg.errors.InFailedSqlTransaction:
+            pass
+        c.rollback()
+        check("after rollback", c.execute("SELECT 1").fetchone()[0], 1)
+print("psycopg: all checks passed")
