@@ -155,7 +155,7 @@ fn wrong(option: &str, value: &str, wanted: &str) -> Error {
 }
 
 /// The known name closest to `name`, when one is close.
-pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), *candidate))

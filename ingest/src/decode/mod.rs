@@ -19,6 +19,7 @@ use arrow::{
 };
 use tidemill_storage::{ids::StreamId, schema::DataType};
 
+pub(crate) use self::format::nearest;
 pub use self::{
     format::{CsvOptions, Format},
     path::{PathStep, parse_path},

@@ -3,7 +3,16 @@
 //! A [`Connector`] knows one topic, log, file set or generator; a [`Reader`] is one thread's way through some of its partitions. A reader is polled
 //! at the consumer's own pace; what is not polled stays in the topic. Offsets are the caller's: a connector keeps none.
 
+pub mod file;
+pub mod generator;
+pub mod kafka;
+pub mod log;
+mod options;
+mod start;
+
 use std::{collections::BTreeMap, time::Duration};
+
+pub use self::options::{ConnectContext, Connected, ConnectorOptions, SourceOptions};
 
 use crate::{
     Result,
@@ -19,6 +28,8 @@ pub enum Start {
     TimestampMs(i64),
     /// Per partition; partitions that are not named begin at the earliest.
     Offsets(BTreeMap<u32, u64>),
+    /// Where the consumer group stands outside; partitions without such an offset begin at the earliest. Kafka alone has it.
+    Committed,
 }
 
 /// Offsets that a partition holds now.
