@@ -11,13 +11,4 @@ pub mod error;
 pub mod evaluate;
 pub mod forward;
 pub mod ids;
-mod nulls;
-pub mod predicate;
-pub mod scalar;
-pub mod scan;
-pub mod schema;
-pub mod segment;
-mod stats;
-pub mod table;
-
-pub use error::{Error, Result};
+pub mod mmap;

@@ -1,9 +1,31 @@
 //! Sealing: one consuming segment written as one immutable file.
-use std::path::{Path, PathBuf};
+//!
+//! ```text
+//! encode column by column ─► <name>.tmp ─► fsync ─► rename to <name> ─► fsync of the directory ─► open again, verify every byte
+//! ```
+//!
+//! What a crash leaves: before the rename a `.tmp` file, after it a file that no commit record names. Both may be deleted. A failed fsync
+//! is final: the kernel may have dropped the bytes and called the pages clean, so the file is given up and never synced again; the
+//! next try writes a new one.
 
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use arrow::array::{Array, ArrayRef};
+
+use super::{
+    ColumnStats, Segment,
+    format::{self, ColumnFooter, Footer, Section, Trailer},
+    inspect,
+};
 use crate::{
     Error, Result,
+    forward::{EncodeOptions, encode_column},
     ids::{OffsetRange, PartitionId, SchemaVersion, TableId},
+    scalar::Scalar,
     segment::consuming::ConsumingSegment,
 };
 
@@ -30,10 +52,165 @@ pub struct SealedFile {
     pub offsets: Vec<OffsetRange>,
 }
 
-/// Writes `segment` as the file `name` in `dir`: temporary name, fsync, rename, fsync of the directory, reopen, verify.
-/// When it fails, the file is not there or may be deleted; a second try starts from the beginning. Blocks on disk: call it on a
-/// thread that may wait.
+/// Name of the file while it is being written.
+pub fn temporary_name(name: &str) -> String {
+    format!("{name}.tmp")
+}
+
+/// Writes `segment` as the file `name` in `dir` and proves that it is there. A file of that name, or of its temporary name, is replaced.
+///
+/// When it fails, files of both names may be left and are not to be used; another call starts from the beginning. Blocks on
+/// processor and disk: call it on a thread that may wait. Memory: one encoded column at a time.
 pub fn seal(segment: &ConsumingSegment, dir: &Path, name: &str, context: &SealContext) -> Result<SealedFile> {
-    let _ = (segment, dir, name, context);
-    Err(Error::Invalid("sealing is not there yet".into()))
+    let temporary = dir.join(temporary_name(name));
+    let path = dir.join(name);
+    let written = write_file(segment, &temporary, context)?;
+
+    fail_io("seal::rename", "rename", &temporary)?;
+    fs::rename(&temporary, &path).map_err(|error| Error::io("rename", &temporary, &error))?;
+    fail_io("seal::sync_dir", "sync the directory", dir)?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| Error::io("sync the directory", dir, &error))?;
+
+    fail_io("seal::verify", "verify", &path)?;
+    verify(&path, &written)?;
+    Ok(SealedFile {
+        path,
+        bytes: written.trailer.file_bytes,
+        checksum: written.trailer.footer_crc,
+        rows: segment.rows(),
+        schema_version: segment.schema().version,
+        time_range: written.footer.time_range,
+        offsets: segment.offsets().to_vec(),
+    })
+}
+
+struct Written {
+    footer: Footer,
+    trailer: Trailer,
+}
+
+fn write_file(segment: &ConsumingSegment, path: &Path, context: &SealContext) -> Result<Written> {
+    fail_io("seal::create", "create", path)?;
+    let file = File::create(path).map_err(|error| Error::io("create", path, &error))?;
+    let mut out = Output { path, out: BufWriter::with_capacity(1024 * 1024, file), position: 0 };
+    out.write(&format::header())?;
+
+    let schema = segment.schema();
+    let mut columns = Vec::with_capacity(schema.columns.len());
+    for (index, column) in schema.columns.iter().enumerate() {
+        let chunks: Vec<ArrayRef> =
+            segment.chunks().map(|chunk| ArrayRef::clone(chunk.batch().column(index))).collect();
+        let nulls: usize = chunks.iter().map(|chunk| chunk.null_count()).sum();
+        if nulls > 0 && !column.nullable {
+            return Err(Error::Invalid(format!("column {} is NOT NULL and holds {nulls} nulls", column.name)));
+        }
+        let encoded = encode_column(&column.data_type, &chunks, &EncodeOptions::default())?;
+        if encoded.rows != segment.rows() {
+            return Err(Error::Invalid(format!(
+                "column {} was encoded with {} rows instead of {}",
+                column.name,
+                encoded.rows,
+                segment.rows()
+            )));
+        }
+        fail_io("seal::write", "write", path)?;
+        let sections = encoded.sections.iter().map(|bytes| out.section(bytes)).collect::<Result<Vec<_>>>()?;
+        columns.push(ColumnFooter { encoding: encoded.encoding as u8, stats: encoded.stats, sections });
+    }
+    out.pad()?;
+
+    let footer = Footer {
+        table: context.table,
+        partition: context.partition,
+        id: segment.id(),
+        created_at_us: context.created_at_us,
+        rows: segment.rows(),
+        time_range: time_range(segment, &columns),
+        offsets: segment.offsets().to_vec(),
+        schema: schema.as_ref().clone(),
+        columns,
+    };
+    let bytes = footer.encode()?;
+    let footer_bytes = u32::try_from(bytes.len())
+        .ok()
+        .filter(|length| *length <= format::FOOTER_BYTES_MAX)
+        .ok_or_else(|| Error::Invalid(format!("a footer of {} bytes is too long", bytes.len())))?;
+    let trailer = Trailer {
+        file_bytes: out.position + bytes.len() as u64 + format::TRAILER_BYTES as u64,
+        footer_bytes,
+        footer_crc: crc32c::crc32c(&bytes),
+    };
+    out.write(&bytes)?;
+    out.write(&trailer.encode())?;
+
+    let file = out.out.into_inner().map_err(|error| Error::io("write", path, error.error()))?;
+    fail_io("seal::sync_file", "sync", path)?;
+    file.sync_all().map_err(|error| Error::io("sync", path, &error))?;
+    Ok(Written { footer, trailer })
+}
+
+/// Reads the file as a stranger would and compares: the footer is the one we meant, and every byte passes its check.
+fn verify(path: &Path, written: &Written) -> Result<()> {
+    let problems = inspect::verify(path)?;
+    if let Some(problem) = problems.into_iter().next() {
+        return Err(Error::corrupt(path, problem.section, problem.expected, problem.found));
+    }
+    let file = crate::mmap::MappedFile::open(path)?;
+    let (trailer, footer) = format::read_footer(path, file.bytes())?;
+    file.check()?;
+    if trailer != written.trailer || !same(&footer, &written.footer) {
+        return Err(Error::corrupt(path, "footer", "the footer that was written", "another one"));
+    }
+    Ok(())
+}
+
+/// Equal to the byte. (NaN in statistics is not equal to itself as a number.)
+fn same(a: &Footer, b: &Footer) -> bool {
+    matches!((a.encode(), b.encode()), (Ok(a), Ok(b)) if a == b)
+}
+
+fn time_range(segment: &ConsumingSegment, columns: &[ColumnFooter]) -> Option<(i64, i64)> {
+    let index = segment.schema().index_of(segment.schema().time_column?)?;
+    match &columns.get(index)?.stats {
+        ColumnStats { min: Some(Scalar::Int(min)), max: Some(Scalar::Int(max)), .. } => Some((*min, *max)),
+        _ => None,
+    }
+}
+
+/// A file being written, front to back.
+struct Output<'a> {
+    path: &'a Path,
+    out: BufWriter<File>,
+    position: u64,
+}
+
+impl Output<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.out.write_all(bytes).map_err(|error| Error::io("write", self.path, &error))?;
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn pad(&mut self) -> Result<()> {
+        const ZEROS: [u8; format::ALIGNMENT as usize] = [0; format::ALIGNMENT as usize];
+        let missing = format::align(self.position) - self.position;
+        self.write(&ZEROS[..missing as usize])
+    }
+
+    fn section(&mut self, bytes: &[u8]) -> Result<Section> {
+        self.pad()?;
+        let section = Section { offset: self.position, length: bytes.len() as u64, crc: crc32c::crc32c(bytes) };
+        self.write(bytes)?;
+        Ok(section)
+    }
+}
+
+/// A place where a test can make the disk fail, or stop the process.
+fn fail_io(point: &'static str, action: &'static str, path: &Path) -> Result<()> {
+    fail::fail_point!(point, |message| {
+        let error = io::Error::other(message.unwrap_or_else(|| format!("failpoint {point}")));
+        Err(Error::io(action, path, &error))
+    });
+    let _ = (point, action, path);
+    Ok(())
 }
