@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, ArrayRef, BinaryViewArray, BooleanArray, Datum, Decimal128Array, Float32Array, Float64Array, Int16Array,
-        Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array,
+        Array, ArrayRef, AsArray, BinaryViewArray, BooleanArray, Datum, Decimal128Array, Float32Array, Float64Array,
+        Int16Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array,
     },
     compute::{
         and_kleene, cast, filter_record_batch, is_not_null, is_null,
-        kernels::{cmp, comparison, zip},
+        kernels::{cmp, comparison},
         not, or_kleene,
     },
-    datatypes::{DataType as ArrowType, SchemaRef},
+    datatypes::{DataType as ArrowType, Float32Type, Float64Type, SchemaRef},
 };
 
 use crate::{
@@ -28,6 +28,47 @@ use crate::{
 /// Which rows of `batch` (which has the columns of `written`) the request's predicate selects; `None` means all.
 pub fn evaluate(request: &ScanRequest, written: &TableSchema, batch: &RecordBatch) -> Result<Option<BooleanArray>> {
     request.predicate.as_ref().map(|predicate| mask(predicate, &request.schema, written, batch)).transpose()
+}
+
+/// Which rows of `array`, a column in its current type, a leaf of a predicate on that column selects.
+pub(crate) fn evaluate_leaf(leaf: &Predicate, column: &Column, array: &ArrayRef) -> Result<BooleanArray> {
+    Ok(match leaf {
+        Predicate::And(_) | Predicate::Or(_) => {
+            return Err(Error::Invalid("AND and OR are not conditions on one column".into()));
+        }
+        Predicate::Compare { op, value, .. } => compare(array, *op, value, &column.data_type)?,
+        Predicate::In { values, negated, .. } => {
+            let mut any = BooleanArray::from(vec![false; array.len()]);
+            for value in values {
+                any = or_kleene(&any, &compare(array, CompareOp::Eq, value, &column.data_type)?)?;
+            }
+            let any = if *negated { not(&any)? } else { any };
+            // An empty list compares with nothing, so nulls must be taken out by hand.
+            and_kleene(&any, &is_not_null(array)?)?
+        }
+        Predicate::Like { pattern, negated, case_insensitive, .. } => {
+            let pattern = StringViewArray::new_scalar(pattern.as_str());
+            match (negated, case_insensitive) {
+                (false, false) => comparison::like(array, &pattern)?,
+                (true, false) => comparison::nlike(array, &pattern)?,
+                (false, true) => comparison::ilike(array, &pattern)?,
+                (true, true) => comparison::nilike(array, &pattern)?,
+            }
+        }
+        Predicate::IsNull { negated, .. } => {
+            if *negated {
+                is_not_null(array)?
+            } else {
+                is_null(array)?
+            }
+        }
+    })
+}
+
+/// An array of a column as it was written in the type that the column has now.
+pub(crate) fn widened(array: ArrayRef, column: &Column) -> Result<ArrayRef> {
+    let wanted = column.data_type.arrow();
+    if array.data_type() == &wanted { Ok(array) } else { Ok(cast(&array, &wanted)?) }
 }
 
 /// The selected rows, at most `limit`, as the request's output columns.
@@ -54,14 +95,10 @@ pub fn project(
 
 /// Column `id` of `batch` in its current type: cast where it was widened, its default where it is younger than the rows.
 pub fn column_as(current: &TableSchema, written: &TableSchema, batch: &RecordBatch, id: ColumnId) -> Result<ArrayRef> {
-    let column = current.column(id).ok_or_else(|| Error::Invalid(format!("the table has no column with id {id}")))?;
-    let wanted = column.data_type.arrow();
+    let column = known(current, id)?;
     match written.index_of(id) {
         None => default_array(column, batch.num_rows()),
-        Some(index) => {
-            let array = batch.column(index);
-            Ok(if array.data_type() == &wanted { Arc::clone(array) } else { cast(array, &wanted)? })
-        }
+        Some(index) => widened(Arc::clone(batch.column(index)), column),
     }
 }
 
@@ -130,51 +167,24 @@ fn mask(
             }
             any
         }
-        Predicate::Compare { column, op, value } => {
+        Predicate::Compare { column, .. }
+        | Predicate::In { column, .. }
+        | Predicate::Like { column, .. }
+        | Predicate::IsNull { column, .. } => {
             let array = column_as(current, written, batch, *column)?;
-            compare(&array, *op, value, current, *column)?
-        }
-        Predicate::In { column, values, negated } => {
-            let array = column_as(current, written, batch, *column)?;
-            let mut any = BooleanArray::from(vec![false; rows]);
-            for value in values {
-                any = or_kleene(&any, &compare(&array, CompareOp::Eq, value, current, *column)?)?;
-            }
-            let any = if *negated { not(&any)? } else { any };
-            // An empty list compares with nothing, so nulls must be taken out by hand.
-            and_kleene(&any, &is_not_null(&array)?)?
-        }
-        Predicate::Like { column, pattern, negated, case_insensitive } => {
-            let array = column_as(current, written, batch, *column)?;
-            let pattern = StringViewArray::new_scalar(pattern.as_str());
-            match (negated, case_insensitive) {
-                (false, false) => comparison::like(&array, &pattern)?,
-                (true, false) => comparison::nlike(&array, &pattern)?,
-                (false, true) => comparison::ilike(&array, &pattern)?,
-                (true, true) => comparison::nilike(&array, &pattern)?,
-            }
-        }
-        Predicate::IsNull { column, negated } => {
-            let array = column_as(current, written, batch, *column)?;
-            if *negated { is_not_null(&array)? } else { is_null(&array)? }
+            evaluate_leaf(predicate, known(current, *column)?, &array)?
         }
     })
 }
 
-fn compare(
-    array: &ArrayRef,
-    op: CompareOp,
-    value: &Scalar,
-    current: &TableSchema,
-    column: ColumnId,
-) -> Result<BooleanArray> {
-    let data_type = &current
-        .column(column)
-        .ok_or_else(|| Error::Invalid(format!("the table has no column with id {column}")))?
-        .data_type;
-    // Arrow orders floats totally (-0 below 0); Postgres has one zero. Turn -0 into 0 on both sides.
+fn known(schema: &TableSchema, id: ColumnId) -> Result<&Column> {
+    schema.column(id).ok_or_else(|| Error::Invalid(format!("the table has no column with id {id}")))
+}
+
+fn compare(array: &ArrayRef, op: CompareOp, value: &Scalar, data_type: &DataType) -> Result<BooleanArray> {
+    // Arrow orders floats by their bits (-0 below 0, NaN at both ends); Postgres has one zero and one NaN.
     let (array, value) = match value {
-        Scalar::Float(v) => (&one_zero(array)?, Scalar::Float(v + 0.0)),
+        Scalar::Float(v) => (&plain_floats(array), Scalar::Float(plain_float(*v))),
         _ => (array, value.clone()),
     };
     let value = arrow::array::Scalar::new(scalar_array(&value, data_type)?);
@@ -189,16 +199,18 @@ fn compare(
     })
 }
 
-fn one_zero(array: &ArrayRef) -> Result<ArrayRef> {
-    let zero: ArrayRef = match array.data_type() {
-        ArrowType::Float32 => Arc::new(Float32Array::from(vec![0f32])),
-        ArrowType::Float64 => Arc::new(Float64Array::from(vec![0f64])),
-        _ => return Ok(Arc::clone(array)),
-    };
-    let negative: ArrayRef = match array.data_type() {
-        ArrowType::Float32 => Arc::new(Float32Array::from(vec![-0f32])),
-        _ => Arc::new(Float64Array::from(vec![-0f64])),
-    };
-    let is_negative_zero = cmp::eq(array, &arrow::array::Scalar::new(negative))?;
-    Ok(zip::zip(&is_negative_zero, &arrow::array::Scalar::new(zero), array)?)
+fn plain_float(value: f64) -> f64 {
+    if value.is_nan() { f64::NAN } else { value + 0.0 }
+}
+
+/// Floats with one zero and one NaN; other arrays as they are.
+fn plain_floats(array: &ArrayRef) -> ArrayRef {
+    match array.data_type() {
+        ArrowType::Float32 => {
+            let plain = |value: f32| if value.is_nan() { f32::NAN } else { value + 0.0 };
+            Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(plain))
+        }
+        ArrowType::Float64 => Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(plain_float)),
+        _ => Arc::clone(array),
+    }
 }

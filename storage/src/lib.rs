@@ -12,3 +12,16 @@ pub mod evaluate;
 pub mod forward;
 pub mod ids;
 pub mod mmap;
+mod nulls;
+pub mod predicate;
+mod prune;
+pub mod scalar;
+pub mod scan;
+pub mod schema;
+pub mod segment;
+mod stats;
+pub mod table;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use error::{Error, Result};

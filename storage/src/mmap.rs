@@ -136,8 +136,7 @@ impl Slot {
     /// Whether the address is inside. A slot that is being changed belongs to a map that nobody reads yet, or any more.
     fn contains(&self, address: usize) -> bool {
         let before = self.version.load(Ordering::SeqCst);
-        let inside =
-            self.start.load(Ordering::SeqCst) <= address && address < self.end.load(Ordering::SeqCst);
+        let inside = self.start.load(Ordering::SeqCst) <= address && address < self.end.load(Ordering::SeqCst);
         inside && before.is_multiple_of(2) && self.version.load(Ordering::SeqCst) == before
     }
 }
@@ -220,9 +219,7 @@ fn install_handler() {
 extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     // SAFETY: the kernel hands a valid `info` to a handler installed with SA_SIGINFO; `si_addr` is meaningful for a fault (code above 0).
     let (fault, address) = unsafe { ((*info).si_code > 0, (*info).si_addr() as usize) };
-    if fault
-        && let Some(slot) = find(address)
-    {
+    if fault && let Some(slot) = find(address) {
         // First the flag, then the zeros: nobody may read a zero and find the flag down.
         slot.poisoned.store(true, Ordering::SeqCst);
         if put_zeros(address) {

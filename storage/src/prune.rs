@@ -81,7 +81,11 @@ pub(crate) fn judge<'a, F: Fn(usize) -> Option<&'a ColumnStats>>(
         | Predicate::In { column, .. }
         | Predicate::Like { column, .. }
         | Predicate::IsNull { column, .. } => {
-            if only.is_some_and(|only| only != *column) { Verdict::Maybe } else { leaf(predicate, *column, current, run) }
+            if only.is_some_and(|only| only != *column) {
+                Verdict::Maybe
+            } else {
+                leaf(predicate, *column, current, run)
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a query asks of the segments, and the counters that EXPLAIN ANALYZE shows.
 
 use std::{
+    collections::VecDeque,
     ops::Range,
     sync::{
         Arc,
@@ -9,7 +10,8 @@ use std::{
 };
 
 use arrow::{
-    array::RecordBatch,
+    array::{RecordBatch, RecordBatchOptions},
+    compute::concat_batches,
     datatypes::{Schema as ArrowSchema, SchemaRef},
 };
 
@@ -69,6 +71,75 @@ impl ScanMetrics {
 }
 
 pub type BatchIterator = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
+
+/// Makes batches of a useful size out of the pieces that a scan finds: small ones are put together, large ones cut. Rows keep their order.
+#[derive(Debug)]
+pub(crate) struct Coalescer {
+    schema: SchemaRef,
+    batch_rows: usize,
+    small: Vec<RecordBatch>,
+    small_rows: usize,
+    ready: VecDeque<Result<RecordBatch>>,
+}
+
+impl Coalescer {
+    pub(crate) fn new(schema: SchemaRef, batch_rows: usize) -> Self {
+        Self { schema, batch_rows: batch_rows.max(1), small: Vec::new(), small_rows: 0, ready: VecDeque::new() }
+    }
+
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    pub(crate) fn push(&mut self, batch: RecordBatch) {
+        let mut at = 0;
+        while at < batch.num_rows() {
+            let room = self.batch_rows - self.small_rows;
+            let piece = batch.slice(at, room.min(batch.num_rows() - at));
+            at += piece.num_rows();
+            self.small_rows += piece.num_rows();
+            self.small.push(piece);
+            // Copying is worth it for small pieces only: at a quarter of the wished size a batch goes as it is.
+            if self.small_rows * 4 >= self.batch_rows {
+                self.flush();
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let small = std::mem::take(&mut self.small);
+        self.small_rows = 0;
+        match small.as_slice() {
+            [] => {}
+            [one] => self.ready.push_back(Ok(one.clone())),
+            many => self.ready.push_back(concat_rows(&self.schema, many)),
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Result<RecordBatch>> {
+        self.ready.pop_front()
+    }
+
+    /// After the last `push`, until it gives `None`.
+    pub(crate) fn finish(&mut self) -> Option<Result<RecordBatch>> {
+        self.flush();
+        self.pop()
+    }
+}
+
+fn concat_rows(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch> {
+    if schema.fields().is_empty() {
+        let rows = batches.iter().map(RecordBatch::num_rows).sum();
+        return row_count(schema, rows);
+    }
+    Ok(concat_batches(schema, batches)?)
+}
+
+/// A batch without columns.
+pub(crate) fn row_count(schema: &SchemaRef, rows: usize) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), Vec::new(), &options)?)
+}
 
 /// A run of rows of one segment: what a lane takes at a time.
 #[derive(Clone, Debug)]

@@ -16,8 +16,9 @@ use arrow::array::RecordBatch;
 use parking_lot::Mutex;
 
 use crate::{
-    Error, Result,
+    Result,
     ids::{OffsetRange, PartitionId, SegmentId, TableId},
+    prune::{Run, Verdict, judge},
     scan::{ScanPlan, ScanRequest, ScanUnit},
     schema::TableSchema,
     segment::{Segment, SegmentState, consuming::ConsumingSegment},
@@ -89,39 +90,88 @@ impl Partition {
         self.view.load_full()
     }
 
-    /// Puts `segment` in the place of the one with its id, or at the end when there is none.
+    /// Puts `segment` in the place of the one with its id, or at the end when there is none. Costs what the segments that are not yet
+    /// committed cost, except when one becomes committed.
     pub fn put(&self, segment: Arc<dyn Segment>) {
         let _edit = self.edit.lock();
-        let mut segments = self.view.load().segments.clone();
-        match segments.iter_mut().find(|known| known.id() == segment.id()) {
-            Some(known) => *known = segment,
-            None => segments.push(segment),
-        }
-        self.view.store(Arc::new(PartitionView { segments }));
+        let view = self.view.load();
+        let committed = view.committed.binary_search_by_key(&segment.id(), |known| known.id());
+        let next = match committed {
+            Ok(at) => {
+                let mut segments = view.committed.to_vec();
+                segments[at] = segment;
+                PartitionView::new(segments.into(), view.recent.clone())
+            }
+            Err(_) => {
+                let mut recent = view.recent.clone();
+                match recent.iter_mut().find(|known| known.id() == segment.id()) {
+                    Some(known) => *known = segment,
+                    None => recent.push(segment),
+                }
+                PartitionView::settled(&view.committed, recent, view.committed_rows)
+            }
+        };
+        self.view.store(Arc::new(next));
     }
 
     /// Takes segments out of every later view. Readers keep what they hold.
     pub fn remove(&self, ids: &[SegmentId]) {
         let _edit = self.edit.lock();
-        let mut segments = self.view.load().segments.clone();
-        segments.retain(|segment| !ids.contains(&segment.id()));
-        self.view.store(Arc::new(PartitionView { segments }));
+        let view = self.view.load();
+        let keep = |segment: &&Arc<dyn Segment>| !ids.contains(&segment.id());
+        let committed = view.committed.iter().filter(keep).cloned().collect();
+        let recent = view.recent.iter().filter(keep).cloned().collect();
+        self.view.store(Arc::new(PartitionView::new(committed, recent)));
     }
 }
 
 /// The segments of one partition at one moment, in the order in which they were begun.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PartitionView {
-    segments: Vec<Arc<dyn Segment>>,
+    /// Committed segments before the first that is not, ascending by id. Shared by all views between two commits.
+    committed: Arc<[Arc<dyn Segment>]>,
+    committed_rows: u64,
+    /// The others: few, because sealing keeps up or consumption waits.
+    recent: Vec<Arc<dyn Segment>>,
+}
+
+impl Default for PartitionView {
+    fn default() -> Self {
+        Self::new(Arc::new([]), Vec::new())
+    }
 }
 
 impl PartitionView {
+    fn new(committed: Arc<[Arc<dyn Segment>]>, recent: Vec<Arc<dyn Segment>>) -> Self {
+        let committed_rows = committed.iter().map(|segment| u64::from(segment.rows())).sum();
+        Self { committed, committed_rows, recent }
+    }
+
+    /// A view whose recent segments that are settled by now have joined the committed ones, as long as ids ascend.
+    fn settled(committed: &Arc<[Arc<dyn Segment>]>, mut recent: Vec<Arc<dyn Segment>>, rows: u64) -> Self {
+        let mut last = committed.last().map(|segment| segment.id());
+        let settled = recent
+            .iter()
+            .take_while(|segment| {
+                let is_settled = matches!(segment.state(), SegmentState::Committed | SegmentState::Quarantined)
+                    && last.is_none_or(|last| last < segment.id());
+                last = Some(segment.id());
+                is_settled
+            })
+            .count();
+        if settled == 0 {
+            return Self { committed: Arc::clone(committed), committed_rows: rows, recent };
+        }
+        let joined = committed.iter().cloned().chain(recent.drain(..settled)).collect();
+        Self::new(joined, recent)
+    }
+
     pub fn segments(&self) -> impl DoubleEndedIterator<Item = &Arc<dyn Segment>> {
-        self.segments.iter()
+        self.committed.iter().chain(&self.recent)
     }
 
     pub fn rows(&self) -> u64 {
-        self.segments.iter().map(|segment| u64::from(segment.rows())).sum()
+        self.committed_rows + self.recent.iter().map(|segment| u64::from(segment.rows())).sum::<u64>()
     }
 }
 
@@ -137,34 +187,63 @@ impl TableSnapshot {
         self.views.iter().map(|view| view.rows()).sum()
     }
 
-    /// The units that may hold rows the request selects.
+    /// The units that may hold rows the request selects: segments that their statistics rule out are left out and counted. Reads nothing
+    /// from disk.
     pub fn plan(&self, request: &ScanRequest) -> ScanPlan {
-        let _ = &request.predicate;
         let mut plan = ScanPlan::default();
         for segment in self.views.iter().flat_map(|view| view.segments()) {
             plan.segments_total += 1;
-            let mut start = 0;
-            while start < segment.rows() {
-                let end = segment.rows().min(start.saturating_add(UNIT_ROWS));
-                plan.units.push(ScanUnit { segment: Arc::clone(segment), rows: start..end });
-                start = end;
+            match pruned_by(segment.as_ref(), request) {
+                Some(Pruned::ByTime) => plan.pruned_by_time += 1,
+                Some(Pruned::ByMinMax) => plan.pruned_by_min_max += 1,
+                None => plan.units.extend(units(segment)),
             }
         }
         plan
     }
 }
 
+enum Pruned {
+    ByTime,
+    ByMinMax,
+}
+
+fn pruned_by(segment: &dyn Segment, request: &ScanRequest) -> Option<Pruned> {
+    let predicate = request.predicate.as_ref()?;
+    let written = segment.schema();
+    let run = Run {
+        rows: u64::from(segment.rows()),
+        written,
+        stats: |index: usize| segment.stats(written.columns[index].id),
+    };
+    if judge(predicate, &request.schema, &run, None) != Verdict::Never {
+        return None;
+    }
+    let by_time = request
+        .schema
+        .time_column
+        .is_some_and(|time| judge(predicate, &request.schema, &run, Some(time)) == Verdict::Never);
+    Some(if by_time { Pruned::ByTime } else { Pruned::ByMinMax })
+}
+
+fn units(segment: &Arc<dyn Segment>) -> impl Iterator<Item = ScanUnit> + '_ {
+    (0..segment.rows()).step_by(UNIT_ROWS as usize).map(|start| ScanUnit {
+        segment: Arc::clone(segment),
+        rows: start..segment.rows().min(start.saturating_add(UNIT_ROWS)),
+    })
+}
+
 /// The one writer of a partition.
 #[derive(Debug)]
 pub struct PartitionWriter {
     partition: Arc<Partition>,
-    consuming: ConsumingSegment,
+    consuming: Arc<ConsumingSegment>,
 }
 
 impl PartitionWriter {
     /// Begins with an empty consuming segment `next`, which is above the id of every segment the partition ever had.
     pub fn new(partition: Arc<Partition>, schema: Arc<TableSchema>, next: SegmentId) -> Self {
-        Self { partition, consuming: ConsumingSegment::new(next, schema) }
+        Self { partition, consuming: Arc::new(ConsumingSegment::new(next, schema)) }
     }
 
     pub fn partition(&self) -> &Arc<Partition> {
@@ -180,17 +259,9 @@ impl PartitionWriter {
     /// of the consuming segment's schema, in order. Each range must begin where the previous one of its stream ended. An
     /// empty batch moves offsets alone.
     pub fn append(&mut self, batch: &RecordBatch, progress: &[OffsetRange]) -> Result<()> {
-        let expected = self.consuming.schema().arrow();
-        if batch.schema().fields().len() != expected.fields().len()
-            || batch.schema().fields().iter().zip(expected.fields()).any(|(a, b)| a.data_type() != b.data_type())
-        {
-            return Err(Error::Invalid(format!(
-                "a batch of {:?} does not fit the table's columns {expected:?}",
-                batch.schema()
-            )));
-        }
-        self.consuming = self.consuming.with(batch, progress)?;
-        self.partition.put(Arc::new(self.consuming.clone()));
+        let next = Arc::new(self.consuming.with(batch, progress)?);
+        self.consuming = Arc::clone(&next);
+        self.partition.put(next);
         Ok(())
     }
 
@@ -199,12 +270,12 @@ impl PartitionWriter {
     pub fn rotate(&mut self, schema: Arc<TableSchema>) -> Option<Arc<ConsumingSegment>> {
         let id = self.consuming.id();
         if self.consuming.rows() == 0 && self.consuming.offsets().is_empty() {
-            self.consuming = ConsumingSegment::new(id, schema);
+            self.consuming = Arc::new(ConsumingSegment::new(id, schema));
             return None;
         }
         let ended = Arc::new(self.consuming.with_state(SegmentState::Sealing));
         self.partition.put(Arc::clone(&ended) as Arc<dyn Segment>);
-        self.consuming = ConsumingSegment::new(SegmentId(id.0 + 1), schema);
+        self.consuming = Arc::new(ConsumingSegment::new(SegmentId(id.0 + 1), schema));
         Some(ended)
     }
 }

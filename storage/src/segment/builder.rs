@@ -10,7 +10,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Write},
+    io::{BufWriter, Write},
     path::{Path, PathBuf},
 };
 
@@ -208,7 +208,7 @@ impl Output<'_> {
 /// A place where a test can make the disk fail, or stop the process.
 fn fail_io(point: &'static str, action: &'static str, path: &Path) -> Result<()> {
     fail::fail_point!(point, |message| {
-        let error = io::Error::other(message.unwrap_or_else(|| format!("failpoint {point}")));
+        let error = std::io::Error::other(message.unwrap_or_else(|| format!("failpoint {point}")));
         Err(Error::io(action, path, &error))
     });
     let _ = (point, action, path);

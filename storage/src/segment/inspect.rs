@@ -203,9 +203,10 @@ pub(super) fn buffers(file: &std::sync::Arc<MappedFile>, sections: &[Section]) -
 
 /// Compares a section's bytes with the checksum that the footer has.
 pub(super) fn check_section(file: &MappedFile, section: &Section, what: &str) -> Result<()> {
-    let bytes = file.bytes().get(section.offset as usize..section.end() as usize).ok_or_else(|| {
-        Error::corrupt(file.path(), what, format!("an end before {}", file.length()), section.end())
-    })?;
+    let bytes = file
+        .bytes()
+        .get(section.offset as usize..section.end() as usize)
+        .ok_or_else(|| Error::corrupt(file.path(), what, format!("an end before {}", file.length()), section.end()))?;
     let found = crc32c::crc32c(bytes);
     if found == section.crc {
         return Ok(());
@@ -217,6 +218,11 @@ pub(super) fn check_section(file: &MappedFile, section: &Section, what: &str) ->
 fn problem(error: Error, position: u64) -> Problem {
     match error {
         Error::Corrupt { what, expected, found, .. } => Problem { section: what, position, expected, found },
-        other => Problem { section: "file".into(), position, expected: "a readable segment".into(), found: other.to_string() },
+        other => Problem {
+            section: "file".into(),
+            position,
+            expected: "a readable segment".into(),
+            found: other.to_string(),
+        },
     }
 }

@@ -2,11 +2,14 @@
 //! Both answer through the trait [`Segment`].
 
 pub mod builder;
+mod chunk;
 pub mod committed;
+mod compact;
 pub mod consuming;
+mod format;
 pub mod inspect;
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{cmp::Ordering, fmt, ops::Range, sync::Arc};
 
 use crate::{
     Result,
@@ -43,8 +46,8 @@ impl SegmentState {
 /// Statistics of one column in one segment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ColumnStats {
-    /// Smallest and largest non-null value; `None` when all are null or the type has no order here (arrays, JSONB). A long text
-    /// may be cut: then `min` is a lower and `max` an upper bound and `exact` is false.
+    /// Smallest and largest non-null value; `None` when all are null, or when they are not kept (arrays, JSONB; texts and bytes of a
+    /// consuming segment). A long text may be cut: then `min` is a lower and `max` an upper bound and `exact` is false.
     pub min: Option<Scalar>,
     pub max: Option<Scalar>,
     pub exact: bool,
@@ -53,6 +56,24 @@ pub struct ColumnStats {
     pub distinct: Option<u64>,
     /// Values never decrease from row to row, nulls aside.
     pub sorted: bool,
+}
+
+impl ColumnStats {
+    /// The statistics of both runs of rows together, apart from `distinct` and `sorted`. Bounds must be kept for both or neither.
+    pub(crate) fn merged(&self, other: &Self) -> Self {
+        let pick = |a: &Option<Scalar>, b: &Option<Scalar>, keep: fn(Ordering) -> bool| match (a, b) {
+            (Some(a), Some(b)) => Some(if a.compare(b).is_none_or(keep) { a.clone() } else { b.clone() }),
+            (one, other) => one.clone().or_else(|| other.clone()),
+        };
+        Self {
+            min: pick(&self.min, &other.min, Ordering::is_le),
+            max: pick(&self.max, &other.max, Ordering::is_ge),
+            exact: self.exact && other.exact,
+            nulls: self.nulls + other.nulls,
+            distinct: None,
+            sorted: false,
+        }
+    }
 }
 
 /// An immutable run of rows, whatever it is kept in.

@@ -68,9 +68,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn take(&mut self, length: usize, field: &str) -> Result<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or_else(|| {
-            self.corrupt(field, format!("{length} more bytes"), format!("{} bytes", self.rest.len()))
-        })?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or_else(|| self.corrupt(field, format!("{length} more bytes"), format!("{} bytes", self.rest.len())))?;
         self.rest = rest;
         self.position += length as u64;
         Ok(taken)

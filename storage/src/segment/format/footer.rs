@@ -345,5 +345,9 @@ fn read_optional(r: &mut Reader<'_>, data_type: &DataType, field: &str) -> Resul
         (Scalar::Bytes(_), DataType::Bytea) => true,
         _ => false,
     };
-    if fits { Ok(Some(value)) } else { Err(r.corrupt(field, format!("a value of type {data_type}"), format!("{value:?}"))) }
+    if fits {
+        Ok(Some(value))
+    } else {
+        Err(r.corrupt(field, format!("a value of type {data_type}"), format!("{value:?}")))
+    }
 }

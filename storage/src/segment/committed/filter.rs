@@ -1,0 +1,186 @@
+//! A request's predicate, translated for one segment: leaves that the statistics settle are gone, the others work on encoded columns
+//! where they can.
+//!
+//! A leaf selects only rows whose column is not null (`IS NULL` excepted), so AND and OR are intersection and union of row sets and nothing
+//! here knows a third truth value.
+
+use std::ops::Range;
+
+use arrow::array::{Array, ArrayRef};
+
+use super::CommittedSegment;
+use crate::{
+    Error, Result,
+    bitpack::Bitmask,
+    evaluate::{default_array, evaluate_leaf, widened},
+    forward::ColumnTest,
+    ids::ColumnId,
+    predicate::Predicate,
+    prune::{Run, Verdict, judge},
+    schema::{Column, DataType, TableSchema},
+};
+
+#[derive(Debug)]
+pub(super) enum Filter {
+    Nothing,
+    Everything,
+    And(Vec<Filter>),
+    Or(Vec<Filter>),
+    /// On the encoded column at this index.
+    Encoded {
+        index: usize,
+        test: ColumnTest,
+    },
+    /// On a column that was widened since it was written.
+    Widened {
+        index: usize,
+        column: Column,
+        leaf: Predicate,
+    },
+}
+
+impl Filter {
+    pub(super) fn new(predicate: &Predicate, current: &TableSchema, segment: &CommittedSegment) -> Result<Self> {
+        let run = Run {
+            rows: u64::from(segment.rows),
+            written: &segment.schema,
+            stats: |index: usize| segment.stats.get(index),
+        };
+        match predicate {
+            Predicate::And(children) => {
+                let mut parts = Vec::new();
+                for child in children {
+                    match Self::new(child, current, segment)? {
+                        Self::Nothing => return Ok(Self::Nothing),
+                        Self::Everything => {}
+                        Self::And(inner) => parts.extend(inner),
+                        part => parts.push(part),
+                    }
+                }
+                // The cheap ones first: they leave fewer rows, or none, to the others.
+                parts.sort_by_key(|part| part.cost(segment));
+                Ok(if parts.is_empty() { Self::Everything } else { Self::And(parts) })
+            }
+            Predicate::Or(children) => {
+                let mut parts = Vec::new();
+                for child in children {
+                    match Self::new(child, current, segment)? {
+                        Self::Everything => return Ok(Self::Everything),
+                        Self::Nothing => {}
+                        Self::Or(inner) => parts.extend(inner),
+                        part => parts.push(part),
+                    }
+                }
+                parts.sort_by_key(|part| part.cost(segment));
+                Ok(if parts.is_empty() { Self::Nothing } else { Self::Or(parts) })
+            }
+            Predicate::Compare { column, .. }
+            | Predicate::In { column, .. }
+            | Predicate::Like { column, .. }
+            | Predicate::IsNull { column, .. } => match judge(predicate, current, &run, None) {
+                Verdict::Never => Ok(Self::Nothing),
+                Verdict::Always => Ok(Self::Everything),
+                Verdict::Maybe => Self::leaf(predicate, *column, current, segment),
+            },
+        }
+    }
+
+    fn leaf(leaf: &Predicate, id: ColumnId, current: &TableSchema, segment: &CommittedSegment) -> Result<Self> {
+        let column =
+            current.column(id).ok_or_else(|| Error::Invalid(format!("the table has no column with id {id}")))?;
+        let Some(index) = segment.schema.index_of(id) else {
+            // Younger than the segment: all rows have the default, so one row speaks for all.
+            let one = default_array(column, 1)?;
+            let selected = evaluate_leaf(leaf, column, &one)?;
+            return Ok(if selected.is_valid(0) && selected.value(0) { Self::Everything } else { Self::Nothing });
+        };
+        if !comparable_as_written(&segment.schema.columns[index].data_type, &column.data_type) {
+            return Ok(Self::Widened { index, column: column.clone(), leaf: leaf.clone() });
+        }
+        let test = segment.reader(index)?.prepare(leaf).map_err(|error| segment.failed(segment.named(error, index)))?;
+        Ok(if test.selects_nothing() {
+            Self::Nothing
+        } else if test.selects_everything() {
+            Self::Everything
+        } else {
+            Self::Encoded { index, test }
+        })
+    }
+
+    /// A rough order of cost.
+    fn cost(&self, segment: &CommittedSegment) -> u32 {
+        match self {
+            Self::Nothing | Self::Everything => 0,
+            Self::Encoded { index, .. } => match segment.schema.columns[*index].data_type {
+                DataType::Text | DataType::Bytea | DataType::Uuid | DataType::Jsonb | DataType::Array(_) => 3,
+                DataType::Numeric { .. } => 2,
+                _ => 1,
+            },
+            Self::Widened { .. } => 4,
+            Self::And(parts) | Self::Or(parts) => parts.iter().map(|part| part.cost(segment)).sum(),
+        }
+    }
+
+    /// Takes the rows out of `mask` (one bit per row of `rows`) that are not selected. `read` is told of each column that is read.
+    pub(super) fn apply(
+        &self,
+        segment: &CommittedSegment,
+        rows: &Range<u32>,
+        mask: &mut Bitmask,
+        read: &mut impl FnMut(usize),
+    ) -> Result<()> {
+        match self {
+            Self::Nothing => mask.clear(),
+            Self::Everything => {}
+            Self::And(parts) => {
+                for part in parts {
+                    if mask.is_none() {
+                        break;
+                    }
+                    part.apply(segment, rows, mask, read)?;
+                }
+            }
+            Self::Or(parts) => {
+                let mut found = Bitmask::none(mask.len());
+                let mut left = mask.clone();
+                for part in parts {
+                    let mut passed = left.clone();
+                    part.apply(segment, rows, &mut passed, read)?;
+                    found.or(&passed);
+                    left.and_not(&passed);
+                    if left.is_none() {
+                        break;
+                    }
+                }
+                *mask = found;
+            }
+            Self::Encoded { index, test } => {
+                read(*index);
+                let named = |error| segment.named(error, *index);
+                segment.reader(*index)?.select(rows.clone(), test, mask).map_err(named)?;
+            }
+            Self::Widened { index, column, leaf } => {
+                read(*index);
+                let named = |error| segment.named(error, *index);
+                let array = segment.reader(*index)?.decode(rows.clone()).map_err(named)?;
+                mask.and(&selected(leaf, column, array)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn selected(leaf: &Predicate, column: &Column, array: ArrayRef) -> Result<Bitmask> {
+    let selected = evaluate_leaf(leaf, column, &widened(array, column)?)?;
+    let bits = match selected.nulls() {
+        None => selected.values().clone(),
+        Some(valid) => selected.values() & valid.inner(),
+    };
+    Ok(Bitmask::from_boolean_buffer(&bits))
+}
+
+/// Whether a leaf on the column as it is now means the same on the column as it was written: the same type, or integers of another width.
+fn comparable_as_written(written: &DataType, current: &DataType) -> bool {
+    use DataType::{BigInt, Int, SmallInt};
+    written == current || matches!((written, current), (SmallInt | Int | BigInt, SmallInt | Int | BigInt))
+}

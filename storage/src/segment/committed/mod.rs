@@ -1,0 +1,218 @@
+//! A committed segment: an immutable file, mapped, its columns opened when a query first needs them and decoded where it needs them.
+//!
+//! What always holds: bytes are handed out only after the checksum of their section was right (once, at the column's first use) and
+//! after the map was found sound once they were read; what is handed out does not point into the map, so that nothing can change it
+//! afterwards. A segment that failed either is *quarantined*: it goes on failing, and nothing else does.
+
+mod detach;
+mod filter;
+mod scan;
+
+use std::{
+    ops::Range,
+    path::Path,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use arrow::buffer::Buffer;
+
+use super::{
+    ColumnStats, Segment, SegmentState,
+    format::{self, Footer, Section},
+    inspect::check_section,
+};
+use crate::{
+    Error, Result,
+    forward::ColumnReader,
+    ids::{ColumnId, OffsetRange, SegmentId},
+    mmap::MappedFile,
+    scan::{BatchIterator, ScanMetrics, ScanRequest},
+    schema::TableSchema,
+};
+
+/// Sections up to this size are copied to the heap when their column is opened. So what they hold (small dictionaries above all) can be
+/// part of what a scan hands out, without a copy for each batch.
+const COPIED_BYTES_MAX: u64 = 64 * 1024;
+
+/// What the commit record says of the file; anything else is not that file.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    pub id: SegmentId,
+    pub bytes: u64,
+    /// [`super::builder::SealedFile::checksum`].
+    pub checksum: u32,
+}
+
+/// Opens a segment file: maps it and reads its footer, a fraction of a millisecond. Sections are verified when first used. Errors: `Io`;
+/// `Corrupt` for damaged bytes and for a file that is not the expected one.
+pub fn open(path: &Path, expected: &Expected) -> Result<Arc<dyn Segment>> {
+    let file = MappedFile::open(path)?;
+    if file.length() as u64 != expected.bytes {
+        return Err(Error::corrupt(path, "file length", expected.bytes, file.length()));
+    }
+    let (trailer, footer) = format::read_footer(path, file.bytes())?;
+    file.check()?;
+    if trailer.footer_crc != expected.checksum {
+        let what = "footer, CRC-32C in the commit record";
+        return Err(Error::corrupt(path, what, format::hex(expected.checksum), format::hex(trailer.footer_crc)));
+    }
+    if footer.id != expected.id {
+        return Err(Error::corrupt(path, "footer, segment id", expected.id, footer.id));
+    }
+    Ok(Arc::new(CommittedSegment::new(file, footer)))
+}
+
+#[derive(Debug)]
+struct CommittedSegment {
+    file: Arc<MappedFile>,
+    id: SegmentId,
+    rows: u32,
+    schema: Arc<TableSchema>,
+    offsets: Vec<OffsetRange>,
+    /// By index in the schema.
+    stats: Box<[ColumnStats]>,
+    columns: Box<[CommittedColumn]>,
+    /// A section or a value was not what it must be.
+    damaged: AtomicBool,
+}
+
+#[derive(Debug)]
+struct CommittedColumn {
+    encoding: u8,
+    sections: Box<[Section]>,
+    /// Bytes of all sections.
+    bytes: u64,
+    /// Opened and verified, or why not, for ever.
+    reader: OnceLock<Result<ColumnReader>>,
+}
+
+impl CommittedSegment {
+    fn new(file: Arc<MappedFile>, footer: Footer) -> Self {
+        let mut stats = Vec::with_capacity(footer.columns.len());
+        let mut columns = Vec::with_capacity(footer.columns.len());
+        for column in footer.columns {
+            stats.push(column.stats);
+            columns.push(CommittedColumn {
+                encoding: column.encoding,
+                bytes: column.sections.iter().map(|section| section.length).sum(),
+                sections: column.sections.into(),
+                reader: OnceLock::new(),
+            });
+        }
+        Self {
+            file,
+            id: footer.id,
+            rows: footer.rows,
+            schema: Arc::new(footer.schema),
+            offsets: footer.offsets,
+            stats: stats.into(),
+            columns: columns.into(),
+            damaged: AtomicBool::new(false),
+        }
+    }
+
+    /// The column at an index of the schema, verified.
+    fn reader(&self, index: usize) -> Result<&ColumnReader> {
+        let column = &self.columns[index];
+        column.reader.get_or_init(|| self.open_column(index)).as_ref().map_err(|error| self.failed(error.clone()))
+    }
+
+    fn open_column(&self, index: usize) -> Result<ColumnReader> {
+        let (column, data) = (&self.schema.columns[index], &self.columns[index]);
+        let buffers = data
+            .sections
+            .iter()
+            .enumerate()
+            .map(|(at, section)| self.open_section(section, &format!("column {}, section {at}", column.name)))
+            .collect::<Result<Vec<_>>>()?;
+        // A checksum over zeros from a file that shrank is no verdict on the bytes.
+        self.file.check()?;
+        ColumnReader::open(&column.data_type, data.encoding, self.rows, buffers)
+            .map_err(|error| self.named(error, index))
+    }
+
+    fn open_section(&self, section: &Section, what: &str) -> Result<Buffer> {
+        let range = section.offset as usize..section.end() as usize;
+        self.file.will_need(range.clone());
+        let checked = check_section(&self.file, section, what);
+        self.file.check()?;
+        checked?;
+        let buffer = self.file.buffer(range).ok_or_else(|| {
+            Error::corrupt(self.file.path(), what, format!("an end before {}", self.file.length()), section.end())
+        })?;
+        Ok(if section.length <= COPIED_BYTES_MAX { Buffer::from_slice_ref(buffer.as_slice()) } else { buffer })
+    }
+
+    /// Adds file and column to an error of a codec.
+    fn named(&self, error: Error, index: usize) -> Error {
+        error.at(self.file.path(), &format!("column {}", self.schema.columns[index].name))
+    }
+
+    /// Remembers that the segment is damaged, if that is what the error says. A file that shrank under us reads as nonsense: then that is
+    /// the error.
+    fn failed(&self, error: Error) -> Error {
+        let error = self.file.check().err().unwrap_or(error);
+        if matches!(error, Error::Corrupt { .. } | Error::Poisoned { .. }) && !self.damaged.swap(true, Ordering::SeqCst)
+        {
+            tracing::error!(segment = self.id.0, %error, "segment quarantined");
+        }
+        error
+    }
+}
+
+impl Segment for CommittedSegment {
+    fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    fn state(&self) -> SegmentState {
+        if self.damaged.load(Ordering::SeqCst) || self.file.is_poisoned() {
+            SegmentState::Quarantined
+        } else {
+            SegmentState::Committed
+        }
+    }
+
+    fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    fn bytes(&self) -> u64 {
+        self.file.length() as u64
+    }
+
+    fn schema(&self) -> &Arc<TableSchema> {
+        &self.schema
+    }
+
+    fn offsets(&self) -> &[OffsetRange] {
+        &self.offsets
+    }
+
+    fn stats(&self, column: ColumnId) -> Option<&ColumnStats> {
+        self.schema.index_of(column).map(|index| &self.stats[index])
+    }
+
+    fn encoding(&self, column: ColumnId) -> Option<String> {
+        let index = self.schema.index_of(column)?;
+        Some(self.reader(index).map_or_else(|_| "damaged".to_owned(), ColumnReader::encoding_name))
+    }
+
+    fn scan(
+        self: Arc<Self>,
+        rows: Range<u32>,
+        request: Arc<ScanRequest>,
+        metrics: Arc<ScanMetrics>,
+    ) -> Result<BatchIterator> {
+        if rows.start > rows.end || rows.end > self.rows {
+            return Err(Error::Invalid(format!("rows {rows:?} of a segment of {} rows", self.rows)));
+        }
+        Ok(Box::new(scan::CommittedScan::new(self, rows, request, metrics)?))
+    }
+}
+
+#[cfg(test)]
+mod tests;

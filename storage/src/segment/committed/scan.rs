@@ -1,0 +1,181 @@
+//! Reading a committed segment: window by window, first which rows, then only those rows of the wanted columns.
+
+use std::{ops::Range, sync::Arc};
+
+use arrow::array::{ArrayRef, RecordBatch};
+
+use super::{CommittedSegment, detach::detach, filter::Filter};
+use crate::{
+    Error, Result,
+    bitpack::Bitmask,
+    evaluate::{default_array, widened},
+    scan::{Coalescer, ScanMetrics, ScanRequest, row_count},
+    schema::Column,
+};
+
+/// Rows of a window at least, where there are as many: the codecs decode blocks of 1024 and unpack texts in larger ones.
+const WINDOW_ROWS_MIN: usize = 8 * 1024;
+/// Rows of a window at most: its columns should stay in the processor's cache.
+const WINDOW_ROWS_MAX: usize = 64 * 1024;
+/// Windows begin at multiples of this.
+const BLOCK_ROWS: usize = 1024;
+
+pub(super) struct CommittedScan {
+    segment: Arc<CommittedSegment>,
+    metrics: Arc<ScanMetrics>,
+    filter: Filter,
+    outputs: Vec<Output>,
+    rows: Range<u32>,
+    window_rows: usize,
+    /// Rows that may still be returned.
+    left: usize,
+    coalescer: Coalescer,
+    /// Nothing follows an error.
+    failed: bool,
+}
+
+/// Where an output column comes from.
+enum Output {
+    /// The segment's column at this index.
+    Stored { index: usize, column: Column },
+    /// The segment is older than the column.
+    Default { column: Column },
+}
+
+impl CommittedScan {
+    pub(super) fn new(
+        segment: Arc<CommittedSegment>,
+        rows: Range<u32>,
+        request: Arc<ScanRequest>,
+        metrics: Arc<ScanMetrics>,
+    ) -> Result<Self> {
+        segment.file.check().map_err(|error| segment.failed(error))?;
+        let schema = request.output_schema()?;
+        let filter = match &request.predicate {
+            None => Filter::Everything,
+            Some(predicate) => Filter::new(predicate, &request.schema, &segment)?,
+        };
+        let outputs = request
+            .projection
+            .iter()
+            .map(|id| {
+                let column = request
+                    .schema
+                    .column(*id)
+                    .ok_or_else(|| Error::Invalid(format!("the table has no column with id {id}")))?
+                    .clone();
+                Ok(match segment.schema.index_of(*id) {
+                    Some(index) => Output::Stored { index, column },
+                    None => Output::Default { column },
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let window_rows = (request.batch_rows / BLOCK_ROWS * BLOCK_ROWS).clamp(WINDOW_ROWS_MIN, WINDOW_ROWS_MAX);
+        Ok(Self {
+            left: request.limit.unwrap_or(usize::MAX),
+            coalescer: Coalescer::new(schema, request.batch_rows),
+            segment,
+            metrics,
+            filter,
+            outputs,
+            rows,
+            window_rows,
+            failed: false,
+        })
+    }
+
+    /// The next rows to look at: up to the end of a block, or no more than are wanted where each row is one of them.
+    fn window(&mut self) -> Option<Range<u32>> {
+        if self.left == 0 || self.rows.is_empty() || matches!(self.filter, Filter::Nothing) {
+            return None;
+        }
+        let start = self.rows.start as usize;
+        let mut end = ((start + self.window_rows) / BLOCK_ROWS * BLOCK_ROWS).min(self.rows.end as usize);
+        if matches!(self.filter, Filter::Everything) {
+            end = end.min(start.saturating_add(self.left));
+        }
+        let end = end as u32;
+        self.rows.start = end;
+        Some(start as u32..end)
+    }
+
+    fn read(&mut self, window: Range<u32>) -> Result<()> {
+        let rows = window.len();
+        let mut bytes_read = 0;
+        let mut read = |index: usize| {
+            let bytes = u128::from(self.segment.columns[index].bytes) * rows as u128;
+            bytes_read += (bytes / u128::from(self.segment.rows.max(1))) as u64;
+        };
+        let mut mask = Bitmask::all(rows);
+        self.filter.apply(&self.segment, &window, &mut mask, &mut read)?;
+        let mut selected = mask.count();
+        if selected > self.left {
+            mask.truncate_set(self.left);
+            selected = self.left;
+        }
+        if selected > 0 {
+            let schema = self.coalescer.schema();
+            let batch = if self.outputs.is_empty() {
+                row_count(schema, selected)?
+            } else {
+                let columns = self
+                    .outputs
+                    .iter()
+                    .map(|output| column(&self.segment, output, &window, &mask, selected, &mut read))
+                    .collect::<Result<Vec<_>>>()?;
+                RecordBatch::try_new(Arc::clone(schema), columns)?
+            };
+            // Nothing in the batch points into the map: if the map is sound now, the batch is right for ever.
+            self.segment.file.check()?;
+            self.left -= selected;
+            self.coalescer.push(batch);
+        }
+        self.segment.file.check()?;
+        self.metrics.add(rows as u64, selected as u64, bytes_read);
+        Ok(())
+    }
+}
+
+fn column(
+    segment: &CommittedSegment,
+    output: &Output,
+    window: &Range<u32>,
+    mask: &Bitmask,
+    selected: usize,
+    read: &mut impl FnMut(usize),
+) -> Result<ArrayRef> {
+    match output {
+        Output::Default { column } => default_array(column, selected),
+        Output::Stored { index, column } => {
+            read(*index);
+            let reader = segment.reader(*index)?;
+            let array = if mask.is_all() {
+                reader.decode(window.clone())
+            } else {
+                reader.decode_selected(window.clone(), mask)
+            };
+            let array = array.map_err(|error| segment.named(error, *index))?;
+            widened(detach(&segment.file, &array)?, column)
+        }
+    }
+}
+
+impl Iterator for CommittedScan {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if self.failed {
+                return None;
+            }
+            if let Some(batch) = self.coalescer.pop() {
+                return Some(batch);
+            }
+            let Some(window) = self.window() else { return self.coalescer.finish() };
+            if let Err(error) = self.read(window) {
+                self.failed = true;
+                return Some(Err(self.segment.failed(error)));
+            }
+        }
+    }
+}

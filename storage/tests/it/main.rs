@@ -1,0 +1,3 @@
+//! Tests of the package at its surface.
+
+mod scan;
