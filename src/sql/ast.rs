@@ -68,7 +68,7 @@ pub struct CreateTable {
     pub primary_key: Vec<Name>,
     pub options: Vec<OptionPair>,
     pub sources: Vec<Name>,
-    pub source: TableQuery,
+    pub query: TableQuery,
 }
 
 /// What follows AS.
