@@ -1,39 +1,37 @@
-//! Definitions of sources and tables, as they are kept (JSON, one versioned record per change).
+//! Definitions of sources and tables, as they are kept (JSON; each change is a record of the metadata log).
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tidemill_storage::{
-    ids::{SourceId, TableId},
-    scalar::Scalar,
+    ids::{ColumnId, SourceId, TableId},
     schema::{DataType, TableSchema},
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SourceDefinition {
     pub id: SourceId,
-    /// Object id in `pg_class`; never used twice.
+    /// Object id; never used twice.
     pub oid: u32,
     pub name: String,
     /// Counts changes, from 1.
     pub version: u64,
-    pub columns: Vec<SourceColumn>,
+    pub columns: Vec<SourceColumnDefinition>,
     pub watermark: Option<WatermarkDefinition>,
     pub checks: Vec<CheckDefinition>,
-    /// As given, keys in lower case: connector, format, topic, …
+    /// As given, keys as ingestion knows them: connector, format, topic, …
     pub options: BTreeMap<String, String>,
-    /// The table whose INSERT, COPY and HTTP rows this log holds; such a source has no name of its own in SQL.
-    pub log_of: Option<TableId>,
     pub created_at_us: i64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SourceColumn {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceColumnDefinition {
     pub name: String,
     pub data_type: DataType,
     pub nullable: bool,
-    pub default: Option<Scalar>,
+    /// "$.a.b"; `None` is the member of the column's name.
     pub path: Option<String>,
+    /// What a number in a time column counts: s, ms, us, ns.
     pub epoch: Option<String>,
 }
 
@@ -58,25 +56,18 @@ pub struct TableDefinition {
     /// Counts changes, from 1.
     pub version: u64,
     pub schema: TableSchema,
-    /// Every schema version that segments may have been written under, oldest first; the last one is `schema`.
-    pub older_schemas: Vec<TableSchema>,
-    /// Above the id of every column the table ever had.
-    pub next_column: u32,
-    /// Sources named in FROM SOURCE.
+    /// Id of the next column that is added.
+    pub next_column: ColumnId,
+    /// Sources named in FROM SOURCE, in that order.
     pub sources: Vec<SourceId>,
-    /// The log behind INSERT, COPY and HTTP push.
+    /// The table's own log, behind INSERT, COPY and HTTP push.
     pub log: SourceId,
-    pub transform: Option<TransformDefinition>,
+    /// `SELECT items [WHERE condition]` over the source's columns; `None` takes columns by name.
+    pub transform: Option<String>,
     pub options: TableOptions,
+    /// ALTER TABLE … PAUSE INGESTION: its sources are not read; the log still is.
     pub paused: bool,
     pub created_at_us: i64,
-}
-
-/// SQL texts over the source's columns.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TransformDefinition {
-    pub select: String,
-    pub filter: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,4 +77,16 @@ pub struct TableOptions {
     pub seal_rows: u64,
     pub seal_bytes: u64,
     pub seal_after_us: i64,
+}
+
+impl Default for TableOptions {
+    fn default() -> Self {
+        Self {
+            partitions: 1,
+            retention_us: None,
+            seal_rows: 1_000_000,
+            seal_bytes: 256 << 20,
+            seal_after_us: 600_000_000,
+        }
+    }
 }

@@ -3,3 +3,6 @@
 pub mod database;
 pub mod definition;
 pub mod metadata_log;
+pub mod store;
+
+pub use store::{Catalog, Definitions};

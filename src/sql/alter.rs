@@ -15,9 +15,9 @@ use crate::session::error::{Result, SqlError};
 pub(crate) fn alter(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
     not_yet(cursor, "ALTER")?;
     if cursor.is_keyword("SOURCE") {
-        return Err(SqlError::unsupported("ALTER SOURCE is not supported yet")
-            .at(cursor.position())
-            .with_hint("drop the source and create it again; its tables keep their rows only if they are not dropped with it"));
+        return Err(SqlError::unsupported("ALTER SOURCE is not supported yet").at(cursor.position()).with_hint(
+            "drop the source and create it again; its tables keep their rows only if they are not dropped with it",
+        ));
     }
     if !cursor.keyword("TABLE") {
         return Ok(None);
@@ -39,7 +39,9 @@ fn action(cursor: &mut Cursor<'_>) -> Result<AlterAction> {
     if cursor.keyword("ADD") {
         for constraint in ["CONSTRAINT", "CHECK", "PRIMARY", "UNIQUE", "FOREIGN"] {
             if cursor.is_keyword(constraint) {
-                return Err(SqlError::unsupported("adding constraints to a table is not supported").at(cursor.position()));
+                return Err(
+                    SqlError::unsupported("adding constraints to a table is not supported").at(cursor.position())
+                );
             }
         }
         cursor.keyword("COLUMN");
@@ -79,7 +81,9 @@ fn action(cursor: &mut Cursor<'_>) -> Result<AlterAction> {
         let position = cursor.position();
         let (data_type, _) = data_type(cursor)?;
         if cursor.is_keyword("USING") {
-            return Err(SqlError::unsupported("USING is not supported: stored rows are not rewritten").at(cursor.position()));
+            return Err(
+                SqlError::unsupported("USING is not supported: stored rows are not rewritten").at(cursor.position())
+            );
         }
         return Ok(AlterAction::SetType { column, data_type, position });
     }

@@ -3,7 +3,9 @@
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 
 use super::{
-    ast::{Check, ColumnDefinition, CreateSource, CreateTable, Ddl, Name, OptionPair, TableQuery, Transform, Watermark},
+    ast::{
+        Check, ColumnDefinition, CreateSource, CreateTable, Ddl, Name, OptionPair, TableQuery, Transform, Watermark,
+    },
     not_yet,
     tokens::Cursor,
     types::data_type,
@@ -24,7 +26,9 @@ pub(crate) fn create(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
     }
     for kind in ["TEMPORARY", "TEMP", "UNLOGGED", "EXTERNAL", "FOREIGN", "GLOBAL", "LOCAL"] {
         let mut ahead = cursor.clone();
-        if ahead.keyword(kind) && (ahead.keyword("TABLE") || ahead.keywords(&["TEMPORARY", "TABLE"]) || ahead.keywords(&["TEMP", "TABLE"])) {
+        if ahead.keyword(kind)
+            && (ahead.keyword("TABLE") || ahead.keywords(&["TEMPORARY", "TABLE"]) || ahead.keywords(&["TEMP", "TABLE"]))
+        {
             return refuse(&format!("CREATE {kind} TABLE"));
         }
     }
@@ -158,8 +162,20 @@ fn transform(cursor: &mut Cursor<'_>) -> Result<Transform> {
 
 /// The tokens up to WHERE or the end; an error at a clause that cannot be here.
 fn until_clause<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [datafusion::sql::sqlparser::tokenizer::TokenWithSpan]> {
-    const REFUSED: &[&str] =
-        &["FROM", "GROUP", "HAVING", "ORDER", "LIMIT", "OFFSET", "UNION", "EXCEPT", "INTERSECT", "WINDOW", "QUALIFY", "FETCH"];
+    const REFUSED: &[&str] = &[
+        "FROM",
+        "GROUP",
+        "HAVING",
+        "ORDER",
+        "LIMIT",
+        "OFFSET",
+        "UNION",
+        "EXCEPT",
+        "INTERSECT",
+        "WINDOW",
+        "QUALIFY",
+        "FETCH",
+    ];
     let mut inside = cursor.clone();
     let tokens = cursor.until(|cursor| cursor.is_keyword("WHERE"));
     let mut depth = 0_u32;
@@ -172,9 +188,11 @@ fn until_clause<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [datafusion::sql::sql
             // IS DISTINCT FROM is an operator.
             Some(Token::Word(_)) if depth == 0 && !(after_distinct && inside.is_keyword("FROM")) => {
                 if let Some(clause) = REFUSED.iter().find(|clause| inside.is_keyword(clause)) {
-                    return Err(SqlError::unsupported(format!("{clause} is not supported in the transform of a table"))
-                        .at(inside.position())
-                        .with_hint("AS SELECT items [WHERE condition] filters and derives one row at a time"));
+                    return Err(SqlError::unsupported(format!(
+                        "{clause} is not supported in the transform of a table"
+                    ))
+                    .at(inside.position())
+                    .with_hint("AS SELECT items [WHERE condition] filters and derives one row at a time"));
                 }
             }
             _ => {}
@@ -266,15 +284,21 @@ fn column(cursor: &mut Cursor<'_>, elements: &mut Elements) -> Result<ColumnDefi
     let name = cursor.name("the name of a column")?;
     let (data_type, notice) = data_type(cursor)?;
     let notice = notice.map(|notice| format!("column \"{}\": {notice}", name.value));
-    let mut column = ColumnDefinition { name, data_type, not_null: false, default: None, path: None, epoch: None, notice };
+    let mut column =
+        ColumnDefinition { name, data_type, not_null: false, default: None, path: None, epoch: None, notice };
     loop {
         let position = cursor.position();
-        let constraint = if cursor.keyword("CONSTRAINT") { Some(cursor.name("the name of the constraint")?) } else { None };
+        let constraint =
+            if cursor.keyword("CONSTRAINT") { Some(cursor.name("the name of the constraint")?) } else { None };
         if cursor.keywords(&["NOT", "NULL"]) {
             column.not_null = true;
         } else if cursor.keyword("NULL") {
             if column.not_null {
-                return Err(SqlError::syntax(format!("conflicting NULL and NOT NULL of column \"{}\"", column.name.value)).at(position));
+                return Err(SqlError::syntax(format!(
+                    "conflicting NULL and NOT NULL of column \"{}\"",
+                    column.name.value
+                ))
+                .at(position));
             }
         } else if cursor.keyword("DEFAULT") {
             let expression = cursor.until(ends_default);
@@ -286,7 +310,8 @@ fn column(cursor: &mut Cursor<'_>, elements: &mut Elements) -> Result<ColumnDefi
         } else if cursor.keywords(&["PRIMARY", "KEY"]) {
             cursor.keywords(&["NOT", "ENFORCED"]);
             if !elements.primary_key.is_empty() {
-                return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, "multiple primary keys are not allowed").at(position));
+                return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, "multiple primary keys are not allowed")
+                    .at(position));
             }
             elements.primary_key.push(Name { value: column.name.value.clone(), position });
         } else if cursor.keyword("CHECK") {
@@ -294,7 +319,10 @@ fn column(cursor: &mut Cursor<'_>, elements: &mut Elements) -> Result<ColumnDefi
         } else {
             for refused in ["UNIQUE", "REFERENCES", "GENERATED", "COLLATE", "MERGE", "METADATA", "AS"] {
                 if cursor.is_keyword(refused) {
-                    return Err(SqlError::unsupported(format!("{refused} is not supported in a column definition yet")).at(position));
+                    return Err(SqlError::unsupported(format!(
+                        "{refused} is not supported in a column definition yet"
+                    ))
+                    .at(position));
                 }
             }
             if constraint.is_some() {
@@ -307,7 +335,9 @@ fn column(cursor: &mut Cursor<'_>, elements: &mut Elements) -> Result<ColumnDefi
 
 fn ends_default(cursor: &Cursor<'_>) -> bool {
     cursor.peek() == Some(&Token::Comma)
-        || ["NOT", "PRIMARY", "CHECK", "CONSTRAINT", "PATH", "EPOCH", "UNIQUE", "REFERENCES", "MERGE"].iter().any(|word| cursor.is_keyword(word))
+        || ["NOT", "PRIMARY", "CHECK", "CONSTRAINT", "PATH", "EPOCH", "UNIQUE", "REFERENCES", "MERGE"]
+            .iter()
+            .any(|word| cursor.is_keyword(word))
 }
 
 fn check(cursor: &mut Cursor<'_>, name: Option<Name>, position: u32) -> Result<Check> {

@@ -27,7 +27,9 @@ const CHAIN_MAX: usize = 4_000;
 /// The statements of `sql`; empty ones are left out.
 pub fn parse(sql: &str) -> Result<Vec<Statement>> {
     if sql.len() > TEXT_BYTES_MAX {
-        return Err(too_complex().with_hint(format!("a statement may have {TEXT_BYTES_MAX} bytes; load rows with COPY")));
+        return Err(
+            too_complex().with_hint(format!("a statement may have {TEXT_BYTES_MAX} bytes; load rows with COPY"))
+        );
     }
     let text = Text::new(sql)?;
     text.tokens
@@ -92,7 +94,20 @@ fn check_chains(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<()> {
             Token::RParen | Token::RBracket => operators += outer.pop().unwrap_or(0),
             Token::Comma => operators = 0,
             Token::Word(Word { value, quote_style: None, .. }) => {
-                let chains = ["AND", "OR", "NOT", "UNION", "EXCEPT", "INTERSECT", "JOIN", "IS", "LIKE", "ILIKE", "COLLATE", "AT"];
+                let chains = [
+                    "AND",
+                    "OR",
+                    "NOT",
+                    "UNION",
+                    "EXCEPT",
+                    "INTERSECT",
+                    "JOIN",
+                    "IS",
+                    "LIKE",
+                    "ILIKE",
+                    "COLLATE",
+                    "AT",
+                ];
                 operators += usize::from(chains.iter().any(|word| value.eq_ignore_ascii_case(word)));
             }
             Token::Whitespace(_)
@@ -104,7 +119,9 @@ fn check_chains(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<()> {
             _ => operators += 1,
         }
         if operators > CHAIN_MAX {
-            return Err(too_complex().at(text.position(token.span.start)).with_detail(format!("a chain of more than {CHAIN_MAX} operators")));
+            return Err(too_complex()
+                .at(text.position(token.span.start))
+                .with_detail(format!("a chain of more than {CHAIN_MAX} operators")));
         }
     }
     Ok(())

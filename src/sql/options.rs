@@ -17,14 +17,16 @@ const MAX_SEAL_BYTES: u64 = 16 << 30;
 pub const TABLE_OPTIONS: &[&str] =
     &["mode", "partitions", "time_column", "retention", "seal_rows", "seal_bytes", "seal_after", "replicas", "kind"];
 /// Options of what a later version does: refused by name, so that nobody takes their silence for consent.
-const LATER_OPTIONS: &[&str] =
-    &["version_column", "delete_column", "key_ttl", "out_of_order", "is_deleted", "primary_key", "sorted_by", "sort_by"];
-
-impl Default for TableOptions {
-    fn default() -> Self {
-        Self { partitions: 1, retention_us: None, seal_rows: 1_000_000, seal_bytes: 256 << 20, seal_after_us: 600_000_000 }
-    }
-}
+const LATER_OPTIONS: &[&str] = &[
+    "version_column",
+    "delete_column",
+    "key_ttl",
+    "out_of_order",
+    "is_deleted",
+    "primary_key",
+    "sorted_by",
+    "sort_by",
+];
 
 /// Changes `options` as the pairs say. Returns the name of the time column when one is given. `create` is false for ALTER TABLE,
 /// where some options are settled.
@@ -34,7 +36,8 @@ pub fn apply(options: &mut TableOptions, pairs: &[OptionPair], create: bool) -> 
         let key = pair.key.value.to_lowercase();
         let value = pair.value.trim();
         let wrong = |message: String| {
-            SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid value for option \"{key}\": {message}")).at(pair.value_position)
+            SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid value for option \"{key}\": {message}"))
+                .at(pair.value_position)
         };
         if !create && ["mode", "partitions", "replicas", "kind"].contains(&key.as_str()) {
             return Err(SqlError::unsupported(format!("option \"{key}\" cannot be changed")).at(pair.key.position));
@@ -49,10 +52,17 @@ pub fn apply(options: &mut TableOptions, pairs: &[OptionPair], create: bool) -> 
                 }
                 _ => return Err(wrong(format!("'{value}'")).with_hint("the mode is 'append'")),
             },
-            "kind" => return Err(SqlError::unsupported(format!("kind '{value}' is not supported yet")).at(pair.value_position)),
+            "kind" => {
+                return Err(
+                    SqlError::unsupported(format!("kind '{value}' is not supported yet")).at(pair.value_position)
+                );
+            }
             "partitions" => options.partitions = number(value, 1, u64::from(MAX_PARTITIONS)).map_err(wrong)? as u32,
             "replicas" if value == "1" => {}
-            "replicas" => return Err(SqlError::unsupported("replicas need a cluster, which is not supported yet").at(pair.value_position)),
+            "replicas" => {
+                return Err(SqlError::unsupported("replicas need a cluster, which is not supported yet")
+                    .at(pair.value_position));
+            }
             "time_column" => time_column = Some((value.to_owned(), pair.value_position)),
             "retention" => {
                 options.retention_us = match value {
@@ -70,7 +80,9 @@ pub fn apply(options: &mut TableOptions, pairs: &[OptionPair], create: bool) -> 
             }
             "seal_after" => options.seal_after_us = duration_us(value).map_err(wrong)?,
             _ if LATER_OPTIONS.contains(&key.as_str()) => {
-                return Err(SqlError::unsupported(format!("option \"{key}\" is not supported yet")).at(pair.key.position));
+                return Err(
+                    SqlError::unsupported(format!("option \"{key}\" is not supported yet")).at(pair.key.position)
+                );
             }
             _ => return Err(unknown("table", &key, TABLE_OPTIONS.iter().copied()).at(pair.key.position)),
         }

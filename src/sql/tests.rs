@@ -129,7 +129,10 @@ fn tables_are_altered_and_dropped() {
     };
     assert!(alter.if_exists);
     assert_eq!(alter.actions.len(), 9);
-    assert!(matches!(&alter.actions[4], AlterAction::SetType { data_type: DataType::Numeric { precision: 38, scale: 9 }, .. }));
+    assert!(matches!(
+        &alter.actions[4],
+        AlterAction::SetType { data_type: DataType::Numeric { precision: 38, scale: 9 }, .. }
+    ));
     let Ddl::Drop(drop) = one("DROP SOURCE IF EXISTS a, b CASCADE") else { panic!() };
     assert_eq!((drop.kind, drop.names.len(), drop.if_exists, drop.cascade), (ObjectKind::Source, 2, true, true));
 }
@@ -180,7 +183,11 @@ fn depth_and_length_are_bounded() {
     let nested = format!("SELECT {}1{}", "(".repeat(100_000), ")".repeat(100_000));
     assert_eq!(refused(&nested).state, state::STATEMENT_TOO_COMPLEX);
     for chain in ["+1", " OR 1", " UNION ALL SELECT 1", "::int", "->'a'"] {
-        assert_eq!(refused(&format!("SELECT 1{}", chain.repeat(100_000))).state, state::STATEMENT_TOO_COMPLEX, "{chain}");
+        assert_eq!(
+            refused(&format!("SELECT 1{}", chain.repeat(100_000))).state,
+            state::STATEMENT_TOO_COMPLEX,
+            "{chain}"
+        );
     }
     let check = format!("CREATE SOURCE s (a INT CHECK ({}a)) WITH (connector = log)", "- ".repeat(100_000));
     assert_eq!(refused(&check).state, state::STATEMENT_TOO_COMPLEX);
@@ -189,9 +196,67 @@ fn depth_and_length_are_bounded() {
 }
 
 const WORDS: &[&str] = &[
-    "CREATE", "SOURCE", "TABLE", "IF", "NOT", "EXISTS", "t", "\"T\"", "(", ")", ",", "a", "INT", "NUMERIC", "(3,2)", "TEXT[]", "DEFAULT", "1", "'x'", "WITH",
-    "=", "connector", ".", "FROM", "SOURCES", "AS", "SELECT", "*", "WHERE", "WATERMARK", "FOR", "CHECK", "PRIMARY KEY", "ALTER", "ADD", "COLUMN", "DROP", "RENAME",
-    "TO", "SET", "TYPE", ";", "-", "'", "$$", "--", "/*", "é", "\n", "CASCADE", "::", "[", "]", "ARRAY", "<", ">", "INTERVAL", "COPY", "STDIN", "E'\\", "U&'",
+    "CREATE",
+    "SOURCE",
+    "TABLE",
+    "IF",
+    "NOT",
+    "EXISTS",
+    "t",
+    "\"T\"",
+    "(",
+    ")",
+    ",",
+    "a",
+    "INT",
+    "NUMERIC",
+    "(3,2)",
+    "TEXT[]",
+    "DEFAULT",
+    "1",
+    "'x'",
+    "WITH",
+    "=",
+    "connector",
+    ".",
+    "FROM",
+    "SOURCES",
+    "AS",
+    "SELECT",
+    "*",
+    "WHERE",
+    "WATERMARK",
+    "FOR",
+    "CHECK",
+    "PRIMARY KEY",
+    "ALTER",
+    "ADD",
+    "COLUMN",
+    "DROP",
+    "RENAME",
+    "TO",
+    "SET",
+    "TYPE",
+    ";",
+    "-",
+    "'",
+    "$$",
+    "--",
+    "/*",
+    "é",
+    "\n",
+    "CASCADE",
+    "::",
+    "[",
+    "]",
+    "ARRAY",
+    "<",
+    ">",
+    "INTERVAL",
+    "COPY",
+    "STDIN",
+    "E'\\",
+    "U&'",
 ];
 
 proptest! {

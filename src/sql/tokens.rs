@@ -34,9 +34,9 @@ impl<'a> Text<'a> {
             }
         }
         let mut text = Self { sql, is_ascii: sql.is_ascii(), lines, tokens: Vec::new() };
-        text.tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location().map_err(|error| {
-            SqlError::syntax(lower_first(&error.message)).at(text.position(error.location))
-        })?;
+        text.tokens = Tokenizer::new(&PostgreSqlDialect {}, sql)
+            .tokenize_with_location()
+            .map_err(|error| SqlError::syntax(lower_first(&error.message)).at(text.position(error.location)))?;
         Ok(text)
     }
 
@@ -261,8 +261,11 @@ impl<'a> Cursor<'a> {
                     return Err(SqlError::syntax("zero-length delimited identifier").at(position));
                 }
                 if value.len() > NAME_BYTES_MAX {
-                    return Err(SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, format!("{what} is longer than {NAME_BYTES_MAX} bytes"))
-                        .at(position));
+                    return Err(SqlError::new(
+                        state::PROGRAM_LIMIT_EXCEEDED,
+                        format!("{what} is longer than {NAME_BYTES_MAX} bytes"),
+                    )
+                    .at(position));
                 }
                 self.step();
                 Ok(Name { value, position })
@@ -287,16 +290,20 @@ impl<'a> Cursor<'a> {
                 format!("the schema \"{schema}\" belongs to the system"),
             )
             .at(name.position)),
-            Some(schema) => Err(SqlError::new(state::INVALID_SCHEMA_NAME, format!("schema \"{schema}\" does not exist"))
-                .at(name.position)
-                .with_hint("tables and sources live in the schema \"public\"")),
+            Some(schema) => {
+                Err(SqlError::new(state::INVALID_SCHEMA_NAME, format!("schema \"{schema}\" does not exist"))
+                    .at(name.position)
+                    .with_hint("tables and sources live in the schema \"public\""))
+            }
         }
     }
 
     pub(crate) fn string(&mut self, what: &str) -> Result<String> {
         match self.peek() {
             Some(
-                Token::SingleQuotedString(value) | Token::EscapedStringLiteral(value) | Token::UnicodeStringLiteral(value),
+                Token::SingleQuotedString(value)
+                | Token::EscapedStringLiteral(value)
+                | Token::UnicodeStringLiteral(value),
             ) => {
                 self.step();
                 Ok(value.clone())
@@ -364,11 +371,65 @@ fn is_reserved(keyword: Keyword) -> bool {
     use Keyword as K;
     matches!(
         keyword,
-        K::ALL | K::AND | K::ANY | K::AS | K::ASC | K::BOTH | K::CASE | K::CAST | K::CHECK | K::COLLATE | K::COLUMN | K::CONSTRAINT
-            | K::CREATE | K::DEFAULT | K::DESC | K::DISTINCT | K::DO | K::ELSE | K::END | K::EXCEPT | K::FALSE | K::FETCH | K::FOR
-            | K::FOREIGN | K::FROM | K::GRANT | K::GROUP | K::HAVING | K::IN | K::INTERSECT | K::INTO | K::LATERAL | K::LEADING
-            | K::LIMIT | K::NOT | K::NULL | K::OFFSET | K::ON | K::ONLY | K::OR | K::ORDER | K::PRIMARY | K::REFERENCES
-            | K::RETURNING | K::SELECT | K::SOME | K::SYMMETRIC | K::TABLE | K::THEN | K::TO | K::TRAILING | K::TRUE | K::UNION
-            | K::UNIQUE | K::USER | K::USING | K::WHEN | K::WHERE | K::WINDOW | K::WITH
+        K::ALL
+            | K::AND
+            | K::ANY
+            | K::AS
+            | K::ASC
+            | K::BOTH
+            | K::CASE
+            | K::CAST
+            | K::CHECK
+            | K::COLLATE
+            | K::COLUMN
+            | K::CONSTRAINT
+            | K::CREATE
+            | K::DEFAULT
+            | K::DESC
+            | K::DISTINCT
+            | K::DO
+            | K::ELSE
+            | K::END
+            | K::EXCEPT
+            | K::FALSE
+            | K::FETCH
+            | K::FOR
+            | K::FOREIGN
+            | K::FROM
+            | K::GRANT
+            | K::GROUP
+            | K::HAVING
+            | K::IN
+            | K::INTERSECT
+            | K::INTO
+            | K::LATERAL
+            | K::LEADING
+            | K::LIMIT
+            | K::NOT
+            | K::NULL
+            | K::OFFSET
+            | K::ON
+            | K::ONLY
+            | K::OR
+            | K::ORDER
+            | K::PRIMARY
+            | K::REFERENCES
+            | K::RETURNING
+            | K::SELECT
+            | K::SOME
+            | K::SYMMETRIC
+            | K::TABLE
+            | K::THEN
+            | K::TO
+            | K::TRAILING
+            | K::TRUE
+            | K::UNION
+            | K::UNIQUE
+            | K::USER
+            | K::USING
+            | K::WHEN
+            | K::WHERE
+            | K::WINDOW
+            | K::WITH
     )
 }

@@ -10,9 +10,42 @@ use crate::{
 };
 
 const KNOWN: &[&str] = &[
-    "boolean", "bool", "smallint", "int", "int2", "tinyint", "integer", "int4", "bigint", "int8", "real", "float4", "float", "double precision",
-    "double", "float8", "numeric", "decimal", "text", "varchar", "character varying", "char", "character", "bpchar", "string", "bytea", "bytes", "varbinary",
-    "date", "timestamp", "timestamptz", "timestamp_ltz", "uuid", "jsonb", "json", "array",
+    "boolean",
+    "bool",
+    "smallint",
+    "int",
+    "int2",
+    "tinyint",
+    "integer",
+    "int4",
+    "bigint",
+    "int8",
+    "real",
+    "float4",
+    "float",
+    "double precision",
+    "double",
+    "float8",
+    "numeric",
+    "decimal",
+    "text",
+    "varchar",
+    "character varying",
+    "char",
+    "character",
+    "bpchar",
+    "string",
+    "bytea",
+    "bytes",
+    "varbinary",
+    "date",
+    "timestamp",
+    "timestamptz",
+    "timestamp_ltz",
+    "uuid",
+    "jsonb",
+    "json",
+    "array",
 ];
 
 /// NUMERIC without precision.
@@ -41,7 +74,9 @@ pub(crate) fn data_type(cursor: &mut Cursor<'_>) -> Result<(DataType, Option<Str
         dimensions += 1;
     }
     if dimensions > 1 || (dimensions == 1 && matches!(data_type, DataType::Array(_))) {
-        return Err(SqlError::unsupported("arrays of arrays are not supported").at(position).with_hint("keep nested data in a JSONB column"));
+        return Err(SqlError::unsupported("arrays of arrays are not supported")
+            .at(position)
+            .with_hint("keep nested data in a JSONB column"));
     }
     if dimensions == 1 {
         data_type = DataType::Array(Box::new(data_type));
@@ -66,8 +101,20 @@ fn scalar(cursor: &mut Cursor<'_>) -> Result<(DataType, Option<String>)> {
             "real" | "float4" => DataType::Real,
             "float" => match arguments(cursor)?.as_slice() {
                 [] => DataType::Double,
-                [bits @ 1..=53] => if *bits <= 24 { DataType::Real } else { DataType::Double },
-                _ => return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, "precision of float must be 1 to 53 bits").at(position)),
+                [bits @ 1..=53] => {
+                    if *bits <= 24 {
+                        DataType::Real
+                    } else {
+                        DataType::Double
+                    }
+                }
+                _ => {
+                    return Err(SqlError::new(
+                        state::INVALID_PARAMETER_VALUE,
+                        "precision of float must be 1 to 53 bits",
+                    )
+                    .at(position));
+                }
             },
             "double" => {
                 cursor.keyword("PRECISION");
@@ -78,7 +125,10 @@ fn scalar(cursor: &mut Cursor<'_>) -> Result<(DataType, Option<String>)> {
             "text" | "string" => DataType::Text,
             "varchar" | "char" | "character" | "bpchar" => {
                 let varying = word == "varchar" || (word == "character" && cursor.keyword("VARYING"));
-                return Ok((DataType::Text, length_notice(cursor, if varying { "character varying" } else { "character" })?));
+                return Ok((
+                    DataType::Text,
+                    length_notice(cursor, if varying { "character varying" } else { "character" })?,
+                ));
             }
             "bytea" | "bytes" => DataType::Bytea,
             "varbinary" | "binary" => return Ok((DataType::Bytea, length_notice(cursor, &word)?)),
@@ -86,15 +136,18 @@ fn scalar(cursor: &mut Cursor<'_>) -> Result<(DataType, Option<String>)> {
             "timestamp" | "timestamptz" | "timestamp_ltz" => {
                 let precision = arguments(cursor)?;
                 if precision.len() > 1 || precision.iter().any(|precision| *precision > 9) {
-                    return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, "precision of timestamp must be 0 to 9").at(position));
+                    return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, "precision of timestamp must be 0 to 9")
+                        .at(position));
                 }
-                let zone = cursor.keywords(&["WITH", "TIME", "ZONE"]) || cursor.keywords(&["WITH", "LOCAL", "TIME", "ZONE"]);
+                let zone =
+                    cursor.keywords(&["WITH", "TIME", "ZONE"]) || cursor.keywords(&["WITH", "LOCAL", "TIME", "ZONE"]);
                 if !zone {
                     cursor.keywords(&["WITHOUT", "TIME", "ZONE"]);
                 }
-                let notice = precision.first().filter(|precision| **precision > 6).map(|precision| {
-                    format!("timestamp({precision}) keeps microseconds, which is timestamp(6)")
-                });
+                let notice = precision
+                    .first()
+                    .filter(|precision| **precision > 6)
+                    .map(|precision| format!("timestamp({precision}) keeps microseconds, which is timestamp(6)"));
                 let data_type = if zone || word != "timestamp" { DataType::TimestampTz } else { DataType::Timestamp };
                 return Ok((data_type, notice));
             }
@@ -109,18 +162,22 @@ fn scalar(cursor: &mut Cursor<'_>) -> Result<(DataType, Option<String>)> {
                 }
                 return Ok((DataType::Array(Box::new(item)), notice));
             }
-            "time" | "timetz" | "interval" | "money" | "xml" | "inet" | "cidr" | "point" | "hstore" | "row" | "map" | "multiset" => {
+            "time" | "timetz" | "interval" | "money" | "xml" | "inet" | "cidr" | "point" | "hstore" | "row" | "map"
+            | "multiset" => {
                 return Err(SqlError::unsupported(format!("columns of type {word} are not supported"))
                     .at(position)
                     .with_hint("TEXT or JSONB can hold such values"));
             }
             "serial" | "bigserial" | "smallserial" => {
-                return Err(SqlError::unsupported(format!("columns of type {word} are not supported: there are no sequences"))
-                    .at(position)
-                    .with_hint("use BIGINT or UUID and give the values"));
+                return Err(SqlError::unsupported(format!(
+                    "columns of type {word} are not supported: there are no sequences"
+                ))
+                .at(position)
+                .with_hint("use BIGINT or UUID and give the values"));
             }
             _ => {
-                let error = SqlError::new(state::UNDEFINED_OBJECT, format!("type \"{word}\" does not exist")).at(position);
+                let error =
+                    SqlError::new(state::UNDEFINED_OBJECT, format!("type \"{word}\" does not exist")).at(position);
                 return Err(match suggest::hint(&word, KNOWN.iter().copied()) {
                     Some(hint) => error.with_hint(hint),
                     None => error,
@@ -136,12 +193,19 @@ fn numeric(cursor: &mut Cursor<'_>, position: u32) -> Result<DataType> {
         [] => return Ok(NUMERIC_DEFAULT),
         [precision] => (*precision, 0),
         [precision, scale] => (*precision, *scale),
-        _ => return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, "NUMERIC takes a precision and a scale").at(position)),
+        _ => {
+            return Err(
+                SqlError::new(state::INVALID_PARAMETER_VALUE, "NUMERIC takes a precision and a scale").at(position)
+            );
+        }
     };
     if !(1..=38).contains(&precision) || scale > precision {
-        return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("NUMERIC({precision},{scale}) is out of range"))
-            .at(position)
-            .with_hint("the precision may be 1 to 38, the scale 0 to the precision"));
+        return Err(SqlError::new(
+            state::INVALID_PARAMETER_VALUE,
+            format!("NUMERIC({precision},{scale}) is out of range"),
+        )
+        .at(position)
+        .with_hint("the precision may be 1 to 38, the scale 0 to the precision"));
     }
     Ok(DataType::Numeric { precision: precision as u8, scale: scale as i8 })
 }

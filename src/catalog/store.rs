@@ -1,0 +1,235 @@
+//! The definitions in the metadata file, and the picture of them that everybody reads.
+//!
+//! ```text
+//!   catalog_sources   source id → JSON SourceDefinition
+//!   catalog_tables    table id → JSON TableDefinition
+//!   catalog_next      "source" | "table" | "oid" → next id
+//! ```
+//!
+//! What always holds: a definition is durable before anybody sees it; ids and oids are never used twice; a name belongs to one
+//! table or source; a picture never changes, a change makes the next one.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::{Mutex, RwLock};
+use redb::{ReadTransaction, ReadableTable, TableDefinition as RedbTable};
+use serde::Serialize;
+use tidemill_storage::ids::{SourceId, TableId};
+
+use super::{
+    database::{Change, Database, Result},
+    definition::{SourceDefinition, TableDefinition},
+    metadata_log::RedbMetadataLog,
+};
+
+const SOURCES: RedbTable<u64, &[u8]> = RedbTable::new("catalog_sources");
+const TABLES: RedbTable<u64, &[u8]> = RedbTable::new("catalog_tables");
+const NEXT: RedbTable<&str, u64> = RedbTable::new("catalog_next");
+
+/// The first oid that PostgreSQL gives to a user's object.
+const FIRST_OID: u64 = 16_384;
+
+/// All definitions at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Definitions {
+    pub sources: BTreeMap<SourceId, Arc<SourceDefinition>>,
+    pub tables: BTreeMap<TableId, Arc<TableDefinition>>,
+}
+
+impl Definitions {
+    pub fn source_named(&self, name: &str) -> Option<&Arc<SourceDefinition>> {
+        self.sources.values().find(|source| source.name == name)
+    }
+
+    pub fn table_named(&self, name: &str) -> Option<&Arc<TableDefinition>> {
+        self.tables.values().find(|table| table.name == name)
+    }
+
+    /// The tables that read from a source.
+    pub fn tables_of(&self, source: SourceId) -> impl Iterator<Item = &Arc<TableDefinition>> {
+        self.tables.values().filter(move |table| table.sources.contains(&source))
+    }
+}
+
+/// The definitions, durable.
+#[derive(Debug)]
+pub struct Catalog {
+    database: Arc<Database>,
+    present: RwLock<Arc<Definitions>>,
+    /// Held over a change and the picture that follows it.
+    edit: Mutex<()>,
+}
+
+impl Catalog {
+    pub fn open(database: Arc<Database>) -> Result<Self> {
+        database.write(|change| {
+            let transaction = change.transaction();
+            transaction.open_table(SOURCES)?;
+            transaction.open_table(TABLES)?;
+            transaction.open_table(NEXT)?;
+            Ok(())
+        })?;
+        let present = database.read(load)?;
+        Ok(Self { database, present: RwLock::new(Arc::new(present)), edit: Mutex::new(()) })
+    }
+
+    pub fn definitions(&self) -> Arc<Definitions> {
+        Arc::clone(&self.present.read())
+    }
+
+    /// Makes one change, durable at return. Blocks for a sync of the disk.
+    pub fn change<T>(&self, body: impl FnOnce(&mut CatalogChange<'_, '_>) -> Result<T>) -> Result<T> {
+        let _edit = self.edit.lock();
+        let value = self.database.write(|change| body(&mut CatalogChange { change }))?;
+        *self.present.write() = Arc::new(self.database.read(load)?);
+        Ok(value)
+    }
+
+    /// The number of the last change of any kind.
+    pub fn version(&self) -> Result<u64> {
+        self.database.version()
+    }
+}
+
+fn load(transaction: &ReadTransaction) -> Result<Definitions> {
+    let mut definitions = Definitions::default();
+    for entry in transaction.open_table(SOURCES)?.iter()? {
+        let source: SourceDefinition = serde_json::from_slice(entry?.1.value())?;
+        definitions.sources.insert(source.id, Arc::new(source));
+    }
+    for entry in transaction.open_table(TABLES)?.iter()? {
+        let table: TableDefinition = serde_json::from_slice(entry?.1.value())?;
+        definitions.tables.insert(table.id, Arc::new(table));
+    }
+    Ok(definitions)
+}
+
+/// One change of the catalog in the making.
+pub struct CatalogChange<'a, 'b> {
+    change: &'a mut Change<'b>,
+}
+
+/// What the metadata log says of a dropped object.
+#[derive(Serialize)]
+struct Dropped<'a> {
+    id: u64,
+    name: &'a str,
+}
+
+impl CatalogChange<'_, '_> {
+    pub fn new_source_id(&mut self) -> Result<SourceId> {
+        self.next("source", 1).map(SourceId)
+    }
+
+    pub fn new_table_id(&mut self) -> Result<TableId> {
+        self.next("table", 1).map(TableId)
+    }
+
+    pub fn new_oid(&mut self) -> Result<u32> {
+        self.next("oid", FIRST_OID).map(|oid| oid as u32)
+    }
+
+    pub fn put_source(&mut self, source: &SourceDefinition) -> Result<()> {
+        self.change.transaction().open_table(SOURCES)?.insert(source.id.0, serde_json::to_vec(source)?.as_slice())?;
+        self.change.record(if source.version == 1 { "source.create" } else { "source.alter" }, source)?;
+        Ok(())
+    }
+
+    pub fn put_table(&mut self, table: &TableDefinition) -> Result<()> {
+        self.change.transaction().open_table(TABLES)?.insert(table.id.0, serde_json::to_vec(table)?.as_slice())?;
+        if table.version == 1 {
+            RedbMetadataLog::create_table(self.change, table.id, table.options.partitions)?;
+        }
+        self.change.record(if table.version == 1 { "table.create" } else { "table.alter" }, table)?;
+        Ok(())
+    }
+
+    pub fn remove_source(&mut self, source: &SourceDefinition) -> Result<()> {
+        self.change.transaction().open_table(SOURCES)?.remove(source.id.0)?;
+        self.change.record("source.drop", &Dropped { id: source.id.0, name: &source.name })?;
+        Ok(())
+    }
+
+    pub fn remove_table(&mut self, table: &TableDefinition) -> Result<()> {
+        self.change.transaction().open_table(TABLES)?.remove(table.id.0)?;
+        RedbMetadataLog::drop_table(self.change, table.id)?;
+        self.change.record("table.drop", &Dropped { id: table.id.0, name: &table.name })?;
+        Ok(())
+    }
+
+    fn next(&mut self, counter: &str, first: u64) -> Result<u64> {
+        let mut next = self.change.transaction().open_table(NEXT)?;
+        let id = next.get(counter)?.map_or(first, |next| next.value());
+        next.insert(counter, id + 1)?;
+        Ok(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_storage::{
+        clock::ManualClock,
+        ids::{ColumnId, SchemaVersion},
+        schema::TableSchema,
+    };
+
+    use super::*;
+    use crate::catalog::definition::TableOptions;
+
+    fn create(catalog: &Catalog, name: &str) -> TableDefinition {
+        catalog
+            .change(|change| {
+                let table = TableDefinition {
+                    id: change.new_table_id()?,
+                    oid: change.new_oid()?,
+                    name: name.to_owned(),
+                    version: 1,
+                    schema: TableSchema { version: SchemaVersion(1), columns: Vec::new(), time_column: None },
+                    next_column: ColumnId(0),
+                    sources: Vec::new(),
+                    log: change.new_source_id()?,
+                    transform: None,
+                    options: TableOptions::default(),
+                    paused: false,
+                    created_at_us: 0,
+                };
+                change.put_table(&table)?;
+                Ok(table)
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn definitions_survive_and_ids_are_never_used_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || {
+            let clock = Arc::new(ManualClock::default());
+            Catalog::open(Database::open(directory.path().join("m"), clock).unwrap()).unwrap()
+        };
+        let catalog = open();
+        let a = create(&catalog, "a");
+        catalog.change(|change| change.remove_table(&a)).unwrap();
+        drop(catalog);
+        let catalog = open();
+        let b = create(&catalog, "b");
+        assert!(b.id > a.id && b.oid > a.oid && b.log > a.log);
+        drop(catalog);
+        let definitions = open().definitions();
+        assert_eq!(definitions.table_named("b").map(|table| (**table).clone()), Some(b));
+        assert!(definitions.table_named("a").is_none());
+    }
+
+    #[test]
+    fn a_change_that_fails_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path().join("m"), Arc::new(ManualClock::default())).unwrap();
+        let catalog = Catalog::open(database).unwrap();
+        let a = create(&catalog, "a");
+        let failed: Result<()> = catalog.change(|change| {
+            change.remove_table(&a)?;
+            Err(crate::catalog::database::DatabaseError::Refused("no".into()))
+        });
+        assert!(failed.is_err());
+        assert!(catalog.definitions().table_named("a").is_some());
+    }
+}
