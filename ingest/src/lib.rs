@@ -7,12 +7,20 @@
 //!
 //! No step looks back. Offsets travel with the rows and become durable in the same step as the rows.
 
+pub mod backpressure;
 pub mod commit;
+pub mod consumer;
 pub mod dead_letters;
 pub mod decode;
 pub mod error;
+pub mod events;
 pub mod message;
 pub mod pipeline;
+mod recovery;
+mod retention;
+pub mod route;
+pub mod runtime;
+pub mod seal;
 pub mod source;
 
 pub use error::{Error, Result};

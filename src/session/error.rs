@@ -147,14 +147,46 @@ impl fmt::Display for SqlError {
 
 impl std::error::Error for SqlError {}
 
-impl From<DataFusionError> for SqlError {
-    fn from(error: DataFusionError) -> Self {
-        Self::from(&error)
+impl From<tidemill_query::SqlError> for SqlError {
+    fn from(error: tidemill_query::SqlError) -> Self {
+        Self {
+            state: error.sqlstate,
+            message: error.message,
+            detail: error.detail,
+            hint: error.hint,
+            position: error.position.and_then(|position| u32::try_from(position).ok()),
+            context: None,
+        }
     }
 }
 
-impl From<&DataFusionError> for SqlError {
-    fn from(error: &DataFusionError) -> Self {
-        Self::internal(error.to_string())
+impl From<DataFusionError> for SqlError {
+    fn from(error: DataFusionError) -> Self {
+        Self::from(tidemill_query::SqlError::from(error))
+    }
+}
+
+impl From<arrow::error::ArrowError> for SqlError {
+    fn from(error: arrow::error::ArrowError) -> Self {
+        Self::from(tidemill_query::SqlError::from(error))
+    }
+}
+
+impl From<tidemill_storage::Error> for SqlError {
+    fn from(error: tidemill_storage::Error) -> Self {
+        Self::from(tidemill_query::SqlError::from(error))
+    }
+}
+
+impl From<tidemill_ingest::Error> for SqlError {
+    fn from(error: tidemill_ingest::Error) -> Self {
+        use tidemill_ingest::Error as E;
+        match error {
+            E::Definition { message, hint } => Self { hint, ..Self::new(state::INVALID_PARAMETER_VALUE, message) },
+            E::Unavailable(message) => Self::new(state::CONNECTION_FAILURE, message),
+            E::Storage(error) => Self::from(error),
+            E::DataFusion(error) => Self::from(tidemill_query::SqlError::from_datafusion(&error, "")),
+            error => Self::internal(error.to_string()),
+        }
     }
 }

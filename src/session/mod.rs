@@ -2,8 +2,8 @@
 //! execution of any statement.
 //!
 //! ```text
-//! text ─ split ─► statements ─ prepare ─► Prepared ─ bind ─► execute ─► Response
-//!                                                            ├ SELECT, EXPLAIN            query::Session ─► batches
+//! text ─ statement::parse ─► Statement ─ prepare ─► Prepared ─ execute ─► Response
+//!                                                            ├ SELECT, EXPLAIN, SHOW      tidemill_query::Session ─► batches
 //!                                                            ├ SET, BEGIN, FETCH, …       here
 //!                                                            ├ CREATE, ALTER, DROP        Backend::execute_ddl
 //!                                                            └ INSERT, COPY … FROM        Backend::append
@@ -13,25 +13,85 @@
 //! error inside BEGIN nothing but ROLLBACK runs.
 
 pub mod backend;
+pub mod copy;
+pub mod cursor;
 pub mod error;
+mod execute;
+pub mod functions;
 pub mod registry;
+pub mod statement;
+pub mod transaction;
+pub mod value;
+pub mod write;
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use futures::Stream;
+use arrow::{
+    array::RecordBatch,
+    datatypes::{Field, SchemaRef},
+};
+use datafusion::common::ScalarValue;
+use futures::{Stream, StreamExt};
+use tidemill_query::{Engine, Plan, SessionOptions};
 use tidemill_storage::clock::Clock;
 
-pub use backend::{Backend, DdlOutcome, WriteTarget};
-pub use error::{Result, SqlError, state};
-pub use registry::Registry;
+pub use self::{
+    backend::{Backend, DdlOutcome, WriteTarget},
+    copy::{options::Format as CopyFormat, read::CopyIn, write::CopyWriter},
+    cursor::Cursor,
+    error::{Result, SqlError, state},
+    registry::{Interrupt, Registry},
+    statement::Statement,
+    transaction::Status,
+    value::{
+        PgType, Scalar,
+        build::{ColumnBuilder, ReadStyle},
+        calendar::Zone,
+        encode::Style,
+    },
+};
+use self::{
+    registry::{Entry, Registered},
+    statement::Kind,
+    transaction::Transaction,
+};
+
+/// Prepared statements of one session.
+const PREPARED_MAX: usize = 10_000;
+/// Open cursors of one session.
+const CURSORS_MAX: usize = 1_000;
 
 /// What all sessions of a server share.
 #[derive(Debug)]
 pub struct Shared {
+    pub engine: Arc<Engine>,
     pub backend: Arc<dyn Backend>,
     pub registry: Arc<Registry>,
     pub clock: Arc<dyn Clock>,
+    /// Rises with every definition statement: plans made before are made anew.
+    definitions: AtomicU64,
+}
+
+impl Shared {
+    /// Also registers `pg_cancel_backend` and `pg_terminate_backend` with the engine.
+    pub fn new(
+        engine: Arc<Engine>,
+        backend: Arc<dyn Backend>,
+        registry: Arc<Registry>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>> {
+        functions::register(&engine, &registry)?;
+        Ok(Arc::new(Self { engine, backend, registry, clock, definitions: AtomicU64::new(0) }))
+    }
 }
 
 /// Who connects, and with which settings.
@@ -48,31 +108,477 @@ pub struct Startup {
 /// Batches of a result, produced as they are asked for. Dropping it stops the work.
 pub type Batches = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
 
+/// What a client is told of a result column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    /// 0 when the column is not a table's.
+    pub table_oid: u32,
+    /// 1-based, 0 when the column is not a table's.
+    pub table_column: i16,
+    pub pg_type: PgType,
+    /// Precision and scale of a table's NUMERIC, else -1.
+    pub modifier: i32,
+}
+
+/// Rows of a result.
+pub struct Rows {
+    pub schema: SchemaRef,
+    pub columns: Arc<[Column]>,
+    pub batches: Batches,
+    pub tag: RowsTag,
+    /// All columns in binary, whatever the client asked for: a BINARY cursor.
+    pub binary: bool,
+}
+
+/// The word before the count in the command tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowsTag {
+    Select,
+    Fetch,
+    /// Without a count.
+    Show,
+    /// Without a count.
+    Explain,
+}
+
+impl RowsTag {
+    pub fn complete(self, rows: u64) -> String {
+        match self {
+            Self::Select => format!("SELECT {rows}"),
+            Self::Fetch => format!("FETCH {rows}"),
+            Self::Show => "SHOW".to_owned(),
+            Self::Explain => "EXPLAIN".to_owned(),
+        }
+    }
+}
+
 /// What a statement gives.
 pub enum Response {
-    /// Rows; the tag is "SELECT n" with the count at the end of the stream.
-    Rows { schema: SchemaRef, batches: Batches },
+    Rows(Rows),
     /// Done, with its tag: "SET", "CREATE TABLE", "INSERT 0 3".
     Command(String),
-    /// Nothing but blanks and comments.
-    Empty,
+    /// Data is to be pushed, then [`Session::finish_copy`] called.
+    CopyIn(Box<CopyIn>),
+    /// Rows, to be written by the writer.
+    CopyOut(CopyOut),
+}
+
+/// COPY … TO STDOUT.
+pub struct CopyOut {
+    pub writer: CopyWriter,
+    pub columns: usize,
+    pub batches: Batches,
+}
+
+/// Something said beside the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    pub warning: bool,
+    pub state: &'static str,
+    pub message: String,
+}
+
+/// A statement that is planned and waits for its parameters.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    pub statement: Arc<Statement>,
+    /// Types the client or PREPARE named; `None`: inferred.
+    types: Vec<Option<PgType>>,
+    plan: Option<Plan>,
+    /// Result columns; `None` when there are none.
+    pub columns: Option<Arc<[Column]>>,
+    pub parameters: Vec<PgType>,
+    version: u64,
+}
+
+impl Prepared {
+    pub fn returns_rows(&self) -> bool {
+        self.columns.is_some()
+    }
 }
 
 /// One user's session.
 pub struct Session {
     shared: Arc<Shared>,
+    query: tidemill_query::Session,
+    registered: Registered,
+    transaction: Transaction,
+    statements: HashMap<String, Arc<Prepared>>,
+    cursors: HashMap<String, Arc<Cursor>>,
+    notices: Vec<Notice>,
 }
 
 impl Session {
     /// 53300 when there are too many, 42704 or 22023 for a wrong setting.
     pub fn open(shared: &Arc<Shared>, startup: &Startup) -> Result<Self> {
-        let _ = startup;
-        Ok(Self { shared: Arc::clone(shared) })
+        let now = shared.clock.now_us();
+        let secret = rand::random();
+        let registered =
+            shared.registry.register(&startup.user, &startup.database, &startup.client, secret, now)?;
+        let query = shared.engine.session(SessionOptions {
+            user: startup.user.clone(),
+            pid: registered.entry().pid,
+            settings: startup.settings.clone(),
+        });
+        for (name, value) in &startup.settings {
+            let mut settings = query.settings();
+            settings.set(name, value, false)?;
+            // It was taken as the session's initial value; setting it told whether it is right.
+            settings.reset(name)?;
+        }
+        let session = Self {
+            shared: Arc::clone(shared),
+            query,
+            registered,
+            transaction: Transaction::default(),
+            statements: HashMap::new(),
+            cursors: HashMap::new(),
+            notices: Vec::new(),
+        };
+        session.note_application_name();
+        Ok(session)
     }
 
-    /// Runs the one statement of `sql`.
-    pub async fn execute(&mut self, sql: &str) -> Result<Response> {
-        let _ = (&self.shared, sql);
-        Err(SqlError::unsupported("statements are not executed yet"))
+    pub fn entry(&self) -> &Arc<Entry> {
+        self.registered.entry()
     }
+
+    pub fn status(&self) -> Status {
+        self.transaction.status()
+    }
+
+    /// Settings that clients are told of, with their values.
+    pub fn reported_settings(&self) -> Vec<(&'static str, String)> {
+        self.query.settings().reported()
+    }
+
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    pub fn style(&self) -> Style {
+        Style { zone: self.zone() }
+    }
+
+    pub fn read_style(&self) -> ReadStyle {
+        ReadStyle { zone: self.zone(), now_us: self.shared.clock.now_us() }
+    }
+
+    fn zone(&self) -> Zone {
+        Zone::parse(self.query.settings().time_zone()).unwrap_or(Zone::UTC)
+    }
+
+    /// Milliseconds after which a session that waits for a statement is ended, if there is such a limit.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        let name = match self.status() {
+            Status::Idle => "idle_session_timeout",
+            Status::Open | Status::Failed => "idle_in_transaction_session_timeout",
+        };
+        let shown = self.query.settings().show(name).ok()?;
+        execute::duration(&shown)
+    }
+
+    /// Parses and runs a string that holds one statement; for protocols without extended queries.
+    pub async fn execute_text(&mut self, sql: &str) -> Result<Option<Response>> {
+        let statements = statement::parse(sql)?;
+        match statements.as_slice() {
+            [] => Ok(None),
+            [statement] => {
+                let result = self.run(statement).await;
+                if result.is_err() {
+                    self.failed();
+                }
+                result.map(Some)
+            }
+            _ => Err(SqlError::syntax("several statements in one string; send them one by one")),
+        }
+    }
+
+    /// Prepares and executes a statement without parameters. Call [`Session::failed`] on an error, here or in the rows.
+    pub async fn run(&mut self, statement: &Statement) -> Result<Response> {
+        self.begin(statement)?;
+        let prepared = self.prepare(statement.clone(), Vec::new()).await?;
+        if !prepared.parameters.is_empty() {
+            return Err(SqlError::new(state::UNDEFINED_PARAMETER, "there is no parameter $1")
+                .with_hint("parameters need the extended protocol or PREPARE and EXECUTE"));
+        }
+        self.execute(&prepared, Vec::new()).await
+    }
+
+    /// Notes that `statement` runs now and checks that it may.
+    pub fn begin(&mut self, statement: &Statement) -> Result<()> {
+        let entry = self.entry();
+        entry.begin_statement();
+        let now = self.shared.clock.now_us();
+        entry.update(|activity| {
+            activity.query.clear();
+            activity.query.push_str(shortened(&statement.text));
+            activity.running = true;
+            activity.query_started_us = now;
+            activity.state_changed_us = now;
+        });
+        self.allowed(statement)
+    }
+
+    /// 25P02 after an error inside BEGIN.
+    pub fn allowed(&self, statement: &Statement) -> Result<()> {
+        let ends = matches!(statement.kind, Kind::Commit { .. } | Kind::Rollback { .. } | Kind::RollbackTo(_));
+        if self.status() == Status::Failed && !ends {
+            return Err(SqlError::new(
+                state::IN_FAILED_SQL_TRANSACTION,
+                "current transaction is aborted, commands ignored until end of transaction block",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The statement is over, well or badly.
+    pub fn end(&mut self) {
+        let now = self.shared.clock.now_us();
+        let in_transaction = self.status() != Status::Idle;
+        self.entry().update(|activity| {
+            activity.running = false;
+            activity.in_transaction = in_transaction;
+            activity.state_changed_us = now;
+        });
+    }
+
+    /// A statement failed: an open transaction is aborted, cursors of it are gone.
+    pub fn failed(&mut self) {
+        self.transaction.fail();
+        if self.status() == Status::Failed {
+            self.cursors.retain(|_, cursor| cursor.hold);
+        }
+        self.end();
+    }
+
+    /// A string of several statements begins, or ends: PostgreSQL runs it as one transaction.
+    pub fn set_implicit(&mut self, implicit: bool) {
+        self.transaction.implicit = implicit;
+        if !implicit && self.status() == Status::Idle {
+            self.cursors.retain(|_, cursor| cursor.hold);
+        }
+    }
+
+    /// Plans a statement; parameters whose type is not given are inferred.
+    pub async fn prepare(&self, statement: Statement, types: Vec<Option<PgType>>) -> Result<Prepared> {
+        self.prepare_shared(Arc::new(statement), types).await
+    }
+
+    async fn prepare_shared(&self, statement: Arc<Statement>, types: Vec<Option<PgType>>) -> Result<Prepared> {
+        let version = self.shared.definitions.load(Ordering::SeqCst);
+        let mut prepared = Prepared {
+            statement: Arc::clone(&statement),
+            types,
+            plan: None,
+            columns: None,
+            parameters: Vec::new(),
+            version,
+        };
+        match &statement.kind {
+            Kind::Query(ast) => {
+                let arrow: Vec<_> =
+                    prepared.types.iter().map(|given| given.map(|pg_type| pg_type.arrow())).collect();
+                let plan = self.query.plan_typed(ast, &statement.text, &arrow);
+                let plan = self.interruptible(async { Ok(plan.await?) }).await?;
+                prepared.parameters = parameter_types(&plan, &prepared.types);
+                if plan.insert_into().is_none() {
+                    prepared.columns = Some(columns(&plan));
+                }
+                prepared.plan = Some(plan);
+            }
+            Kind::Fetch(fetch) if !fetch.moves => {
+                prepared.columns = Some(Arc::clone(&self.cursor(&fetch.cursor)?.columns));
+            }
+            Kind::Execute { name, .. } => {
+                prepared.columns = self.prepared(name)?.columns.clone();
+            }
+            Kind::ExplainExecute { .. } => {
+                prepared.columns = Some(text_columns(&["QUERY PLAN"]));
+            }
+            Kind::ShowAll => {
+                prepared.columns = Some(text_columns(&["name", "setting", "description"]));
+            }
+            _ => {}
+        }
+        Ok(prepared)
+    }
+
+    /// A statement prepared by name, through either protocol or SQL.
+    pub fn prepared(&self, name: &str) -> Result<Arc<Prepared>> {
+        self.statements.get(name).cloned().ok_or_else(|| {
+            let message = match name {
+                "" => "unnamed prepared statement does not exist".to_owned(),
+                name => format!("prepared statement \"{name}\" does not exist"),
+            };
+            SqlError::new(state::INVALID_SQL_STATEMENT_NAME, message)
+        })
+    }
+
+    /// Keeps a prepared statement. The unnamed one is replaced, others must be new.
+    pub fn keep_prepared(&mut self, name: &str, prepared: Prepared) -> Result<()> {
+        if !name.is_empty() && self.statements.contains_key(name) {
+            return Err(SqlError::new(
+                state::DUPLICATE_PREPARED_STATEMENT,
+                format!("prepared statement \"{name}\" already exists"),
+            ));
+        }
+        if self.statements.len() >= PREPARED_MAX {
+            return Err(SqlError::new(
+                state::PROGRAM_LIMIT_EXCEEDED,
+                format!("a session can have {PREPARED_MAX} prepared statements"),
+            )
+            .with_hint("DEALLOCATE those that are not needed"));
+        }
+        self.statements.insert(name.to_owned(), Arc::new(prepared));
+        Ok(())
+    }
+
+    pub fn forget_prepared(&mut self, name: &str) -> bool {
+        self.statements.remove(name).is_some()
+    }
+
+    fn cursor(&self, name: &str) -> Result<&Arc<Cursor>> {
+        self.cursors
+            .get(name)
+            .ok_or_else(|| SqlError::new(state::INVALID_CURSOR_NAME, format!("cursor \"{name}\" does not exist")))
+    }
+
+    /// The statement anew when definitions have changed since it was planned. 0A000 when its result would look different.
+    pub async fn current(&self, prepared: &Arc<Prepared>) -> Result<Arc<Prepared>> {
+        if prepared.version == self.shared.definitions.load(Ordering::SeqCst) || prepared.plan.is_none() {
+            return Ok(Arc::clone(prepared));
+        }
+        let types = prepared.parameters.iter().copied().map(Some).collect();
+        let fresh = self.prepare_shared(Arc::clone(&prepared.statement), types).await?;
+        let shape = |prepared: &Prepared| -> Option<Vec<(String, PgType)>> {
+            prepared.columns.as_ref().map(|columns| columns.iter().map(|c| (c.name.clone(), c.pg_type)).collect())
+        };
+        if shape(&fresh) != shape(prepared) {
+            return Err(SqlError::unsupported("cached plan must not change result type")
+                .with_hint("prepare the statement again"));
+        }
+        Ok(Arc::new(fresh))
+    }
+
+    /// Runs a planned query: its rows, which stop when the session is interrupted.
+    fn start(&self, plan: &Plan, values: Vec<ScalarValue>) -> Result<(SchemaRef, Batches)> {
+        let plan = self.query.bind(plan, values)?;
+        let stream = self.query.execute(&plan)?;
+        let schema = Arc::clone(stream.schema());
+        let entry = Arc::clone(self.entry());
+        let batches = futures::stream::unfold((stream, entry, false), |(mut stream, entry, ended)| async move {
+            if ended {
+                return None;
+            }
+            let next = tokio::select! {
+                biased;
+                why = entry.interrupted() => {
+                    stream.cancel_handle().cancel();
+                    Some(Err(interrupted(why)))
+                }
+                next = stream.next() => next.map(|batch| batch.map_err(SqlError::from)),
+            };
+            next.map(|batch| {
+                let ended = batch.is_err();
+                (batch, (stream, entry, ended))
+            })
+        });
+        Ok((schema, Box::pin(batches)))
+    }
+
+    /// Runs `work` until the session is interrupted or `statement_timeout` is over.
+    async fn interruptible<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let timeout = self.query.settings().statement_timeout_ms();
+        let deadline = async {
+            match timeout {
+                Some(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            why = self.entry().interrupted() => Err(interrupted(why)),
+            result = work => result,
+            () = deadline => Err(SqlError::from(tidemill_query::SqlError::timed_out())),
+        }
+    }
+
+    fn notice(&mut self, warning: bool, state: &'static str, message: impl Into<String>) {
+        self.notices.push(Notice { warning, state, message: message.into() });
+    }
+
+    fn note_application_name(&self) {
+        let name = self.query.settings().show("application_name").unwrap_or_default();
+        self.entry().update(|activity| activity.application_name = name);
+    }
+}
+
+/// What an interrupt is to the client.
+pub fn interrupted(why: Interrupt) -> SqlError {
+    match why {
+        Interrupt::Cancel => SqlError::from(tidemill_query::SqlError::cancelled()),
+        Interrupt::Terminate => {
+            SqlError::new(state::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+        }
+    }
+}
+
+fn columns(plan: &Plan) -> Arc<[Column]> {
+    let origins = plan.origins();
+    plan.schema()
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(index, field)| {
+            let origin = origins.get(index).and_then(Option::as_ref);
+            Column {
+                name: field.name().clone(),
+                table_oid: origin.map_or(0, |origin| origin.table_oid),
+                table_column: origin.map_or(0, |origin| origin.column as i16),
+                pg_type: PgType::of_field(field),
+                modifier: if origin.is_some() { PgType::modifier(field) } else { -1 },
+            }
+        })
+        .collect()
+}
+
+/// Columns of plain text.
+fn text_columns(names: &[&str]) -> Arc<[Column]> {
+    names
+        .iter()
+        .map(|name| Column {
+            name: (*name).to_owned(),
+            table_oid: 0,
+            table_column: 0,
+            pg_type: PgType::scalar(Scalar::Text),
+            modifier: -1,
+        })
+        .collect()
+}
+
+fn parameter_types(plan: &Plan, given: &[Option<PgType>]) -> Vec<PgType> {
+    let inferred = |field: &Field| PgType::of_field(field);
+    let mut types: Vec<PgType> = plan
+        .parameters()
+        .iter()
+        .enumerate()
+        .map(|(index, field)| given.get(index).copied().flatten().unwrap_or_else(|| inferred(field)))
+        .collect();
+    // Types given for parameters that do not occur are kept: the client will send values for them.
+    for given in given.iter().skip(types.len()) {
+        types.push(given.unwrap_or(PgType::scalar(Scalar::Text)));
+    }
+    types
+}
+
+/// What of a statement is kept for views of what runs.
+fn shortened(text: &str) -> &str {
+    const BYTES_MAX: usize = 1024;
+    if text.len() <= BYTES_MAX {
+        return text;
+    }
+    let end = (0..=BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    &text[..end]
 }

@@ -9,7 +9,7 @@ pub mod options;
 
 mod alter;
 mod create;
-mod tokens;
+pub(crate) mod tokens;
 mod types;
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
@@ -35,11 +35,14 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
     text.tokens
         .split(|token| token.token == Token::SemiColon)
         .filter(|tokens| tokens.iter().any(|token| !matches!(token.token, Token::Whitespace(_))))
-        .map(|tokens| {
-            check_chains(&text, tokens)?;
-            Ok(Statement { kind: statement(&text, tokens)?, span: text.span(tokens) })
-        })
+        .map(|tokens| parse_one(&text, tokens))
         .collect()
+}
+
+/// The one statement that `tokens`, a part of `text`, are.
+pub(crate) fn parse_one(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<Statement> {
+    check_chains(text, tokens)?;
+    Ok(Statement { kind: statement(text, tokens)?, span: text.span(tokens) })
 }
 
 fn statement(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<StatementKind> {

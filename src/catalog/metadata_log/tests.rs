@@ -33,7 +33,7 @@ fn commit(id: u64, from: u64, to: u64) -> SegmentCommit {
             file: format!("{id}.seg"),
             bytes: 10,
             checksum: 1,
-            rows: (to - from) as u32,
+            rows: to.saturating_sub(from) as u32,
             schema_version: SchemaVersion(1),
             time_range: Some((1, 2)),
             offsets: progress.clone(),

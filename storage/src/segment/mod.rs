@@ -8,6 +8,7 @@ mod compact;
 pub mod consuming;
 mod format;
 pub mod inspect;
+pub mod quarantined;
 
 use std::{cmp::Ordering, fmt, ops::Range, sync::Arc};
 

@@ -1,0 +1,227 @@
+//! From an ended segment to a committed one, step by step; see [`crate::commit`] for the order and why.
+//!
+//! | a crash after | leaves | and then |
+//! |---|---|---|
+//! | the segment file | a file that nothing names | it is deleted at start, its offsets are read again |
+//! | the dead letters' file | the same | the same |
+//! | the transaction | everything in place | the next start opens the file |
+//!
+//! A step that fails is not repeated on the same file: what a failed fsync left behind cannot be trusted. When the *transaction* fails, the log is
+//! asked whether it took place after all.
+
+use std::{
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use tidemill_storage::segment::{
+    Segment,
+    builder::{SealContext, seal},
+    committed::{Expected, open},
+};
+
+use super::partition::{PartitionIngest, SealJob, tell};
+use crate::{
+    Error, Result,
+    commit::{DeadLetterRecord, SegmentCommit, SegmentRecord},
+    dead_letters,
+    events::Severity,
+    seal::SealStep,
+};
+
+/// A committed job.
+struct Committed {
+    /// `None` when there were no rows.
+    segment: Option<(SegmentRecord, Arc<dyn Segment>)>,
+    dead_letters: Option<DeadLetterRecord>,
+}
+
+/// Name of the file of segment `id` in its partition's directory.
+pub(crate) fn segment_file(id: tidemill_storage::ids::SegmentId) -> String {
+    format!("s{:020}.seg", id.0)
+}
+
+impl PartitionIngest {
+    /// Carries out the oldest job. Called by sealing threads.
+    pub(crate) fn seal_next(self: &Arc<Self>) -> SealStep {
+        let _working = self.working.lock();
+        let (job, failures) = {
+            let mut state = self.state.lock();
+            match state.jobs.front() {
+                Some(job) if !state.closed => (Arc::clone(job), state.failures),
+                _ => {
+                    state.queued = false;
+                    return SealStep::Idle;
+                }
+            }
+        };
+        let carried_out = catch_unwind(AssertUnwindSafe(|| self.carry_out(&job, failures)))
+            .unwrap_or_else(|panic| Err(Error::Unavailable(format!("sealing panicked: {}", panic_text(&*panic)))));
+        match carried_out {
+            Ok(committed) => self.publish(&job, committed),
+            Err(error) => self.failed(&job, &error),
+        }
+    }
+
+    fn carry_out(&self, job: &SealJob, failures: u32) -> Result<Committed> {
+        if failures > 0 {
+            if let Some(committed) = self.already_committed(job)? {
+                return Ok(committed);
+            }
+            self.remove_leftovers(job);
+        }
+        fail::fail_point!("commit::begin", |_| Err(Error::Unavailable("failpoint commit::begin".into())));
+        let segment = if job.segment.rows() > 0 { Some(self.write_segment(job)?) } else { None };
+        fail::fail_point!("commit::segment_written", |_| Err(Error::Unavailable("failpoint".into())));
+        let dead_letters = if job.dead_letters.is_empty() {
+            None
+        } else {
+            let record = dead_letters::write(&self.directory, job.segment.id(), &job.dead_letters)?;
+            job.leftovers.lock().push(record.file.clone());
+            Some(record)
+        };
+        fail::fail_point!("commit::before_log", |_| Err(Error::Unavailable("failpoint commit::before_log".into())));
+        self.runtime.log.commit(&SegmentCommit {
+            table: self.table,
+            partition: self.id,
+            segment: segment.as_ref().map(|(record, _)| record.clone()),
+            progress: job.segment.offsets().to_vec(),
+            dead_letters: dead_letters.clone(),
+        })?;
+        fail::fail_point!("commit::after_log", |_| Err(Error::Unavailable("failpoint commit::after_log".into())));
+        Ok(Committed { segment, dead_letters })
+    }
+
+    /// Writes the file and opens it again: what is committed has been read back.
+    fn write_segment(&self, job: &SealJob) -> Result<(SegmentRecord, Arc<dyn Segment>)> {
+        let id = job.segment.id();
+        let file = segment_file(id);
+        let created_at_us = self.runtime.clock.now_us();
+        let context = SealContext { table: self.table, partition: self.id, created_at_us };
+        job.leftovers.lock().extend([file.clone(), format!("{file}.tmp")]);
+        let sealed = seal(&job.segment, &self.directory, &file, &context)?;
+        let segment = open(&sealed.path, &Expected { id, bytes: sealed.bytes, checksum: sealed.checksum })?;
+        if segment.rows() != job.segment.rows() || segment.offsets() != job.segment.offsets() {
+            return Err(Error::Storage(tidemill_storage::Error::corrupt(
+                &sealed.path,
+                "rows and offsets",
+                job.segment.rows(),
+                segment.rows(),
+            )));
+        }
+        let record = SegmentRecord {
+            id,
+            file,
+            bytes: sealed.bytes,
+            checksum: sealed.checksum,
+            rows: sealed.rows,
+            schema_version: sealed.schema_version,
+            time_range: sealed.time_range,
+            offsets: sealed.offsets,
+            committed_at_us: created_at_us,
+        };
+        Ok((record, segment))
+    }
+
+    /// Whether an earlier try got through although it reported an error.
+    fn already_committed(&self, job: &SealJob) -> Result<Option<Committed>> {
+        let known = self.runtime.log.partition(self.table, self.id)?;
+        let moved = job.segment.offsets().iter().filter(|range| range.to > range.from).all(|range| {
+            known.positions.iter().any(|(stream, position)| *stream == range.stream && *position >= range.to)
+        });
+        if !moved {
+            return Ok(None);
+        }
+        let dead_letters = if job.dead_letters.is_empty() { None } else { known.dead_letters.last().cloned() };
+        if job.segment.rows() == 0 {
+            return Ok(Some(Committed { segment: None, dead_letters }));
+        }
+        let Some(record) = known.segments.into_iter().find(|segment| segment.id == job.segment.id()) else {
+            return Ok(None);
+        };
+        let expected = Expected { id: record.id, bytes: record.bytes, checksum: record.checksum };
+        let segment = open(&self.directory.join(&record.file), &expected)?;
+        Ok(Some(Committed { segment: Some((record, segment)), dead_letters }))
+    }
+
+    fn remove_leftovers(&self, job: &SealJob) {
+        for file in job.leftovers.lock().drain(..) {
+            match fs::remove_file(self.directory.join(&file)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => tracing::warn!(file, %error, "a file that nothing names stays until the next start"),
+            }
+        }
+    }
+
+    fn publish(&self, job: &SealJob, committed: Committed) -> SealStep {
+        let rows = job.segment.rows();
+        let step = {
+            let mut state = self.state.lock();
+            match committed.segment {
+                Some((record, segment)) => {
+                    self.partition.put(segment);
+                    state.segments.push(record);
+                }
+                None => self.partition.remove(&[job.segment.id()]),
+            }
+            state.dead_letter_files.extend(committed.dead_letters);
+            state.jobs.pop_front();
+            state.done += 1;
+            if state.failures > 0 {
+                self.event(
+                    Severity::Info,
+                    "seal_recovered",
+                    None,
+                    format!("sealing works again for table '{}' partition {}", self.table_name, self.id),
+                );
+            }
+            state.failures = 0;
+            state.last_error = None;
+            state.queued = !state.jobs.is_empty();
+            if state.queued { SealStep::Again } else { SealStep::Idle }
+        };
+        self.runtime.budget.released(job.bytes);
+        metrics::counter!("tidemill_segments_committed_total").increment(1);
+        metrics::counter!("tidemill_rows_committed_total").increment(u64::from(rows));
+        tell(&self.feeds, job.segment.offsets());
+        self.sealed.notify_waiters();
+        step
+    }
+
+    fn failed(&self, job: &SealJob, error: &Error) -> SealStep {
+        let failures = {
+            let mut state = self.state.lock();
+            state.failures += 1;
+            state.last_error = Some(error.to_string());
+            state.failures
+        };
+        // The first failure, then ever more rarely: a full disk must not fill the events too.
+        if failures.is_power_of_two() {
+            self.event(
+                Severity::Warning,
+                "seal_failed",
+                None,
+                format!(
+                    "sealing segment {} of table '{}' partition {} failed ({failures} times): {error}; \
+                     nothing is lost, it is tried again",
+                    job.segment.id(),
+                    self.table_name,
+                    self.id
+                ),
+            );
+        }
+        metrics::counter!("tidemill_seal_failures_total").increment(1);
+        self.sealed.notify_waiters();
+        SealStep::Failed { failures }
+    }
+}
+
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".into())
+}

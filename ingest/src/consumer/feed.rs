@@ -1,0 +1,291 @@
+//! A feed: one source of one table, and what is known of its streams while it runs.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Condvar, Mutex, RwLock};
+use tidemill_storage::ids::{PartitionId, SourceId, StreamId};
+use tokio::sync::Notify;
+
+use super::{
+    group::Group,
+    status::{PartitionStatus, StreamRun},
+};
+use crate::{
+    Error, Result,
+    dead_letters::OnError,
+    decode::Decoder,
+    pipeline::{Checks, Transform},
+    source::{Connector, Start},
+};
+
+/// Makes a decoder for one consuming thread.
+pub type DecoderFactory = Arc<dyn Fn() -> Result<Box<dyn Decoder>> + Send + Sync>;
+
+/// What happens when messages that were not read are gone from the source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnGap {
+    /// The partition stops there, with an event, until it is resumed.
+    #[default]
+    Stop,
+    /// It goes on after the gap, with an event.
+    Skip,
+}
+
+impl OnGap {
+    /// `stop` or `skip`.
+    pub fn parse(text: &str) -> Result<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "stop" => Ok(Self::Stop),
+            "skip" => Ok(Self::Skip),
+            _ => Err(Error::Definition {
+                message: format!("option 'on_gap' has the value '{text}'"),
+                hint: Some("it takes stop or skip".into()),
+            }),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Skip => "skip",
+        }
+    }
+}
+
+/// How soon a few rows must be visible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Latency {
+    /// Within a few milliseconds: small polls are paced, so that they cost little.
+    #[default]
+    Paced,
+    /// At once: somebody waits for them (INSERT).
+    Prompt,
+}
+
+/// One source of a table.
+#[derive(Clone)]
+pub struct Feed {
+    pub source: SourceId,
+    /// Name of the source, for messages.
+    pub name: String,
+    pub connector: Arc<dyn Connector>,
+    /// Where streams begin that were never read.
+    pub start: Start,
+    /// Called once per consuming thread that gets messages; connectors that give rows never need it.
+    pub decoder: DecoderFactory,
+    pub checks: Arc<Checks>,
+    pub transform: Arc<Transform>,
+    pub on_error: OnError,
+    pub on_gap: OnGap,
+    pub latency: Latency,
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed")
+            .field("source", &self.source)
+            .field("name", &self.name)
+            .field("connector", &self.connector)
+            .field("start", &self.start)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A transform and the generation of the table's schema that it writes for.
+#[derive(Debug)]
+pub(crate) struct VersionedTransform {
+    pub(crate) generation: u64,
+    pub(crate) transform: Arc<Transform>,
+}
+
+/// Unknown high watermark.
+const UNKNOWN: u64 = u64::MAX;
+
+/// What is known of one stream. Written by its consuming thread and by the sealer, read by everyone.
+#[derive(Debug)]
+pub(crate) struct StreamState {
+    pub(crate) id: StreamId,
+    pub(crate) partition: PartitionId,
+    /// Next offset that is not visible yet.
+    pub(crate) position: AtomicU64,
+    pub(crate) committed: AtomicU64,
+    high: AtomicU64,
+    pub(crate) rows: AtomicU64,
+    pub(crate) dead_letters: AtomicU64,
+    pub(crate) skipped: AtomicU64,
+    /// Age of the newest message when it became visible, milliseconds; -1 when unknown.
+    pub(crate) freshness_ms: AtomicI64,
+    run: Mutex<StreamRun>,
+}
+
+impl StreamState {
+    pub(crate) fn new(id: StreamId, partition: PartitionId, position: u64) -> Self {
+        Self {
+            id,
+            partition,
+            position: AtomicU64::new(position),
+            committed: AtomicU64::new(position),
+            high: AtomicU64::new(UNKNOWN),
+            rows: AtomicU64::new(0),
+            dead_letters: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            freshness_ms: AtomicI64::new(-1),
+            run: Mutex::new(StreamRun::Running),
+        }
+    }
+
+    pub(crate) fn position(&self) -> u64 {
+        self.position.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_high(&self, high: u64) {
+        self.high.store(high, Ordering::Relaxed);
+    }
+
+    pub(crate) fn run(&self) -> StreamRun {
+        self.run.lock().clone()
+    }
+
+    pub(crate) fn set_run(&self, run: StreamRun) {
+        *self.run.lock() = run;
+    }
+
+    fn high(&self) -> Option<u64> {
+        match self.high.load(Ordering::Relaxed) {
+            UNKNOWN => None,
+            high => Some(high.max(self.position())),
+        }
+    }
+}
+
+/// A feed that runs.
+#[derive(Debug)]
+pub(crate) struct FeedState {
+    pub(crate) feed: Feed,
+    pub(crate) transform: ArcSwap<VersionedTransform>,
+    pub(crate) streams: RwLock<BTreeMap<u32, Arc<StreamState>>>,
+    pub(crate) groups: Mutex<Vec<Arc<Group>>>,
+    /// Rang whenever positions or states of streams change.
+    pub(crate) changed: Notify,
+    /// The first positions are durable.
+    pub(crate) connected: AtomicBool,
+    stopping: AtomicBool,
+    paused: AtomicBool,
+    /// What is wrong with the source as a whole, as long as it is.
+    pub(crate) error: Mutex<Option<String>>,
+    /// Discovery is wanted now.
+    nudged: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl FeedState {
+    pub(crate) fn new(feed: Feed, generation: u64) -> Self {
+        let transform = Arc::new(VersionedTransform { generation, transform: Arc::clone(&feed.transform) });
+        Self {
+            feed,
+            transform: ArcSwap::new(transform),
+            streams: RwLock::default(),
+            groups: Mutex::default(),
+            changed: Notify::new(),
+            connected: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            error: Mutex::default(),
+            nudged: Mutex::new(false),
+            wake: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn stream(&self, partition: u32) -> Option<Arc<StreamState>> {
+        self.streams.read().get(&partition).cloned()
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.nudge();
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::SeqCst);
+        self.nudge();
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst)
+    }
+
+    /// Wakes all threads of the feed, and has discovery look at once.
+    pub(crate) fn nudge(&self) {
+        *self.nudged.lock() = true;
+        self.wake.notify_all();
+    }
+
+    /// Waits until something about the feed changes, or `timeout` is over.
+    pub(crate) fn rest(&self, timeout: Duration) {
+        let mut nudged = self.nudged.lock();
+        if !self.is_stopping() {
+            self.wake.wait_for(&mut nudged, timeout);
+        }
+    }
+
+    /// As [`Self::rest`], for discovery: a nudge that came before counts.
+    pub(crate) fn rest_until_nudged(&self, timeout: Duration) {
+        let mut nudged = self.nudged.lock();
+        if !*nudged && !self.is_stopping() {
+            self.wake.wait_for(&mut nudged, timeout);
+        }
+        *nudged = false;
+    }
+
+    /// Ends a stream's reading; `error` says why and what to do.
+    pub(crate) fn stop_stream(&self, stream: &StreamState, error: String) {
+        stream.set_run(StreamRun::Stopped { error });
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn status(&self) -> Vec<PartitionStatus> {
+        let feed_error = self.error.lock().clone();
+        let paused = self.is_paused();
+        self.streams
+            .read()
+            .values()
+            .map(|stream| {
+                let run = stream.run();
+                let error = match &run {
+                    StreamRun::Stopped { error } => Some(error.clone()),
+                    StreamRun::Running | StreamRun::Ended => feed_error.clone(),
+                };
+                PartitionStatus {
+                    source: self.feed.source,
+                    source_name: self.feed.name.clone(),
+                    source_partition: stream.id.partition,
+                    table_partition: stream.partition,
+                    position: stream.position(),
+                    committed: stream.committed.load(Ordering::Relaxed),
+                    high: stream.high(),
+                    freshness_ms: Some(stream.freshness_ms.load(Ordering::Relaxed)).filter(|age| *age >= 0),
+                    rows: stream.rows.load(Ordering::Relaxed),
+                    dead_letters: stream.dead_letters.load(Ordering::Relaxed),
+                    skipped: stream.skipped.load(Ordering::Relaxed),
+                    state: if paused && matches!(run, StreamRun::Running) { "paused" } else { run.name() },
+                    error,
+                }
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,356 @@
+//! The machine that moves rows from sources into a table's partitions, each exactly once.
+//!
+//! ```text
+//! feed ── discovery ── partitions 0..n, where each begins
+//!   └─ group (thread) ── poll ─ decode ─ checks ─ transform ─┐
+//!   └─ group (thread) ── …                                   ├─► PartitionIngest ─ append ─ rotate ─► sealing threads ─► commit
+//! ```
+//!
+//! What always holds: a message is visible at most once, and after a crash exactly once, because offsets become durable only with the rows that
+//! came from them; a source partition feeds one table partition; whatever stops a stream says so in its status and in an event.
+
+mod batch;
+mod committing;
+mod discovery;
+mod feed;
+mod group;
+pub(crate) mod pace;
+pub(crate) mod partition;
+mod status;
+pub(crate) mod table;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
+
+use tidemill_storage::{
+    ids::{PartitionId, SourceId, StreamId},
+    schema::TableSchema,
+    table::Table,
+};
+
+pub use self::{
+    feed::{DecoderFactory, Feed, Latency, OnGap},
+    status::PartitionStatus,
+};
+use self::{
+    feed::{FeedState, VersionedTransform},
+    partition::{Feeds, PartitionIngest},
+    status::StreamRun,
+    table::TableShared,
+};
+use crate::{
+    Error, Result,
+    dead_letters::{DeadLetter, DeadLetterReader},
+    events::Severity,
+    pipeline::Transform,
+    recovery,
+    runtime::{IngestRuntime, blocking, join},
+    seal::SealPolicy,
+};
+
+/// What a table's ingestion is made of.
+#[derive(Debug)]
+pub struct TableSpec {
+    /// Fresh: without segments. Recovery fills it.
+    pub table: Arc<Table>,
+    /// For messages.
+    pub name: String,
+    /// The table's own directory; partitions are directories in it.
+    pub directory: PathBuf,
+    pub policy: SealPolicy,
+    /// How long rows are kept by the time column, microseconds.
+    pub retention_us: Option<i64>,
+    pub feeds: Vec<Feed>,
+}
+
+/// One table's ingestion while it runs. Dropping it leaves the threads running: call [`Self::stop`].
+#[derive(Debug)]
+pub struct TableIngest {
+    shared: Arc<TableShared>,
+    directory: PathBuf,
+}
+
+impl TableIngest {
+    /// Puts the committed segments into the table, deletes files that nothing names, and begins to consume in the background. A source
+    /// that does not answer does not fail it; its error shows in [`Self::status`]. Blocks.
+    pub fn open(runtime: &Arc<IngestRuntime>, spec: TableSpec) -> Result<Arc<Self>> {
+        let feeds: Feeds = Feeds::default();
+        let schema = spec.table.schema();
+        let mut partitions = Vec::new();
+        for partition in spec.table.partitions() {
+            let directory = partition_directory(&spec.directory, partition.id());
+            let recovered = recovery::recover(&*runtime.log, &spec.table, partition.id(), &directory)?;
+            for segment in recovered.segments {
+                partition.put(segment);
+            }
+            let ingest = PartitionIngest::new(
+                spec.table.id(),
+                spec.name.clone(),
+                directory,
+                Arc::clone(runtime),
+                Arc::clone(&feeds),
+                Arc::clone(partition),
+                Arc::clone(&schema),
+                spec.policy,
+                recovered.state,
+            );
+            for (segment, error) in recovered.quarantined {
+                let message = format!("segment {segment} of table '{}' is quarantined: {error}", spec.name);
+                ingest.event(Severity::Page, "quarantined", None, message);
+            }
+            partitions.push(ingest);
+        }
+        let shared = Arc::new(TableShared::new(
+            Arc::clone(runtime),
+            spec.name,
+            spec.table,
+            partitions,
+            feeds,
+            spec.retention_us,
+        ));
+        runtime.register(Arc::downgrade(&shared));
+        let ingest = Arc::new(Self { shared, directory: spec.directory });
+        for feed in spec.feeds {
+            ingest.add_feed(feed)?;
+        }
+        Ok(ingest)
+    }
+
+    /// Begins to read another source.
+    pub fn add_feed(&self, feed: Feed) -> Result<()> {
+        let generation = self.shared.partitions.first().map_or(0, |partition| partition.generation());
+        let source = feed.source;
+        let state = Arc::new(FeedState::new(feed, generation));
+        {
+            let mut feeds = self.shared.feeds.write();
+            if feeds.contains_key(&source) {
+                return Err(Error::Definition {
+                    message: format!("table '{}' already reads from source {source}", self.shared.name),
+                    hint: None,
+                });
+            }
+            feeds.insert(source, Arc::clone(&state));
+        }
+        self.shared.spawn_discovery(&state)
+    }
+
+    /// Stops reading a source. Rows that are visible stay; its offsets stay in the metadata log. Blocks for a poll's time.
+    pub fn remove_feed(&self, source: SourceId) -> Result<()> {
+        let feed = self.feed(source)?;
+        feed.stop();
+        self.join(Some(source));
+        self.shared.feeds.write().remove(&source);
+        Ok(())
+    }
+
+    /// Stops all threads of the table. Seals nothing and loses nothing: what is not committed is read again. Blocks for a poll's time,
+    /// or until the seal at hand is done.
+    pub fn stop(&self) {
+        let feeds: Vec<Arc<FeedState>> = self.shared.feeds.read().values().cloned().collect();
+        for feed in &feeds {
+            feed.stop();
+        }
+        self.join(None);
+        for partition in &self.shared.partitions {
+            partition.close();
+        }
+    }
+
+    /// Deletes the table's files. After [`Self::stop`], and after the metadata log forgot the table.
+    pub fn remove_files(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.directory) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::Storage(tidemill_storage::Error::io("deleting", &self.directory, &error))),
+        }
+    }
+
+    /// Stops polling a source until [`Self::resume`]. What was read stays visible.
+    pub fn pause(&self, source: SourceId) -> Result<()> {
+        self.feed(source)?.set_paused(true);
+        Ok(())
+    }
+
+    /// Goes on with a source, and with those of its partitions that stopped on an error.
+    pub fn resume(&self, source: SourceId) -> Result<()> {
+        let feed = self.feed(source)?;
+        for stream in feed.streams.read().values() {
+            if matches!(stream.run(), StreamRun::Stopped { .. }) {
+                stream.set_run(StreamRun::Running);
+            }
+        }
+        for group in feed.groups.lock().iter() {
+            group.refresh();
+        }
+        feed.set_paused(false);
+        Ok(())
+    }
+
+    pub fn set_policy(&self, policy: SealPolicy) {
+        for partition in &self.shared.partitions {
+            partition.set_policy(policy);
+        }
+    }
+
+    /// How long rows are kept by the time column, microseconds; `None` for ever.
+    pub fn set_retention(&self, keep_us: Option<i64>) {
+        self.shared.set_retention(keep_us);
+    }
+
+    /// Changes the table's columns. `transforms` has one for each feed, compiled for `schema`. Rows that are visible are read through the new schema;
+    /// rows that come later are written under it. Returns at once.
+    pub fn set_schema(&self, schema: &Arc<TableSchema>, transforms: &BTreeMap<SourceId, Arc<Transform>>) -> Result<()> {
+        let feeds = self.shared.feeds.read();
+        if let Some(source) = feeds.keys().find(|source| !transforms.contains_key(source)) {
+            return Err(Error::Definition {
+                message: format!(
+                    "source {source} of table '{}' has no transform for the new columns",
+                    self.shared.name
+                ),
+                hint: None,
+            });
+        }
+        let changes: Vec<_> = self.shared.partitions.iter().map(|partition| partition.begin_schema_change()).collect();
+        let generation = changes.first().map_or(0, |change| change.generation()) + 1;
+        for (source, feed) in feeds.iter() {
+            feed.transform
+                .store(Arc::new(VersionedTransform { generation, transform: Arc::clone(&transforms[source]) }));
+        }
+        self.shared.table.set_schema(Arc::clone(schema));
+        for change in changes {
+            change.finish(generation, schema);
+        }
+        Ok(())
+    }
+
+    /// Returns when it is durable where every present partition of the source begins. Waits as long as the source does not answer.
+    pub async fn connected(&self, source: SourceId) -> Result<()> {
+        let feed = self.feed(source)?;
+        self.wait_for(&feed, || Ok(feed.connected.load(Ordering::SeqCst))).await
+    }
+
+    /// Returns when all that is in the source now is visible. An error when a partition stopped before that, or the source is paused.
+    pub async fn drain(&self, source: SourceId) -> Result<()> {
+        let feed = self.feed(source)?;
+        let connector = Arc::clone(&feed.feed.connector);
+        let targets = blocking(move || {
+            let partitions = connector.partitions()?;
+            partitions.into_iter().map(|p| Ok((p, connector.watermarks(p)?.high))).collect::<Result<Vec<_>>>()
+        })
+        .await?;
+        if targets.iter().any(|(partition, _)| feed.stream(*partition).is_none()) {
+            feed.nudge();
+        }
+        for (partition, high) in targets {
+            self.wait_position(&feed, partition, high).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns when all rows of `stream` below `offset` are visible to snapshots taken from now on.
+    pub async fn wait_visible(&self, stream: StreamId, offset: u64) -> Result<()> {
+        let feed = self.feed(stream.source)?;
+        self.wait_position(&feed, stream.partition, offset).await
+    }
+
+    /// Ends the consuming segments; returns when all that was visible at the call is committed.
+    pub async fn seal(&self) -> Result<()> {
+        let wanted: Vec<u64> = self.shared.partitions.iter().map(|partition| partition.seal_now()).collect();
+        for (partition, wanted) in self.shared.partitions.iter().zip(wanted) {
+            partition.wait_sealed(wanted).await?;
+        }
+        Ok(())
+    }
+
+    /// One entry per source partition, by source and partition.
+    pub fn status(&self) -> Vec<PartitionStatus> {
+        self.shared.feeds.read().values().flat_map(|feed| feed.status()).collect()
+    }
+
+    /// Errors of sources that show no partition yet, by source.
+    pub fn feed_errors(&self) -> Vec<(SourceId, String)> {
+        let feeds = self.shared.feeds.read();
+        feeds.iter().filter_map(|(source, feed)| Some((*source, feed.error.lock().clone()?))).collect()
+    }
+
+    /// All dead letters of the table: committed ones from their files, then those in memory. Reads files as it goes.
+    pub fn dead_letters(&self) -> impl Iterator<Item = Result<DeadLetter>> + Send + use<> {
+        let parts: Vec<_> = self.shared.partitions.iter().map(|partition| partition.dead_letters()).collect();
+        parts.into_iter().flat_map(|(files, waiting)| {
+            let committed = files.into_iter().flat_map(|file| -> Box<dyn Iterator<Item = Result<DeadLetter>> + Send> {
+                match DeadLetterReader::open(&file) {
+                    Ok(reader) => Box::new(reader),
+                    Err(error) => Box::new(std::iter::once(Err(error))),
+                }
+            });
+            committed.chain(waiting.into_iter().map(Ok))
+        })
+    }
+
+    fn feed(&self, source: SourceId) -> Result<Arc<FeedState>> {
+        self.shared.feeds.read().get(&source).cloned().ok_or_else(|| Error::Definition {
+            message: format!("table '{}' does not read from source {source}", self.shared.name),
+            hint: None,
+        })
+    }
+
+    async fn wait_position(&self, feed: &FeedState, partition: u32, offset: u64) -> Result<()> {
+        self.wait_for(feed, || {
+            let Some(stream) = feed.stream(partition) else { return Ok(false) };
+            if stream.position() >= offset {
+                return Ok(true);
+            }
+            let name = &feed.feed.name;
+            match stream.run() {
+                StreamRun::Stopped { error } => Err(Error::Unavailable(format!(
+                    "partition {partition} of source '{name}' stopped at offset {}: {error}",
+                    stream.position()
+                ))),
+                _ if feed.is_paused() => Err(Error::Unavailable(format!("source '{name}' is paused; resume it first"))),
+                _ => Ok(false),
+            }
+        })
+        .await
+    }
+
+    /// Waits until `done`, which is asked again whenever something about the feed changes.
+    async fn wait_for(&self, feed: &FeedState, done: impl Fn() -> Result<bool>) -> Result<()> {
+        loop {
+            let rang = feed.changed.notified();
+            tokio::pin!(rang);
+            rang.as_mut().enable();
+            if done()? {
+                return Ok(());
+            }
+            if feed.is_stopping() {
+                return Err(Error::Unavailable(format!("table '{}' is being closed", self.shared.name)));
+            }
+            rang.await;
+        }
+    }
+
+    fn join(&self, source: Option<SourceId>) {
+        // A discovery thread may begin consuming threads until it has ended.
+        loop {
+            let ended: Vec<_> = {
+                let mut threads = self.shared.threads.lock();
+                threads.extract_if(.., |(of, _)| source.is_none_or(|source| source == *of)).collect()
+            };
+            if ended.is_empty() {
+                return;
+            }
+            for (_, thread) in ended {
+                join(thread);
+            }
+        }
+    }
+}
+
+/// Where the files of a partition are.
+pub fn partition_directory(table: &std::path::Path, partition: PartitionId) -> PathBuf {
+    table.join(format!("p{:05}", partition.0))
+}

@@ -1,0 +1,458 @@
+//! One table partition that takes rows: its one writer, its ended segments on their way to disk, its dead letters.
+//!
+//! ```text
+//!            append               rotate                 sealing thread: seal_next
+//! rows ───────────────► consuming ──────► sealing, sealing ──────────────────────► committed
+//! offsets, dead letters travel with them           (in order, one at a time)
+//! ```
+//!
+//! What always holds: the offsets of a stream are appended without holes and without overlap; a job in the queue holds the rows, the offsets and the
+//! dead letters of the same messages; jobs are committed in the order of their segments.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    fmt,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
+
+use arrow::array::RecordBatch;
+use parking_lot::{Mutex, RwLock};
+use tidemill_storage::{
+    ids::{OffsetRange, PartitionId, SourceId, StreamId, TableId},
+    schema::TableSchema,
+    segment::{Segment, consuming::ConsumingSegment},
+    table::{Partition, PartitionWriter},
+};
+use tokio::sync::Notify;
+
+use super::feed::FeedState;
+use crate::{
+    Error, Result,
+    backpressure::Holder,
+    commit::{DeadLetterRecord, PartitionState, SegmentCommit, SegmentRecord},
+    dead_letters::{DeadLetter, DeadLetterBuffer},
+    events::{Event, Severity},
+    message::Reject,
+    retention,
+    runtime::IngestRuntime,
+    seal::{SealFacts, SealPolicy, should_seal},
+};
+
+/// Bytes of dead letters that wait for a commit; more end the segment.
+const DEAD_LETTER_BYTES_MAX: usize = 16 << 20;
+
+/// The feeds of a table, by source.
+pub(crate) type Feeds = Arc<RwLock<BTreeMap<SourceId, Arc<FeedState>>>>;
+
+/// An ended segment and what is committed with it.
+#[derive(Debug)]
+pub(crate) struct SealJob {
+    pub(crate) segment: Arc<ConsumingSegment>,
+    pub(crate) dead_letters: Vec<DeadLetter>,
+    /// Bytes in the memory budget.
+    pub(crate) bytes: u64,
+    /// Files that an earlier try may have left behind.
+    pub(crate) leftovers: Mutex<Vec<String>>,
+}
+
+/// What one batch brings.
+pub(crate) struct Batch<'a> {
+    /// Schema generation that the rows were made for.
+    pub(crate) generation: u64,
+    pub(crate) rows: &'a RecordBatch,
+    pub(crate) range: OffsetRange,
+    pub(crate) source: &'a str,
+    /// To be kept as dead letters.
+    pub(crate) rejects: &'a [Reject],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Appended {
+    Done,
+    /// The table's schema changed since the rows were made; make them again.
+    Outdated,
+    /// The partition takes nothing any more.
+    Closed,
+}
+
+pub(crate) struct PartitionIngest {
+    pub(crate) table: TableId,
+    pub(crate) table_name: String,
+    pub(crate) id: PartitionId,
+    pub(crate) directory: PathBuf,
+    pub(crate) runtime: Arc<IngestRuntime>,
+    pub(crate) feeds: Feeds,
+    pub(crate) partition: Arc<Partition>,
+    pub(super) state: Mutex<State>,
+    /// Held while a job is carried out.
+    pub(super) working: Mutex<()>,
+    /// Rang after every job, done or failed.
+    pub(super) sealed: Notify,
+}
+
+pub(super) struct State {
+    writer: PartitionWriter,
+    generation: u64,
+    schema: Arc<TableSchema>,
+    policy: SealPolicy,
+    /// Next offset to append, per stream.
+    positions: HashMap<StreamId, u64>,
+    dead_letters: DeadLetterBuffer,
+    /// Monotonic time of the first row or offset of the consuming segment.
+    since_us: Option<i64>,
+    /// Bytes of the consuming segment that the budget knows of.
+    accounted: u64,
+    pub(super) jobs: VecDeque<Arc<SealJob>>,
+    /// The partition stands in the sealer's queue, or a thread works on it.
+    pub(super) queued: bool,
+    pub(super) failures: u32,
+    pub(super) last_error: Option<String>,
+    /// Segments ended, and of these committed, since the start.
+    rotated: u64,
+    pub(super) done: u64,
+    pub(super) segments: Vec<SegmentRecord>,
+    pub(super) dead_letter_files: Vec<DeadLetterRecord>,
+    pub(super) closed: bool,
+}
+
+impl PartitionIngest {
+    #[expect(clippy::too_many_arguments, reason = "built in one place")]
+    pub(crate) fn new(
+        table: TableId,
+        table_name: String,
+        directory: PathBuf,
+        runtime: Arc<IngestRuntime>,
+        feeds: Feeds,
+        partition: Arc<Partition>,
+        schema: Arc<TableSchema>,
+        policy: SealPolicy,
+        recovered: PartitionState,
+    ) -> Arc<Self> {
+        let writer = PartitionWriter::new(Arc::clone(&partition), Arc::clone(&schema), recovered.next_segment);
+        let ingest = Arc::new(Self {
+            table,
+            table_name,
+            id: partition.id(),
+            directory,
+            feeds,
+            partition,
+            state: Mutex::new(State {
+                writer,
+                generation: 0,
+                schema,
+                policy,
+                positions: recovered.positions.into_iter().collect(),
+                dead_letters: DeadLetterBuffer::new(DEAD_LETTER_BYTES_MAX),
+                since_us: None,
+                accounted: 0,
+                jobs: VecDeque::new(),
+                queued: false,
+                failures: 0,
+                last_error: None,
+                rotated: 0,
+                done: 0,
+                segments: recovered.segments,
+                dead_letter_files: recovered.dead_letters,
+                closed: false,
+            }),
+            working: Mutex::new(()),
+            sealed: Notify::new(),
+            runtime,
+        });
+        let holder: Arc<dyn Holder> = Arc::clone(&ingest) as Arc<dyn Holder>;
+        ingest.runtime.budget.register(Arc::downgrade(&holder));
+        ingest
+    }
+
+    /// Where the streams of `source` go on, as far as they were ever read.
+    pub(crate) fn positions(&self, source: SourceId) -> Vec<(StreamId, u64)> {
+        let state = self.state.lock();
+        state.positions.iter().filter(|(stream, _)| stream.source == source).map(|(s, p)| (*s, *p)).collect()
+    }
+
+    /// Records where streams begin that were never read, durably, so that a restart begins at the same offset.
+    pub(crate) fn begin(&self, streams: &[(StreamId, u64)]) -> Result<()> {
+        if streams.is_empty() {
+            return Ok(());
+        }
+        let progress = streams.iter().map(|(stream, at)| OffsetRange { stream: *stream, from: *at, to: *at }).collect();
+        let commit =
+            SegmentCommit { table: self.table, partition: self.id, segment: None, progress, dead_letters: None };
+        self.runtime.log.commit(&commit)?;
+        self.state.lock().positions.extend(streams.iter().copied());
+        Ok(())
+    }
+
+    /// Appends one batch; it is visible when this returns. An error leaves the partition as it was.
+    pub(crate) fn append(self: &Arc<Self>, batch: &Batch<'_>) -> Result<Appended> {
+        let now_us = self.runtime.clock.monotonic_us();
+        let at_us = self.runtime.clock.now_us();
+        let mut state = self.state.lock();
+        if state.closed {
+            return Ok(Appended::Closed);
+        }
+        if state.generation != batch.generation {
+            return Ok(Appended::Outdated);
+        }
+        let stream = batch.range.stream;
+        if state.positions.get(&stream) != Some(&batch.range.from) {
+            return Err(Error::Storage(tidemill_storage::Error::Invalid(format!(
+                "offsets {} to {} of partition {} of source '{}' do not continue at {:?}",
+                batch.range.from,
+                batch.range.to,
+                stream.partition,
+                batch.source,
+                state.positions.get(&stream)
+            ))));
+        }
+        state.writer.append(batch.rows, &[batch.range])?;
+        state.positions.insert(stream, batch.range.to);
+        for reject in batch.rejects {
+            state.dead_letters.push(batch.source, stream, reject.clone(), at_us);
+        }
+        state.since_us.get_or_insert(now_us);
+        self.account(&mut state);
+        if should_seal(&state.policy, &state.facts(now_us)) {
+            self.rotate(&mut state);
+        }
+        Ok(Appended::Done)
+    }
+
+    /// Moves a stream's offsets over messages that are gone.
+    pub(crate) fn skip(self: &Arc<Self>, source: &str, range: OffsetRange) -> Result<Appended> {
+        loop {
+            let (generation, schema) = {
+                let state = self.state.lock();
+                (state.generation, state.schema.arrow())
+            };
+            let rows = RecordBatch::new_empty(schema);
+            let appended = self.append(&Batch { generation, rows: &rows, range, source, rejects: &[] })?;
+            if appended != Appended::Outdated {
+                return Ok(appended);
+            }
+        }
+    }
+
+    /// Ends the consuming segment when it is over its age.
+    pub(crate) fn seal_aged(self: &Arc<Self>) {
+        let now_us = self.runtime.clock.monotonic_us();
+        let mut state = self.state.lock();
+        if !state.closed && should_seal(&state.policy, &state.facts(now_us)) {
+            self.rotate(&mut state);
+        }
+    }
+
+    /// Ends the consuming segment now. [`Self::wait_sealed`] takes the number that this returns.
+    pub(crate) fn seal_now(self: &Arc<Self>) -> u64 {
+        let mut state = self.state.lock();
+        if !state.closed {
+            self.rotate(&mut state);
+        }
+        state.rotated
+    }
+
+    /// Returns when the first `wanted` ended segments are committed, or one of them could not be.
+    pub(crate) async fn wait_sealed(&self, wanted: u64) -> Result<()> {
+        loop {
+            let rang = self.sealed.notified();
+            tokio::pin!(rang);
+            rang.as_mut().enable();
+            {
+                let state = self.state.lock();
+                if state.done >= wanted {
+                    return Ok(());
+                }
+                if state.closed {
+                    return Err(Error::Unavailable(format!("table '{}' is being closed", self.table_name)));
+                }
+                if let Some(error) = state.last_error.as_ref().filter(|_| state.failures > 0) {
+                    return Err(Error::Unavailable(format!(
+                        "sealing partition {} of table '{}' failed and is tried again: {error}",
+                        self.id, self.table_name
+                    )));
+                }
+            }
+            rang.await;
+        }
+    }
+
+    /// How often the schema changed since the start.
+    pub(crate) fn generation(&self) -> u64 {
+        self.state.lock().generation
+    }
+
+    pub(crate) fn set_policy(&self, policy: SealPolicy) {
+        self.state.lock().policy = policy;
+    }
+
+    /// Locks the partition for a change of schema; see [`SchemaChange`].
+    pub(crate) fn begin_schema_change(self: &Arc<Self>) -> SchemaChange<'_> {
+        SchemaChange { ingest: self, state: self.state.lock() }
+    }
+
+    /// Takes nothing any more, and waits for the seal at hand. Rows that are not committed are given up here; they are still in the source.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        let _working = self.working.lock();
+        let mut state = self.state.lock();
+        let budget = &self.runtime.budget;
+        for job in state.jobs.drain(..) {
+            budget.released(job.bytes);
+        }
+        budget.consuming_changed(state.accounted, 0);
+        state.accounted = 0;
+        drop(state);
+        self.sealed.notify_waiters();
+    }
+
+    /// Committed files of dead letters, then those in memory, oldest first.
+    pub(crate) fn dead_letters(&self) -> (Vec<PathBuf>, Vec<DeadLetter>) {
+        let state = self.state.lock();
+        let files = state.dead_letter_files.iter().map(|record| self.directory.join(&record.file)).collect();
+        let waiting = state.jobs.iter().flat_map(|job| job.dead_letters.iter());
+        (files, waiting.chain(state.dead_letters.letters()).cloned().collect())
+    }
+
+    /// Retires the segments that are older than the table keeps rows, and deletes their files.
+    pub(crate) fn retain(&self, keep_us: i64) -> Result<()> {
+        let (schema, segments) = {
+            let state = self.state.lock();
+            (Arc::clone(&state.schema), state.segments.clone())
+        };
+        let Some(cutoff) = retention::cutoff(&schema, self.runtime.clock.now_us(), keep_us) else { return Ok(()) };
+        let expired = retention::expired(&segments, cutoff);
+        if expired.is_empty() {
+            return Ok(());
+        }
+        fail::fail_point!("retention::before_log", |_| Err(Error::Unavailable("failpoint".into())));
+        self.runtime.log.retire(self.table, self.id, &expired)?;
+        fail::fail_point!("retention::after_log", |_| Err(Error::Unavailable("failpoint".into())));
+        self.partition.remove(&expired);
+        self.state.lock().segments.retain(|segment| !expired.contains(&segment.id));
+        for segment in segments.iter().filter(|segment| expired.contains(&segment.id)) {
+            // Readers that still hold the segment keep its pages: an unlinked file lives until its last map is gone.
+            if let Err(error) = std::fs::remove_file(self.directory.join(&segment.file)) {
+                tracing::warn!(file = segment.file, %error, "a retired segment file stays until the next start");
+            }
+        }
+        let rows: u64 = segments.iter().filter(|s| expired.contains(&s.id)).map(|s| u64::from(s.rows)).sum();
+        self.event(
+            Severity::Info,
+            "retention",
+            None,
+            format!(
+                "retention removed {} segments ({rows} rows) of table '{}' partition {}",
+                expired.len(),
+                self.table_name,
+                self.id
+            ),
+        );
+        Ok(())
+    }
+
+    pub(crate) fn event(&self, severity: Severity, kind: &'static str, stream: Option<StreamId>, message: String) {
+        self.runtime.events.record(Event {
+            at_us: self.runtime.clock.now_us(),
+            severity,
+            kind,
+            table: Some(self.table),
+            partition: Some(self.id),
+            stream,
+            message,
+        });
+    }
+
+    fn account(&self, state: &mut State) {
+        let bytes = state.writer.consuming().bytes() + state.dead_letters.bytes() as u64;
+        self.runtime.budget.consuming_changed(state.accounted, bytes);
+        state.accounted = bytes;
+    }
+
+    /// Ends the consuming segment, if there is anything in it.
+    fn rotate(self: &Arc<Self>, state: &mut State) {
+        let schema = Arc::clone(&state.schema);
+        let Some(segment) = state.writer.rotate(schema) else { return };
+        self.runtime.budget.rotated(state.accounted);
+        state.jobs.push_back(Arc::new(SealJob {
+            segment,
+            dead_letters: state.dead_letters.take(),
+            bytes: state.accounted,
+            leftovers: Mutex::default(),
+        }));
+        state.accounted = 0;
+        state.since_us = None;
+        state.rotated += 1;
+        if !state.queued {
+            state.queued = true;
+            self.runtime.sealer.submit(Arc::clone(self));
+        }
+    }
+}
+
+impl State {
+    fn facts(&self, now_us: i64) -> SealFacts {
+        SealFacts {
+            rows: u64::from(self.writer.consuming().rows()),
+            bytes: self.accounted,
+            age_us: self.since_us.map(|since_us| now_us - since_us),
+            dead_letters_full: self.dead_letters.is_full(),
+        }
+    }
+}
+
+impl Holder for PartitionIngest {
+    fn consuming_bytes(&self) -> u64 {
+        self.state.lock().accounted
+    }
+
+    fn seal_early(self: Arc<Self>) {
+        self.seal_now();
+    }
+}
+
+impl fmt::Debug for PartitionIngest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartitionIngest").field("table", &self.table).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A partition that stands still while the schema changes: take one of every partition, change the transforms, then [`Self::finish`] each.
+pub(crate) struct SchemaChange<'a> {
+    ingest: &'a Arc<PartitionIngest>,
+    state: parking_lot::MutexGuard<'a, State>,
+}
+
+impl SchemaChange<'_> {
+    pub(crate) fn generation(&self) -> u64 {
+        self.state.generation
+    }
+
+    pub(crate) fn finish(mut self, generation: u64, schema: &Arc<TableSchema>) {
+        self.state.generation = generation;
+        self.state.schema = Arc::clone(schema);
+        let pending = self.state.writer.consuming();
+        if pending.rows() == 0 && pending.offsets().is_empty() {
+            self.state.writer.rotate(Arc::clone(schema));
+        } else {
+            self.ingest.rotate(&mut self.state);
+        }
+    }
+}
+
+/// Tells sources and status how far the commit went.
+pub(super) fn tell(feeds: &Feeds, progress: &[OffsetRange]) {
+    let mut by_source: BTreeMap<SourceId, BTreeMap<u32, u64>> = BTreeMap::new();
+    for range in progress {
+        by_source.entry(range.stream.source).or_default().insert(range.stream.partition, range.to);
+    }
+    for (source, positions) in by_source {
+        let Some(feed) = feeds.read().get(&source).cloned() else { continue };
+        for (partition, offset) in &positions {
+            if let Some(stream) = feed.stream(*partition) {
+                stream.committed.store(*offset, Ordering::Relaxed);
+            }
+        }
+        feed.feed.connector.committed(&positions);
+    }
+}

@@ -1,0 +1,138 @@
+//! What the threads of one table share.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use parking_lot::Mutex;
+use tidemill_storage::{
+    ids::{SourceId, TableId},
+    table::Table,
+};
+
+use super::{
+    committing::panic_text,
+    discovery::discover,
+    feed::FeedState,
+    group::{Consumer, Group},
+    partition::{Feeds, PartitionIngest},
+};
+use crate::{
+    Result,
+    events::{Event, Severity},
+    route,
+    runtime::{IngestRuntime, spawn},
+};
+
+/// No retention.
+const FOR_EVER: i64 = i64::MAX;
+
+#[derive(Debug)]
+pub(crate) struct TableShared {
+    pub(crate) runtime: Arc<IngestRuntime>,
+    pub(crate) id: TableId,
+    pub(crate) name: String,
+    pub(crate) table: Arc<Table>,
+    pub(crate) partitions: Vec<Arc<PartitionIngest>>,
+    pub(crate) feeds: Feeds,
+    /// Microseconds that rows are kept, by the time column.
+    keep_us: AtomicI64,
+    pub(super) threads: Mutex<Vec<(SourceId, JoinHandle<()>)>>,
+}
+
+impl TableShared {
+    pub(super) fn new(
+        runtime: Arc<IngestRuntime>,
+        name: String,
+        table: Arc<Table>,
+        partitions: Vec<Arc<PartitionIngest>>,
+        feeds: Feeds,
+        keep_us: Option<i64>,
+    ) -> Self {
+        Self {
+            runtime,
+            id: table.id(),
+            name,
+            table,
+            partitions,
+            feeds,
+            keep_us: AtomicI64::new(keep_us.unwrap_or(FOR_EVER)),
+            threads: Mutex::default(),
+        }
+    }
+
+    /// The table partition that takes the rows of a source partition.
+    pub(crate) fn partition_of(&self, source_partition: u32) -> &Arc<PartitionIngest> {
+        let count = self.partitions.len() as u32;
+        &self.partitions[route::table_partition(source_partition, count).0 as usize]
+    }
+
+    pub(super) fn set_retention(&self, keep_us: Option<i64>) {
+        self.keep_us.store(keep_us.unwrap_or(FOR_EVER), Ordering::Relaxed);
+    }
+
+    /// What has to be done from time to time.
+    pub(crate) fn tend(&self, retain: bool) {
+        for partition in &self.partitions {
+            partition.seal_aged();
+        }
+        let keep_us = self.keep_us.load(Ordering::Relaxed);
+        if retain && keep_us != FOR_EVER {
+            for partition in &self.partitions {
+                if let Err(error) = partition.retain(keep_us) {
+                    let message = format!("retention of table '{}' failed: {error}; it is tried again", self.name);
+                    self.event(Severity::Warning, "retention_failed", message);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn event(&self, severity: Severity, kind: &'static str, message: String) {
+        self.runtime.events.record(Event {
+            at_us: self.runtime.clock.now_us(),
+            severity,
+            kind,
+            table: Some(self.id),
+            partition: None,
+            stream: None,
+            message,
+        });
+    }
+
+    pub(super) fn spawn_discovery(self: &Arc<Self>, feed: &Arc<FeedState>) -> Result<()> {
+        let (table, state) = (Arc::clone(self), Arc::clone(feed));
+        let body = move || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| discover(&table, &state))) {
+                let text = panic_text(&*panic);
+                *state.error.lock() = Some(format!("looking for partitions panicked: {text}"));
+                let message = format!("looking for partitions of source '{}' panicked: {text}", state.feed.name);
+                table.event(Severity::Page, "discovery_panic", message);
+            }
+        };
+        let thread = spawn(format!("discover-{}", feed.feed.name), body)?;
+        self.threads.lock().push((feed.feed.source, thread));
+        Ok(())
+    }
+
+    pub(super) fn spawn_consumer(
+        self: &Arc<Self>,
+        feed: &Arc<FeedState>,
+        group: &Arc<Group>,
+        index: usize,
+    ) -> Result<()> {
+        let mut consumer = Consumer::new(Arc::clone(self), Arc::clone(feed), Arc::clone(group));
+        let body = move || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| consumer.run())) {
+                consumer.abandon(&panic_text(&*panic));
+            }
+        };
+        let thread = spawn(format!("consume-{}-{index}", feed.feed.name), body)?;
+        self.threads.lock().push((feed.feed.source, thread));
+        Ok(())
+    }
+}

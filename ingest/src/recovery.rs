@@ -1,0 +1,124 @@
+//! After a start: what the metadata log says, made true again in memory and on disk.
+//!
+//! The log decides. A file that it names is opened (its footer; columns are verified at first use); a file that is missing or is not what
+//! the log says is *quarantined*: queries that need it fail with its name, everything else goes on. A file of ours that the log does not
+//! name is what a crash left between two steps, and is deleted.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tidemill_storage::{
+    Error as StorageError,
+    ids::{PartitionId, SegmentId},
+    segment::{
+        Segment,
+        committed::{Expected, open},
+        quarantined::QuarantinedSegment,
+    },
+    table::Table,
+};
+
+use crate::{
+    Error, Result,
+    commit::{MetadataLog, PartitionState},
+};
+
+/// A partition as the log has it.
+pub(crate) struct Recovered {
+    pub(crate) state: PartitionState,
+    /// As long as `state.segments`, in the same order.
+    pub(crate) segments: Vec<Arc<dyn Segment>>,
+    /// Segments whose file is missing or damaged, and why.
+    pub(crate) quarantined: Vec<(SegmentId, String)>,
+}
+
+/// Endings of the names of our files; others in the directory are not ours to delete.
+const ENDINGS: [&str; 3] = [".seg", ".dead", ".tmp"];
+
+/// Of the files in a partition's directory, those that are to be deleted.
+fn orphans(found: Vec<String>, state: &PartitionState) -> Vec<String> {
+    let named = |file: &String| {
+        state.segments.iter().any(|segment| segment.file == *file)
+            || state.dead_letters.iter().any(|letters| letters.file == *file)
+    };
+    found.into_iter().filter(|file| ENDINGS.iter().any(|ending| file.ends_with(ending)) && !named(file)).collect()
+}
+
+/// Opens what is committed of one partition and cleans its directory, which is made where it is missing.
+pub(crate) fn recover(
+    log: &dyn MetadataLog,
+    table: &Table,
+    partition: PartitionId,
+    directory: &Path,
+) -> Result<Recovered> {
+    let state = log.partition(table.id(), partition)?;
+    fs::create_dir_all(directory).map_err(|error| failed("making", directory, &error))?;
+    for orphan in orphans(names(directory)?, &state) {
+        let path = directory.join(&orphan);
+        tracing::info!(?path, "deleting a file that was never committed");
+        fs::remove_file(&path).map_err(|error| failed("deleting", &path, &error))?;
+    }
+    let mut segments = Vec::with_capacity(state.segments.len());
+    let mut quarantined = Vec::new();
+    for record in &state.segments {
+        let path = directory.join(&record.file);
+        let expected = Expected { id: record.id, bytes: record.bytes, checksum: record.checksum };
+        let opened = open(&path, &expected).and_then(|segment| {
+            if segment.rows() == record.rows {
+                Ok(segment)
+            } else {
+                Err(StorageError::corrupt(&path, "rows", record.rows, segment.rows()))
+            }
+        });
+        segments.push(opened.unwrap_or_else(|error| {
+            quarantined.push((record.id, error.to_string()));
+            let offsets = record.offsets.clone();
+            Arc::new(QuarantinedSegment::new(record.id, record.rows, record.bytes, table.schema(), offsets, error))
+        }));
+    }
+    Ok(Recovered { state, segments, quarantined })
+}
+
+fn names(directory: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(directory).map_err(|error| failed("listing", directory, &error))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| failed("listing", directory, &error))?;
+        names.extend(entry.file_name().into_string());
+    }
+    Ok(names)
+}
+
+fn failed(action: &'static str, path: impl Into<PathBuf>, error: &io::Error) -> Error {
+    Error::Storage(StorageError::io(action, path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_storage::ids::SchemaVersion;
+
+    use super::*;
+    use crate::commit::{DeadLetterRecord, SegmentRecord};
+
+    #[test]
+    fn deletes_what_the_log_does_not_name_and_nothing_else() {
+        let segment = SegmentRecord {
+            id: SegmentId(1),
+            file: "s1.seg".into(),
+            bytes: 0,
+            checksum: 0,
+            rows: 0,
+            schema_version: SchemaVersion(1),
+            time_range: None,
+            offsets: Vec::new(),
+            committed_at_us: 0,
+        };
+        let letters = DeadLetterRecord { file: "d1.dead".into(), bytes: 0, checksum: 0, rows: 0 };
+        let state = PartitionState { segments: vec![segment], dead_letters: vec![letters], ..Default::default() };
+        let found = ["s1.seg", "s2.seg", "s1.seg.tmp", "d1.dead", "d2.dead", "notes.txt"].map(String::from).to_vec();
+        assert_eq!(orphans(found, &state), ["s2.seg", "s1.seg.tmp", "d2.dead"]);
+    }
+}

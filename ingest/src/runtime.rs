@@ -1,0 +1,150 @@
+//! The server-wide side of ingestion: the threads, and what all tables share. The only file of the package that spawns.
+//!
+//! | thread | how many | does |
+//! |---|---|---|
+//! | `consume-…` | one per partition group of a feed | poll, decode, transform, append |
+//! | `discover-…` | one per feed | finds partitions, asks for watermarks |
+//! | `seal-n` | [`RuntimeOptions::seal_threads`] | writes and commits ended segments |
+//! | `ingest-clock` | one | ends segments by age, retention |
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tidemill_storage::clock::Clock;
+
+use crate::{
+    Error, Result, backpressure::MemoryBudget, commit::MetadataLog, consumer::table::TableShared, events::EventSink,
+    seal::Sealer,
+};
+
+/// What ingestion needs of the server.
+#[derive(Clone)]
+pub struct RuntimeOptions {
+    pub log: Arc<dyn MetadataLog>,
+    pub clock: Arc<dyn Clock>,
+    pub events: Arc<dyn EventSink>,
+    /// Bytes that consuming and sealing segments of all tables may hold; see [`crate::backpressure`].
+    pub memory_bytes: u64,
+    /// Segments that are written at the same time; 1 or 2 are enough.
+    pub seal_threads: usize,
+    /// Consuming threads per feed, at most: the cores.
+    pub consume_threads: usize,
+}
+
+/// What all tables share. [`IngestRuntime::stop`] it last.
+pub struct IngestRuntime {
+    pub(crate) log: Arc<dyn MetadataLog>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) events: Arc<dyn EventSink>,
+    pub(crate) budget: MemoryBudget,
+    pub(crate) sealer: Sealer,
+    pub(crate) consume_threads: usize,
+    tables: Mutex<Vec<Weak<TableShared>>>,
+    stopping: AtomicBool,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// How often ages are looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// How often retention is looked at.
+const RETENTION_EVERY_US: i64 = 60_000_000;
+
+impl IngestRuntime {
+    /// Starts the shared threads.
+    pub fn start(options: RuntimeOptions) -> Result<Arc<Self>> {
+        let runtime = Arc::new(Self {
+            log: options.log,
+            clock: options.clock,
+            events: options.events,
+            budget: MemoryBudget::new(options.memory_bytes),
+            sealer: Sealer::default(),
+            consume_threads: options.consume_threads.max(1),
+            tables: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            threads: Mutex::default(),
+        });
+        for index in 0..options.seal_threads.max(1) {
+            let this = Arc::clone(&runtime);
+            let thread = spawn(format!("seal-{index}"), move || this.sealer.run(&*this.clock))?;
+            runtime.threads.lock().push(thread);
+        }
+        let this = Arc::clone(&runtime);
+        let thread = spawn("ingest-clock".into(), move || this.keep_time())?;
+        runtime.threads.lock().push(thread);
+        Ok(runtime)
+    }
+
+    /// Bytes held by consuming and sealing segments, and the bound.
+    pub fn budget(&self) -> &MemoryBudget {
+        &self.budget
+    }
+
+    /// Stops the shared threads; returns when the seals at hand are done. Stop the tables first.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.sealer.stop();
+        for thread in self.threads.lock().drain(..) {
+            join(thread);
+        }
+    }
+
+    pub(crate) fn register(&self, table: Weak<TableShared>) {
+        let mut tables = self.tables.lock();
+        tables.retain(|known| known.strong_count() > 0);
+        tables.push(table);
+    }
+
+    fn keep_time(&self) {
+        let mut retention_due_us = self.clock.monotonic_us();
+        while !self.stopping.load(Ordering::SeqCst) {
+            let tables: Vec<Arc<TableShared>> = self.tables.lock().iter().filter_map(Weak::upgrade).collect();
+            let now_us = self.clock.monotonic_us();
+            let retain = now_us >= retention_due_us;
+            if retain {
+                retention_due_us = now_us + RETENTION_EVERY_US;
+            }
+            for table in tables {
+                table.tend(retain);
+            }
+            thread::sleep(TICK);
+        }
+    }
+}
+
+impl fmt::Debug for IngestRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IngestRuntime").field("budget", &self.budget).finish_non_exhaustive()
+    }
+}
+
+/// Begins a named thread.
+pub(crate) fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    thread::Builder::new()
+        .name(name.clone())
+        .spawn(body)
+        .map_err(|error| Error::Unavailable(format!("thread {name} cannot be started: {error}")))
+}
+
+/// Waits for a thread. A panic in it was reported where it happened.
+pub(crate) fn join(thread: JoinHandle<()>) {
+    let name = thread.thread().name().unwrap_or("unnamed").to_owned();
+    if thread.join().is_err() {
+        tracing::error!(name, "a thread of ingestion panicked");
+    }
+}
+
+/// Runs blocking work beside the async runtime.
+pub(crate) async fn blocking<T: Send + 'static>(body: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(body).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::Unavailable(format!("a background task failed: {error}"))),
+    }
+}

@@ -1,0 +1,441 @@
+//! One statement, executed.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use arrow::{
+    array::{ArrayRef, RecordBatch, StringArray},
+    datatypes::{DataType, Field, Schema},
+};
+use datafusion::{
+    common::ScalarValue,
+    sql::sqlparser::ast::Statement as Ast,
+};
+use futures::StreamExt;
+
+use super::{
+    Batches, CURSORS_MAX, CopyIn, CopyOut, CopyWriter, Cursor, Prepared, Response, Rows, RowsTag,
+    Session, columns,
+    copy::options::{Copy, What, quoted},
+    error::{Result, SqlError, state},
+    statement::{self, Discard, Fetch, Kind, Statement},
+    transaction::Status,
+    write::{Staged, check_not_null},
+};
+
+impl Session {
+    /// Runs a prepared statement. [`Session::begin`] was called before; [`Session::failed`] is to be called on an error.
+    pub async fn execute(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Response> {
+        let statement = Arc::clone(&prepared.statement);
+        let command = |tag: &str| Ok(Response::Command(tag.to_owned()));
+        match &statement.kind {
+            Kind::Query(ast) => self.query(ast, prepared, values).await,
+            Kind::Definition => self.define(&statement).await,
+            Kind::Set { name, value, local } => {
+                if *local && !self.transaction.is_block() {
+                    self.notice(
+                        true,
+                        state::NO_ACTIVE_SQL_TRANSACTION,
+                        "SET LOCAL can only be used in transaction blocks",
+                    );
+                    return command("SET");
+                }
+                match value {
+                    Some(value) => self.query.settings().set(name, value, *local)?,
+                    None => self.query.settings().reset(name)?,
+                }
+                self.note_application_name();
+                command("SET")
+            }
+            Kind::Reset(name) => {
+                match name {
+                    Some(name) => self.query.settings().reset(name)?,
+                    None => self.query.settings().reset_all(),
+                }
+                self.note_application_name();
+                command("RESET")
+            }
+            Kind::ShowAll => self.show_all(),
+            Kind::Begin { settings } => {
+                if self.status() != Status::Idle {
+                    self.notice(true, state::ACTIVE_SQL_TRANSACTION, "there is already a transaction in progress");
+                } else {
+                    self.transaction.begin();
+                }
+                self.set_all(settings, true)?;
+                command("BEGIN")
+            }
+            Kind::SetTransaction { settings } => {
+                let local = settings.iter().all(|(name, _)| !name.starts_with("default_"));
+                self.set_all(settings, local)?;
+                command("SET")
+            }
+            Kind::Commit { chain } => {
+                let failed = self.status() == Status::Failed;
+                self.end_transaction(*chain);
+                command(if failed { "ROLLBACK" } else { "COMMIT" })
+            }
+            Kind::Rollback { chain } => {
+                if self.transaction.wrote {
+                    self.notice(
+                        true,
+                        state::WARNING,
+                        "rows inserted in this transaction stay: each INSERT and COPY is durable when it returns",
+                    );
+                }
+                self.end_transaction(*chain);
+                command("ROLLBACK")
+            }
+            Kind::Savepoint(name) => {
+                self.in_block("SAVEPOINT")?;
+                self.transaction.savepoint(name);
+                command("SAVEPOINT")
+            }
+            Kind::RollbackTo(name) => {
+                self.in_block("ROLLBACK TO SAVEPOINT")?;
+                match self.transaction.rollback_to(name) {
+                    true => command("ROLLBACK"),
+                    false => Err(no_savepoint(name)),
+                }
+            }
+            Kind::Release(name) => {
+                self.in_block("RELEASE SAVEPOINT")?;
+                match self.transaction.release(name) {
+                    true => command("RELEASE"),
+                    false => Err(no_savepoint(name)),
+                }
+            }
+            Kind::Discard(what) => self.discard(*what),
+            Kind::Prepare { name, types, statement } => {
+                let types = types.iter().copied().map(Some).collect();
+                let prepared = self.prepare(statement.as_ref().clone(), types).await?;
+                self.keep_prepared(name, prepared)?;
+                command("PREPARE")
+            }
+            Kind::Execute { name, arguments } => {
+                let prepared = self.prepared(name)?;
+                let prepared = self.current(&prepared).await?;
+                let values = self.arguments(name, prepared.parameters.len(), arguments).await?;
+                Box::pin(self.execute(&prepared, values)).await
+            }
+            Kind::ExplainExecute { explain, name, arguments } => self.explain_execute(explain, name, arguments).await,
+            Kind::Deallocate(name) => {
+                match name {
+                    None => {
+                        self.statements.clear();
+                        return command("DEALLOCATE ALL");
+                    }
+                    Some(name) => {
+                        self.prepared(name)?;
+                        self.forget_prepared(name);
+                    }
+                }
+                command("DEALLOCATE")
+            }
+            Kind::Declare { name, hold, binary, query } => self.declare(name, *hold, *binary, query).await,
+            Kind::Fetch(fetch) => self.fetch(fetch).await,
+            Kind::CloseCursor(name) => {
+                match name {
+                    None => {
+                        self.cursors.clear();
+                        return command("CLOSE CURSOR ALL");
+                    }
+                    Some(name) => {
+                        self.cursor(name)?;
+                        self.cursors.remove(name);
+                    }
+                }
+                command("CLOSE CURSOR")
+            }
+            Kind::Listen => command("LISTEN"),
+            Kind::Unlisten => command("UNLISTEN"),
+            Kind::Notify => command("NOTIFY"),
+            Kind::Copy(copy) => self.copy(copy).await,
+            Kind::Nothing(tag) => command(tag),
+        }
+    }
+
+    /// Stores what a COPY … FROM STDIN was given; its tag.
+    pub async fn finish_copy(&mut self, copy: CopyIn) -> Result<String> {
+        let (target, staged) = copy.finish()?;
+        let rows = staged.rows;
+        self.append(&target, staged).await?;
+        Ok(format!("COPY {rows}"))
+    }
+
+    async fn query(&mut self, ast: &Ast, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Response> {
+        let plan = prepared.plan.as_ref().ok_or_else(|| SqlError::internal("a query was executed without its plan"))?;
+        if let Some(target) = plan.insert_into() {
+            let name = target.name.clone();
+            self.writable("INSERT")?;
+            let target = self.shared.backend.write_target(&name)?;
+            let (_, mut batches) = self.start(plan, values)?;
+            let mut staged = Staged::default();
+            let schema = target.schema.arrow();
+            while let Some(batch) = batches.next().await {
+                let batch = batch?;
+                for (column, array) in target.schema.columns.iter().zip(batch.columns()) {
+                    check_not_null(&target, column, array)?;
+                }
+                staged.push(RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec())?)?;
+            }
+            let rows = staged.rows;
+            self.append(&target, staged).await?;
+            return Ok(Response::Command(format!("INSERT 0 {rows}")));
+        }
+        let tag = match ast {
+            Ast::Explain { .. } => RowsTag::Explain,
+            Ast::ShowVariable { .. } => RowsTag::Show,
+            _ => RowsTag::Select,
+        };
+        let columns = prepared.columns.clone().unwrap_or_else(|| columns(plan));
+        let (schema, batches) = self.start(plan, values)?;
+        Ok(Response::Rows(Rows { schema, columns, batches, tag, binary: false }))
+    }
+
+    async fn append(&mut self, target: &super::WriteTarget, staged: Staged) -> Result<()> {
+        if staged.rows == 0 {
+            return Ok(());
+        }
+        // Not interruptible: half of it may be durable already, and the answer must say what is.
+        self.shared.backend.append(target.id, staged.batches).await?;
+        if self.status() == Status::Open {
+            self.transaction.wrote = true;
+        }
+        Ok(())
+    }
+
+    async fn define(&mut self, statement: &Statement) -> Result<Response> {
+        self.writable("a definition statement")?;
+        let outcome = self.shared.backend.execute_ddl(&statement.text).await?;
+        self.shared.definitions.fetch_add(1, Ordering::SeqCst);
+        for notice in outcome.notices {
+            self.notice(false, state::SUCCESSFUL_COMPLETION, notice);
+        }
+        Ok(Response::Command(outcome.tag))
+    }
+
+    fn writable(&self, what: &str) -> Result<()> {
+        if self.query.settings().show("transaction_read_only").is_ok_and(|value| value == "on") {
+            return Err(SqlError::new("25006", format!("cannot execute {what} in a read-only transaction")));
+        }
+        Ok(())
+    }
+
+    fn set_all(&mut self, settings: &[(String, String)], local: bool) -> Result<()> {
+        for (name, value) in settings {
+            self.query.settings().set(name, value, local)?;
+        }
+        Ok(())
+    }
+
+    fn end_transaction(&mut self, chain: bool) {
+        if self.status() == Status::Idle {
+            self.notice(true, state::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress");
+        }
+        self.transaction.end();
+        self.query.settings().end_transaction();
+        self.cursors.retain(|_, cursor| cursor.hold);
+        if chain {
+            self.transaction.begin();
+        }
+    }
+
+    fn in_block(&self, what: &str) -> Result<()> {
+        if self.status() != Status::Idle {
+            return Ok(());
+        }
+        Err(SqlError::new(state::NO_ACTIVE_SQL_TRANSACTION, format!("{what} can only be used in transaction blocks")))
+    }
+
+    fn discard(&mut self, what: Discard) -> Result<Response> {
+        match what {
+            Discard::All => {
+                if self.transaction.is_block() {
+                    return Err(SqlError::new(
+                        state::ACTIVE_SQL_TRANSACTION,
+                        "DISCARD ALL cannot run inside a transaction block",
+                    ));
+                }
+                self.statements.clear();
+                self.cursors.clear();
+                self.query.settings().reset_all();
+                self.note_application_name();
+                Ok(Response::Command("DISCARD ALL".to_owned()))
+            }
+            Discard::Plans => Ok(Response::Command("DISCARD PLANS".to_owned())),
+            Discard::Sequences => Ok(Response::Command("DISCARD SEQUENCES".to_owned())),
+            Discard::Temp => Ok(Response::Command("DISCARD TEMP".to_owned())),
+        }
+    }
+
+    fn show_all(&self) -> Result<Response> {
+        let settings = self.query.settings().all();
+        let column = |values: Vec<String>| Arc::new(StringArray::from(values)) as ArrayRef;
+        let names = settings.iter().map(|(name, ..)| name.clone()).collect();
+        let values = settings.iter().map(|(_, value, _)| value.clone()).collect();
+        let abouts = settings.iter().map(|(.., about)| (*about).to_owned()).collect();
+        let names_of = ["name", "setting", "description"];
+        let schema =
+            Arc::new(Schema::new(names_of.map(|name| Field::new(name, DataType::Utf8, false)).to_vec()));
+        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![column(names), column(values), column(abouts)])?;
+        Ok(Response::Rows(Rows {
+            schema,
+            columns: super::text_columns(&names_of),
+            batches: one(batch),
+            tag: RowsTag::Show,
+            binary: false,
+        }))
+    }
+
+    /// The values of `EXECUTE name (…)`.
+    async fn arguments(&mut self, name: &str, wanted: usize, arguments: &[String]) -> Result<Vec<ScalarValue>> {
+        if arguments.len() != wanted {
+            return Err(SqlError::syntax(format!("wrong number of parameters for prepared statement \"{name}\""))
+                .with_detail(format!("Expected {wanted} parameters but got {}.", arguments.len())));
+        }
+        if arguments.is_empty() {
+            return Ok(Vec::new());
+        }
+        let statements = statement::parse(&format!("SELECT {}", arguments.join(", ")))?;
+        let [select] = statements.as_slice() else {
+            return Err(SqlError::syntax("the arguments of EXECUTE must be expressions"));
+        };
+        let prepared = self.prepare(select.clone(), Vec::new()).await.map_err(|error| SqlError { position: None, ..error })?;
+        let plan = prepared.plan.as_ref().ok_or_else(|| SqlError::syntax("the arguments of EXECUTE must be expressions"))?;
+        let (_, mut batches) = self.start(plan, Vec::new())?;
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            if batch.num_rows() > 0 {
+                return batch.columns().iter().map(|column| Ok(ScalarValue::try_from_array(column, 0)?)).collect();
+            }
+        }
+        Err(SqlError::syntax("the arguments of EXECUTE gave no row"))
+    }
+
+    async fn explain_execute(&mut self, explain: &str, name: &str, arguments: &[String]) -> Result<Response> {
+        let prepared = self.prepared(name)?;
+        let text = format!("{explain} {}", prepared.statement.text);
+        let statements = statement::parse(&text)?;
+        let [explained] = statements.as_slice() else {
+            return Err(SqlError::syntax("EXPLAIN EXECUTE explains one statement"));
+        };
+        let types = prepared.parameters.iter().copied().map(Some).collect();
+        let values = self.arguments(name, prepared.parameters.len(), arguments).await?;
+        let explained =
+            self.prepare(explained.clone(), types).await.map_err(|error| SqlError { position: None, ..error })?;
+        let values = if explained.parameters.is_empty() { Vec::new() } else { values };
+        Box::pin(self.execute(&explained, values)).await
+    }
+
+    async fn declare(&mut self, name: &str, hold: bool, binary: bool, query: &Statement) -> Result<Response> {
+        if !hold && !self.transaction.is_block() {
+            return Err(SqlError::new(
+                state::NO_ACTIVE_SQL_TRANSACTION,
+                "DECLARE CURSOR can only be used in transaction blocks",
+            )
+            .with_hint("begin a transaction, or declare the cursor WITH HOLD"));
+        }
+        if self.cursors.contains_key(name) {
+            return Err(SqlError::new(state::DUPLICATE_CURSOR, format!("cursor \"{name}\" already exists")));
+        }
+        if self.cursors.len() >= CURSORS_MAX {
+            return Err(SqlError::new(
+                state::PROGRAM_LIMIT_EXCEEDED,
+                format!("a session can have {CURSORS_MAX} open cursors"),
+            )
+            .with_hint("CLOSE those that are not needed"));
+        }
+        let shift = query.offset;
+        let prepared = self.prepare(query.clone(), Vec::new()).await.map_err(|error| error.shifted(shift))?;
+        let plan = prepared.plan.as_ref().ok_or_else(|| SqlError::internal("a cursor without a query"))?;
+        let (schema, batches) = self.start(plan, Vec::new())?;
+        let cursor = Cursor::new(schema, columns(plan), batches, hold, binary);
+        self.cursors.insert(name.to_owned(), Arc::new(cursor));
+        Ok(Response::Command("DECLARE CURSOR".to_owned()))
+    }
+
+    async fn fetch(&mut self, fetch: &Fetch) -> Result<Response> {
+        let cursor = Arc::clone(self.cursor(&fetch.cursor)?);
+        let mut batches = cursor.fetch(fetch.count);
+        if fetch.moves {
+            let mut rows = 0;
+            while let Some(batch) = batches.next().await {
+                rows += batch?.num_rows();
+            }
+            return Ok(Response::Command(format!("MOVE {rows}")));
+        }
+        Ok(Response::Rows(Rows {
+            schema: Arc::clone(&cursor.schema),
+            columns: Arc::clone(&cursor.columns),
+            batches,
+            tag: RowsTag::Fetch,
+            binary: cursor.binary,
+        }))
+    }
+
+    async fn copy(&mut self, copy: &Copy) -> Result<Response> {
+        let (query, shift) = match &copy.what {
+            What::Query(query) => (query.as_ref().clone(), Some(query.offset)),
+            What::Table { name, columns, position } if copy.from => {
+                let _ = position;
+                self.writable("COPY FROM")?;
+                let plain = name.rsplit('.').next().unwrap_or(name).trim_matches('"').replace("\"\"", "\"");
+                let target = self.shared.backend.write_target(&plain)?;
+                let reader = CopyIn::new(target, columns, copy.options.clone(), self.read_style())?;
+                return Ok(Response::CopyIn(Box::new(reader)));
+            }
+            What::Table { name, columns, .. } => {
+                let list = match columns.is_empty() {
+                    true => "*".to_owned(),
+                    false => columns.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", "),
+                };
+                let parsed = statement::parse(&format!("SELECT {list} FROM {name}"))?;
+                let query = parsed.into_iter().next().ok_or_else(|| SqlError::internal("COPY made no query"))?;
+                (query, None)
+            }
+        };
+        let prepared = self.prepare(query, Vec::new()).await.map_err(|error| match shift {
+            Some(shift) => error.shifted(shift),
+            // The position is one in a text that the client did not send.
+            None => SqlError { position: None, ..error },
+        })?;
+        let plan = prepared.plan.as_ref().ok_or_else(|| {
+            SqlError::syntax("COPY query must have a RETURNING clause").with_hint("COPY takes a SELECT or VALUES")
+        })?;
+        if plan.insert_into().is_some() {
+            return Err(SqlError::unsupported("COPY query must be a SELECT or VALUES"));
+        }
+        let (schema, batches) = self.start(plan, Vec::new())?;
+        Ok(Response::CopyOut(CopyOut {
+            columns: schema.fields().len(),
+            writer: CopyWriter::new(copy.options.clone(), schema, self.style()),
+            batches,
+        }))
+    }
+}
+
+fn no_savepoint(name: &str) -> SqlError {
+    SqlError::new(state::INVALID_SAVEPOINT, format!("savepoint \"{name}\" does not exist"))
+}
+
+fn one(batch: RecordBatch) -> Batches {
+    Box::pin(futures::stream::once(async move { Ok(batch) }))
+}
+
+/// "500ms", "5s", "1min", "2h", "1d", "0": as SHOW writes them. `None` for no limit.
+pub(super) fn duration(shown: &str) -> Option<Duration> {
+    let digits = shown.find(|c: char| !c.is_ascii_digit()).unwrap_or(shown.len());
+    let number: u64 = shown[..digits].parse().ok()?;
+    let unit = match &shown[digits..] {
+        "" | "ms" => 1,
+        "s" => 1000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    (number > 0).then(|| Duration::from_millis(number.saturating_mul(unit)))
+}
