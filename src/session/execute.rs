@@ -9,21 +9,18 @@ use arrow::{
     array::{ArrayRef, RecordBatch, StringArray},
     datatypes::{DataType, Field, Schema},
 };
-use datafusion::{
-    common::ScalarValue,
-    sql::sqlparser::ast::Statement as Ast,
-};
+use datafusion::{common::ScalarValue, sql::sqlparser::ast::Statement as Ast};
 use futures::StreamExt;
 
 use super::{
-    Batches, CURSORS_MAX, CopyIn, CopyOut, CopyWriter, Cursor, Prepared, Response, Rows, RowsTag,
-    Session, columns,
+    Batches, CURSORS_MAX, CopyIn, CopyOut, CopyWriter, Cursor, Prepared, Response, Rows, RowsTag, Session, columns,
     copy::options::{Copy, What, quoted},
     error::{Result, SqlError, state},
     statement::{self, Discard, Fetch, Kind, Statement},
     transaction::Status,
     write::{Staged, check_not_null},
 };
+use crate::runtime;
 
 impl Session {
     /// Runs a prepared statement. [`Session::begin`] was called before; [`Session::failed`] is to be called on an error.
@@ -108,9 +105,11 @@ impl Session {
                 }
             }
             Kind::Discard(what) => self.discard(*what),
-            Kind::Prepare { name, types, statement } => {
+            Kind::Prepare { name, types, statement: inner } => {
                 let types = types.iter().copied().map(Some).collect();
-                let prepared = self.prepare(statement.as_ref().clone(), types).await?;
+                let shift = inner.offset.saturating_sub(statement.offset);
+                let prepared =
+                    self.prepare(inner.as_ref().clone(), types).await.map_err(|error| error.shifted(shift))?;
                 self.keep_prepared(name, prepared)?;
                 command("PREPARE")
             }
@@ -134,7 +133,11 @@ impl Session {
                 }
                 command("DEALLOCATE")
             }
-            Kind::Declare { name, hold, binary, query } => self.declare(name, *hold, *binary, query).await,
+            Kind::Declare { name, hold, binary, query } => {
+                // Positions count from the start of this statement's text.
+                let shift = query.offset.saturating_sub(statement.offset);
+                self.declare(name, *hold, *binary, query).await.map_err(|error| error.shifted(shift))
+            }
             Kind::Fetch(fetch) => self.fetch(fetch).await,
             Kind::CloseCursor(name) => {
                 match name {
@@ -152,7 +155,7 @@ impl Session {
             Kind::Listen => command("LISTEN"),
             Kind::Unlisten => command("UNLISTEN"),
             Kind::Notify => command("NOTIFY"),
-            Kind::Copy(copy) => self.copy(copy).await,
+            Kind::Copy(copy) => self.copy(copy, statement.offset).await,
             Kind::Nothing(tag) => command(tag),
         }
     }
@@ -199,8 +202,9 @@ impl Session {
         if staged.rows == 0 {
             return Ok(());
         }
-        // Not interruptible: half of it may be durable already, and the answer must say what is.
-        self.shared.backend.append(target.id, staged.batches).await?;
+        // In a task of its own: it is carried through even when the client goes away meanwhile.
+        let (backend, table) = (Arc::clone(&self.shared.backend), target.id);
+        runtime::spawn(async move { backend.append(table, staged.batches).await }).await.map_err(died)??;
         if self.status() == Status::Open {
             self.transaction.wrote = true;
         }
@@ -209,8 +213,14 @@ impl Session {
 
     async fn define(&mut self, statement: &Statement) -> Result<Response> {
         self.writable("a definition statement")?;
-        let outcome = self.shared.backend.execute_ddl(&statement.text).await?;
-        self.shared.definitions.fetch_add(1, Ordering::SeqCst);
+        let (shared, text) = (Arc::clone(&self.shared), Arc::clone(&statement.text));
+        // In a task of its own: a definition is never left half done by a client that goes away.
+        let outcome = runtime::spawn(async move {
+            let outcome = shared.backend.execute_ddl(&text).await;
+            shared.definitions.fetch_add(1, Ordering::SeqCst);
+            outcome
+        });
+        let outcome = outcome.await.map_err(died)??;
         for notice in outcome.notices {
             self.notice(false, state::SUCCESSFUL_COMPLETION, notice);
         }
@@ -278,8 +288,7 @@ impl Session {
         let values = settings.iter().map(|(_, value, _)| value.clone()).collect();
         let abouts = settings.iter().map(|(.., about)| (*about).to_owned()).collect();
         let names_of = ["name", "setting", "description"];
-        let schema =
-            Arc::new(Schema::new(names_of.map(|name| Field::new(name, DataType::Utf8, false)).to_vec()));
+        let schema = Arc::new(Schema::new(names_of.map(|name| Field::new(name, DataType::Utf8, false)).to_vec()));
         let batch = RecordBatch::try_new(Arc::clone(&schema), vec![column(names), column(values), column(abouts)])?;
         Ok(Response::Rows(Rows {
             schema,
@@ -303,8 +312,10 @@ impl Session {
         let [select] = statements.as_slice() else {
             return Err(SqlError::syntax("the arguments of EXECUTE must be expressions"));
         };
-        let prepared = self.prepare(select.clone(), Vec::new()).await.map_err(|error| SqlError { position: None, ..error })?;
-        let plan = prepared.plan.as_ref().ok_or_else(|| SqlError::syntax("the arguments of EXECUTE must be expressions"))?;
+        let prepared =
+            self.prepare(select.clone(), Vec::new()).await.map_err(|error| SqlError { position: None, ..error })?;
+        let plan =
+            prepared.plan.as_ref().ok_or_else(|| SqlError::syntax("the arguments of EXECUTE must be expressions"))?;
         let (_, mut batches) = self.start(plan, Vec::new())?;
         while let Some(batch) = batches.next().await {
             let batch = batch?;
@@ -348,8 +359,7 @@ impl Session {
             )
             .with_hint("CLOSE those that are not needed"));
         }
-        let shift = query.offset;
-        let prepared = self.prepare(query.clone(), Vec::new()).await.map_err(|error| error.shifted(shift))?;
+        let prepared = self.prepare(query.clone(), Vec::new()).await?;
         let plan = prepared.plan.as_ref().ok_or_else(|| SqlError::internal("a cursor without a query"))?;
         let (schema, batches) = self.start(plan, Vec::new())?;
         let cursor = Cursor::new(schema, columns(plan), batches, hold, binary);
@@ -376,23 +386,28 @@ impl Session {
         }))
     }
 
-    async fn copy(&mut self, copy: &Copy) -> Result<Response> {
+    async fn copy(&mut self, copy: &Copy, offset: u32) -> Result<Response> {
         let (query, shift) = match &copy.what {
-            What::Query(query) => (query.as_ref().clone(), Some(query.offset)),
-            What::Table { name, columns, position } if copy.from => {
-                let _ = position;
+            What::Query(query) => (query.as_ref().clone(), Some(query.offset.saturating_sub(offset))),
+            What::Table { name, columns, position, .. } if copy.from => {
                 self.writable("COPY FROM")?;
-                let plain = name.rsplit('.').next().unwrap_or(name).trim_matches('"').replace("\"\"", "\"");
-                let target = self.shared.backend.write_target(&plain)?;
+                let target = self.shared.backend.write_target(name).map_err(|error| match error.position {
+                    None => error.at(position.saturating_sub(offset)),
+                    Some(_) => error,
+                })?;
                 let reader = CopyIn::new(target, columns, copy.options.clone(), self.read_style())?;
                 return Ok(Response::CopyIn(Box::new(reader)));
             }
-            What::Table { name, columns, .. } => {
+            What::Table { schema, name, columns, .. } => {
                 let list = match columns.is_empty() {
                     true => "*".to_owned(),
                     false => columns.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", "),
                 };
-                let parsed = statement::parse(&format!("SELECT {list} FROM {name}"))?;
+                let from = match schema {
+                    Some(schema) => format!("{}.{}", quoted(schema), quoted(name)),
+                    None => quoted(name),
+                };
+                let parsed = statement::parse(&format!("SELECT {list} FROM {from}"))?;
                 let query = parsed.into_iter().next().ok_or_else(|| SqlError::internal("COPY made no query"))?;
                 (query, None)
             }
@@ -415,6 +430,11 @@ impl Session {
             batches,
         }))
     }
+}
+
+fn died(error: tokio::task::JoinError) -> SqlError {
+    tracing::error!(%error, "a task of a statement died");
+    SqlError::internal("the statement's task died; see the server's log")
 }
 
 fn no_savepoint(name: &str) -> SqlError {

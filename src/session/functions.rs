@@ -25,7 +25,8 @@ pub fn register(engine: &Engine, registry: &Arc<Registry>) -> Result<(), SqlErro
             let done: BooleanArray = pids.iter().map(|pid| pid.map(|pid| registry.interrupt(pid, why))).collect();
             Ok(ColumnarValue::Array(Arc::new(done) as ArrayRef))
         };
-        let function = create_udf(name, vec![DataType::Int32], DataType::Boolean, Volatility::Volatile, Arc::new(interrupt));
+        let function =
+            create_udf(name, vec![DataType::Int32], DataType::Boolean, Volatility::Volatile, Arc::new(interrupt));
         engine.register_function(Arc::new(function))?;
     }
     Ok(())

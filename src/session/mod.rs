@@ -193,8 +193,21 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    pub fn returns_rows(&self) -> bool {
-        self.columns.is_some()
+    /// What blanks and comments are prepared as.
+    pub fn empty() -> Self {
+        let statement = Statement { kind: Kind::Nothing(""), text: "".into(), offset: 0 };
+        Self {
+            statement: Arc::new(statement),
+            types: Vec::new(),
+            plan: None,
+            columns: None,
+            parameters: Vec::new(),
+            version: 0,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.statement.text.is_empty()
     }
 }
 
@@ -214,8 +227,7 @@ impl Session {
     pub fn open(shared: &Arc<Shared>, startup: &Startup) -> Result<Self> {
         let now = shared.clock.now_us();
         let secret = rand::random();
-        let registered =
-            shared.registry.register(&startup.user, &startup.database, &startup.client, secret, now)?;
+        let registered = shared.registry.register(&startup.user, &startup.database, &startup.client, secret, now)?;
         let query = shared.engine.session(SessionOptions {
             user: startup.user.clone(),
             pid: registered.entry().pid,
@@ -378,8 +390,7 @@ impl Session {
         };
         match &statement.kind {
             Kind::Query(ast) => {
-                let arrow: Vec<_> =
-                    prepared.types.iter().map(|given| given.map(|pg_type| pg_type.arrow())).collect();
+                let arrow: Vec<_> = prepared.types.iter().map(|given| given.map(|pg_type| pg_type.arrow())).collect();
                 let plan = self.query.plan_typed(ast, &statement.text, &arrow);
                 let plan = self.interruptible(async { Ok(plan.await?) }).await?;
                 prepared.parameters = parameter_types(&plan, &prepared.types);

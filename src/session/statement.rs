@@ -36,24 +36,52 @@ pub enum Kind {
     Query(Box<ast::Statement>),
     /// Ours: CREATE, ALTER, DROP.
     Definition,
-    Set { name: String, value: Option<String>, local: bool },
+    Set {
+        name: String,
+        value: Option<String>,
+        local: bool,
+    },
     Reset(Option<String>),
     ShowAll,
-    Begin { settings: Vec<(String, String)> },
-    Commit { chain: bool },
-    Rollback { chain: bool },
+    Begin {
+        settings: Vec<(String, String)>,
+    },
+    Commit {
+        chain: bool,
+    },
+    Rollback {
+        chain: bool,
+    },
     Savepoint(String),
     RollbackTo(String),
     Release(String),
     /// SET TRANSACTION, SET SESSION CHARACTERISTICS.
-    SetTransaction { settings: Vec<(String, String)> },
+    SetTransaction {
+        settings: Vec<(String, String)>,
+    },
     Discard(Discard),
-    Prepare { name: String, types: Vec<PgType>, statement: Box<Statement> },
-    Execute { name: String, arguments: Vec<String> },
+    Prepare {
+        name: String,
+        types: Vec<PgType>,
+        statement: Box<Statement>,
+    },
+    Execute {
+        name: String,
+        arguments: Vec<String>,
+    },
     /// EXPLAIN … EXECUTE: the text before EXECUTE.
-    ExplainExecute { explain: String, name: String, arguments: Vec<String> },
+    ExplainExecute {
+        explain: String,
+        name: String,
+        arguments: Vec<String>,
+    },
     Deallocate(Option<String>),
-    Declare { name: String, hold: bool, binary: bool, query: Box<Statement> },
+    Declare {
+        name: String,
+        hold: bool,
+        binary: bool,
+        query: Box<Statement>,
+    },
     Fetch(Fetch),
     CloseCursor(Option<String>),
     Listen,
@@ -113,7 +141,9 @@ fn other(statement: Box<ast::Statement>) -> Result<Kind> {
     use ast::Statement as S;
     Ok(match statement.as_ref() {
         S::Query(_) | S::Insert(_) | S::Explain { .. } | S::ShowVariable { .. } => Kind::Query(statement),
-        S::Update { .. } => return Err(not_yet("UPDATE", "load the changed rows into a new table, or wait for upsert tables")),
+        S::Update { .. } => {
+            return Err(not_yet("UPDATE", "load the changed rows into a new table, or wait for upsert tables"));
+        }
         S::Delete(_) => return Err(not_yet("DELETE", "drop the table, or let its retention remove old rows")),
         S::Truncate { .. } => return Err(not_yet("TRUNCATE", "drop the table and create it again")),
         S::Merge { .. } => return Err(not_yet("MERGE", "use INSERT")),
@@ -332,10 +362,8 @@ fn transaction_modes(cursor: &mut Cursor<'_>) -> Result<Vec<(String, String)>> {
 
 fn set(cursor: &mut Cursor<'_>) -> Result<Kind> {
     if cursor.keywords(&["SESSION", "CHARACTERISTICS", "AS", "TRANSACTION"]) {
-        let settings = transaction_modes(cursor)?
-            .into_iter()
-            .map(|(name, value)| (format!("default_{name}"), value))
-            .collect();
+        let settings =
+            transaction_modes(cursor)?.into_iter().map(|(name, value)| (format!("default_{name}"), value)).collect();
         return Ok(Kind::SetTransaction { settings });
     }
     if cursor.keyword("TRANSACTION") {
@@ -506,7 +534,8 @@ fn declare(text: &Text<'_>, cursor: &mut Cursor<'_>) -> Result<Kind> {
         } else if cursor.keyword("SCROLL") {
             return Err(SqlError::unsupported("SCROLL cursors are not supported")
                 .with_hint("declare the cursor with NO SCROLL and fetch forward"));
-        } else if !(cursor.keyword("INSENSITIVE") || cursor.keyword("ASENSITIVE") || cursor.keywords(&["NO", "SCROLL"])) {
+        } else if !(cursor.keyword("INSENSITIVE") || cursor.keyword("ASENSITIVE") || cursor.keywords(&["NO", "SCROLL"]))
+        {
             break;
         }
     }

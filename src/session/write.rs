@@ -43,6 +43,9 @@ pub fn check_not_null(target: &WriteTarget, column: &Column, array: &ArrayRef) -
     }
     Err(SqlError::new(
         state::NOT_NULL_VIOLATION,
-        format!("null value in column \"{}\" of relation \"{}\" violates not-null constraint", column.name, target.name),
+        format!(
+            "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
+            column.name, target.name
+        ),
     ))
 }

@@ -21,8 +21,13 @@ pub struct Copy {
 
 #[derive(Clone, Debug)]
 pub enum What {
-    /// The table's name as it was written (with its schema), and the columns, empty for all.
-    Table { name: String, columns: Vec<String>, position: u32 },
+    /// A table, and the columns, empty for all. `position` in the whole text, from 1.
+    Table {
+        schema: Option<String>,
+        name: String,
+        columns: Vec<String>,
+        position: u32,
+    },
     Query(Box<Statement>),
 }
 
@@ -97,14 +102,25 @@ pub(crate) fn parse(text: &Text<'_>, cursor: &mut Cursor<'_>) -> Result<Copy> {
         What::Query(Box::new(query))
     } else {
         let position = cursor.position();
-        let mut name = quoted(&cursor.name("table name")?.value);
+        let mut name = cursor.name("table name")?.value;
+        let mut schema = None;
         while cursor.symbol(&Token::Period) {
-            name = format!("{name}.{}", quoted(&cursor.name("table name")?.value));
+            schema = Some(std::mem::replace(&mut name, cursor.name("table name")?.value));
         }
         let columns = if matches!(cursor.peek(), Some(Token::LParen)) { columns(cursor)? } else { Vec::new() };
-        What::Table { name, columns, position }
+        What::Table { schema, name, columns, position }
     };
     let from = cursor.keyword("FROM");
+    if let What::Table { schema: Some(schema), position, .. } = &what
+        && from
+        && schema != "public"
+    {
+        return Err(SqlError::new(
+            state::INSUFFICIENT_PRIVILEGE,
+            format!("rows cannot be copied into the schema \"{schema}\""),
+        )
+        .at(*position));
+    }
     if !from {
         cursor.expect_keyword("TO")?;
     }
@@ -203,9 +219,12 @@ fn option(cursor: &mut Cursor<'_>, given: &mut Given) -> Result<()> {
             "csv" => Format::Csv,
             "binary" => Format::Binary,
             _ => {
-                return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("COPY format \"{name}\" not recognized"))
-                    .with_hint("the formats are text, csv and binary")
-                    .at(position));
+                return Err(SqlError::new(
+                    state::INVALID_PARAMETER_VALUE,
+                    format!("COPY format \"{name}\" not recognized"),
+                )
+                .with_hint("the formats are text, csv and binary")
+                .at(position));
             }
         });
     } else if cursor.keyword("CSV") {
@@ -236,7 +255,9 @@ fn option(cursor: &mut Cursor<'_>, given: &mut Given) -> Result<()> {
     } else if cursor.keyword("ENCODING") {
         let name = cursor.string("an encoding")?;
         if !["utf8", "utf-8", "unicode", "sql_ascii"].contains(&name.to_lowercase().as_str()) {
-            return Err(SqlError::unsupported(format!("encoding \"{name}\" is not supported")).with_hint("send UTF8").at(position));
+            return Err(SqlError::unsupported(format!("encoding \"{name}\" is not supported"))
+                .with_hint("send UTF8")
+                .at(position));
         }
     } else if cursor.keyword("FORCE_QUOTE") || cursor.keywords(&["FORCE", "QUOTE"]) {
         given.force_quote = Some(force(cursor)?);
@@ -277,7 +298,8 @@ impl Given {
         }
         if let Some(delimiter) = &self.delimiter {
             options.delimiter = one(delimiter, "delimiter")?;
-            let forbidden: &[u8] = if format == Format::Text { b"\\.abcdefghijklmnopqrstuvwxyz0123456789" } else { b"" };
+            let forbidden: &[u8] =
+                if format == Format::Text { b"\\.abcdefghijklmnopqrstuvwxyz0123456789" } else { b"" };
             if forbidden.contains(&options.delimiter) || matches!(options.delimiter, b'\n' | b'\r') {
                 return invalid(&format!("COPY delimiter cannot be \"{}\"", delimiter.escape_default()));
             }
@@ -304,8 +326,12 @@ impl Given {
         if self.header_match && !from {
             return invalid("cannot use \"match\" with HEADER in COPY TO");
         }
-        if (from && self.force_quote.is_some()) || (!from && (self.force_not_null.is_some() || self.force_null.is_some())) {
-            return Err(SqlError::unsupported("FORCE_QUOTE is for COPY TO, FORCE_NOT_NULL and FORCE_NULL are for COPY FROM"));
+        if (from && self.force_quote.is_some())
+            || (!from && (self.force_not_null.is_some() || self.force_null.is_some()))
+        {
+            return Err(SqlError::unsupported(
+                "FORCE_QUOTE is for COPY TO, FORCE_NOT_NULL and FORCE_NULL are for COPY FROM",
+            ));
         }
         options.header = self.header.unwrap_or(false);
         options.header_match = self.header_match;

@@ -180,7 +180,9 @@ impl CopyIn {
                     self.builders[index].append_null();
                     Ok(())
                 }
-                Some(bytes) => binary_values::text(bytes, "text").and_then(|text| self.builders[index].append_text(text)),
+                Some(bytes) => {
+                    binary_values::text(bytes, "text").and_then(|text| self.builders[index].append_text(text))
+                }
             };
             appended.map_err(|error| match &field {
                 Some(bytes) => {

@@ -44,7 +44,9 @@ impl CopyWriter {
                         out.put_u8(self.options.delimiter);
                     }
                     match self.options.format {
-                        Format::Csv => self.csv(field.name().as_bytes(), false, self.schema.fields().len() == 1, &mut out),
+                        Format::Csv => {
+                            self.csv(field.name().as_bytes(), false, self.schema.fields().len() == 1, &mut out)
+                        }
                         _ => self.escaped(field.name().as_bytes(), &mut out),
                     }
                 }

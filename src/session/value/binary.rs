@@ -16,9 +16,9 @@ pub fn invalid(type_name: &str) -> SqlError {
 }
 
 fn exact<const N: usize>(bytes: &[u8], type_name: &str) -> Result<[u8; N]> {
-    bytes.try_into().map_err(|_| {
-        invalid(type_name).with_detail(format!("{N} bytes are expected, {} were given", bytes.len()))
-    })
+    bytes
+        .try_into()
+        .map_err(|_| invalid(type_name).with_detail(format!("{N} bytes are expected, {} were given", bytes.len())))
 }
 
 /// Of any of the integer types, by the length it comes in.
@@ -91,11 +91,7 @@ pub fn timestamp(bytes: &[u8]) -> Result<i64> {
 /// Months, days, microseconds.
 pub fn interval(bytes: &[u8]) -> Result<(i32, i32, i64)> {
     let bytes: [u8; 16] = exact(bytes, "interval")?;
-    Ok((
-        int4(&bytes[12..])?,
-        int4(&bytes[8..12])?,
-        int8(&bytes[..8])?,
-    ))
+    Ok((int4(&bytes[12..])?, int4(&bytes[8..12])?, int8(&bytes[..8])?))
 }
 
 pub fn uuid(bytes: &[u8]) -> Result<String> {
@@ -147,15 +143,13 @@ pub fn numeric(bytes: &[u8]) -> Result<Decimal> {
         0 => false,
         0x4000 => true,
         0xC000 | 0xD000 | 0xF000 => {
-            return Err(SqlError::new(
-                state::NUMERIC_VALUE_OUT_OF_RANGE,
-                "numeric cannot hold NaN or infinity here",
-            )
-            .with_hint("use DOUBLE PRECISION for values that may be NaN or infinite"));
+            return Err(SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "numeric cannot hold NaN or infinity here")
+                .with_hint("use DOUBLE PRECISION for values that may be NaN or infinite"));
         }
         _ => return Err(wrong()),
     };
-    let too_large = || SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "a numeric has more digits than can be held here (76)");
+    let too_large =
+        || SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "a numeric has more digits than can be held here (76)");
     let ten = i256::from_i128(10);
     let mut value = i256::ZERO;
     for index in 0..count {

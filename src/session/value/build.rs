@@ -16,8 +16,8 @@ use arrow::{
 use tidemill_storage::schema::{DataType as SqlType, UTC};
 
 use super::{
-    PgType, Scalar,
-    binary, calendar::Zone,
+    PgType, Scalar, binary,
+    calendar::Zone,
     parse::{self, Decimal},
 };
 use crate::session::error::{Result, SqlError, state};
@@ -45,7 +45,11 @@ enum Values {
     Float4(PrimitiveBuilder<Float32Type>),
     Float8(PrimitiveBuilder<Float64Type>),
     /// Of a column: precision and scale are given.
-    Numeric { values: Vec<Option<i128>>, precision: u8, scale: i8 },
+    Numeric {
+        values: Vec<Option<i128>>,
+        precision: u8,
+        scale: i8,
+    },
     /// Of a parameter: the digits decide.
     AnyNumeric(Vec<Option<Decimal>>),
     Text(StringViewBuilder),
@@ -54,7 +58,12 @@ enum Values {
     Time(PrimitiveBuilder<Time64MicrosecondType>),
     Timestamp(PrimitiveBuilder<TimestampMicrosecondType>),
     Interval(IntervalMonthDayNanoBuilder),
-    List { items: Box<ColumnBuilder>, item: Arc<Field>, lengths: Vec<usize>, valid: Vec<bool> },
+    List {
+        items: Box<ColumnBuilder>,
+        item: Arc<Field>,
+        lengths: Vec<usize>,
+        valid: Vec<bool>,
+    },
 }
 
 impl ColumnBuilder {
@@ -211,7 +220,10 @@ impl ColumnBuilder {
                 if !elements.is_empty() && !binary::element_fits(given, items.scalar) {
                     return Err(SqlError::new(
                         state::DATATYPE_MISMATCH,
-                        format!("binary data has array element type {given} instead of expected {}", items.scalar.oid()),
+                        format!(
+                            "binary data has array element type {given} instead of expected {}",
+                            items.scalar.oid()
+                        ),
                     ));
                 }
                 lengths.push(elements.len());
@@ -236,9 +248,9 @@ impl ColumnBuilder {
             Values::Int8(values) => Arc::new(values.finish()),
             Values::Float4(values) => Arc::new(values.finish()),
             Values::Float8(values) => Arc::new(values.finish()),
-            Values::Numeric { values, precision, scale } => Arc::new(
-                Decimal128Array::from(std::mem::take(values)).with_precision_and_scale(*precision, *scale)?,
-            ),
+            Values::Numeric { values, precision, scale } => {
+                Arc::new(Decimal128Array::from(std::mem::take(values)).with_precision_and_scale(*precision, *scale)?)
+            }
             Values::AnyNumeric(values) => any_numeric(&std::mem::take(values))?,
             Values::Text(values) => Arc::new(values.finish()),
             Values::Bytes(values) => Arc::new(values.finish()),
@@ -263,9 +275,8 @@ impl ColumnBuilder {
 /// All at the scale of the one with most digits after the point.
 fn any_numeric(values: &[Option<Decimal>]) -> Result<ArrayRef> {
     let scale = values.iter().flatten().map(|value| value.scale).max().unwrap_or(0);
-    let overflow = || {
-        SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "a numeric has more digits than can be held here (76)")
-    };
+    let overflow =
+        || SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "a numeric has more digits than can be held here (76)");
     let values: Vec<Option<i256>> = values
         .iter()
         .map(|value| value.map(|value| value.rescaled(scale).ok_or_else(overflow)).transpose())
@@ -296,15 +307,13 @@ fn interval((months, days, us): (i32, i32, i64)) -> Result<IntervalMonthDayNano>
 fn json<'a>(text: &'a str, type_name: &str) -> Result<&'a str> {
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
         Ok(_) => Ok(text),
-        Err(error) => Err(SqlError::new(
-            state::INVALID_TEXT_REPRESENTATION,
-            format!("invalid input syntax for type {type_name}"),
-        )
-        .with_detail(format!("{error}."))),
+        Err(error) => {
+            Err(SqlError::new(state::INVALID_TEXT_REPRESENTATION, format!("invalid input syntax for type {type_name}"))
+                .with_detail(format!("{error}.")))
+        }
     }
 }
 
 fn jsonb(text: &str) -> Result<String> {
     json(text, "jsonb").map(|text| text.trim().to_owned())
 }
-

@@ -22,7 +22,11 @@ pub fn civil(days: i64) -> (i64, u32, u32) {
 
 /// The day counted from 1970-01-01; `None` for a date that is none.
 pub fn days(year: i64, month: u32, day: u32) -> Option<i64> {
-    if !(1..=12).contains(&month) || day == 0 || day > month_length(year, month) || !(-300_000..=300_000).contains(&year) {
+    if !(1..=12).contains(&month)
+        || day == 0
+        || day > month_length(year, month)
+        || !(-300_000..=300_000).contains(&year)
+    {
         return None;
     }
     let year = if month <= 2 { year - 1 } else { year };

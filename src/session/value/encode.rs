@@ -86,7 +86,10 @@ enum Values {
     Interval(IntervalMonthDayNanoArray),
     /// Microseconds.
     Duration(Int64Array),
-    List { items: Box<ColumnEncoder>, ranges: Vec<(usize, usize)> },
+    List {
+        items: Box<ColumnEncoder>,
+        ranges: Vec<(usize, usize)>,
+    },
     Struct(StructArray, Vec<ColumnEncoder>),
 }
 
@@ -96,7 +99,9 @@ fn microseconds(array: &ArrayRef, unit: TimeUnit) -> Result<Int64Array> {
         let values = cast(array, &DataType::Int64)?;
         let values = values.as_primitive::<arrow::datatypes::Int64Type>();
         Ok(arrow::compute::try_unary(values, |value| {
-            value.checked_mul(by).ok_or_else(|| arrow::error::ArrowError::ArithmeticOverflow("timestamp out of range".into()))
+            value
+                .checked_mul(by)
+                .ok_or_else(|| arrow::error::ArrowError::ArithmeticOverflow("timestamp out of range".into()))
         })?)
     };
     match unit {
@@ -140,9 +145,7 @@ impl ColumnEncoder {
             DataType::UInt16 => Values::UInt16(array.as_primitive().clone()),
             DataType::UInt32 => Values::UInt32(array.as_primitive().clone()),
             DataType::UInt64 => Values::UInt64(array.as_primitive().clone()),
-            DataType::Float16 => {
-                Values::Float32(cast(array, &DataType::Float32)?.as_primitive().clone())
-            }
+            DataType::Float16 => Values::Float32(cast(array, &DataType::Float32)?.as_primitive().clone()),
             DataType::Float32 => Values::Float32(array.as_primitive().clone()),
             DataType::Float64 => Values::Float64(array.as_primitive().clone()),
             DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => Values::Decimal128(
@@ -174,9 +177,9 @@ impl ColumnEncoder {
                 Values::Timestamp(array.as_primitive::<TimestampMicrosecondType>().reinterpret_cast())
             }
             DataType::Timestamp(unit, _) => Values::Timestamp(microseconds(array, *unit)?),
-            DataType::Interval(_) => Values::Interval(
-                cast(array, &DataType::Interval(IntervalUnit::MonthDayNano))?.as_primitive().clone(),
-            ),
+            DataType::Interval(_) => {
+                Values::Interval(cast(array, &DataType::Interval(IntervalUnit::MonthDayNano))?.as_primitive().clone())
+            }
             DataType::Duration(TimeUnit::Microsecond) => {
                 Values::Duration(array.as_primitive::<DurationMicrosecondType>().reinterpret_cast())
             }

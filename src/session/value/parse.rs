@@ -126,8 +126,7 @@ impl Decimal {
             None => (rest, 0),
         };
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        if whole.len() + fraction.len() == 0
-            || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit())
+        if whole.len() + fraction.len() == 0 || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit())
         {
             return Err(wrong());
         }
@@ -389,7 +388,12 @@ fn fraction_us(digits: &str) -> i64 {
 /// Months, days and microseconds.
 pub fn interval(text: &str) -> Result<(i32, i32, i64)> {
     let wrong = || SqlError { state: state::INVALID_DATETIME_FORMAT, ..invalid("interval", text) };
-    let overflow = || SqlError::new(state::DATETIME_FIELD_OVERFLOW, format!("interval field value out of range: \"{}\"", shortened(text)));
+    let overflow = || {
+        SqlError::new(
+            state::DATETIME_FIELD_OVERFLOW,
+            format!("interval field value out of range: \"{}\"", shortened(text)),
+        )
+    };
     let mut total = Interval::default();
     let trimmed = text.trim();
     if let Some(iso) = trimmed.strip_prefix(['P', 'p']) {
@@ -475,8 +479,11 @@ impl Interval {
 
     fn rounded(self) -> Option<(i32, i32, i64)> {
         let fits = |value: f64, limit: f64| value.is_finite() && value.abs() <= limit;
-        (fits(self.months, i32::MAX.into()) && fits(self.days, i32::MAX.into()) && fits(self.us, 9.2e18))
-            .then_some((self.months as i32, self.days as i32, self.us.round() as i64))
+        (fits(self.months, i32::MAX.into()) && fits(self.days, i32::MAX.into()) && fits(self.us, 9.2e18)).then_some((
+            self.months as i32,
+            self.days as i32,
+            self.us.round() as i64,
+        ))
     }
 }
 
@@ -525,11 +532,8 @@ fn iso_interval(text: &str, total: &mut Interval) -> Option<()> {
 /// The elements of `{a,"b c",NULL}`; `None` is NULL. One dimension.
 pub fn array(text: &str) -> Result<Vec<Option<String>>> {
     let wrong = |detail: &str| {
-        SqlError::new(
-            state::INVALID_TEXT_REPRESENTATION,
-            format!("malformed array literal: \"{}\"", shortened(text)),
-        )
-        .with_detail(detail)
+        SqlError::new(state::INVALID_TEXT_REPRESENTATION, format!("malformed array literal: \"{}\"", shortened(text)))
+            .with_detail(detail)
     };
     let mut rest = text.trim();
     // Bounds, "[1:3]={…}", are read over.
