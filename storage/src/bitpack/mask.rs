@@ -1,6 +1,8 @@
 //! A set of rows of one range, one bit per row, in words of 64. Bit 0 of word 0 is the first row of the range. Bits at and
 //! above the length are always zero.
 
+use std::ops::Range;
+
 use arrow::buffer::{BooleanBuffer, Buffer};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +116,57 @@ impl Bitmask {
         }
     }
 
+    /// Keeps, of the `count` rows from `at` on, those whose bit is set in `words`, whose bit 0 stands for row `at`. Other rows stay.
+    pub fn and_bits(&mut self, at: usize, count: usize, words: &[u64]) {
+        assert!(at + count <= self.len && words.len() == count.div_ceil(64), "invariant: {count} rows from {at} on");
+        for (index, &word) in words.iter().enumerate() {
+            let rows = (count - index * 64).min(64);
+            let others = if rows == 64 { 0 } else { u64::MAX << rows };
+            let keep = word | others;
+            let (place, shift) = ((at + index * 64) / 64, (at + index * 64) % 64);
+            if shift == 0 {
+                self.words[place] &= keep;
+            } else {
+                self.words[place] &= keep << shift | ((1 << shift) - 1);
+                if let Some(next) = self.words.get_mut(place + 1) {
+                    *next &= keep >> (64 - shift) | u64::MAX << shift;
+                }
+            }
+        }
+    }
+
+    /// Takes out the rows `rows`, which lie below the length.
+    pub fn clear_in(&mut self, rows: Range<usize>) {
+        for place in rows.start / 64..rows.end.div_ceil(64) {
+            self.words[place] &= !self.word_in(place, &rows);
+        }
+    }
+
+    /// Word `place`, without the rows outside `rows`.
+    fn word_in(&self, place: usize, rows: &Range<usize>) -> u64 {
+        let (first, last) = (place * 64, place * 64 + 64);
+        let mut word = self.words[place];
+        if rows.start > first {
+            word &= u64::MAX << (rows.start - first).min(63);
+        }
+        if rows.end < last {
+            word &= u64::MAX >> (last - rows.end).min(63);
+        }
+        if rows.is_empty() { 0 } else { word }
+    }
+
+    /// Set rows among `rows`, which lie below the length.
+    pub fn count_in(&self, rows: Range<usize>) -> usize {
+        let places = rows.start / 64..rows.end.div_ceil(64);
+        places.map(|place| self.word_in(place, &rows).count_ones() as usize).sum()
+    }
+
+    /// The set rows among `rows`, which lie below the length, ascending.
+    pub fn iter_in(&self, rows: Range<usize>) -> impl Iterator<Item = usize> + '_ {
+        let places = rows.start / 64..rows.end.div_ceil(64);
+        places.flat_map(move |place| SetBits(self.word_in(place, &rows)).map(move |bit| place * 64 + bit))
+    }
+
     /// The set rows, ascending.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.words.iter().enumerate().flat_map(|(index, word)| SetBits(*word).map(move |bit| index * 64 + bit))
@@ -162,6 +215,17 @@ mod tests {
             prop_assert_eq!(rest.count() + mask.count(), bits.len());
             rest.or(&mask);
             prop_assert!(rest.is_all());
+            let (from, to) = (limit.min(bits.len()) / 3, limit.min(bits.len()));
+            let inner: Vec<usize> = set.iter().copied().filter(|row| (from..to).contains(row)).collect();
+            prop_assert_eq!(mask.iter_in(from..to).collect::<Vec<_>>(), inner.clone());
+            prop_assert_eq!(mask.count_in(from..to), inner.len());
+            let mut cut = Bitmask::all(bits.len());
+            let pattern: Vec<u64> = (0..(to - from).div_ceil(64)).map(|i| 0x9e37_79b9_7f4a_7c15u64.rotate_left(i as u32)).collect();
+            cut.and_bits(from, to - from, &pattern);
+            for row in 0..bits.len() {
+                let kept = !(from..to).contains(&row) || pattern[(row - from) / 64] >> ((row - from) % 64) & 1 == 1;
+                prop_assert_eq!(cut.get(row), kept);
+            }
             mask.truncate_set(limit);
             prop_assert_eq!(mask.iter().collect::<Vec<_>>(), set.into_iter().take(limit).collect::<Vec<_>>());
         }

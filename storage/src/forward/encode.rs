@@ -1,8 +1,16 @@
-//! From Arrow chunks to the sections of an encoded column.
+//! From Arrow chunks to the sections of an encoded column: which encoding, and its bytes.
 
 use arrow::array::{Array, ArrayRef};
 
-use super::{Encoding, fixed, format::Writer, list, strings};
+use super::{
+    Encoding, blocks,
+    by_dictionary::{Budget, by_dictionary},
+    fixed,
+    format::Writer,
+    integers, list,
+    numbers::integers_of,
+    scaled, strings, uuids,
+};
 use crate::{Error, Result, nulls, schema::DataType, segment::ColumnStats, stats::column_stats};
 
 /// What a writer may choose.
@@ -39,43 +47,121 @@ pub fn encode_column(data_type: &DataType, chunks: &[ArrayRef], options: &Encode
     }
     let rows = chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
     let rows = u32::try_from(rows).map_err(|_| Error::Invalid(format!("{rows} rows do not fit a segment")))?;
-    let stats = column_stats(data_type, chunks);
-    let (encoding, writer) = encode_node(data_type, chunks, rows, options)?;
-    Ok(EncodedColumn { encoding, sections: writer.finish(), stats, rows })
+    let mut stats = column_stats(data_type, chunks);
+    let node = encode_node(data_type, chunks, rows, Place::Column, options)?;
+    stats.distinct = node.distinct;
+    Ok(EncodedColumn { encoding: node.encoding, sections: node.writer.finish(), stats, rows })
 }
 
-/// A column or a column inside one: encoding, null rows, rows, then what the encoding adds.
+/// Where a column is: dictionaries hold no dictionaries, and their texts are kept so that they can be read in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Column,
+    Dictionary,
+}
+
+pub(super) struct Node {
+    encoding: Encoding,
+    pub(super) writer: Writer,
+    distinct: Option<u64>,
+}
+
+/// A column or a column inside one: encoding, rows, null rows, then what the encoding adds.
 pub(super) fn encode_node(
     data_type: &DataType,
     chunks: &[ArrayRef],
     rows: u32,
+    place: Place,
     options: &EncodeOptions,
-) -> Result<(Encoding, Writer)> {
-    let nulls = nulls::encode(chunks)?;
+) -> Result<Node> {
     let all_null = chunks.iter().all(|chunk| chunk.null_count() == chunk.len());
-    let (encoding, values) =
-        if all_null { (Encoding::AllNull, Writer::default()) } else { encode_values(data_type, chunks, options)? };
+    let nulls = if all_null { None } else { nulls::encode(chunks)? };
+    let choice = if all_null {
+        Choice::of(Encoding::AllNull, Writer::default())
+    } else {
+        choose(data_type, chunks, place, options)?
+    };
     let mut writer = Writer::default();
-    writer.u8(encoding as u8);
+    writer.u8(choice.encoding as u8);
     writer.u32(rows);
-    match nulls.filter(|_| !all_null) {
+    match nulls {
         None => writer.u8(0),
         Some(bitmap) => {
             writer.u8(1);
             writer.section(bitmap);
         }
     }
-    writer.append(values);
-    Ok((encoding, writer))
+    writer.append(choice.writer);
+    Ok(Node { encoding: choice.encoding, writer, distinct: choice.distinct })
 }
 
-fn encode_values(data_type: &DataType, chunks: &[ArrayRef], options: &EncodeOptions) -> Result<(Encoding, Writer)> {
-    Ok(match data_type {
-        DataType::Boolean => (Encoding::Bits, fixed::encode_bits(chunks)?),
-        DataType::Text | DataType::Uuid | DataType::Jsonb | DataType::Bytea => {
-            (Encoding::Strings, strings::encode(data_type, chunks)?)
+/// One way to keep the values of a column.
+pub(super) struct Choice {
+    pub(super) encoding: Encoding,
+    pub(super) writer: Writer,
+    pub(super) distinct: Option<u64>,
+}
+
+impl Choice {
+    fn of(encoding: Encoding, writer: Writer) -> Self {
+        Self { encoding, writer, distinct: None }
+    }
+}
+
+fn choose(data_type: &DataType, chunks: &[ArrayRef], place: Place, options: &EncodeOptions) -> Result<Choice> {
+    let with_dictionary = |other: Choice, key_bytes: usize| -> Result<Choice> {
+        if place == Place::Dictionary {
+            return Ok(other);
         }
-        DataType::Array(item) => (Encoding::List, list::encode(item, chunks, options)?),
-        _ => (Encoding::Fixed, fixed::encode(data_type, chunks)?),
+        let bytes = other.writer.bytes();
+        // Reading a dictionary costs no more than reading the values, and predicates and groups run on its ids: a tie is its win.
+        let budget = Budget { bytes: bytes + bytes / 50, key_bytes };
+        Ok(by_dictionary(data_type, chunks, budget, options)?.unwrap_or(other))
+    };
+    Ok(match data_type {
+        DataType::Boolean => Choice::of(Encoding::Bits, fixed::encode_bits(chunks)?),
+        DataType::Array(item) => Choice::of(Encoding::List, list::encode(item, chunks, options)?),
+        DataType::Real | DataType::Double => {
+            let plain = match place {
+                Place::Dictionary => None,
+                Place::Column => scaled::encode(data_type, chunks)?,
+            };
+            match plain {
+                Some(writer) => with_dictionary(Choice::of(Encoding::Scaled, writer), 8)?,
+                None => with_dictionary(Choice::of(Encoding::Fixed, fixed::encode(data_type, chunks)?), 8)?,
+            }
+        }
+        DataType::Uuid => match uuids::encode(chunks) {
+            Some(writer) => with_dictionary(Choice::of(Encoding::Uuids, writer), 16)?,
+            None => texts(data_type, chunks, place, options)?,
+        },
+        DataType::Text | DataType::Jsonb | DataType::Bytea => texts(data_type, chunks, place, options)?,
+        _ => match integers_of(data_type, chunks) {
+            Some(values) => {
+                let mut writer = Writer::default();
+                writer.section(integers::encode(&values));
+                with_dictionary(Choice::of(Encoding::Integers, writer), 3)?
+            }
+            None => with_dictionary(Choice::of(Encoding::Fixed, fixed::encode(data_type, chunks)?), 16)?,
+        },
     })
+}
+
+fn texts(data_type: &DataType, chunks: &[ArrayRef], place: Place, options: &EncodeOptions) -> Result<Choice> {
+    let level = options.zstd_level;
+    if place == Place::Dictionary {
+        return Ok(Choice::of(Encoding::Strings, strings::encode(data_type, chunks, level)?));
+    }
+    let (mut bytes, mut rows) = (0usize, 0usize);
+    strings::for_each_bytes(data_type, chunks, |value| {
+        bytes += value.map_or(0, <[u8]>::len);
+        rows += 1;
+    });
+    // Ends take about a byte and a half per row. A dictionary may take somewhat more than blocks: it is read far faster.
+    let blocks = (bytes as f64 * blocks::sampled_ratio(data_type, chunks, level)?) as usize + rows * 3 / 2;
+    let budget = Budget { bytes: blocks + blocks / 4 + 64, key_bytes: 2 };
+    match by_dictionary(data_type, chunks, budget, options)? {
+        Some(choice) => Ok(choice),
+        None => Ok(Choice::of(Encoding::Blocks, blocks::encode(data_type, chunks, level)?)),
+    }
 }

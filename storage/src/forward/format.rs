@@ -30,10 +30,6 @@ impl Writer {
         self.head.extend_from_slice(&value.to_le_bytes());
     }
 
-    pub(crate) fn u64(&mut self, value: u64) {
-        self.head.extend_from_slice(&value.to_le_bytes());
-    }
-
     pub(crate) fn section(&mut self, bytes: Vec<u8>) {
         self.sections.push(bytes);
     }
@@ -93,10 +89,6 @@ impl Reader {
 
     pub(crate) fn u32(&mut self, what: &str) -> Result<u32> {
         self.take(what).map(u32::from_le_bytes)
-    }
-
-    pub(crate) fn u64(&mut self, what: &str) -> Result<u64> {
-        self.take(what).map(u64::from_le_bytes)
     }
 
     pub(crate) fn section(&mut self, what: &str) -> Result<Buffer> {

@@ -7,13 +7,21 @@
 //! What always holds: every value comes back exactly, to the bit; the reader trusts no byte: whatever the sections hold, the worst
 //! that happens is [`Error::Corrupt`](crate::Error::Corrupt). The bytes are described in `storage/README.md`, "Column encodings".
 
+mod blocks;
+mod by_dictionary;
 mod encode;
 mod fixed;
 pub(crate) mod format;
+pub(crate) mod integers;
 mod list;
+mod numbers;
 mod reader;
+mod scaled;
 mod select;
 mod strings;
+#[cfg(test)]
+mod tests;
+mod uuids;
 
 pub use encode::{EncodeOptions, EncodedColumn, encode_column};
 pub use format::SECTIONS_MAX;
@@ -32,10 +40,20 @@ pub enum Encoding {
     Fixed = 1,
     /// One bit per boolean.
     Bits = 2,
-    /// Texts or bytes one after the other, with their ends.
+    /// Texts or bytes one after the other, with their ends. Only inside dictionaries.
     Strings = 3,
     /// Lists: their ends, and all items as a column.
     List = 4,
+    /// Distinct values and an id for each row, or for each run of rows.
+    Dictionary = 5,
+    /// Integers in packed blocks: frame of reference, slope or delta.
+    Integers = 6,
+    /// Floats as integers divided by a power of ten.
+    Scaled = 7,
+    /// Texts or bytes in compressed blocks.
+    Blocks = 8,
+    /// UUIDs as two columns of integers.
+    Uuids = 9,
 }
 
 impl Encoding {
@@ -46,7 +64,12 @@ impl Encoding {
             2 => Self::Bits,
             3 => Self::Strings,
             4 => Self::List,
-            other => return Err(corrupt("column encoding", "one of 0 to 4", other)),
+            5 => Self::Dictionary,
+            6 => Self::Integers,
+            7 => Self::Scaled,
+            8 => Self::Blocks,
+            9 => Self::Uuids,
+            other => return Err(corrupt("column encoding", "one of 0 to 9", other)),
         })
     }
 
@@ -58,6 +81,11 @@ impl Encoding {
             Self::Bits => "bits",
             Self::Strings => "strings",
             Self::List => "list",
+            Self::Dictionary => "dictionary",
+            Self::Integers => "integers",
+            Self::Scaled => "scaled",
+            Self::Blocks => "blocks",
+            Self::Uuids => "uuids",
         }
     }
 }

@@ -1,21 +1,26 @@
 //! Reading an encoded column.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, BooleanArray, new_null_array},
-    buffer::{Buffer, NullBuffer},
+    buffer::{BooleanBuffer, Buffer, NullBuffer},
     compute::filter,
 };
 
 use super::{
     Encoding,
+    blocks::Blocks,
     fixed::{Bits, Fixed},
     format::{Reader, corrupt},
+    integers::Integers,
     list::List,
+    numbers::{Read, array_of, is_integral},
+    scaled::Scaled,
     strings::Strings,
+    uuids::Uuids,
 };
-use crate::{Error, Result, bitpack::Bitmask, nulls::Nulls, schema::DataType};
+use crate::{Error, Result, bitpack::Bitmask, dictionary::Dictionary, nulls::Nulls, schema::DataType};
 
 /// An opened column of a segment. Cheap to open: what is derived from the bytes (views of a dictionary, expanded null rows) is made at
 /// first use and kept.
@@ -29,8 +34,13 @@ pub struct ColumnReader {
 }
 
 #[derive(Debug)]
-enum Values {
+pub(super) enum Values {
     AllNull,
+    Dictionary(Dictionary),
+    Integers(Integers),
+    Scaled(Scaled),
+    Blocks(Blocks),
+    Uuids(Uuids),
     Fixed(Fixed),
     Bits(Bits),
     Strings(Strings),
@@ -42,7 +52,7 @@ impl ColumnReader {
     /// the segment recorded them. Errors: [`Error::Corrupt`], with an empty path ([`Error::at`] adds it).
     pub fn open(data_type: &DataType, encoding: u8, rows: u32, sections: Vec<Buffer>) -> Result<Self> {
         let mut reader = Reader::new(sections)?;
-        let column = Self::open_node(data_type, Some(rows), &mut reader)?;
+        let column = Self::open_node(data_type, Some(rows), true, &mut reader)?;
         reader.finish()?;
         if column.encoding as u8 != encoding {
             return Err(corrupt("column encoding", encoding, column.encoding as u8));
@@ -50,8 +60,14 @@ impl ColumnReader {
         Ok(column)
     }
 
-    /// A column or a column inside one, at the reader's place; with `rows` rows where that is known from elsewhere.
-    pub(super) fn open_node(data_type: &DataType, rows: Option<u32>, reader: &mut Reader) -> Result<Self> {
+    /// A column or a column inside one, at the reader's place; with `rows` rows where that is known from elsewhere; by dictionary only
+    /// where it `may_nest`.
+    pub(crate) fn open_node(
+        data_type: &DataType,
+        rows: Option<u32>,
+        may_nest: bool,
+        reader: &mut Reader,
+    ) -> Result<Self> {
         let encoding = Encoding::of_byte(reader.u8("encoding")?)?;
         let found = reader.u32("rows")?;
         if let Some(rows) = rows.filter(|rows| *rows != found) {
@@ -69,6 +85,20 @@ impl ColumnReader {
             (Encoding::Strings, DataType::Text | DataType::Uuid | DataType::Jsonb | DataType::Bytea) => {
                 Values::Strings(Strings::open(data_type, found, reader)?)
             }
+            (Encoding::Blocks, DataType::Text | DataType::Uuid | DataType::Jsonb | DataType::Bytea) => {
+                Values::Blocks(Blocks::open(data_type, found, reader)?)
+            }
+            (Encoding::Dictionary, DataType::Boolean | DataType::Array(_)) => return Err(misfit()),
+            (Encoding::Dictionary, _) if may_nest => {
+                Values::Dictionary(Dictionary::open(data_type, found as usize, reader)?)
+            }
+            (Encoding::Integers, _) if is_integral(data_type) => {
+                Values::Integers(Integers::open(reader.section("integers")?, found as usize)?)
+            }
+            (Encoding::Scaled, DataType::Real | DataType::Double) => {
+                Values::Scaled(Scaled::open(data_type, found, reader)?)
+            }
+            (Encoding::Uuids, DataType::Uuid) => Values::Uuids(Uuids::open(found, reader)?),
             (Encoding::List, DataType::Array(item)) => Values::List(List::open(item, found, reader)?),
             (Encoding::Fixed, _) if data_type.arrow().is_primitive() => {
                 Values::Fixed(Fixed::open(data_type, found, reader)?)
@@ -86,9 +116,16 @@ impl ColumnReader {
         &self.data_type
     }
 
-    /// For `rt.segments`: one word or two.
+    /// For `rt.segments`: a word, and for dictionaries the number of values.
     pub fn encoding_name(&self) -> String {
-        self.encoding.name().to_owned()
+        match &self.values {
+            Values::Dictionary(dictionary) => dictionary.name(),
+            _ => self.encoding.name().to_owned(),
+        }
+    }
+
+    pub(super) fn values(&self) -> &Values {
+        &self.values
     }
 
     /// The values of a run of rows, in the Arrow form of the column's type.
@@ -100,6 +137,11 @@ impl ColumnReader {
         let nulls = self.nulls.as_ref().and_then(|nulls| nulls.range(rows.clone()));
         match &self.values {
             Values::AllNull => Ok(new_null_array(&self.data_type.arrow(), rows.len())),
+            Values::Dictionary(values) => values.decode(rows, nulls),
+            Values::Integers(values) => array_of(&self.data_type, Run(values, rows), nulls),
+            Values::Scaled(values) => values.decode(rows, nulls),
+            Values::Blocks(values) => values.decode(rows, nulls),
+            Values::Uuids(values) => values.decode(rows, nulls),
             Values::Fixed(values) => values.decode(rows, nulls),
             Values::Bits(values) => Ok(values.decode(rows, nulls)),
             Values::Strings(values) => values.decode(rows, nulls),
@@ -112,8 +154,29 @@ impl ColumnReader {
         if selection.len() != rows.len() {
             return Err(Error::Invalid(format!("a selection of {} rows for {} rows", selection.len(), rows.len())));
         }
-        let all = self.decode(rows)?;
-        Ok(filter(&all, &BooleanArray::new(selection.to_boolean_buffer(), None))?)
+        if selection.is_all() {
+            return self.decode(rows);
+        }
+        let range = self.check(rows.clone())?;
+        let nulls = || {
+            let valid = self.nulls.as_ref()?.valid_range(range.clone());
+            let selected = Bitmask::from_boolean_buffer(&valid);
+            let bits = BooleanBuffer::from_iter(selection.iter().map(|row| selected.get(row)));
+            Some(NullBuffer::new(bits)).filter(|nulls| nulls.null_count() > 0)
+        };
+        match &self.values {
+            Values::AllNull => Ok(new_null_array(&self.data_type.arrow(), selection.count())),
+            Values::Dictionary(values) => values.gather(range.clone(), selection, nulls()),
+            Values::Integers(values) => array_of(&self.data_type, Selected(values, range.clone(), selection), nulls()),
+            Values::Scaled(values) => values.gather(range.clone(), selection, nulls()),
+            Values::Blocks(values) => values.gather(range.clone(), selection, nulls()),
+            Values::Uuids(values) => values.gather(range.clone(), selection, nulls()),
+            // Reading these copies nothing, or they are read whole by nature.
+            Values::Fixed(_) | Values::Bits(_) | Values::Strings(_) | Values::List(_) => {
+                let all = self.decode(rows)?;
+                Ok(filter(&all, &BooleanArray::new(selection.to_boolean_buffer(), None))?)
+            }
+        }
     }
 
     /// Which rows of the range are not null; `None`: all.
@@ -127,15 +190,27 @@ impl ColumnReader {
 
     /// The distinct non-null values, ascending, if the column is kept by dictionary: the value of id `i` is at index `i`.
     pub fn dictionary(&self) -> Result<Option<ArrayRef>> {
-        Ok(None)
+        match &self.values {
+            Values::Dictionary(dictionary) => Ok(Some(Arc::clone(dictionary.values()?))),
+            _ => Ok(None),
+        }
     }
 
     /// Puts the dictionary ids of the rows into `out` (cleared first); a null row has the id one past the last. An error when the
     /// column has no dictionary.
     pub fn ids(&self, rows: Range<u32>, out: &mut Vec<u32>) -> Result<()> {
-        self.check(rows)?;
-        out.clear();
-        Err(Error::Invalid(format!("a column kept as {} has no dictionary", self.encoding_name())))
+        let rows = self.check(rows)?;
+        let Values::Dictionary(dictionary) = &self.values else {
+            return Err(Error::Invalid(format!("a column kept as {} has no dictionary", self.encoding_name())));
+        };
+        dictionary.ids().read(rows.clone(), out)?;
+        if let Some(largest) = out.iter().max().filter(|largest| **largest >= dictionary.len()) {
+            return Err(corrupt("ids", format!("below {}", dictionary.len()), largest));
+        }
+        if let Some(nulls) = self.nulls.as_ref().and_then(|nulls| nulls.range(rows)) {
+            (!nulls.inner()).set_indices().for_each(|row| out[row] = dictionary.len());
+        }
+        Ok(())
     }
 
     /// Null rows of the whole column.
@@ -151,5 +226,23 @@ impl ColumnReader {
             return Err(Error::Invalid(format!("rows {rows:?} of a column of {} rows", self.rows)));
         }
         Ok(rows.start as usize..rows.end as usize)
+    }
+}
+
+/// A run of rows of integers.
+struct Run<'a>(&'a Integers, Range<usize>);
+
+impl Read for Run<'_> {
+    fn integers<T>(self, of: impl Fn(i64) -> T) -> Result<Vec<T>> {
+        self.0.decode(self.1, of)
+    }
+}
+
+/// Selected rows of integers.
+struct Selected<'a>(&'a Integers, Range<usize>, &'a Bitmask);
+
+impl Read for Selected<'_> {
+    fn integers<T>(self, of: impl Fn(i64) -> T) -> Result<Vec<T>> {
+        self.0.gather(self.1, self.2, of)
     }
 }

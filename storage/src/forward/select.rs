@@ -1,24 +1,33 @@
 //! Predicates on encoded columns: a leaf of a [`Predicate`] is translated once per segment ([`ColumnReader::prepare`]) and then
 //! evaluated on runs of rows ([`ColumnReader::select`]), where the encoding allows it without decoding.
 //!
-//! Its plain twin is [`evaluate`](crate::evaluate::evaluate) on the decoded rows.
+//! | kept as | comparison | IN | LIKE |
+//! |---|---|---|---|
+//! | dictionary | a range of ids, by binary search | a set of ids | a set of ids: evaluated once per distinct value |
+//! | integers | a range, on packed residuals where the block has a frame | membership | – |
+//! | uuids | equality of both halves | the same | decoded |
+//! | all others | decoded | decoded | decoded |
+//!
+//! Its plain twin is [`evaluate`] on the decoded rows.
 
 use std::{ops::Range, sync::Arc};
 
 use arrow::{
-    array::{Array, RecordBatch},
+    array::{Array, ArrayRef, RecordBatch},
     datatypes::Schema as ArrowSchema,
 };
 
-use super::ColumnReader;
+use super::{ColumnReader, reader::Values, uuids};
 use crate::{
     Error, Result,
-    bitpack::Bitmask,
+    bitpack::{Bitmask, IdSet},
+    dictionary::Dictionary,
     evaluate::evaluate,
     ids::{ColumnId, SchemaVersion},
-    predicate::Predicate,
+    predicate::{CompareOp, Predicate},
+    scalar::Scalar,
     scan::ScanRequest,
-    schema::{Column, TableSchema},
+    schema::{Column, DataType, TableSchema},
 };
 
 /// A leaf of a predicate in the terms of one column of one segment.
@@ -28,14 +37,24 @@ pub struct ColumnTest {
 }
 
 #[derive(Debug)]
-pub(super) enum Kind {
+enum Kind {
     /// No row passes.
     Nothing,
     /// Every row passes.
     Everything,
-    /// The rows that are not null pass, or those that are.
+    /// The rows that are null pass, or those that are not.
     Null { pass: bool },
-    /// Decode and compare.
+    /// Rows whose dictionary id lies inside `low..=high`, or outside.
+    Ids { low: u32, high: u32, inside: bool },
+    /// Rows whose dictionary id is in the set.
+    IdSet(IdSet),
+    /// Rows whose integer lies inside `low..=high`, or outside.
+    Integers { low: i64, high: i64, inside: bool },
+    /// Rows whose integer is among the sorted values, or is not.
+    IntegersAmong { values: Vec<i64>, inside: bool },
+    /// Rows whose UUID is one of these, or is not.
+    UuidsAmong { values: Vec<u128>, inside: bool },
+    /// Decode and evaluate.
     Decoded(Box<ScanRequest>),
 }
 
@@ -55,20 +74,37 @@ impl ColumnReader {
     /// Translates a leaf (not AND, not OR) whose column is this one and whose values are of this column's type.
     pub fn prepare(&self, leaf: &Predicate) -> Result<ColumnTest> {
         let id = leaf_column(leaf)?;
-        let kind = match leaf {
-            Predicate::IsNull { negated, .. } => match (self.null_count(), negated) {
-                (0, true) => Kind::Everything,
-                (0, false) => Kind::Nothing,
-                (nulls, negated) if nulls == u64::from(self.rows()) => {
-                    if *negated {
-                        Kind::Nothing
-                    } else {
-                        Kind::Everything
-                    }
+        let no_values = self.null_count() == u64::from(self.rows());
+        let kind = match (leaf, self.values()) {
+            (Predicate::IsNull { negated, .. }, _) if no_values => {
+                if *negated {
+                    Kind::Nothing
+                } else {
+                    Kind::Everything
                 }
-                _ => Kind::Null { pass: !negated },
-            },
-            _ if self.null_count() == u64::from(self.rows()) => Kind::Nothing,
+            }
+            (Predicate::IsNull { negated: true, .. }, _) => self.not_null(),
+            (Predicate::IsNull { .. }, _) if self.null_count() == 0 => Kind::Nothing,
+            (Predicate::IsNull { .. }, _) => Kind::Null { pass: true },
+            _ if no_values => Kind::Nothing,
+            (_, Values::Dictionary(dictionary)) => self.prepare_ids(dictionary, id, leaf)?,
+            (Predicate::Compare { op, value, .. }, Values::Integers(_)) => self.prepare_range(*op, value)?,
+            (Predicate::In { values, negated, .. }, Values::Integers(_)) => {
+                let values = values.iter().map(|value| self.integer(value)).collect::<Result<Vec<_>>>()?;
+                // What does not fit is no value of the column.
+                let mut values: Vec<i64> = values.iter().filter_map(|value| i64::try_from(*value).ok()).collect();
+                values.sort_unstable();
+                match (values.as_slice(), negated) {
+                    ([], true) => self.not_null(),
+                    ([], false) => Kind::Nothing,
+                    ([one], _) => Kind::Integers { low: *one, high: *one, inside: !negated },
+                    _ => Kind::IntegersAmong { values, inside: !negated },
+                }
+            }
+            (Predicate::Compare { op: op @ (CompareOp::Eq | CompareOp::NotEq), value, .. }, Values::Uuids(_)) => {
+                self.prepare_uuids(std::slice::from_ref(value), *op == CompareOp::Eq)?
+            }
+            (Predicate::In { values, negated, .. }, Values::Uuids(_)) => self.prepare_uuids(values, !negated)?,
             _ => Kind::Decoded(Box::new(self.request(id, leaf))),
         };
         Ok(ColumnTest { kind })
@@ -76,33 +112,158 @@ impl ColumnReader {
 
     /// Takes out of `mask` (one bit per row of `rows`) the rows that do not pass.
     pub fn select(&self, rows: Range<u32>, test: &ColumnTest, mask: &mut Bitmask) -> Result<()> {
-        self.check(rows.clone())?;
+        let range = self.check(rows.clone())?;
         if mask.len() != rows.len() {
             return Err(Error::Invalid(format!("a mask of {} rows for {} rows", mask.len(), rows.len())));
         }
-        match &test.kind {
-            Kind::Everything => {}
-            Kind::Nothing => mask.clear(),
-            Kind::Null { pass } => match (self.validity(rows)?, pass) {
-                (None, false) => {}
-                (None, true) => mask.clear(),
-                (Some(valid), false) => mask.and(&Bitmask::from_boolean_buffer(valid.inner())),
-                (Some(valid), true) => mask.and_not(&Bitmask::from_boolean_buffer(valid.inner())),
-            },
-            Kind::Decoded(request) => {
-                let array = self.decode(rows)?;
-                let field = self.data_type().field("", true);
-                let batch = RecordBatch::try_new(Arc::new(ArrowSchema::new(vec![field])), vec![array])?;
-                if let Some(passed) = evaluate(request, &request.schema, &batch)? {
-                    let passed = match passed.nulls() {
-                        None => passed.values().clone(),
-                        Some(known) => passed.values() & known.inner(),
-                    };
-                    mask.and(&Bitmask::from_boolean_buffer(&passed));
-                }
+        let foreign = || Err(Error::Invalid("a test prepared for another column".into()));
+        match (&test.kind, self.values()) {
+            (Kind::Everything, _) => return Ok(()),
+            (Kind::Nothing, _) => {
+                mask.clear();
+                return Ok(());
             }
+            (Kind::Null { pass: true }, _) => {
+                match self.validity(rows)? {
+                    None => mask.clear(),
+                    Some(valid) => mask.and_not(&Bitmask::from_boolean_buffer(valid.inner())),
+                }
+                return Ok(());
+            }
+            // Null rows are taken out below, as for every other test.
+            (Kind::Null { pass: false }, _) => {}
+            (Kind::Ids { low, high, inside }, Values::Dictionary(dictionary)) => {
+                dictionary.ids().select_range(range, *low, *high, *inside, mask)?;
+            }
+            (Kind::IdSet(set), Values::Dictionary(dictionary)) => dictionary.ids().select_set(range, set, mask)?,
+            (Kind::Integers { low, high, inside }, Values::Integers(values)) => {
+                values.select_range(range, *low, *high, *inside, mask)?;
+            }
+            (Kind::IntegersAmong { values: among, inside }, Values::Integers(values)) => {
+                values.select(range, |value| among.binary_search(&value).is_ok() == *inside, mask)?;
+            }
+            (Kind::UuidsAmong { values: among, inside }, Values::Uuids(values)) => {
+                let mut found = Bitmask::none(mask.len());
+                for number in among {
+                    let mut one = mask.clone();
+                    values.select(range.clone(), *number, &mut one)?;
+                    found.or(&one);
+                }
+                if *inside { mask.and(&found) } else { mask.and_not(&found) }
+            }
+            (Kind::Decoded(request), _) => {
+                mask.and(&evaluate_on(request, self.data_type(), self.decode(rows.clone())?)?);
+            }
+            _ => return foreign(),
+        }
+        if let Some(valid) = self.validity(rows)? {
+            mask.and(&Bitmask::from_boolean_buffer(valid.inner()));
         }
         Ok(())
+    }
+
+    /// The test that each row which is not null passes.
+    fn not_null(&self) -> Kind {
+        if self.null_count() == 0 { Kind::Everything } else { Kind::Null { pass: false } }
+    }
+
+    fn prepare_ids(&self, dictionary: &Dictionary, id: ColumnId, leaf: &Predicate) -> Result<Kind> {
+        let count = dictionary.len();
+        let range = |low: u32, high: u32, inside: bool| match (low, high) {
+            (low, high) if low >= high => {
+                if inside {
+                    Kind::Nothing
+                } else {
+                    self.not_null()
+                }
+            }
+            (0, high) if high == count => {
+                if inside {
+                    self.not_null()
+                } else {
+                    Kind::Nothing
+                }
+            }
+            (low, high) => Kind::Ids { low, high: high - 1, inside },
+        };
+        let passed = match leaf {
+            Predicate::Compare { op, value, .. } => {
+                let Range { start, end } = dictionary.equal_range(value)?;
+                return Ok(match op {
+                    CompareOp::Eq => range(start, end, true),
+                    CompareOp::NotEq => range(start, end, false),
+                    CompareOp::Less => range(0, start, true),
+                    CompareOp::LessEq => range(0, end, true),
+                    CompareOp::Greater => range(end, count, true),
+                    CompareOp::GreaterEq => range(start, count, true),
+                });
+            }
+            Predicate::In { values, negated, .. } => {
+                let mut passed = if *negated { Bitmask::all(count as usize) } else { Bitmask::none(count as usize) };
+                for value in values {
+                    let Range { start, end } = dictionary.equal_range(value)?;
+                    let equal = start as usize..end as usize;
+                    if *negated { passed.clear_in(equal) } else { equal.for_each(|id| passed.set(id)) }
+                }
+                passed
+            }
+            _ => {
+                let values = Arc::clone(dictionary.values()?);
+                evaluate_on(&self.request(id, leaf), self.data_type(), values)?
+            }
+        };
+        // A set without gaps is a range.
+        let (first, set) = (passed.iter().next().unwrap_or(0), passed.count());
+        Ok(if passed.count_in(first..(first + set).min(passed.len())) == set {
+            range(first as u32, (first + set) as u32, true)
+        } else {
+            Kind::IdSet(IdSet::of(passed.len(), passed.iter().map(|id| id as u32)))
+        })
+    }
+
+    fn prepare_range(&self, op: CompareOp, value: &Scalar) -> Result<Kind> {
+        let value = self.integer(value)?;
+        let (low, high, inside) = match op {
+            CompareOp::Eq => (value, value, true),
+            CompareOp::NotEq => (value, value, false),
+            CompareOp::Less => (i128::MIN, value.saturating_sub(1), true),
+            CompareOp::LessEq => (i128::MIN, value, true),
+            CompareOp::Greater => (value.saturating_add(1), i128::MAX, true),
+            CompareOp::GreaterEq => (value, i128::MAX, true),
+        };
+        let (min, max) = (i128::from(i64::MIN), i128::from(i64::MAX));
+        Ok(if low > max || high < min {
+            if inside { Kind::Nothing } else { self.not_null() }
+        } else {
+            Kind::Integers { low: low.max(min) as i64, high: high.min(max) as i64, inside }
+        })
+    }
+
+    fn prepare_uuids(&self, values: &[Scalar], inside: bool) -> Result<Kind> {
+        let mut numbers = Vec::with_capacity(values.len());
+        for value in values {
+            let Scalar::Text(text) = value else { return Err(self.misfit(value)) };
+            // A text that is no canonical UUID equals none.
+            numbers.extend(uuids::parse(text.as_bytes()));
+        }
+        Ok(match (numbers.is_empty(), inside) {
+            (true, true) => Kind::Nothing,
+            (true, false) => self.not_null(),
+            (false, _) => Kind::UuidsAmong { values: numbers, inside },
+        })
+    }
+
+    fn integer(&self, value: &Scalar) -> Result<i128> {
+        match (value, self.data_type()) {
+            (Scalar::Decimal(value), DataType::Numeric { .. }) => Ok(*value),
+            (Scalar::Int(_), DataType::Numeric { .. }) => Err(self.misfit(value)),
+            (Scalar::Int(value), _) => Ok(i128::from(*value)),
+            _ => Err(self.misfit(value)),
+        }
+    }
+
+    fn misfit(&self, value: &Scalar) -> Error {
+        Error::Invalid(format!("{value:?} is not a value of type {}", self.data_type()))
     }
 
     /// A request that evaluates the leaf on a batch of this column alone.
@@ -117,6 +278,19 @@ impl ColumnReader {
             batch_rows: usize::MAX,
         }
     }
+}
+
+/// The rows of `array` that the request's predicate selects.
+fn evaluate_on(request: &ScanRequest, data_type: &DataType, array: ArrayRef) -> Result<Bitmask> {
+    let rows = array.len();
+    let batch = RecordBatch::try_new(Arc::new(ArrowSchema::new(vec![data_type.field("", true)])), vec![array])?;
+    Ok(match evaluate(request, &request.schema, &batch)? {
+        None => Bitmask::all(rows),
+        Some(passed) => Bitmask::from_boolean_buffer(&match passed.nulls() {
+            None => passed.values().clone(),
+            Some(known) => passed.values() & known.inner(),
+        }),
+    })
 }
 
 fn leaf_column(leaf: &Predicate) -> Result<ColumnId> {

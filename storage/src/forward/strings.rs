@@ -1,14 +1,24 @@
-//! Texts or bytes one after the other, uncompressed, with their ends. For short columns; and the values of dictionaries.
+//! Texts or bytes one after the other with their ends: the values of dictionaries, and columns too small to compress.
+//!
+//! The bytes are stored as they are, and arrays made of them refer to the mapped file; or, when there are many and they shrink well, as one
+//! zstd frame, which is decompressed at the first use and kept.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::OnceLock};
 
 use arrow::{
-    array::{ArrayRef, AsArray, BinaryViewArray, StringViewArray, make_view},
-    buffer::{Buffer, NullBuffer, ScalarBuffer},
+    array::{ArrayRef, AsArray},
+    buffer::{Buffer, NullBuffer},
 };
 
-use super::format::{Reader, Writer, corrupt};
-use crate::{Error, Result, schema::DataType};
+use super::{
+    blocks::{Compressor, decompress, decompressor},
+    format::{Reader, Writer, corrupt},
+    integers::{self, Integers},
+};
+use crate::{Error, Result, bitpack::views::ViewsBuilder, schema::DataType};
+
+/// Fewer bytes than this are never compressed.
+const COMPRESS_BYTES_MIN: usize = 16 * 1024;
 
 /// Calls `each` with the bytes of every row of consecutive chunks of texts or bytes; `None` where a row is null.
 pub(super) fn for_each_bytes<'a>(data_type: &DataType, chunks: &'a [ArrayRef], mut each: impl FnMut(Option<&'a [u8]>)) {
@@ -20,7 +30,7 @@ pub(super) fn for_each_bytes<'a>(data_type: &DataType, chunks: &'a [ArrayRef], m
     }
 }
 
-pub(super) fn encode(data_type: &DataType, chunks: &[ArrayRef]) -> Result<Writer> {
+pub(super) fn encode(data_type: &DataType, chunks: &[ArrayRef], level: i32) -> Result<Writer> {
     let (mut ends, mut bytes, mut end) = (Vec::new(), Vec::new(), 0usize);
     for_each_bytes(data_type, chunks, |value| {
         let value = value.unwrap_or_default();
@@ -28,13 +38,22 @@ pub(super) fn encode(data_type: &DataType, chunks: &[ArrayRef]) -> Result<Writer
         if end <= i32::MAX as usize {
             bytes.extend_from_slice(value);
         }
-        ends.extend_from_slice(&(end as u32).to_le_bytes());
+        ends.push(end as i64);
     });
     if end > i32::MAX as usize {
-        return Err(Error::Invalid(format!("{end} bytes of texts do not fit one column of a segment")));
+        return Err(Error::Invalid(format!("{end} bytes of texts do not fit one dictionary")));
+    }
+    let raw_bytes = bytes.len();
+    if raw_bytes >= COMPRESS_BYTES_MIN {
+        let mut packed = Vec::new();
+        Compressor::new(level)?.append(&bytes, &mut packed)?;
+        if packed.len() < raw_bytes / 5 * 4 {
+            bytes = packed;
+        }
     }
     let mut writer = Writer::default();
-    writer.section(ends);
+    writer.u32(raw_bytes as u32);
+    writer.section(integers::encode(&ends));
     writer.section(bytes);
     Ok(writer)
 }
@@ -42,46 +61,46 @@ pub(super) fn encode(data_type: &DataType, chunks: &[ArrayRef]) -> Result<Writer
 #[derive(Debug)]
 pub(super) struct Strings {
     utf8: bool,
-    ends: Buffer,
-    bytes: Buffer,
+    ends: Integers,
+    raw_bytes: usize,
+    stored: Buffer,
+    raw: OnceLock<Buffer>,
 }
 
 impl Strings {
     pub(super) fn open(data_type: &DataType, rows: u32, reader: &mut Reader) -> Result<Self> {
-        let ends = reader.section_of("ends of texts", u64::from(rows) * 4)?;
-        let bytes = reader.section("texts")?;
-        if bytes.len() > i32::MAX as usize {
-            return Err(corrupt("texts", "less than 2 GiB", bytes.len()));
+        let raw_bytes = reader.u32("bytes of texts")? as usize;
+        let ends = Integers::open(reader.section("ends of texts")?, rows as usize)?;
+        let stored = reader.section("texts")?;
+        if raw_bytes > i32::MAX as usize {
+            return Err(corrupt("texts", "less than 2 GiB", raw_bytes));
         }
-        Ok(Self { utf8: *data_type != DataType::Bytea, ends, bytes })
+        Ok(Self { utf8: *data_type != DataType::Bytea, ends, raw_bytes, stored, raw: OnceLock::new() })
     }
 
-    fn end(&self, row: usize) -> usize {
-        self.ends.get(row * 4..).and_then(<[u8]>::first_chunk).map_or(0, |end| u32::from_le_bytes(*end) as usize)
+    fn raw(&self) -> Result<&Buffer> {
+        if self.stored.len() == self.raw_bytes {
+            return Ok(&self.stored);
+        }
+        if let Some(raw) = self.raw.get() {
+            return Ok(raw);
+        }
+        let raw = decompress(&mut decompressor()?, &self.stored, self.raw_bytes)
+            .ok_or_else(|| corrupt("texts", format!("{} bytes, compressed", self.raw_bytes), "other bytes"))?;
+        Ok(self.raw.get_or_init(|| Buffer::from_vec(raw)))
     }
 
     pub(super) fn decode(&self, rows: Range<usize>, nulls: Option<NullBuffer>) -> Result<ArrayRef> {
-        let mut start = if rows.start == 0 { 0 } else { self.end(rows.start - 1) };
-        let mut views = Vec::with_capacity(rows.len());
-        for row in rows {
-            let end = self.end(row);
-            let value = self.bytes.get(start..end).ok_or_else(|| {
-                corrupt("ends of texts", format!("ascending up to {}", self.bytes.len()), format!("{start} then {end}"))
-            })?;
-            views.push(make_view(value, 0, start as u32));
-            start = end;
+        let damaged = || corrupt("texts", "ascending ends and valid UTF-8", "others");
+        let before = rows.start.saturating_sub(1);
+        let mut ends = self.ends.decode(before..rows.end, |end| usize::try_from(end).unwrap_or(usize::MAX))?;
+        if rows.start == 0 {
+            ends.insert(0, 0);
         }
-        views_array(self.utf8, views, self.bytes.clone(), nulls)
+        let mut views = ViewsBuilder::new(self.utf8, rows.len());
+        if !views.buffer(self.raw()?.clone()) || !ends.windows(2).all(|pair| views.push(pair[0], pair[1])) {
+            return Err(damaged());
+        }
+        views.finish(nulls).ok_or_else(|| Error::Invalid("null rows do not fit the values".into()))
     }
-}
-
-/// An array of the views after checking them.
-pub(super) fn views_array(utf8: bool, views: Vec<u128>, bytes: Buffer, nulls: Option<NullBuffer>) -> Result<ArrayRef> {
-    let views = ScalarBuffer::from(views);
-    let damaged = |error| corrupt("texts", "valid UTF-8", error);
-    Ok(if utf8 {
-        Arc::new(StringViewArray::try_new(views, vec![bytes], nulls).map_err(damaged)?)
-    } else {
-        Arc::new(BinaryViewArray::try_new(views, vec![bytes], nulls).map_err(damaged)?)
-    })
 }

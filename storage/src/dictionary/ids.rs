@@ -1,0 +1,299 @@
+//! The dictionary id of every row: packed one by one, or one per run.
+
+use std::{ops::Range, sync::OnceLock};
+
+use arrow::buffer::Buffer;
+
+use crate::{
+    Result,
+    bitpack::{Bitmask, IdSet, PADDING, Packed, pack, packed_bytes, width_of},
+    forward::{
+        format::{Reader, Writer, corrupt},
+        integers::{self, Integers},
+    },
+};
+
+/// Ids one by one, behind each other.
+const PACKED: u8 = 0;
+/// Ends of runs of equal ids, and the id of each run.
+const RUNS: u8 = 1;
+
+/// Bytes of `rows` ids of a dictionary of `distinct` values.
+pub(crate) fn ids_bytes(rows: usize, distinct: usize) -> usize {
+    packed_bytes(rows, id_width(distinct))
+}
+
+fn id_width(distinct: usize) -> u8 {
+    width_of(distinct.saturating_sub(1) as u64)
+}
+
+pub(crate) fn encode_ids(ids: &[u32], distinct: usize) -> Writer {
+    let width = id_width(distinct);
+    let mut writer = Writer::default();
+    let runs = ids.chunk_by(|a, b| a == b).count();
+    // A run costs its id and, at a guess, two bytes of its end. Reading by runs is slower, so they must be worth it.
+    let as_runs = packed_bytes(runs, width) + runs * 2 < packed_bytes(ids.len(), width) / 2;
+    let mut packed = Vec::new();
+    if as_runs {
+        let mut end = 0;
+        let (ends, run_ids): (Vec<i64>, Vec<u64>) = ids
+            .chunk_by(|a, b| a == b)
+            .map(|run| {
+                end += run.len() as i64;
+                (end, u64::from(run[0]))
+            })
+            .unzip();
+        writer.u8(RUNS);
+        writer.u8(width);
+        writer.u32(runs as u32);
+        writer.section(integers::encode(&ends));
+        pack(run_ids, width, &mut packed);
+    } else {
+        writer.u8(PACKED);
+        writer.u8(width);
+        pack(ids.iter().map(|id| u64::from(*id)), width, &mut packed);
+    }
+    if !packed.is_empty() {
+        packed.resize(packed.len() + PADDING, 0);
+    }
+    writer.section(packed);
+    writer
+}
+
+/// The ids of a column. An id may be above the last value of the dictionary: the bytes decide, and who uses it checks.
+#[derive(Debug)]
+pub(crate) struct Ids {
+    rows: usize,
+    width: u8,
+    packed: Buffer,
+    runs: Option<Runs>,
+}
+
+#[derive(Debug)]
+struct Runs {
+    count: usize,
+    ends: Integers,
+    /// The ends, strictly ascending to the number of rows; read at the first use.
+    loaded: OnceLock<Vec<u32>>,
+}
+
+impl Ids {
+    pub(crate) fn open(rows: usize, reader: &mut Reader) -> Result<Self> {
+        let kind = reader.u8("layout of ids")?;
+        let width = reader.u8("width of ids")?;
+        if width > 32 {
+            return Err(corrupt("width of ids", "at most 32", width));
+        }
+        let runs = match kind {
+            PACKED => None,
+            RUNS => {
+                let count = reader.u32("runs of ids")? as usize;
+                if count > rows {
+                    return Err(corrupt("runs of ids", format!("at most {rows}"), count));
+                }
+                let ends = Integers::open(reader.section("ends of runs")?, count)?;
+                Some(Runs { count, ends, loaded: OnceLock::new() })
+            }
+            other => return Err(corrupt("layout of ids", "0 or 1", other)),
+        };
+        let count = runs.as_ref().map_or(rows, |runs| runs.count);
+        let packed = reader.section("ids")?;
+        if Packed::new(&packed, width, count).is_none() {
+            return Err(corrupt("ids", format!("{count} of {width} bits"), format!("{} bytes", packed.len())));
+        }
+        Ok(Self { rows, width, packed, runs })
+    }
+
+    pub(crate) fn layout(&self) -> &'static str {
+        if self.runs.is_some() { "runs" } else { "dictionary" }
+    }
+
+    fn packed(&self) -> Packed<'_> {
+        let count = self.runs.as_ref().map_or(self.rows, |runs| runs.count);
+        Packed::new(&self.packed, self.width, count).expect("invariant: open checked the length of the ids")
+    }
+
+    fn ends<'r>(&self, runs: &'r Runs) -> Result<&'r [u32]> {
+        if let Some(ends) = runs.loaded.get() {
+            return Ok(ends);
+        }
+        let ends = runs.ends.decode(0..runs.count, |end| u32::try_from(end).unwrap_or(0))?;
+        let ascending = ends.first().is_none_or(|first| *first > 0) && ends.windows(2).all(|pair| pair[0] < pair[1]);
+        if !ascending || ends.last().map_or(0, |last| *last as usize) != self.rows {
+            let last = ends.last().copied().unwrap_or(0);
+            return Err(corrupt(
+                "ends of runs",
+                format!("ascending to {}", self.rows),
+                format!("a last end of {last}"),
+            ));
+        }
+        Ok(runs.loaded.get_or_init(|| ends))
+    }
+
+    /// The runs that touch `rows`: id and the rows of it within `rows`, counted from the first of `rows`.
+    fn runs_in<'r>(
+        &'r self,
+        runs: &'r Runs,
+        rows: Range<usize>,
+    ) -> Result<impl Iterator<Item = (u32, Range<usize>)> + 'r> {
+        let ends = self.ends(runs)?;
+        let packed = self.packed();
+        let first = ends.partition_point(|end| *end as usize <= rows.start);
+        let mut start = rows.start;
+        Ok((first..ends.len()).map_while(move |run| {
+            if start >= rows.end {
+                return None;
+            }
+            let end = (ends[run] as usize).min(rows.end);
+            let part = start - rows.start..end - rows.start;
+            start = end;
+            Some((packed.get(run) as u32, part))
+        }))
+    }
+
+    /// Puts the ids of `rows`, which lie below the number of rows, into `out`, cleared first.
+    pub(crate) fn read(&self, rows: Range<usize>, out: &mut Vec<u32>) -> Result<()> {
+        out.clear();
+        out.resize(rows.len(), 0);
+        match &self.runs {
+            None => self.packed().unpack_u32(rows.start, out),
+            Some(runs) => {
+                for (id, part) in self.runs_in(runs, rows)? {
+                    out[part].fill(id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The ids of those rows of `rows` that `selection` holds.
+    pub(crate) fn gather(&self, rows: Range<usize>, selection: &Bitmask) -> Result<Vec<u32>> {
+        let mut out = Vec::with_capacity(selection.count());
+        match &self.runs {
+            None => self.packed().gather_u32(rows.start, selection, &mut out),
+            Some(runs) => {
+                for (id, part) in self.runs_in(runs, rows)? {
+                    out.resize(out.len() + selection.count_in(part), id);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Takes out of `mask` the rows whose id lies inside `low..=high`, or outside when `inside` is false.
+    pub(crate) fn select_range(
+        &self,
+        rows: Range<usize>,
+        low: u32,
+        high: u32,
+        inside: bool,
+        mask: &mut Bitmask,
+    ) -> Result<()> {
+        match &self.runs {
+            None => self.select_packed(rows, inside, mask, |packed, start, count, words| {
+                packed.select_range(start, count, low, high, words);
+            }),
+            Some(runs) => self.select_runs(runs, rows, mask, |id| (low..=high).contains(&id) == inside)?,
+        }
+        Ok(())
+    }
+
+    /// As [`Self::select_range`], for membership in a set.
+    pub(crate) fn select_set(&self, rows: Range<usize>, set: &IdSet, mask: &mut Bitmask) -> Result<()> {
+        match &self.runs {
+            None => self.select_packed(rows, true, mask, |packed, start, count, words| {
+                packed.select_set(start, count, set, words);
+            }),
+            Some(runs) => self.select_runs(runs, rows, mask, |id| set.contains(id))?,
+        }
+        Ok(())
+    }
+
+    fn select_packed(
+        &self,
+        rows: Range<usize>,
+        inside: bool,
+        mask: &mut Bitmask,
+        select: impl Fn(Packed<'_>, usize, usize, &mut [u64]),
+    ) {
+        let mut words = [0u64; 64];
+        let packed = self.packed();
+        for at in (0..rows.len()).step_by(words.len() * 64) {
+            let count = (rows.len() - at).min(words.len() * 64);
+            if mask.count_in(at..at + count) == 0 {
+                continue;
+            }
+            let words = &mut words[..count.div_ceil(64)];
+            select(packed, rows.start + at, count, words);
+            if !inside {
+                words.iter_mut().for_each(|word| *word = !*word);
+            }
+            mask.and_bits(at, count, words);
+        }
+    }
+
+    fn select_runs(
+        &self,
+        runs: &Runs,
+        rows: Range<usize>,
+        mask: &mut Bitmask,
+        test: impl Fn(u32) -> bool,
+    ) -> Result<()> {
+        for (id, part) in self.runs_in(runs, rows)? {
+            if !test(id) {
+                mask.clear_in(part);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn open(ids: &[u32], distinct: usize) -> Result<Ids> {
+        let sections = encode_ids(ids, distinct).finish().into_iter().map(Buffer::from_vec).collect();
+        Ids::open(ids.len(), &mut Reader::new(sections)?)
+    }
+
+    proptest! {
+        #[test]
+        fn ids_are_read_gathered_and_selected(
+            runs in prop::collection::vec((0u32..300, 1usize..60), 0..60), long in any::<bool>(),
+            ends in any::<(prop::sample::Index, prop::sample::Index)>(), bounds in (0u32..300, 0u32..300), inside in any::<bool>(),
+        ) {
+            let ids: Vec<u32> =
+                runs.iter().flat_map(|(id, count)| std::iter::repeat_n(*id, if long { *count * 20 } else { 1 })).collect();
+            let column = open(&ids, 300).expect("own bytes are sound");
+            let (a, b) = (ends.0.index(ids.len() + 1), ends.1.index(ids.len() + 1));
+            let rows = a.min(b)..a.max(b);
+            let run = &ids[rows.clone()];
+            let mut out = vec![3];
+            column.read(rows.clone(), &mut out).expect("reads");
+            prop_assert_eq!(&out, run);
+            let mut mask = Bitmask::all(run.len());
+            column.select_range(rows.clone(), bounds.0, bounds.1, inside, &mut mask).expect("selects");
+            let passes = |id: &u32| (bounds.0..=bounds.1).contains(id) == inside;
+            prop_assert_eq!(mask.iter().collect::<Vec<_>>(), (0..run.len()).filter(|i| passes(&run[*i])).collect::<Vec<_>>());
+            let gathered = column.gather(rows.clone(), &mask).expect("gathers");
+            prop_assert_eq!(gathered, run.iter().copied().filter(passes).collect::<Vec<_>>());
+            let set = IdSet::of(300, (0..300).filter(|id| id % 7 == bounds.0 % 7));
+            let mut mask = Bitmask::all(run.len());
+            column.select_set(rows, &set, &mut mask).expect("selects");
+            let expected: Vec<usize> = (0..run.len()).filter(|i| run[*i] % 7 == bounds.0 % 7).collect();
+            prop_assert_eq!(mask.iter().collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn a_sorted_column_is_kept_as_runs() {
+        let ids: Vec<u32> = (0..100_000).map(|row| row / 1000).collect();
+        assert_eq!(open(&ids, 100).expect("sound").layout(), "runs");
+        assert!(encode_ids(&ids, 100).bytes() < 500);
+        let mixed: Vec<u32> = (0..100_000).map(|row| row % 100).collect();
+        assert_eq!(open(&mixed, 100).expect("sound").layout(), "dictionary");
+    }
+}
