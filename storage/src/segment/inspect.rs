@@ -120,8 +120,7 @@ pub fn verify(path: &Path) -> Result<Vec<Problem>> {
     let problems = match format::read_footer(path, file.bytes()) {
         // Without a footer nobody knows where the sections are.
         Err(error) => {
-            let position = if format::check_header(path, file.bytes()).is_err() { 0 } else { damaged_end(&file) };
-            vec![problem(error, position)]
+            vec![problem(error, format::start_of_damage(path, file.bytes()) as u64)]
         }
         Ok((trailer, footer)) => {
             let footer_start = trailer.file_bytes - format::TRAILER_BYTES as u64 - u64::from(trailer.footer_bytes);
@@ -130,10 +129,6 @@ pub fn verify(path: &Path) -> Result<Vec<Problem>> {
     };
     file.check()?;
     Ok(problems)
-}
-
-fn damaged_end(file: &MappedFile) -> u64 {
-    (file.length() as u64).saturating_sub(format::TRAILER_BYTES as u64)
 }
 
 fn verify_sections(file: &std::sync::Arc<MappedFile>, footer: &Footer, footer_start: u64) -> Vec<Problem> {

@@ -1,3 +1,8 @@
 //! Tests of the package at its surface.
 
+mod corruption;
+#[cfg(feature = "failpoints")]
+mod failpoints;
+mod golden;
 mod scan;
+mod table;

@@ -123,6 +123,19 @@ pub(crate) fn read_footer(path: &Path, file: &[u8]) -> Result<(Trailer, Footer)>
     Ok((trailer, footer))
 }
 
+/// Where the part begins that makes [`read_footer`] fail: header, footer or trailer.
+pub(crate) fn start_of_damage(path: &Path, file: &[u8]) -> usize {
+    if check_header(path, file).is_err() {
+        return 0;
+    }
+    let trailer_start = file.len().saturating_sub(TRAILER_BYTES);
+    let trailer = file.last_chunk().and_then(|tail| Trailer::decode(path, tail).ok());
+    trailer
+        .filter(|trailer| trailer.file_bytes == file.len() as u64)
+        .and_then(|trailer| trailer_start.checked_sub(trailer.footer_bytes as usize))
+        .unwrap_or(trailer_start)
+}
+
 pub(crate) fn check_header(path: &Path, file: &[u8]) -> Result<()> {
     let expected = header();
     let found = file.get(..HEADER_BYTES).ok_or_else(|| {
