@@ -1,8 +1,4 @@
-//! Columnar segments, table snapshots and scans: everything Tidemill keeps, and the fastest way to read it.
-//!
-//! A table is a set of partitions; a partition is a list of immutable *sealed* segments and one growing *consuming*
-//! segment; a reader takes one [`table::TableSnapshot`] and sees a state that never changes under it. This crate knows no
-//! Kafka, no SQL engine, no sockets and nothing asynchronous.
+#![doc = include_str!("../README.md")]
 
 pub mod bitpack;
 pub mod clock;

@@ -50,7 +50,11 @@ fn check_second_try(point: &str, dir: &Path) {
     if renamed {
         assert_eq!(verify(&path).unwrap(), []);
     }
-    assert_eq!(dir.join(temporary_name("segment")).try_exists().unwrap(), !renamed && point != "seal::create", "{point}");
+    assert_eq!(
+        dir.join(temporary_name("segment")).try_exists().unwrap(),
+        !renamed && point != "seal::create",
+        "{point}"
+    );
     seal_in(dir).unwrap();
     assert_eq!(fs::read_dir(dir).unwrap().count(), 1);
 }

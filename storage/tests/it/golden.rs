@@ -94,7 +94,10 @@ fn files_of_version_1_can_be_read() {
     assert_eq!(verify(&path).unwrap(), []);
     let inspection = inspect(&path).unwrap();
     assert_eq!((inspection.version, inspection.rows), (1, ROWS as u32));
-    assert_eq!((inspection.table, inspection.partition, inspection.id), (CONTEXT.table, CONTEXT.partition, SegmentId(12)));
+    assert_eq!(
+        (inspection.table, inspection.partition, inspection.id),
+        (CONTEXT.table, CONTEXT.partition, SegmentId(12))
+    );
     assert_eq!(inspection.created_at_us, CONTEXT.created_at_us);
     assert_eq!((inspection.offsets[0].from, inspection.offsets[0].to), (1000, 1000 + ROWS as u64));
     let expected = Expected { id: SegmentId(12), bytes: inspection.bytes, checksum: inspection.checksum };

@@ -47,7 +47,11 @@ fn all_columns(schema: &TableSchema) -> Vec<ColumnId> {
     schema.columns.iter().map(|column| column.id).collect()
 }
 
-fn read(segment: &Arc<dyn Segment>, columns: &[ColumnId], schema: &TableSchema) -> Result<Vec<arrow::array::RecordBatch>> {
+fn read(
+    segment: &Arc<dyn Segment>,
+    columns: &[ColumnId],
+    schema: &TableSchema,
+) -> Result<Vec<arrow::array::RecordBatch>> {
     Arc::clone(segment).scan(0..segment.rows(), request(schema, columns), Arc::default())?.collect()
 }
 
@@ -85,7 +89,10 @@ fn a_damaged_section_is_found_when_it_is_first_used() {
     for _ in 0..2 {
         let error = read(&segment, &[ids[1]], &sealed.schema).unwrap_err();
         let expected = format!("column {}, section 0", sealed.schema.columns[1].name);
-        assert!(matches!(&error, Error::Corrupt { path, what, .. } if *path == sealed.path && what.contains(&expected)), "{error}");
+        assert!(
+            matches!(&error, Error::Corrupt { path, what, .. } if *path == sealed.path && what.contains(&expected)),
+            "{error}"
+        );
         assert_eq!(segment.state(), SegmentState::Quarantined);
     }
     let problems = verify(&sealed.path).unwrap();

@@ -35,7 +35,10 @@ fn empty() -> ConsumingSegment {
 }
 
 fn numbers(segment: &ConsumingSegment) -> Vec<i64> {
-    segment.chunks().flat_map(|chunk| chunk.batch().column(0).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec()).collect()
+    segment
+        .chunks()
+        .flat_map(|chunk| chunk.batch().column(0).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec())
+        .collect()
 }
 
 fn check(segment: &ConsumingSegment, rows: usize) {
@@ -43,7 +46,10 @@ fn check(segment: &ConsumingSegment, rows: usize) {
     assert_eq!(numbers(segment), (0..rows as i64).collect::<Vec<_>>());
     let bytes: u64 = segment.chunks().map(|chunk| chunk.bytes()).sum();
     assert_eq!(segment.bytes(), bytes);
-    let measured: usize = segment.chunks().map(|chunk| chunk.batch().columns().iter().map(|c| c.get_array_memory_size()).sum::<usize>()).sum();
+    let measured: usize = segment
+        .chunks()
+        .map(|chunk| chunk.batch().columns().iter().map(|c| c.get_array_memory_size()).sum::<usize>())
+        .sum();
     assert_eq!(bytes, measured as u64);
     assert!(segment.tail.len() <= 7 * FULL_LEVEL as usize + 7, "{} chunks in the tail", segment.tail.len());
     assert!(segment.tail.windows(2).all(|pair| pair[0].level() >= pair[1].level()));
@@ -147,13 +153,20 @@ fn chunks_that_cannot_match_are_not_read() {
     let request = Arc::new(ScanRequest {
         schema: schema(),
         projection: vec![ColumnId(1)],
-        predicate: Some(Predicate::Compare { column: ColumnId(1), op: CompareOp::GreaterEq, value: Scalar::Int(37_000) }),
+        predicate: Some(Predicate::Compare {
+            column: ColumnId(1),
+            op: CompareOp::GreaterEq,
+            value: Scalar::Int(37_000),
+        }),
         limit: None,
         batch_rows: 8192,
     });
     let metrics = Arc::new(ScanMetrics::default());
-    let rows: usize =
-        Arc::new(segment).scan(0..40_000, request, Arc::clone(&metrics)).unwrap().map(|batch| batch.unwrap().num_rows()).sum();
+    let rows: usize = Arc::new(segment)
+        .scan(0..40_000, request, Arc::clone(&metrics))
+        .unwrap()
+        .map(|batch| batch.unwrap().num_rows())
+        .sum();
     assert_eq!(rows, 3000);
     assert_eq!(metrics.rows_scanned.load(Ordering::Relaxed), 5000);
 }
