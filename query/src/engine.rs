@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use crate::{
     Session, SessionOptions, SqlError, SystemFunctions, SystemViews, TableCatalog,
     catalog::{DATABASE, Databases, PUBLIC, PublicSchema, Schemas},
-    functions,
+    functions, pg_catalog,
     registry::QueryRegistry,
     rules,
     runtime::QueryRuntime,
@@ -96,6 +96,7 @@ impl Engine {
             base: RwLock::new(state),
         });
         functions::register(&engine)?;
+        pg_catalog::install(&engine)?;
         Ok(engine)
     }
 
@@ -149,6 +150,17 @@ impl Engine {
     pub fn schema_names(&self) -> Vec<String> {
         use datafusion::catalog::CatalogProvider;
         self.schemas.schema_names()
+    }
+
+    /// A schema by its name.
+    pub(crate) fn schema_named(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        use datafusion::catalog::CatalogProvider;
+        self.schemas.schema(name)
+    }
+
+    /// Name, value and meaning of every setting, as a new session has them.
+    pub(crate) fn default_settings(&self) -> Vec<(String, String, &'static str)> {
+        crate::settings::Settings::new(pg_catalog::OWNER).all()
     }
 
     pub(crate) fn base_state(&self) -> SessionState {

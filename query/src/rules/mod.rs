@@ -24,7 +24,9 @@ pub(crate) async fn plan_statement(
 ) -> Result<Plan, SqlError> {
     let located = |error| SqlError::from_datafusion(&error, sql);
     let _ = (session, types);
-    let statement = DfStatement::Statement(Box::new(statement.clone()));
+    let mut statement = statement.clone();
+    crate::pg_catalog::rewrite(&mut statement, sql);
+    let statement = DfStatement::Statement(Box::new(statement));
     let context = names::Names::resolve(session, state, &statement).await?;
     let logical =
         SqlToRel::new_with_options(&context, context.parser_options()).statement_to_plan(statement).map_err(located)?;

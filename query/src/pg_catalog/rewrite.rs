@@ -1,0 +1,329 @@
+//! What clients write about the catalogs that the planner has no word for, put into words that it has.
+//!
+//! | written | planned as |
+//! |---|---|
+//! | `a OPERATOR(pg_catalog.~) b` | `a ~ b` |
+//! | `a COLLATE pg_catalog.default` | `a` |
+//! | `x::regclass`, `::regtype`, `::regproc`, `::regnamespace`, `::regrole` | a function: text → oid, oid → text |
+//! | `x::regclass::text` | the name, whatever x is |
+//! | `x::oid`, `::name`, `::"char"`, `::pg_catalog.text` | the plain type of the same values |
+//! | `ARRAY(SELECT e FROM …)` | `(SELECT array_agg(e) FROM …)`, the empty array when there is no row |
+//! | `(SELECT e FROM <catalog> WHERE <correlated>)` | `(SELECT first_value(e) FROM …)`: such a look-up by oid has one row at most |
+//! | the collation look-up of psql's `\d` | NULL: every column has its type's collation |
+//!
+//! Only statements whose text mentions such things are touched (see [`rewrite`]).
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, ObjectName, ObjectNamePart, OrderByKind, Query, SelectItem, SetExpr, Statement,
+    TableFactor, Value, VisitMut, VisitorMut,
+};
+
+pub(super) const REGCLASS: &str = "tidemill_regclass";
+pub(super) const REGTYPE: &str = "tidemill_regtype";
+pub(super) const REGPROC: &str = "tidemill_regproc";
+pub(super) const REGNAMESPACE: &str = "tidemill_regnamespace";
+pub(super) const REGROLE: &str = "tidemill_regrole";
+pub(super) const EMPTY_ARRAY: &str = "tidemill_empty_array_if_null";
+
+/// Rewrites `statement` in place when its text, `sql`, says that it may need it.
+pub(crate) fn rewrite(statement: &mut Statement, sql: &str) {
+    let lower = sql.to_ascii_lowercase();
+    let catalog = lower.contains("pg_") || lower.contains("information_schema");
+    let words = [
+        "operator", "collate", "::reg", "as reg", "::oid", "as oid", "::name", "as name", "array(", "array (",
+        "\"char\"", "'char'", "::char",
+    ];
+    if catalog || words.iter().any(|word| lower.contains(word)) {
+        let _ = statement.visit(&mut Rewriter);
+    }
+}
+
+struct Rewriter;
+
+impl VisitorMut for Rewriter {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        // Nested casts are seen from the outside first: `x::regclass::text` is one thing.
+        if let Expr::Cast { expr: inner, data_type, .. } = expr
+            && let Expr::Cast { expr: value, data_type: alias, .. } = unnested(inner)
+            && let Some(function) = reg_function(alias)
+        {
+            if is_text(data_type) {
+                // Through the oid and back: the canonical name.
+                let oid = call(function, vec![value.as_ref().clone()]);
+                *expr = match value.as_ref() {
+                    Expr::Value(value)
+                        if matches!(value.value, Value::SingleQuotedString(_)) && function != REGPROC =>
+                    {
+                        call(function, vec![oid])
+                    }
+                    _ => oid,
+                };
+            } else {
+                *expr = call(function, vec![value.as_ref().clone()]);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Collate { expr: inner, .. } => *expr = inner.as_ref().clone(),
+            Expr::BinaryOp { op, .. } => {
+                if let BinaryOperator::PGCustomBinaryOperator(name) = op
+                    && let Some(known) = name.last().and_then(|name| operator(name))
+                {
+                    *op = known;
+                }
+            }
+            Expr::Cast { kind: CastKind::DoubleColon | CastKind::Cast, expr: inner, data_type, .. } => {
+                if let Some(function) = reg_function(data_type) {
+                    *expr = call(function, vec![inner.as_ref().clone()]);
+                } else if let Some(plain) = plain_type(data_type) {
+                    *data_type = plain;
+                }
+            }
+            Expr::Function(function) => {
+                if let Some(subquery) = array_of(function) {
+                    *expr = call(EMPTY_ARRAY, vec![Expr::Subquery(subquery)]);
+                }
+            }
+            Expr::Subquery(query) => {
+                if is_collation_lookup(query) {
+                    *expr = Expr::Value(Value::Null.into());
+                } else {
+                    one_row(query);
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, args: Some(_), .. } = factor
+            && name.0.len() == 2
+            && part(&name.0[0]).is_some_and(|schema| schema.eq_ignore_ascii_case("pg_catalog"))
+        {
+            name.0.remove(0);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn unnested(mut expr: &Expr) -> &Expr {
+    while let Expr::Nested(inner) = expr {
+        expr = inner;
+    }
+    expr
+}
+
+fn part(part: &ObjectNamePart) -> Option<&str> {
+    part.as_ident().map(|ident| ident.value.as_str())
+}
+
+fn operator(name: &str) -> Option<BinaryOperator> {
+    Some(match name {
+        "~" => BinaryOperator::PGRegexMatch,
+        "~*" => BinaryOperator::PGRegexIMatch,
+        "!~" => BinaryOperator::PGRegexNotMatch,
+        "!~*" => BinaryOperator::PGRegexNotIMatch,
+        "~~" => BinaryOperator::PGLikeMatch,
+        "!~~" => BinaryOperator::PGNotLikeMatch,
+        "=" => BinaryOperator::Eq,
+        "<>" | "!=" => BinaryOperator::NotEq,
+        "<" => BinaryOperator::Lt,
+        "<=" => BinaryOperator::LtEq,
+        ">" => BinaryOperator::Gt,
+        ">=" => BinaryOperator::GtEq,
+        "+" => BinaryOperator::Plus,
+        "-" => BinaryOperator::Minus,
+        "||" => BinaryOperator::StringConcat,
+        _ => return None,
+    })
+}
+
+/// The type's name without `pg_catalog.`, in lower case.
+fn type_name(data_type: &DataType) -> Option<String> {
+    match data_type {
+        DataType::Custom(name, modifiers) if modifiers.is_empty() => {
+            let parts: Vec<_> = name.0.iter().filter_map(part).collect();
+            match parts.as_slice() {
+                [name] => Some(name.to_lowercase()),
+                [schema, name] if schema.eq_ignore_ascii_case("pg_catalog") => Some(name.to_lowercase()),
+                _ => None,
+            }
+        }
+        DataType::Regclass => Some("regclass".into()),
+        _ => None,
+    }
+}
+
+fn reg_function(data_type: &DataType) -> Option<&'static str> {
+    Some(match type_name(data_type)?.as_str() {
+        "regclass" => REGCLASS,
+        "regtype" => REGTYPE,
+        "regproc" | "regprocedure" | "regoper" | "regoperator" => REGPROC,
+        "regnamespace" => REGNAMESPACE,
+        "regrole" => REGROLE,
+        _ => return None,
+    })
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Text | DataType::Varchar(_))
+        || type_name(data_type).is_some_and(|name| ["text", "name", "varchar"].contains(&name.as_str()))
+}
+
+/// Type names of the catalogs that are other names for plain types.
+fn plain_type(data_type: &DataType) -> Option<DataType> {
+    if let DataType::Array(_) = data_type {
+        return None;
+    }
+    Some(match type_name(data_type)?.as_str() {
+        "oid" | "xid" | "cid" | "int4" => DataType::Int(None),
+        "int2" => DataType::SmallInt(None),
+        "int8" => DataType::BigInt(None),
+        "bool" => DataType::Boolean,
+        "float4" => DataType::Real,
+        "float8" => DataType::DoublePrecision,
+        "name" | "text" | "char" | "cstring" | "varchar" | "bpchar" | "pg_node_tree" | "aclitem" => DataType::Text,
+        _ => return None,
+    })
+}
+
+fn call(function: &str, arguments: Vec<Expr>) -> Expr {
+    Expr::Function(Function {
+        name: ObjectName(vec![ObjectNamePart::Identifier(Ident::new(function))]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: arguments.into_iter().map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))).collect(),
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
+/// The query of `ARRAY(SELECT e … ORDER BY …)` with its rows gathered into one array.
+fn array_of(function: &mut Function) -> Option<Box<Query>> {
+    let [name] = function.name.0.as_slice() else { return None };
+    if !part(name)?.eq_ignore_ascii_case("array") {
+        return None;
+    }
+    let FunctionArguments::Subquery(query) = &mut function.args else { return None };
+    let mut query = query.clone();
+    let order = query.order_by.take().and_then(|order| match order.kind {
+        OrderByKind::Expressions(expressions) => Some(expressions),
+        OrderByKind::All(_) => None,
+    });
+    let SetExpr::Select(select) = query.body.as_mut() else { return None };
+    let [item] = select.projection.as_mut_slice() else { return None };
+    let value = match item {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => expr.clone(),
+        _ => return None,
+    };
+    let Expr::Function(mut aggregate) = call("array_agg", vec![value.clone()]) else { return None };
+    if let (Some(mut order), FunctionArguments::List(list)) = (order, &mut aggregate.args) {
+        for by in &mut order {
+            // ORDER BY 1 means the value itself.
+            if let Expr::Value(number) = &by.expr
+                && matches!(&number.value, Value::Number(..))
+            {
+                by.expr = value.clone();
+            }
+        }
+        list.clauses.push(datafusion::sql::sqlparser::ast::FunctionArgumentClause::OrderBy(order));
+    }
+    *item = SelectItem::UnnamedExpr(Expr::Function(aggregate));
+    Some(query)
+}
+
+/// The names of the relations in FROM, when they are nothing but catalog tables.
+fn catalog_tables(query: &Query) -> Option<Vec<String>> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let mut names = Vec::new();
+    for from in &select.from {
+        for factor in std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)) {
+            let TableFactor::Table { name, args: None, .. } = factor else { return None };
+            let table = name.0.last().and_then(part)?.to_lowercase();
+            let schema_ok = name.0.len() == 1
+                || part(&name.0[name.0.len() - 2]).is_some_and(|schema| schema.eq_ignore_ascii_case("pg_catalog"));
+            if !schema_ok || !table.starts_with("pg_") {
+                return None;
+            }
+            names.push(table);
+        }
+    }
+    (!names.is_empty()).then_some(names)
+}
+
+fn is_collation_lookup(query: &Query) -> bool {
+    catalog_tables(query).is_some_and(|mut names| {
+        names.sort();
+        names == ["pg_collation", "pg_type"]
+    })
+}
+
+/// Makes a scalar subquery over the catalogs an aggregate, which is what the planner can take out of its correlation.
+fn one_row(query: &mut Query) {
+    if catalog_tables(query).is_none() || query.limit_clause.is_some() || query.order_by.is_some() {
+        return;
+    }
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    let grouped =
+        !matches!(&select.group_by, datafusion::sql::sqlparser::ast::GroupByExpr::Expressions(by, _) if by.is_empty());
+    if grouped || select.having.is_some() || select.distinct.is_some() {
+        return;
+    }
+    let [item] = select.projection.as_mut_slice() else { return };
+    let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else { return };
+    if is_aggregate(expr) {
+        return;
+    }
+    *expr = call("first_value", vec![expr.clone()]);
+}
+
+fn is_aggregate(expr: &Expr) -> bool {
+    match unnested(expr) {
+        Expr::Function(function) => {
+            let name = function.name.0.last().and_then(part).unwrap_or_default().to_lowercase();
+            let aggregates = [
+                "count",
+                "sum",
+                "min",
+                "max",
+                "avg",
+                "array_agg",
+                "string_agg",
+                "bool_and",
+                "bool_or",
+                "first_value",
+                "json_agg",
+            ];
+            aggregates.contains(&name.as_str()) || arguments(function).iter().any(|argument| is_aggregate(argument))
+        }
+        Expr::Cast { expr, .. } => is_aggregate(expr),
+        Expr::BinaryOp { left, right, .. } => is_aggregate(left) || is_aggregate(right),
+        _ => false,
+    }
+}
+
+fn arguments(function: &Function) -> Vec<&Expr> {
+    let FunctionArguments::List(list) = &function.args else { return Vec::new() };
+    list.args
+        .iter()
+        .filter_map(|argument| match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,112 @@
+//! Databases, roles, settings, backends: what the catalogs say of the server itself.
+
+use super::{
+    OWNER,
+    relations::{OWNER_OID, Relations},
+    rows::{Cell, Rows},
+    types,
+};
+use crate::catalog::DATABASE;
+
+pub(super) const DATABASE_OID: i32 = 16_384;
+const UTF8: i32 = 6;
+
+pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
+    match name {
+        "pg_database" => rows.add([
+            ("oid", DATABASE_OID.into()),
+            ("datname", DATABASE.into()),
+            ("datdba", OWNER_OID.into()),
+            ("encoding", UTF8.into()),
+            ("datlocprovider", "c".into()),
+            ("datallowconn", true.into()),
+            ("datconnlimit", Cell::Int(-1)),
+            ("dattablespace", 1663.into()),
+            ("datcollate", "C".into()),
+            ("datctype", "C.UTF-8".into()),
+        ]),
+        "pg_roles" | "pg_user" | "pg_authid" | "pg_shadow" => role(name, rows),
+        "pg_tablespace" => {
+            rows.instead().add([
+                ("oid", 1663.into()),
+                ("spcname", "pg_default".into()),
+                ("spcowner", OWNER_OID.into()),
+            ]);
+        }
+        "pg_settings" => settings(relations, rows),
+        "pg_stat_activity" => activity(relations, rows),
+        "pg_timezone_names" => {
+            for zone in chrono_tz::TZ_VARIANTS {
+                rows.add([("name", zone.name().into()), ("abbrev", zone.name().into()), ("is_dst", false.into())]);
+            }
+        }
+        "pg_stat_database" => {
+            rows.add([("datid", DATABASE_OID.into()), ("datname", DATABASE.into()), ("numbackends", 1.into())]);
+        }
+        "pg_type" => {
+            // uuid, jsonb and the others are in the static rows; nothing of ours is a type of its own.
+            let _ = types::TEXT;
+        }
+        _ => {}
+    }
+}
+
+fn role(view: &str, rows: &mut Rows) {
+    match view {
+        "pg_roles" | "pg_authid" => rows.add([
+            ("oid", OWNER_OID.into()),
+            ("rolname", OWNER.into()),
+            ("rolsuper", true.into()),
+            ("rolinherit", true.into()),
+            ("rolcreaterole", true.into()),
+            ("rolcreatedb", true.into()),
+            ("rolcanlogin", true.into()),
+            ("rolreplication", true.into()),
+            ("rolbypassrls", true.into()),
+            ("rolconnlimit", Cell::Int(-1)),
+        ]),
+        _ => rows.add([
+            ("usename", OWNER.into()),
+            ("usesysid", OWNER_OID.into()),
+            ("usecreatedb", true.into()),
+            ("usesuper", true.into()),
+            ("userepl", true.into()),
+            ("usebypassrls", true.into()),
+        ]),
+    }
+}
+
+fn settings(relations: &Relations, rows: &mut Rows) {
+    let Some(engine) = relations.engine() else { return };
+    for (name, value, description) in engine.default_settings() {
+        rows.add([
+            ("name", name.into()),
+            ("setting", value.clone().into()),
+            ("category", "Tidemill".into()),
+            ("short_desc", description.into()),
+            ("context", "user".into()),
+            ("vartype", "string".into()),
+            ("source", "default".into()),
+            ("boot_val", value.clone().into()),
+            ("reset_val", value.into()),
+            ("pending_restart", false.into()),
+        ]);
+    }
+}
+
+fn activity(relations: &Relations, rows: &mut Rows) {
+    let Some(engine) = relations.engine() else { return };
+    for query in engine.queries().running() {
+        rows.add([
+            ("datid", DATABASE_OID.into()),
+            ("datname", DATABASE.into()),
+            ("pid", Cell::Int(query.pid.into())),
+            ("usesysid", OWNER_OID.into()),
+            ("usename", query.user.clone().into()),
+            ("query_start", query.started_us.into()),
+            ("state", "active".into()),
+            ("query", query.sql.as_ref().into()),
+            ("backend_type", "client backend".into()),
+        ]);
+    }
+}
