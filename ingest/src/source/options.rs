@@ -19,7 +19,6 @@ use super::{
     generator::{self, GeneratorOptions},
     kafka::{KafkaOptions, flink_start},
     log::Log,
-    start,
 };
 use crate::{
     Error, Result,
@@ -286,7 +285,7 @@ mod tests {
         assert!(refused(&with(("frobnicate", "x"))).1.starts_with("known options are connector, start"));
         let (message, hint) = refused(&with(("start", "frist")));
         assert_eq!(message, "option 'start' has the value 'frist'");
-        assert!(hint.contains("earliest") && hint.contains(start::WANTED), "{hint}");
+        assert!(hint.contains("earliest") && hint.contains(crate::source::start::WANTED), "{hint}");
         assert!(refused(&[]).0.contains("'connector'"));
         assert!(refused(&[("connector", "kafak")]).1.contains("kafka"));
         assert!(refused(&[("connector", "generator"), ("format", "json")]).0.contains("'format'"));

@@ -1,0 +1,142 @@
+//! Making librdkafka clients, and what their errors mean.
+
+use std::time::Duration;
+
+use rdkafka::{
+    ClientConfig, ClientContext, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, ConsumerContext},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+};
+
+use super::KafkaOptions;
+use crate::{Error, Result};
+
+pub(super) type Client = BaseConsumer<Tracing>;
+
+/// Bytes of fetched messages that one reader keeps ahead of polls.
+const PREFETCH_KIB: u32 = 32 * 1024;
+
+/// One topic at one cluster, and how to speak to it.
+#[derive(Clone, Debug)]
+pub(super) struct Endpoint {
+    pub(super) topic: String,
+    pub(super) brokers: String,
+    pub(super) group: String,
+    pub(super) timeout: Duration,
+    options: KafkaOptions,
+}
+
+impl Endpoint {
+    pub(super) fn new(options: &KafkaOptions, group: String) -> Self {
+        Self {
+            topic: options.topic.clone(),
+            brokers: options.brokers.clone(),
+            group,
+            timeout: options.timeout,
+            options: options.clone(),
+        }
+    }
+
+    /// A client that connects in the background.
+    pub(super) fn client(&self) -> Result<Client> {
+        let mut config = ClientConfig::new();
+        config
+            .set("client.id", "tidemill")
+            .set("queued.min.messages", "100000")
+            .set("queued.max.messages.kbytes", PREFETCH_KIB.to_string())
+            // Brokers send a message that is larger than this all the same, one at a time.
+            .set("fetch.message.max.bytes", (4 << 20).to_string())
+            .set("fetch.max.bytes", (16 << 20).to_string())
+            .set("fetch.wait.max.ms", "250")
+            // The default of one second would leave a drained queue empty for that long.
+            .set("fetch.queue.backoff.ms", "2")
+            .set("fetch.error.backoff.ms", "200")
+            .set("reconnect.backoff.max.ms", "2000")
+            .set("check.crcs", "true")
+            .set("socket.keepalive.enable", "true");
+        for (key, value) in &self.options.properties {
+            config.set(key, value);
+        }
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("group.id", &self.group)
+            .set("isolation.level", self.options.isolation.name())
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("allow.auto.create.topics", "false")
+            .set_log_level(RDKafkaLogLevel::Info);
+        config.create_with_context(Tracing).map_err(|error| match error {
+            KafkaError::ClientConfig(_, reason, key, value) => Error::Definition {
+                message: format!("option 'properties.{key}' cannot be '{value}': {reason}"),
+                hint: Some("properties.<key> takes the settings of librdkafka".into()),
+            },
+            other => {
+                Error::Definition { message: format!("kafka client for topic '{}': {other}", self.topic), hint: None }
+            }
+        })
+    }
+
+    /// Says which thing at which broker did not go well.
+    pub(super) fn failed(&self, what: &str, error: &KafkaError) -> Error {
+        let reason = match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::Resolve,
+            ) => return self.unreachable(what, error),
+            Some(code) => format!("{code}"),
+            None => format!("{error}"),
+        };
+        Error::Unavailable(format!("kafka topic '{}' at {}: {what}: {reason}", self.topic, self.brokers))
+    }
+
+    pub(super) fn no_topic(&self) -> Error {
+        Error::Unavailable(format!("kafka topic '{}' does not exist at {}", self.topic, self.brokers))
+    }
+
+    fn unreachable(&self, what: &str, error: &KafkaError) -> Error {
+        let code = error.rdkafka_error_code().map_or_else(String::new, |code| format!(" ({code})"));
+        Error::Unavailable(format!(
+            "no kafka broker at {} answers within {:?}: {what} of topic '{}'{code}",
+            self.brokers, self.timeout, self.topic
+        ))
+    }
+}
+
+/// Brings librdkafka's logs, errors and commit answers to `tracing`.
+#[derive(Debug)]
+pub(super) struct Tracing;
+
+impl ClientContext for Tracing {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(target: "librdkafka", facility, "{message}");
+            }
+            // A broker that is away is reported by whoever waits for it; librdkafka repeats it for every try.
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => {
+                tracing::debug!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+                tracing::trace!(target: "librdkafka", facility, "{message}")
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", %error, "{reason}");
+    }
+
+    fn stats_raw(&self, _statistics: &[u8]) {}
+}
+
+impl ConsumerContext for Tracing {
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::debug!(target: "librdkafka", %error, "the consumer group did not take our offsets");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What can be asked about a topic without reading it.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{CommitMode, Consumer},
+    error::RDKafkaErrorCode,
+};
+
+use super::{
+    client::{Client, Endpoint},
+    reader::KafkaReader,
+};
+use crate::{
+    Result,
+    source::{Connector, Reader, Start, Watermarks},
+};
+
+pub(super) struct KafkaConnector {
+    endpoint: Endpoint,
+    client: Client,
+}
+
+impl fmt::Debug for KafkaConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaConnector").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl KafkaConnector {
+    pub(super) fn new(endpoint: Endpoint) -> Result<Self> {
+        let client = endpoint.client()?;
+        Ok(Self { endpoint, client })
+    }
+
+    /// Answers to commits wait in the client's queue until somebody looks.
+    fn serve_callbacks(&self) {
+        for _ in 0..16 {
+            if self.client.poll(Duration::ZERO).is_none() {
+                return;
+            }
+        }
+    }
+
+    fn list(&self, partitions: &[u32], offset: impl Fn(u32) -> Offset) -> Result<TopicPartitionList> {
+        topic_partitions(&self.endpoint, partitions.iter().map(|partition| (*partition, offset(*partition))))
+    }
+
+    /// The offset each answer holds; `other` for partitions whose answer is no offset.
+    fn offsets(
+        &self,
+        answer: &TopicPartitionList,
+        partitions: &[u32],
+        other: impl Fn(Watermarks) -> u64,
+    ) -> Result<BTreeMap<u32, u64>> {
+        let mut offsets = BTreeMap::new();
+        for element in answer.elements_for_topic(&self.endpoint.topic) {
+            element.error().map_err(|error| self.endpoint.failed("looking up offsets", &error))?;
+            if let (Ok(partition), Offset::Offset(offset)) = (u32::try_from(element.partition()), element.offset()) {
+                offsets.insert(partition, u64::try_from(offset).unwrap_or(0));
+            }
+        }
+        for partition in partitions {
+            if !offsets.contains_key(partition) {
+                offsets.insert(*partition, other(self.watermarks(*partition)?));
+            }
+        }
+        Ok(offsets)
+    }
+}
+
+impl Connector for KafkaConnector {
+    fn partitions(&self) -> Result<Vec<u32>> {
+        self.serve_callbacks();
+        let metadata = self
+            .client
+            .fetch_metadata(Some(&self.endpoint.topic), self.endpoint.timeout)
+            .map_err(|error| self.endpoint.failed("asking for the partitions", &error))?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == self.endpoint.topic);
+        let topic = topic.ok_or_else(|| self.endpoint.no_topic())?;
+        if let Some(error) = topic.error() {
+            let code = RDKafkaErrorCode::from(error);
+            return Err(match code {
+                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => self.endpoint.no_topic(),
+                _ => {
+                    self.endpoint.failed("asking for the partitions", &rdkafka::error::KafkaError::MetadataFetch(code))
+                }
+            });
+        }
+        let mut partitions: Vec<u32> = topic.partitions().iter().filter_map(|p| u32::try_from(p.id()).ok()).collect();
+        partitions.sort_unstable();
+        if partitions.is_empty() {
+            return Err(self.endpoint.no_topic());
+        }
+        Ok(partitions)
+    }
+
+    fn resolve(&self, start: &Start, partitions: &[u32]) -> Result<BTreeMap<u32, u64>> {
+        match start {
+            Start::Earliest => partitions.iter().map(|p| Ok((*p, self.watermarks(*p)?.low))).collect(),
+            Start::Latest => partitions.iter().map(|p| Ok((*p, self.watermarks(*p)?.high))).collect(),
+            Start::Offsets(offsets) => partitions
+                .iter()
+                .map(|p| Ok((*p, offsets.get(p).copied().map_or_else(|| self.watermarks(*p).map(|w| w.low), Ok)?)))
+                .collect(),
+            Start::TimestampMs(ms) => {
+                let answer = self
+                    .client
+                    .offsets_for_times(self.list(partitions, |_| Offset::Offset(*ms))?, self.endpoint.timeout)
+                    .map_err(|error| self.endpoint.failed("looking up a timestamp", &error))?;
+                // No message at or after that time: the next one that comes.
+                self.offsets(&answer, partitions, |watermarks| watermarks.high)
+            }
+            Start::Committed => {
+                let answer = self
+                    .client
+                    .committed_offsets(self.list(partitions, |_| Offset::Invalid)?, self.endpoint.timeout)
+                    .map_err(|error| {
+                        self.endpoint.failed(&format!("asking consumer group '{}'", self.endpoint.group), &error)
+                    })?;
+                self.offsets(&answer, partitions, |watermarks| watermarks.low)
+            }
+        }
+    }
+
+    fn watermarks(&self, partition: u32) -> Result<Watermarks> {
+        watermarks(&self.endpoint, &self.client, partition)
+    }
+
+    fn open(&self, positions: &BTreeMap<u32, u64>) -> Result<Box<dyn Reader>> {
+        Ok(Box::new(KafkaReader::new(self.endpoint.clone(), positions)?))
+    }
+
+    fn committed(&self, positions: &BTreeMap<u32, u64>) {
+        self.serve_callbacks();
+        if positions.is_empty() {
+            return;
+        }
+        let list = topic_partitions(
+            &self.endpoint,
+            positions.iter().map(|(partition, offset)| (*partition, Offset::Offset(*offset as i64))),
+        );
+        let told = list.map(|list| self.client.commit(&list, CommitMode::Async));
+        if let Ok(Err(error)) = told {
+            tracing::debug!(%error, group = self.endpoint.group, "the consumer group was not told our offsets");
+        }
+    }
+}
+
+/// Asks the leader for the first offset and, as the isolation sees it, the one after the last.
+pub(super) fn watermarks(endpoint: &Endpoint, client: &Client, partition: u32) -> Result<Watermarks> {
+    let number = i32::try_from(partition).unwrap_or(i32::MAX);
+    let (low, high) = client
+        .fetch_watermarks(&endpoint.topic, number, endpoint.timeout)
+        .map_err(|error| endpoint.failed(&format!("asking for the offsets of partition {partition}"), &error))?;
+    Ok(Watermarks { low: u64::try_from(low).unwrap_or(0), high: u64::try_from(high).unwrap_or(0) })
+}
+
+pub(super) fn topic_partitions(
+    endpoint: &Endpoint,
+    offsets: impl Iterator<Item = (u32, Offset)>,
+) -> Result<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in offsets {
+        list.add_partition_offset(&endpoint.topic, i32::try_from(partition).unwrap_or(i32::MAX), offset)
+            .map_err(|error| endpoint.failed(&format!("partition {partition}"), &error))?;
+    }
+    Ok(list)
+}
