@@ -6,15 +6,22 @@
 //! as Postgres does). A message without a value (a tombstone) is no row and no reject.
 
 mod column;
+mod csv;
 mod format;
+pub(crate) mod json;
 mod number;
 mod path;
+mod raw;
+mod rows;
 mod time;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use arrow::{
-    array::RecordBatch,
+    array::{ArrayRef, RecordBatch},
     datatypes::{Schema, SchemaRef},
 };
 use tidemill_storage::{ids::StreamId, schema::DataType};
@@ -87,7 +94,29 @@ pub fn decoder(format: &Format, columns: &[SourceColumn]) -> Result<Box<dyn Deco
     if columns.is_empty() {
         return Err(Error::Definition { message: "a source needs at least one column".into(), hint: None });
     }
-    Err(Error::Definition { message: format!("format '{}' is not there yet", format.name()), hint: None })
+    let mut columns = columns.to_vec();
+    let with_epoch = |columns: &mut [SourceColumn], epoch: EpochUnit| {
+        for column in columns.iter_mut().filter(|column| column.epoch == EpochUnit::ByMagnitude) {
+            column.epoch = epoch;
+        }
+    };
+    Ok(match format {
+        Format::Json { epoch } => {
+            with_epoch(&mut columns, *epoch);
+            Box::new(json::JsonDecoder::new(&columns))
+        }
+        Format::Csv { options, epoch } => {
+            with_epoch(&mut columns, *epoch);
+            Box::new(csv::CsvDecoder::new(options.clone(), &columns)?)
+        }
+        Format::Raw => Box::new(raw::RawDecoder::new(&columns)?),
+        Format::Avro { .. } => {
+            return Err(Error::Definition {
+                message: "format 'avro' is not supported for messages yet".into(),
+                hint: Some("Avro files can be read with connector 'file'".into()),
+            });
+        }
+    })
 }
 
 /// Decodes a batch of messages of `stream`; rows and rejects account for the batch's whole range of offsets.
@@ -102,4 +131,18 @@ pub fn decode_batch(decoder: &mut dyn Decoder, stream: StreamId, messages: &Mess
         newest_timestamp_ms: messages.messages.iter().map(|message| message.timestamp_ms).max().unwrap_or(-1),
         rejects,
     }
+}
+
+/// Reads texts as values of a type by the rules of untyped formats; the error names the first value that does not fit.
+pub(crate) fn parse_texts<'a>(
+    name: &str,
+    data_type: &DataType,
+    texts: impl Iterator<Item = Option<&'a str>>,
+) -> Result<ArrayRef, String> {
+    let mut column = column::Column::new(&SourceColumn::new(name, data_type.clone(), true));
+    for text in texts {
+        let value = text.map_or(column::Value::Null, column::Value::Text);
+        column.append(value).map_err(|refusal| refusal.to_string())?;
+    }
+    Ok(column.finish())
 }

@@ -97,6 +97,11 @@ fn quoted(text: &str, quote: char) -> Option<(String, usize)> {
     None
 }
 
+/// The path as it is written: `$.a[0]`.
+pub(super) fn display_path(path: &[PathStep]) -> String {
+    std::iter::once("$".to_owned()).chain(path.iter().map(ToString::to_string)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,29 +1,112 @@
-//! CHECK constraints of a source.
+//! CHECK constraints of a source: a row for which one is FALSE is a dead letter; NULL passes, as in Postgres.
 
-use arrow::datatypes::SchemaRef;
+use arrow::{
+    array::{Array, AsArray, BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+    datatypes::{DataType as ArrowType, SchemaRef},
+};
+use bytes::Bytes;
 use datafusion::execution::SessionState;
 
-use crate::{Error, Result, message::SourceBatch};
+use super::{
+    bisect::bisect,
+    expression::{Expression, definition, parse},
+    row_json::row_json,
+};
+use crate::{
+    Result,
+    message::{Reject, SourceBatch},
+};
 
 /// The compiled CHECK constraints of one source.
 #[derive(Debug)]
 pub struct Checks {
-    _constraints: Vec<String>,
+    constraints: Vec<(String, Expression)>,
 }
 
 impl Checks {
     /// `checks` are (constraint name, SQL expression) over the columns of `schema`; functions come from `state`. `Definition` for an
     /// expression that is not boolean, does not parse or names what is not there.
     pub fn compile(state: &SessionState, schema: &SchemaRef, checks: &[(String, String)]) -> Result<Self> {
-        let _ = (state, schema);
-        if checks.is_empty() {
-            return Ok(Self { _constraints: Vec::new() });
+        let mut constraints = Vec::with_capacity(checks.len());
+        for (name, text) in checks {
+            let what = format!("constraint \"{name}\"");
+            let expression = Expression::compile(state, schema, parse(state, text)?, &what)?;
+            if !matches!(expression.field.data_type(), ArrowType::Boolean | ArrowType::Null) {
+                return Err(definition(format!("{what}: the expression {text} is not boolean")));
+            }
+            constraints.push((name.clone(), expression));
         }
-        Err(Error::Definition { message: "CHECK constraints are not there yet".into(), hint: None })
+        Ok(Self { constraints })
     }
 
-    /// Moves each row for which a constraint is FALSE, or cannot be computed, to the rejects. NULL passes, as in Postgres.
-    pub fn apply(&self, batch: SourceBatch) -> SourceBatch {
+    /// Moves each row for which a constraint is FALSE, or cannot be computed, to the rejects. Costs nothing more than the
+    /// constraints themselves when all rows pass.
+    pub fn apply(&self, mut batch: SourceBatch) -> SourceBatch {
+        let rows = batch.rows.num_rows();
+        let mut failures: Vec<(usize, String)> = Vec::new();
+        for (name, expression) in &self.constraints {
+            let mut failed = Vec::new();
+            bisect(
+                0..rows,
+                &mut |range| expression.evaluate(&batch.rows.slice(range.start, range.len())),
+                &mut |range, passed| {
+                    let false_rows = false_rows(&passed);
+                    failed.extend(
+                        false_rows.map(|row| (range.start + row, format!("row violates check constraint \"{name}\""))),
+                    );
+                },
+                &mut |row, reason| {
+                    failures.push((row, format!("check constraint \"{name}\" cannot be computed: {reason}")))
+                },
+            );
+            failures.append(&mut failed);
+        }
+        if failures.is_empty() {
+            return batch;
+        }
+        // Stable: of several constraints the first one stated gives the reason.
+        failures.sort_by_key(|(row, _)| *row);
+        failures.dedup_by_key(|(row, _)| *row);
+        reject_rows(&mut batch.rows, &mut batch.row_offsets, &mut batch.rejects, failures);
         batch
     }
+}
+
+fn false_rows(passed: &dyn Array) -> impl Iterator<Item = usize> {
+    let passed = passed.as_boolean_opt();
+    let any_false = passed.is_some_and(|passed| passed.true_count() + passed.null_count() < passed.len());
+    passed
+        .filter(|_| any_false)
+        .into_iter()
+        .flat_map(|passed: &BooleanArray| (0..passed.len()).filter(|row| passed.is_valid(*row) && !passed.value(*row)))
+}
+
+/// Takes rows (ascending) out of a batch and puts them among the rejects, which stay in offset order.
+fn reject_rows(
+    rows: &mut RecordBatch,
+    row_offsets: &mut Vec<u64>,
+    rejects: &mut Vec<Reject>,
+    failures: Vec<(usize, String)>,
+) {
+    let mut keep = vec![true; rows.num_rows()];
+    for (row, reason) in failures {
+        keep[row] = false;
+        rejects.push(row_reject(rows, row, row_offsets[row], None, reason));
+    }
+    rejects.sort_by_key(|reject| reject.offset);
+    let mut kept = keep.iter();
+    row_offsets.retain(|_| *kept.next().expect("invariant: one offset per row"));
+    *rows = filter_record_batch(rows, &BooleanArray::from(keep)).expect("invariant: one flag per row");
+}
+
+/// A reject of a row that was decoded well.
+pub(super) fn row_reject(
+    rows: &RecordBatch,
+    row: usize,
+    offset: u64,
+    column: Option<String>,
+    reason: String,
+) -> Reject {
+    Reject { offset, timestamp_ms: -1, column, reason, raw: Bytes::from(row_json(rows, row)) }
 }

@@ -3,8 +3,16 @@
 //! Everything is vectorised; a row that fails (a false CHECK, a division by zero, an overflow) becomes a reject and never
 //! holds up its neighbours.
 
+mod assignment;
+mod bisect;
 mod checks;
+mod expression;
+mod row_json;
+mod select;
 mod transform;
+
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     checks::Checks,

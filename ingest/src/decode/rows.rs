@@ -1,0 +1,125 @@
+//! Rows under construction: columns that grow together, and the messages that did not make it.
+
+use arrow::{
+    array::{BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions},
+    compute::filter,
+    datatypes::SchemaRef,
+};
+
+use super::{
+    Decoded, SourceColumn,
+    column::{Column, Refusal},
+    source_schema,
+};
+use crate::message::{Message, MessageBatch, Reject};
+
+/// Why a message is no row.
+#[derive(Debug)]
+pub(super) struct Fault {
+    column: Option<String>,
+    reason: String,
+}
+
+impl Fault {
+    pub(super) fn message(reason: impl Into<String>) -> Self {
+        Self { column: None, reason: reason.into() }
+    }
+
+    pub(super) fn column(name: &str, reason: String) -> Self {
+        Self { column: Some(name.to_owned()), reason }
+    }
+
+    /// The message as a reject of its own copy of the bytes' handle.
+    pub(super) fn reject(self, messages: &MessageBatch, message: &Message) -> Reject {
+        Reject {
+            offset: message.offset,
+            timestamp_ms: message.timestamp_ms,
+            column: self.column,
+            reason: self.reason,
+            raw: messages.payloads.slice(message.payload.start as usize..message.payload.end as usize),
+        }
+    }
+}
+
+impl From<Box<Refusal>> for Fault {
+    fn from(refusal: Box<Refusal>) -> Self {
+        Self { column: Some(refusal.column().to_owned()), reason: refusal.to_string() }
+    }
+}
+
+/// The columns of one batch. A row is appended column by column, then ended; a row that ended badly is filled up with NULLs and left
+/// out when the batch is finished.
+#[derive(Debug)]
+pub(super) struct Rows {
+    schema: SchemaRef,
+    columns: Vec<Column>,
+    /// Rows in the columns, good or bad.
+    count: usize,
+    offsets: Vec<u64>,
+    /// Which rows are good; empty until the first bad one.
+    good: BooleanBufferBuilder,
+    rejects: Vec<Reject>,
+}
+
+impl Rows {
+    pub(super) fn new(columns: &[SourceColumn]) -> Self {
+        Self {
+            schema: source_schema(columns),
+            columns: columns.iter().map(Column::new).collect(),
+            count: 0,
+            offsets: Vec::new(),
+            good: BooleanBufferBuilder::new(0),
+            rejects: Vec::new(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn column(&mut self, at: usize) -> &mut Column {
+        &mut self.columns[at]
+    }
+
+    /// Ends the row that `message` made; columns that got no value have NULL when the row is bad.
+    #[inline]
+    pub(super) fn end_row(&mut self, result: Result<(), Fault>, messages: &MessageBatch, message: &Message) {
+        match result {
+            Ok(()) => {
+                self.offsets.push(message.offset);
+                if !self.good.is_empty() {
+                    self.good.append(true);
+                }
+                self.count += 1;
+            }
+            Err(fault) => {
+                self.rejects.push(fault.reject(messages, message));
+                if self.columns.iter().all(|column| column.len() == self.count) {
+                    return;
+                }
+                for column in self.columns.iter_mut().filter(|column| column.len() == self.count) {
+                    column.append_null();
+                }
+                let before = self.good.len();
+                self.good.append_n(self.count - before, true);
+                self.good.append(false);
+                self.count += 1;
+            }
+        }
+    }
+
+    /// Everything since the last call.
+    pub(super) fn finish(&mut self) -> Decoded {
+        let mut arrays: Vec<_> = self.columns.iter_mut().map(Column::finish).collect();
+        if !self.good.is_empty() {
+            let good = BooleanArray::new(self.good.finish(), None);
+            for array in &mut arrays {
+                *array = filter(array, &good).expect("invariant: every column has one value per row");
+            }
+        }
+        self.count = 0;
+        let row_offsets = std::mem::take(&mut self.offsets);
+        self.offsets.reserve(row_offsets.len());
+        let options = RecordBatchOptions::new().with_row_count(Some(row_offsets.len()));
+        let rows = RecordBatch::try_new_with_options(SchemaRef::clone(&self.schema), arrays, &options)
+            .expect("invariant: columns have the schema's types, and NULL only where it is allowed");
+        Decoded { rows, row_offsets, rejects: std::mem::take(&mut self.rejects) }
+    }
+}

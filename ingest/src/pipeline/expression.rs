@@ -1,0 +1,168 @@
+//! SQL expressions over the rows of a source: compiled once, evaluated a batch at a time.
+//!
+//! Arithmetic never wraps: `+ - *` and negation fail on overflow. Expressions give the same answer whenever they are computed, because
+//! rows are read again from the topic after a crash; so `random()` and `now()` are refused, as are aggregates, windows and subqueries.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{ArrayRef, RecordBatch, new_null_array},
+    datatypes::{DataType as ArrowType, FieldRef, SchemaRef},
+    error::ArrowError,
+};
+use datafusion::{
+    common::{
+        DFSchema, DataFusionError, ScalarValue,
+        config::Dialect,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    },
+    execution::SessionState,
+    logical_expr::{Expr, Operator, Volatility},
+    physical_expr::{
+        PhysicalExpr,
+        expressions::{BinaryExpr, Literal, NegativeExpr},
+    },
+    sql::sqlparser::ast,
+};
+
+use crate::{Error, Result};
+
+/// A compiled expression.
+#[derive(Debug)]
+pub(super) struct Expression {
+    physical: Arc<dyn PhysicalExpr>,
+    /// Type and metadata of the result.
+    pub(super) field: FieldRef,
+    /// The value, when the expression is a literal.
+    pub(super) literal: Option<ScalarValue>,
+}
+
+pub(super) fn definition(message: impl Into<String>) -> Error {
+    Error::Definition { message: message.into(), hint: None }
+}
+
+/// Reads one SQL expression.
+pub(super) fn parse(state: &SessionState, text: &str) -> Result<ast::Expr> {
+    state
+        .sql_to_expr(text, &Dialect::PostgreSQL)
+        .map_err(|error| definition(format!("cannot read the expression {text}: {}", plain_message(&error))))
+}
+
+impl Expression {
+    /// Compiles `expression` over rows of `schema`. `what` names it in messages.
+    pub(super) fn compile(state: &SessionState, schema: &SchemaRef, expression: ast::Expr, what: &str) -> Result<Self> {
+        let fail = |error: DataFusionError| definition(format!("{what}: {}", plain_message(&error)));
+        let df_schema = DFSchema::try_from(SchemaRef::clone(schema)).map_err(fail)?;
+        let with_alias = ast::ExprWithAlias { expr: expression, alias: None };
+        let logical = state.create_logical_expr_from_sql_expr(with_alias, &df_schema).map_err(fail)?;
+        refuse_what_is_not_per_row(&logical, what)?;
+        let literal = match &logical {
+            Expr::Literal(value, _) => Some(value.clone()),
+            _ => None,
+        };
+        let physical = state.create_physical_expr(logical, &df_schema).map_err(fail)?;
+        let physical = physical.transform_up(|expr| checked(expr, schema)).map_err(fail)?.data;
+        let field = physical.return_field(schema).map_err(fail)?;
+        Ok(Self { physical, field, literal })
+    }
+
+    /// One value per row. An expression that panics fails.
+    pub(super) fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef, String> {
+        // A function that panics on one row must not take the partition down each time the row is read again.
+        let result = catch_unwind(AssertUnwindSafe(|| self.physical.evaluate(rows)?.into_array(rows.num_rows())));
+        match result {
+            Ok(Ok(array)) if array.data_type() == &ArrowType::Null => {
+                Ok(new_null_array(&ArrowType::Null, rows.num_rows()))
+            }
+            Ok(Ok(array)) => Ok(array),
+            Ok(Err(error)) => Err(plain_message(&error)),
+            Err(_) => Err("the expression cannot be computed for this row".into()),
+        }
+    }
+}
+
+/// Makes arithmetic fail where it would wrap.
+fn checked(
+    expr: Arc<dyn PhysicalExpr>,
+    schema: &SchemaRef,
+) -> datafusion::common::Result<Transformed<Arc<dyn PhysicalExpr>>> {
+    if let Some(binary) = expr.downcast_ref::<BinaryExpr>() {
+        if matches!(binary.op(), Operator::Plus | Operator::Minus | Operator::Multiply) {
+            let checked = BinaryExpr::new(Arc::clone(binary.left()), *binary.op(), Arc::clone(binary.right()))
+                .with_fail_on_overflow(true);
+            return Ok(Transformed::yes(Arc::new(checked)));
+        }
+    } else if let Some(negative) = expr.downcast_ref::<NegativeExpr>() {
+        // Negation wraps at the smallest integer; a subtraction from zero can be told to fail.
+        let zero = integer_zero(&negative.arg().data_type(schema)?);
+        if let Some(zero) = zero {
+            let checked = BinaryExpr::new(Arc::new(Literal::new(zero)), Operator::Minus, Arc::clone(negative.arg()))
+                .with_fail_on_overflow(true);
+            return Ok(Transformed::yes(Arc::new(checked)));
+        }
+    }
+    Ok(Transformed::no(expr))
+}
+
+fn integer_zero(data_type: &ArrowType) -> Option<ScalarValue> {
+    Some(match data_type {
+        ArrowType::Int8 => ScalarValue::Int8(Some(0)),
+        ArrowType::Int16 => ScalarValue::Int16(Some(0)),
+        ArrowType::Int32 => ScalarValue::Int32(Some(0)),
+        ArrowType::Int64 => ScalarValue::Int64(Some(0)),
+        _ => return None,
+    })
+}
+
+fn refuse_what_is_not_per_row(expr: &Expr, what: &str) -> Result<()> {
+    let mut refused = None;
+    let visit = expr.apply(|expr| {
+        refused = match expr {
+            Expr::AggregateFunction(f) => Some((format!("aggregate {}()", f.func.name()), true)),
+            Expr::WindowFunction(f) => Some((format!("window function {}()", f.fun.name()), true)),
+            Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) => {
+                Some(("a subquery".to_owned(), true))
+            }
+            Expr::Unnest(_) => Some(("unnest()".to_owned(), true)),
+            Expr::Placeholder(_) => Some(("a parameter".to_owned(), false)),
+            Expr::ScalarFunction(f)
+                if f.func.signature().volatility == Volatility::Volatile
+                    || ["now", "current_date", "current_time", "current_timestamp"].contains(&f.func.name()) =>
+            {
+                Some((format!("{}(), which gives another answer each time,", f.func.name()), false))
+            }
+            _ => return Ok(TreeNodeRecursion::Continue),
+        };
+        Ok(TreeNodeRecursion::Stop)
+    });
+    visit?;
+    match refused {
+        None => Ok(()),
+        Some((name, is_for_pipelines)) => Err(Error::Definition {
+            message: format!("{what}: {name} cannot be used where each row is looked at alone"),
+            hint: is_for_pipelines.then(|| "CREATE PIPELINE takes aggregates, windows and joins".into()),
+        }),
+    }
+}
+
+/// The message without the names of layers before it.
+pub(super) fn plain_message(error: &DataFusionError) -> String {
+    match error.find_root() {
+        DataFusionError::ArrowError(error, _) => match error.as_ref() {
+            ArrowError::DivideByZero => "division by zero".into(),
+            ArrowError::ArithmeticOverflow(text) => format!("out of range: {text}"),
+            ArrowError::CastError(text) | ArrowError::ComputeError(text) | ArrowError::InvalidArgumentError(text) => {
+                text.clone()
+            }
+            other => other.to_string(),
+        },
+        DataFusionError::Plan(text) | DataFusionError::Execution(text) | DataFusionError::NotImplemented(text) => {
+            text.clone()
+        }
+        DataFusionError::SQL(error, _) => error.to_string(),
+        other => other.strip_backtrace(),
+    }
+}
