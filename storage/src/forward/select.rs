@@ -8,26 +8,22 @@
 //! | uuids | equality of both halves | the same | decoded |
 //! | all others | decoded | decoded | decoded |
 //!
-//! Its plain twin is [`evaluate`] on the decoded rows.
+//! Its plain twin is [`evaluate`](crate::evaluate::evaluate) on the decoded rows.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
-use arrow::{
-    array::{Array, ArrayRef, RecordBatch},
-    datatypes::Schema as ArrowSchema,
-};
+use arrow::array::{Array, ArrayRef};
 
 use super::{ColumnReader, reader::Values, uuids};
 use crate::{
     Error, Result,
     bitpack::{Bitmask, IdSet},
     dictionary::Dictionary,
-    evaluate::evaluate,
-    ids::{ColumnId, SchemaVersion},
+    evaluate::evaluate_leaf,
+    ids::ColumnId,
     predicate::{CompareOp, Predicate},
     scalar::Scalar,
-    scan::ScanRequest,
-    schema::{Column, DataType, TableSchema},
+    schema::{Column, DataType},
 };
 
 /// A leaf of a predicate in the terms of one column of one segment.
@@ -55,7 +51,14 @@ enum Kind {
     /// Rows whose UUID is one of these, or is not.
     UuidsAmong { values: Vec<u128>, inside: bool },
     /// Decode and evaluate.
-    Decoded(Box<ScanRequest>),
+    Decoded(Box<Decoded>),
+}
+
+/// A leaf as it is evaluated on Arrow arrays.
+#[derive(Debug)]
+struct Decoded {
+    leaf: Predicate,
+    column: Column,
 }
 
 impl ColumnTest {
@@ -105,7 +108,7 @@ impl ColumnReader {
                 self.prepare_uuids(std::slice::from_ref(value), *op == CompareOp::Eq)?
             }
             (Predicate::In { values, negated, .. }, Values::Uuids(_)) => self.prepare_uuids(values, !negated)?,
-            _ => Kind::Decoded(Box::new(self.request(id, leaf))),
+            _ => Kind::Decoded(self.decoded(id, leaf)),
         };
         Ok(ColumnTest { kind })
     }
@@ -151,9 +154,7 @@ impl ColumnReader {
                 }
                 if *inside { mask.and(&found) } else { mask.and_not(&found) }
             }
-            (Kind::Decoded(request), _) => {
-                mask.and(&evaluate_on(request, self.data_type(), self.decode(rows.clone())?)?);
-            }
+            (Kind::Decoded(decoded), _) => mask.and(&decoded.select(&self.decode(rows.clone())?)?),
             _ => return foreign(),
         }
         if let Some(valid) = self.validity(rows)? {
@@ -207,10 +208,7 @@ impl ColumnReader {
                 }
                 passed
             }
-            _ => {
-                let values = Arc::clone(dictionary.values()?);
-                evaluate_on(&self.request(id, leaf), self.data_type(), values)?
-            }
+            _ => self.decoded(id, leaf).select(dictionary.values()?)?,
         };
         // A set without gaps is a range.
         let (first, set) = (passed.iter().next().unwrap_or(0), passed.count());
@@ -266,31 +264,23 @@ impl ColumnReader {
         Error::Invalid(format!("{value:?} is not a value of type {}", self.data_type()))
     }
 
-    /// A request that evaluates the leaf on a batch of this column alone.
-    fn request(&self, id: ColumnId, leaf: &Predicate) -> ScanRequest {
+    /// The leaf, to be evaluated on decoded values.
+    fn decoded(&self, id: ColumnId, leaf: &Predicate) -> Box<Decoded> {
         let column =
             Column { id, name: String::new(), data_type: self.data_type().clone(), nullable: true, default: None };
-        ScanRequest {
-            schema: Arc::new(TableSchema { version: SchemaVersion(0), columns: vec![column], time_column: None }),
-            projection: Vec::new(),
-            predicate: Some(leaf.clone()),
-            limit: None,
-            batch_rows: usize::MAX,
-        }
+        Box::new(Decoded { leaf: leaf.clone(), column })
     }
 }
 
-/// The rows of `array` that the request's predicate selects.
-fn evaluate_on(request: &ScanRequest, data_type: &DataType, array: ArrayRef) -> Result<Bitmask> {
-    let rows = array.len();
-    let batch = RecordBatch::try_new(Arc::new(ArrowSchema::new(vec![data_type.field("", true)])), vec![array])?;
-    Ok(match evaluate(request, &request.schema, &batch)? {
-        None => Bitmask::all(rows),
-        Some(passed) => Bitmask::from_boolean_buffer(&match passed.nulls() {
+impl Decoded {
+    /// The rows of `array` that pass.
+    fn select(&self, array: &ArrayRef) -> Result<Bitmask> {
+        let passed = evaluate_leaf(&self.leaf, &self.column, array)?;
+        Ok(Bitmask::from_boolean_buffer(&match passed.nulls() {
             None => passed.values().clone(),
             Some(known) => passed.values() & known.inner(),
-        }),
-    })
+        }))
+    }
 }
 
 fn leaf_column(leaf: &Predicate) -> Result<ColumnId> {
