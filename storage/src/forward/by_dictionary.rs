@@ -18,6 +18,10 @@ use crate::{
     schema::DataType,
 };
 
+/// Rows after which the share of new values among them is taken for that of the others: before, even a dictionary of 100,000 values
+/// that pays looks like a column of nothing but new ones.
+const SURE_ROWS: usize = 65_536;
+
 /// What a dictionary may cost.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
@@ -32,10 +36,11 @@ impl Budget {
     fn allows(self, rows: usize, seen: Seen) -> bool {
         // What was seen is a lower bound. Where most rows so far had a new value, most of the others are expected to.
         let ahead = rows as f64 / seen.rows.max(1) as f64;
-        let growth = if seen.rows >= 8192 && seen.distinct * 4 > seen.rows * 3 { (ahead * 0.7).max(1.0) } else { 1.0 };
+        let growth =
+            if seen.rows >= SURE_ROWS && seen.distinct * 4 > seen.rows * 3 { (ahead * 0.7).max(1.0) } else { 1.0 };
         let distinct = (seen.distinct as f64 * growth) as usize;
-        // Many texts are compressed, to half at a guess.
-        let texts = (seen.bytes as f64 * growth) as usize / 2;
+        // Many texts are compressed; sorted as they are, to a third at a guess. In the end the real bytes decide.
+        let texts = (seen.bytes as f64 * growth) as usize / 3;
         let by_runs = (seen.runs as f64 * ahead * 3.0) as usize;
         ids_bytes(rows, distinct).min(by_runs) + texts + distinct * self.key_bytes <= self.bytes
     }
