@@ -432,7 +432,7 @@ mod tests {
         let path = directory.path().join(&record.file);
         let sound = fs::read(&path).unwrap();
         let damaged = directory.path().join("damaged");
-        let mut assert_refused = |bytes: &[u8], what: String| {
+        let assert_refused = |bytes: &[u8], what: String| {
             fs::write(&damaged, bytes).unwrap();
             let error = read(&damaged).expect_err(&what).to_string();
             assert!(error.contains("damaged"), "{error}");
