@@ -6,7 +6,7 @@ mod chunk;
 pub mod committed;
 mod compact;
 pub mod consuming;
-mod format;
+pub(crate) mod format;
 pub mod inspect;
 pub mod quarantined;
 
