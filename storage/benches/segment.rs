@@ -68,8 +68,10 @@ fn batch(schema: &TableSchema, random: &mut Random, from: usize, rows: usize) ->
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from_iter_values(range.clone())),
         Arc::new(
-            TimestampMicrosecondArray::from_iter_values(range.map(|n| 1_760_000_000_000_000 + n * 20_000 + (n * 7919) % 5000))
-                .with_timezone(UTC),
+            TimestampMicrosecondArray::from_iter_values(
+                range.map(|n| 1_760_000_000_000_000 + n * 20_000 + (n * 7919) % 5000),
+            )
+            .with_timezone(UTC),
         ),
         Arc::new(Int32Array::from_iter_values(customers.iter().map(|n| *n as i32))),
         Arc::new(Int32Array::from_iter_values(restaurants.iter().map(|n| *n as i32))),
@@ -95,9 +97,9 @@ fn batches(rows: usize) -> Vec<RecordBatch> {
 }
 
 fn consuming(id: u64, batches: &[RecordBatch]) -> ConsumingSegment {
-    batches
-        .iter()
-        .fold(ConsumingSegment::new(SegmentId(id), schema()), |segment, batch| segment.with(batch, &[]).expect("appends"))
+    batches.iter().fold(ConsumingSegment::new(SegmentId(id), schema()), |segment, batch| {
+        segment.with(batch, &[]).expect("appends")
+    })
 }
 
 const CONTEXT: SealContext = SealContext { table: TableId(1), partition: PartitionId(0), created_at_us: 0 };
@@ -110,7 +112,12 @@ fn opened(id: u64, file: &SealedFile) -> Arc<dyn Segment> {
     open(&file.path, &Expected { id: SegmentId(id), bytes: file.bytes, checksum: file.checksum }).expect("opens")
 }
 
-#[expect(clippy::print_stderr, clippy::disallowed_macros, clippy::disallowed_methods, reason = "a bench measures and tells")]
+#[expect(
+    clippy::print_stderr,
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    reason = "a bench measures and tells"
+)]
 fn append(c: &mut Criterion) {
     let batches = batches(ROWS);
     let mut times: Vec<Duration> = Vec::new();
@@ -203,7 +210,8 @@ fn open_and_plan(c: &mut Criterion) {
     let (schema, mut random) = (schema(), Random::new(3));
     for id in 0..10_000 {
         let batch = batch(&schema, &mut random, id * 10, 10);
-        let segment = ConsumingSegment::new(SegmentId(id as u64), Arc::clone(&schema)).with(&batch, &[]).expect("appends");
+        let segment =
+            ConsumingSegment::new(SegmentId(id as u64), Arc::clone(&schema)).with(&batch, &[]).expect("appends");
         table.partitions()[0].put(Arc::new(segment));
     }
     let snapshot = table.snapshot();
@@ -211,7 +219,8 @@ fn open_and_plan(c: &mut Criterion) {
     for (name, column, value) in
         [("by time", 1, 1_760_000_000_000_000i64), ("by min and max", 0, 5), ("by the last column", 3, -1)]
     {
-        let predicate = Predicate::Compare { column: ColumnId(column), op: CompareOp::LessEq, value: Scalar::Int(value) };
+        let predicate =
+            Predicate::Compare { column: ColumnId(column), op: CompareOp::LessEq, value: Scalar::Int(value) };
         let request = ScanRequest {
             schema: Arc::clone(&schema),
             projection: Vec::new(),
@@ -219,7 +228,9 @@ fn open_and_plan(c: &mut Criterion) {
             limit: None,
             batch_rows: 8192,
         };
-        group.bench_function(format!("10000 segments {name}"), |b| b.iter(|| black_box(snapshot.plan(&request)).units.len()));
+        group.bench_function(format!("10000 segments {name}"), |b| {
+            b.iter(|| black_box(snapshot.plan(&request)).units.len())
+        });
     }
     group.finish();
 }

@@ -156,6 +156,9 @@ fn mask(
         Predicate::And(children) => {
             let mut all = BooleanArray::from(vec![true; rows]);
             for child in children {
+                if all.true_count() == 0 {
+                    break;
+                }
                 all = and_kleene(&all, &mask(child, current, written, batch)?)?;
             }
             all

@@ -238,7 +238,9 @@ impl Segment for ConsumingSegment {
             if verdict != Verdict::Never {
                 for at in (from..to).step_by(batch_rows) {
                     let length = (to - at).min(batch_rows);
-                    pieces.push((chunk.batch().slice(at - start, length), verdict));
+                    let rows = chunk.batch().slice(at - start, length);
+                    let bytes = chunk.bytes() * length as u64 / chunk.batch().num_rows() as u64;
+                    pieces.push(Piece { rows, bytes, verdict });
                 }
             }
             start = end;
@@ -267,24 +269,32 @@ impl ConsumingSegment {
     }
 }
 
+/// A slice of a chunk.
+struct Piece {
+    rows: RecordBatch,
+    /// Its share of the chunk's memory.
+    bytes: u64,
+    verdict: Verdict,
+}
+
 /// Goes through slices of chunks, at most `batch_rows` long each.
 struct ConsumingScan {
     segment: Arc<ConsumingSegment>,
     request: Arc<ScanRequest>,
     metrics: Arc<ScanMetrics>,
-    pieces: std::vec::IntoIter<(RecordBatch, Verdict)>,
+    pieces: std::vec::IntoIter<Piece>,
     coalescer: Coalescer,
     /// Rows that may still be returned.
     left: usize,
 }
 
 impl ConsumingScan {
-    fn read(&mut self, piece: &RecordBatch, verdict: Verdict) -> Result<()> {
+    fn read(&mut self, Piece { rows, bytes, verdict }: &Piece) -> Result<()> {
         let (request, written) = (&self.request, &self.segment.schema);
-        let mask = if verdict == Verdict::Always { None } else { evaluate(request, written, piece)? };
-        let batch = project(request, written, self.coalescer.schema(), piece, mask.as_ref(), self.left)?;
+        let mask = if *verdict == Verdict::Always { None } else { evaluate(request, written, rows)? };
+        let batch = project(request, written, self.coalescer.schema(), rows, mask.as_ref(), self.left)?;
         self.left -= batch.num_rows();
-        self.metrics.add(piece.num_rows() as u64, batch.num_rows() as u64, piece.get_array_memory_size() as u64);
+        self.metrics.add(rows.num_rows() as u64, batch.num_rows() as u64, *bytes);
         self.coalescer.push(batch);
         Ok(())
     }
@@ -300,8 +310,8 @@ impl Iterator for ConsumingScan {
             }
             match self.pieces.next().filter(|_| self.left > 0) {
                 None => return self.coalescer.finish(),
-                Some((piece, verdict)) => {
-                    if let Err(error) = self.read(&piece, verdict) {
+                Some(piece) => {
+                    if let Err(error) = self.read(&piece) {
                         self.left = 0;
                         return Some(Err(error));
                     }

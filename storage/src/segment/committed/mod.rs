@@ -22,7 +22,7 @@ use arrow::buffer::Buffer;
 use super::{
     ColumnStats, Segment, SegmentState,
     format::{self, Footer, Section},
-    inspect::check_section,
+    inspect::{buffers, check_section},
 };
 use crate::{
     Error, Result,
@@ -198,7 +198,16 @@ impl Segment for CommittedSegment {
 
     fn encoding(&self, column: ColumnId) -> Option<String> {
         let index = self.schema.index_of(column)?;
-        Some(self.reader(index).map_or_else(|_| "damaged".to_owned(), ColumnReader::encoding_name))
+        let damaged = |_| "damaged".to_owned();
+        let data = &self.columns[index];
+        if let Some(opened) = data.reader.get() {
+            return Some(opened.as_ref().map_or_else(|error| damaged(error.clone()), ColumnReader::encoding_name));
+        }
+        // Listing the segments must not read all their data: the name alone needs no checksum.
+        let reader = buffers(&self.file, &data.sections).and_then(|buffers| {
+            ColumnReader::open(&self.schema.columns[index].data_type, data.encoding, self.rows, buffers)
+        });
+        Some(reader.map_or_else(damaged, |reader| reader.encoding_name()))
     }
 
     fn scan(
