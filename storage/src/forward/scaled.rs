@@ -62,7 +62,12 @@ impl Width {
     /// The integer that stands for `value`.
     fn scale(self, value: f64, divisor: f64) -> Option<i64> {
         let integer = (value * divisor).round();
-        (integer.abs() <= INTEGER_MAX && self.same(integer / divisor, value)).then_some(integer as i64)
+        if integer.is_nan() || integer.abs() > INTEGER_MAX {
+            return None;
+        }
+        // Back from the integer, as a reader will: -0 is no integer, though -0.0 / 100.0 is -0.0.
+        let integer = integer as i64;
+        self.same(integer as f64 / divisor, value).then_some(integer)
     }
 }
 
