@@ -1,6 +1,7 @@
 //! The one test binary of the root package.
 
 mod exactly_once;
+mod metadata;
 mod slt;
 mod support;
 mod tidy;
