@@ -191,6 +191,30 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 
+    /// What a setting is now, as text; `None` when it is not set.
+    pub fn value(&self, setting: &Setting) -> Option<String> {
+        if let Some(given) = self.given.get(&setting.path()) {
+            return Some(given.clone());
+        }
+        Some(match (setting.section, setting.key) {
+            ("server", "data_dir") => self.data_dir.display().to_string(),
+            ("server", "node_name") => self.node_name.clone(),
+            ("server", "shutdown_grace") => format!("{:?}", self.shutdown_grace),
+            ("pg", "listen") => self.pg_listen.to_string(),
+            ("pg", "require_tls") => self.pg_require_tls.to_string(),
+            ("pg", "max_connections") => self.pg_max_connections.to_string(),
+            ("http", "listen") => self.http_listen.to_string(),
+            ("memory", "query_bytes") => self.query_bytes.to_string(),
+            ("memory", "ingest_bytes") => self.ingest_bytes.to_string(),
+            ("query", "lanes") => self.lanes.to_string(),
+            ("query", "statement_timeout") => format!("{:?}", self.statement_timeout),
+            ("query", "spill_bytes") => self.spill_bytes.to_string(),
+            ("log", "level") => self.log_level.clone(),
+            ("log", "format") => if self.log_json { "json" } else { "compact" }.to_owned(),
+            _ => return None,
+        })
+    }
+
     fn take_environment(&mut self, name: &str, value: &str, problems: &mut Vec<Problem>) {
         let place = format!("environment variable {name}");
         if name == "TIDEMILL_PG_USERS" {

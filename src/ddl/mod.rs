@@ -1,1 +1,81 @@
-//! Execution of our own statements: checks against the catalog, then one durable change, then the running server follows.
+//! Execution of our own statements: checks against the catalog, one durable change, then the running server follows.
+//!
+//! What always holds: a statement that fails changes nothing; one that returned is durable; statements run one at a time.
+
+mod alter;
+mod columns;
+mod drop;
+mod error;
+mod source;
+mod table;
+
+use std::sync::Arc;
+
+use crate::{
+    catalog::Definitions,
+    server::instance::Instance,
+    session::{
+        backend::DdlOutcome,
+        error::{Result, SqlError, state},
+    },
+    sql::{self, Ddl, StatementKind, ast::Name},
+    suggest,
+};
+
+/// Runs the one statement of `sql`. Positions of errors are in `sql`.
+pub async fn execute(instance: &Arc<Instance>, sql: &str) -> Result<DdlOutcome> {
+    let mut statements = sql::parse(sql)?;
+    let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+        return Err(SqlError::syntax("one statement at a time"));
+    };
+    let StatementKind::Ddl(ddl) = statement.kind else {
+        return Err(SqlError::unsupported("the statement is not a definition of a source or a table"));
+    };
+    let _one_at_a_time = instance.ddl.lock().await;
+    let tag = ddl.tag().to_owned();
+    let notices = match *ddl {
+        Ddl::CreateSource(statement) => source::create(instance, statement).await,
+        Ddl::CreateTable(statement) => match table::create(instance, statement).await? {
+            table::Created { notices, rows: None } => Ok(notices),
+            table::Created { notices, rows: Some(rows) } => {
+                return Ok(DdlOutcome { tag: format!("SELECT {rows}"), notices });
+            }
+        },
+        Ddl::AlterTable(statement) => alter::alter(instance, statement).await,
+        Ddl::Drop(statement) => drop::drop(instance, statement).await,
+    }?;
+    Ok(DdlOutcome { tag, notices })
+}
+
+/// Whether the name is free. With IF NOT EXISTS a taken one is a notice, as in Postgres.
+fn free_name(definitions: &Definitions, name: &Name, if_not_exists: bool) -> Result<Option<String>> {
+    let taken = definitions.table_named(&name.value).is_some() || definitions.source_named(&name.value).is_some();
+    let message = format!("relation \"{}\" already exists", name.value);
+    match (taken, if_not_exists) {
+        (false, _) => Ok(None),
+        (true, true) => Ok(Some(format!("{message}, skipping"))),
+        (true, false) => Err(SqlError::new(state::DUPLICATE_TABLE, message).at(name.position)),
+    }
+}
+
+fn undefined_source(definitions: &Definitions, name: &Name) -> SqlError {
+    if definitions.table_named(&name.value).is_some() {
+        return SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is a table, not a source", name.value)).at(name.position);
+    }
+    let error = SqlError::new(state::UNDEFINED_OBJECT, format!("source \"{}\" does not exist", name.value)).at(name.position);
+    match suggest::hint(&name.value, definitions.sources.values().map(|source| source.name.as_str())) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+fn undefined_table(definitions: &Definitions, name: &Name) -> SqlError {
+    if definitions.source_named(&name.value).is_some() {
+        return SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is a source, not a table", name.value)).at(name.position);
+    }
+    let error = SqlError::new(state::UNDEFINED_TABLE, format!("table \"{}\" does not exist", name.value)).at(name.position);
+    match suggest::hint(&name.value, definitions.tables.values().map(|table| table.name.as_str())) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}

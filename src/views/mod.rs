@@ -1,1 +1,142 @@
-//! What the schema `rt` shows of the running server.
+//! What the schema `rt` shows of the running server, and the functions `rt.drain` and `rt.seal`.
+//!
+//! A view is a list of columns and a function that gives rows of [`Cell`]s; rows are computed when the view is scanned.
+
+mod ingestion;
+mod rows;
+mod server;
+
+use std::sync::Arc;
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, SchemaRef},
+};
+use async_trait::async_trait;
+use datafusion::common::ScalarValue;
+use tidemill_query::{Engine, SqlError, SystemFunctions, SystemViews, views::SystemFunction};
+
+use self::rows::{Cell, Kind};
+use crate::server::instance::Instance;
+
+type Rows = Vec<Vec<Cell>>;
+
+/// One view.
+struct View {
+    name: &'static str,
+    columns: &'static [(&'static str, Kind)],
+    rows: fn(&Instance) -> Result<Rows, SqlError>,
+}
+
+const VIEWS: &[View] = &[
+    View { name: "sources", columns: ingestion::SOURCES, rows: ingestion::sources },
+    View { name: "tables", columns: ingestion::TABLES, rows: ingestion::tables },
+    View { name: "partitions", columns: ingestion::PARTITIONS, rows: ingestion::partitions },
+    View { name: "segments", columns: ingestion::SEGMENTS, rows: ingestion::segments },
+    View { name: "dlq", columns: ingestion::DLQ, rows: ingestion::dlq },
+    View { name: "events", columns: ingestion::EVENTS, rows: ingestion::events },
+    View { name: "queries", columns: server::QUERIES, rows: server::queries },
+    View { name: "query_log", columns: server::QUERY_LOG, rows: server::query_log },
+    View { name: "settings", columns: server::SETTINGS, rows: server::settings },
+];
+
+/// The schema `rt`.
+#[derive(Debug)]
+pub struct System {
+    instance: Arc<Instance>,
+}
+
+impl System {
+    pub fn new(instance: Arc<Instance>, _engine: &Engine) -> Self {
+        Self { instance }
+    }
+}
+
+fn view(name: &str) -> Option<&'static View> {
+    VIEWS.iter().find(|view| view.name == name)
+}
+
+impl SystemViews for System {
+    fn names(&self) -> Vec<String> {
+        VIEWS.iter().map(|view| view.name.to_owned()).collect()
+    }
+
+    fn schema(&self, name: &str) -> Option<SchemaRef> {
+        view(name).map(|view| rows::schema(view.columns))
+    }
+
+    fn rows(&self, name: &str) -> Result<RecordBatch, SqlError> {
+        let view = view(name).ok_or_else(|| SqlError::undefined_table(&format!("rt.{name}")))?;
+        rows::batch(view.columns, (view.rows)(&self.instance)?)
+    }
+}
+
+#[async_trait]
+impl SystemFunctions for System {
+    fn functions(&self) -> Vec<SystemFunction> {
+        let function = |name| SystemFunction { name, arguments: vec![DataType::Utf8], returns: DataType::Boolean };
+        vec![function("drain"), function("seal")]
+    }
+
+    async fn call(&self, name: &str, arguments: Vec<ScalarValue>) -> Result<ScalarValue, SqlError> {
+        let argument = arguments.first().and_then(|argument| argument.try_as_str().flatten());
+        let Some(object) = argument else { return Ok(ScalarValue::Boolean(None)) };
+        match name {
+            "drain" => self.drain(object).await?,
+            "seal" => {
+                let (_, live) = self.instance.table(object).map_err(engine_error)?;
+                live.ingest.seal().await.map_err(ingest_error)?;
+            }
+            _ => return Err(SqlError::not_supported(format!("rt.{name}"))),
+        }
+        Ok(ScalarValue::Boolean(Some(true)))
+    }
+}
+
+impl System {
+    /// Waits until what is in a source now is visible in every table that reads it; for a table's name, in all its sources and its log.
+    async fn drain(&self, name: &str) -> Result<(), SqlError> {
+        let definitions = self.instance.catalog.definitions();
+        if let Some(source) = definitions.source_named(name) {
+            for table in definitions.tables_of(source.id) {
+                let (_, live) = self.instance.table(&table.name).map_err(engine_error)?;
+                live.ingest.drain(source.id).await.map_err(ingest_error)?;
+            }
+            return Ok(());
+        }
+        let (table, live) = self.instance.table(name).map_err(engine_error)?;
+        for source in table.sources.iter().chain([&table.log]) {
+            live.ingest.drain(*source).await.map_err(ingest_error)?;
+        }
+        Ok(())
+    }
+}
+
+fn engine_error(error: crate::session::SqlError) -> SqlError {
+    let made = SqlError::new(error.state, error.message);
+    let made = SqlError { detail: error.detail, ..made };
+    match error.hint {
+        Some(hint) => made.with_hint(hint),
+        None => made,
+    }
+}
+
+fn ingest_error(error: tidemill_ingest::Error) -> SqlError {
+    engine_error(crate::session::SqlError::from(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn view_and_column_names_are_unique() {
+        for view in VIEWS {
+            assert_eq!(VIEWS.iter().filter(|other| other.name == view.name).count(), 1, "{}", view.name);
+            for (name, _) in view.columns {
+                assert_eq!(view.columns.iter().filter(|(other, _)| other == name).count(), 1, "{}.{name}", view.name);
+            }
+            assert_eq!(rows::batch(view.columns, Vec::new()).unwrap().num_rows(), 0);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! ALTER TABLE: all actions of a statement together, or none.
+
+use std::sync::Arc;
+
+use tidemill_storage::ids::{ColumnId, SchemaVersion};
+
+use super::{
+    columns::{table_column, widen},
+    table::{check_retention, set_time_column, sources_of},
+    undefined_table,
+};
+use crate::{
+    catalog::{Definitions, definition::TableDefinition},
+    runtime,
+    server::{
+        instance::Instance,
+        live::{self, LiveTable, seal_policy},
+    },
+    session::error::{Result, SqlError, state},
+    sql::{
+        ast::{AlterAction, AlterTable, ColumnDefinition, Name},
+        options,
+    },
+    suggest,
+};
+
+pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterTable) -> Result<Vec<String>> {
+    let definitions = instance.catalog.definitions();
+    let Some(before) = definitions.table_named(&statement.name.value) else {
+        let error = undefined_table(&definitions, &statement.name);
+        return match statement.if_exists && error.state == state::UNDEFINED_TABLE {
+            true => Ok(vec![format!("{}, skipping", error.message)]),
+            false => Err(error),
+        };
+    };
+    let (_, live) = instance.table(&before.name)?;
+    let mut after = (**before).clone();
+    let mut notices = Vec::new();
+    for action in &statement.actions {
+        apply(&mut after, action, &definitions, &live, &mut notices)?;
+    }
+    if after == **before {
+        return Ok(notices);
+    }
+    after.version += 1;
+    if after.schema != before.schema {
+        after.schema.version = SchemaVersion(before.schema.version.0 + 1);
+        for source in sources_of(&definitions, &after) {
+            let columns = live::source_columns(&source.columns)?;
+            live::transform(instance.expressions(), &columns, &after)
+                .map_err(|error| SqlError::from(error).at(statement.name.position))?;
+        }
+    }
+    check_retention(&after.schema, &after.options)?;
+    let (following, before) = (Arc::clone(instance), Arc::clone(before));
+    runtime::blocking(move || -> Result<()> {
+        following.catalog.change(|change| change.put_table(&after))?;
+        follow(&following, &live, &before, &after)
+    })
+    .await?;
+    Ok(notices)
+}
+
+/// The running table does what its definition now says.
+fn follow(instance: &Instance, live: &LiveTable, before: &TableDefinition, after: &TableDefinition) -> Result<()> {
+    if after.schema != before.schema {
+        live.set_schema(instance.expressions(), after, &instance.catalog.definitions())?;
+    }
+    if after.options != before.options {
+        live.ingest.set_policy(seal_policy(&after.options));
+        live.ingest.set_retention(after.options.retention_us);
+    }
+    if after.paused != before.paused {
+        for source in &after.sources {
+            if after.paused { live.ingest.pause(*source)? } else { live.ingest.resume(*source)? }
+        }
+    }
+    Ok(())
+}
+
+fn apply(
+    table: &mut TableDefinition,
+    action: &AlterAction,
+    definitions: &Definitions,
+    live: &LiveTable,
+    notices: &mut Vec<String>,
+) -> Result<()> {
+    match action {
+        AlterAction::AddColumn { column, if_not_exists } => add_column(table, column, *if_not_exists, live, notices),
+        AlterAction::DropColumn { name, if_exists } => drop_column(table, name, *if_exists, notices),
+        AlterAction::RenameColumn { from, to } => {
+            let index = column_index(table, from)?;
+            if table.schema.column_named(&to.value).is_some() {
+                return Err(duplicate(table, to));
+            }
+            if table.transform.is_none() {
+                let fed = sources_of(definitions, table).filter(|s| s.columns.iter().any(|c| c.name == from.value));
+                notices.extend(fed.map(|source| {
+                    format!("column \"{}\" of source \"{}\" no longer feeds the renamed column: sources feed by name", from.value, source.name)
+                }));
+            }
+            table.schema.columns[index].name = to.value.clone();
+            Ok(())
+        }
+        AlterAction::SetType { column, data_type, position } => {
+            let index = column_index(table, column)?;
+            let present = &mut table.schema.columns[index];
+            if !present.data_type.widens_to(data_type) {
+                let message = format!("column \"{}\" cannot be changed from {} to {data_type}", column.value, present.data_type);
+                return Err(SqlError::new(state::DATATYPE_MISMATCH, message)
+                    .at(*position)
+                    .with_hint("only widening is possible, because stored rows are not rewritten; add a column of the new type instead"));
+            }
+            if let Some(default) = &present.default {
+                present.default = Some(widen(default, &present.data_type, data_type)?);
+            }
+            present.data_type = data_type.clone();
+            Ok(())
+        }
+        AlterAction::SetOptions(pairs) => {
+            let time_column = options::apply(&mut table.options, pairs, false)?;
+            set_time_column(&mut table.schema, time_column)
+        }
+        AlterAction::RenameTo(name) => {
+            if definitions.table_named(&name.value).is_some() || definitions.source_named(&name.value).is_some() {
+                let message = format!("relation \"{}\" already exists", name.value);
+                return Err(SqlError::new(state::DUPLICATE_TABLE, message).at(name.position));
+            }
+            table.name = name.value.clone();
+            Ok(())
+        }
+        AlterAction::PauseIngestion => {
+            table.paused = true;
+            Ok(())
+        }
+        AlterAction::ResumeIngestion => {
+            table.paused = false;
+            Ok(())
+        }
+    }
+}
+
+fn add_column(
+    table: &mut TableDefinition,
+    column: &ColumnDefinition,
+    if_not_exists: bool,
+    live: &LiveTable,
+    notices: &mut Vec<String>,
+) -> Result<()> {
+    if table.schema.column_named(&column.name.value).is_some() {
+        let error = duplicate(table, &column.name);
+        if if_not_exists {
+            notices.push(format!("{}, skipping", error.message));
+            return Ok(());
+        }
+        return Err(error);
+    }
+    notices.extend(column.notice.clone());
+    let made = table_column(table.next_column, column)?;
+    if !made.nullable && made.default.is_none() && live.table.snapshot().rows() > 0 {
+        return Err(SqlError::new(state::NOT_NULL_VIOLATION, format!("column \"{}\" of relation \"{}\" contains null values", made.name, table.name))
+            .at(column.name.position)
+            .with_hint("give it a DEFAULT, which the rows that are there will have"));
+    }
+    table.next_column = ColumnId(table.next_column.0 + 1);
+    table.schema.columns.push(made);
+    Ok(())
+}
+
+fn drop_column(table: &mut TableDefinition, name: &Name, if_exists: bool, notices: &mut Vec<String>) -> Result<()> {
+    let index = match column_index(table, name) {
+        Ok(index) => index,
+        Err(error) if if_exists => {
+            notices.push(format!("{}, skipping", error.message));
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    if table.schema.time_column == Some(table.schema.columns[index].id) {
+        return Err(SqlError::new(state::DEPENDENT_OBJECTS_STILL_EXIST, format!("column \"{}\" is the table's time column", name.value))
+            .at(name.position)
+            .with_hint("choose another one first: ALTER TABLE … SET (time_column = '…')"));
+    }
+    if table.schema.columns.len() == 1 {
+        return Err(SqlError::unsupported("the last column of a table cannot be dropped").at(name.position));
+    }
+    table.schema.columns.remove(index);
+    Ok(())
+}
+
+fn column_index(table: &TableDefinition, name: &Name) -> Result<usize> {
+    table.schema.columns.iter().position(|column| column.name == name.value).ok_or_else(|| {
+        let message = format!("column \"{}\" of relation \"{}\" does not exist", name.value, table.name);
+        let error = SqlError::new(state::UNDEFINED_COLUMN, message).at(name.position);
+        match suggest::hint(&name.value, table.schema.columns.iter().map(|column| column.name.as_str())) {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    })
+}
+
+fn duplicate(table: &TableDefinition, name: &Name) -> SqlError {
+    let message = format!("column \"{}\" of relation \"{}\" already exists", name.value, table.name);
+    SqlError::new(state::DUPLICATE_COLUMN, message).at(name.position)
+}

@@ -1,0 +1,120 @@
+//! DROP TABLE and DROP SOURCE.
+
+use std::sync::Arc;
+
+use super::{undefined_source, undefined_table};
+use crate::{
+    catalog::definition::TableDefinition,
+    runtime,
+    server::instance::Instance,
+    session::error::{Result, SqlError, state},
+    sql::ast::{Drop, Name, ObjectKind},
+};
+
+pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Vec<String>> {
+    let mut notices = Vec::new();
+    // All names are looked up before the first one goes.
+    let definitions = instance.catalog.definitions();
+    let mut names: Vec<&Name> = Vec::new();
+    for name in &statement.names {
+        let error = match statement.kind {
+            ObjectKind::Table if definitions.table_named(&name.value).is_none() => undefined_table(&definitions, name),
+            ObjectKind::Source if definitions.source_named(&name.value).is_none() => undefined_source(&definitions, name),
+            _ => {
+                if !names.iter().any(|other| other.value == name.value) {
+                    names.push(name);
+                }
+                continue;
+            }
+        };
+        if !statement.if_exists || error.state == state::WRONG_OBJECT_TYPE {
+            return Err(error);
+        }
+        notices.push(format!("{} \"{}\" does not exist, skipping", statement.kind.name(), name.value));
+    }
+    if statement.kind == ObjectKind::Source && !statement.cascade {
+        for name in &names {
+            check_unused(instance, name)?;
+        }
+    }
+    for name in names {
+        let definitions = instance.catalog.definitions();
+        match statement.kind {
+            ObjectKind::Table => {
+                if let Some(table) = definitions.table_named(&name.value) {
+                    drop_table(instance, table).await?;
+                }
+            }
+            ObjectKind::Source => drop_source(instance, name, &mut notices).await?,
+        }
+    }
+    Ok(notices)
+}
+
+fn check_unused(instance: &Instance, name: &Name) -> Result<()> {
+    let definitions = instance.catalog.definitions();
+    let Some(source) = definitions.source_named(&name.value) else { return Ok(()) };
+    let tables = definitions.tables_of(source.id).map(|table| format!("\"{}\"", table.name)).collect::<Vec<_>>();
+    if tables.is_empty() {
+        return Ok(());
+    }
+    Err(SqlError::new(state::DEPENDENT_OBJECTS_STILL_EXIST, format!("cannot drop source \"{}\" because it feeds other objects", name.value))
+        .at(name.position)
+        .with_detail(format!("table {} reads from it", tables.join(", table ")))
+        .with_hint("drop the tables first, or say CASCADE: the tables then keep their rows and are no longer fed"))
+}
+
+/// Takes a table away: its consumption, its definition, its bytes.
+pub(super) async fn drop_table(instance: &Arc<Instance>, table: &TableDefinition) -> Result<()> {
+    let (instance, table) = (Arc::clone(instance), table.clone());
+    runtime::blocking(move || -> Result<()> {
+        let live = instance.take_live(table.id);
+        if let Some(live) = &live {
+            live.ingest.stop();
+        }
+        // From here on a crash leaves files that the next start deletes.
+        instance.catalog.change(|change| change.remove_table(&table))?;
+        if let Some(live) = &live
+            && let Err(error) = live.ingest.remove_files()
+        {
+            tracing::warn!(table = table.name, %error, "files of a dropped table are left until the next start");
+        }
+        drop(live);
+        for path in [instance.directory.log(table.id), instance.directory.table(table.id)] {
+            if let Err(error) = std::fs::remove_dir_all(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "files of a dropped table are left until the next start");
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Takes a source away, and with CASCADE takes it from the tables that it feeds. They keep their rows.
+async fn drop_source(instance: &Arc<Instance>, name: &Name, notices: &mut Vec<String>) -> Result<()> {
+    let definitions = instance.catalog.definitions();
+    let Some(source) = definitions.source_named(&name.value).cloned() else { return Ok(()) };
+    let fed = definitions.tables_of(source.id).cloned().collect::<Vec<_>>();
+    notices.extend(fed.iter().map(|table| format!("table \"{}\" is no longer fed by source \"{}\"", table.name, source.name)));
+    let instance = Arc::clone(instance);
+    runtime::blocking(move || -> Result<()> {
+        instance.catalog.change(|change| {
+            for table in &fed {
+                let mut detached = (**table).clone();
+                detached.sources.retain(|id| *id != source.id);
+                detached.version += 1;
+                change.put_table(&detached)?;
+            }
+            change.remove_source(&source)
+        })?;
+        for table in &fed {
+            if let Some(live) = instance.live(table.id) {
+                live.ingest.remove_feed(source.id)?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}

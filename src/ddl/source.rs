@@ -1,0 +1,155 @@
+//! CREATE SOURCE.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tidemill_ingest::{Error, decode, source::ConnectorOptions};
+
+use super::{columns::check_names, error::locate, free_name};
+use crate::{
+    catalog::definition::{CheckDefinition, SourceColumnDefinition, SourceDefinition, WatermarkDefinition},
+    runtime,
+    server::{instance::Instance, live},
+    session::error::{Result, SqlError, state},
+    sql::ast::CreateSource,
+};
+
+pub(super) async fn create(instance: &Arc<Instance>, statement: CreateSource) -> Result<Vec<String>> {
+    let definitions = instance.catalog.definitions();
+    if let Some(notice) = free_name(&definitions, &statement.name, statement.if_not_exists)? {
+        return Ok(vec![notice]);
+    }
+    let mut notices = Vec::new();
+    let mut source = definition(instance, &statement, &mut notices)?;
+    let located = |error: Error| locate(SqlError::from(error), &statement.options);
+    let (options, _) = live::source_options(&source).map_err(located)?;
+    if source.columns.is_empty() {
+        let columns = options.default_columns().ok_or_else(|| {
+            SqlError::syntax(format!("source \"{}\" needs columns", source.name))
+                .at(statement.name.position)
+                .with_hint("write them in parentheses: CREATE SOURCE name (id BIGINT, …) WITH (…)")
+        })?;
+        source.columns = columns
+            .into_iter()
+            .map(|column| SourceColumnDefinition {
+                name: column.name,
+                data_type: column.data_type,
+                nullable: column.nullable,
+                path: None,
+                epoch: None,
+            })
+            .collect();
+    }
+    check_expressions(instance, &source, &statement)?;
+    if let Some(format) = &options.format {
+        let columns = live::source_columns(&source.columns)?;
+        decode::decoder(format, &columns).map_err(located)?;
+    }
+    reach(instance, &source, &options.connector).await.map_err(|error| locate(error, &statement.options))?;
+    instance.catalog.change(|change| {
+        source.id = change.new_source_id()?;
+        source.oid = change.new_oid()?;
+        change.put_source(&source)
+    })?;
+    Ok(notices)
+}
+
+fn definition(instance: &Instance, statement: &CreateSource, notices: &mut Vec<String>) -> Result<SourceDefinition> {
+    check_names(statement.columns.iter().map(|column| &column.name))?;
+    let mut columns = Vec::new();
+    for column in &statement.columns {
+        if column.default.is_some() {
+            return Err(SqlError::unsupported("DEFAULT is not supported in a source")
+                .at(column.name.position)
+                .with_hint("give the default to the table's column"));
+        }
+        notices.extend(column.notice.clone());
+        columns.push(SourceColumnDefinition {
+            name: column.name.value.clone(),
+            data_type: column.data_type.clone(),
+            nullable: !column.not_null,
+            path: column.path.clone(),
+            epoch: column.epoch.clone(),
+        });
+    }
+    let mut options = BTreeMap::new();
+    for pair in &statement.options {
+        // librdkafka's settings are given as they are; ours are lower case.
+        let key = match pair.key.value.starts_with("properties.") {
+            true => pair.key.value.clone(),
+            false => pair.key.value.to_lowercase(),
+        };
+        options.insert(key, pair.value.clone());
+    }
+    let mut checks: Vec<CheckDefinition> = Vec::new();
+    for check in &statement.checks {
+        let name = check.name.clone().unwrap_or_else(|| {
+            (1..).map(|n| format!("{}_check{n}", statement.name.value)).find(|name| checks.iter().all(|c| c.name != *name)).unwrap_or_default()
+        });
+        if checks.iter().any(|other| other.name == name) {
+            let message = format!("constraint \"{name}\" for source \"{}\" already exists", statement.name.value);
+            return Err(SqlError::new(state::DUPLICATE_OBJECT, message).at(check.position));
+        }
+        checks.push(CheckDefinition { name, expression: check.expression.clone() });
+    }
+    Ok(SourceDefinition {
+        id: Default::default(),
+        oid: 0,
+        name: statement.name.value.clone(),
+        version: 1,
+        columns,
+        watermark: statement
+            .watermark
+            .as_ref()
+            .map(|w| WatermarkDefinition { column: w.column.value.clone(), expression: w.expression.clone() }),
+        checks,
+        options,
+        created_at_us: instance.clock.now_us(),
+    })
+}
+
+/// CHECKs and the watermark compile over the source's columns.
+fn check_expressions(instance: &Instance, source: &SourceDefinition, statement: &CreateSource) -> Result<()> {
+    let columns = live::source_columns(&source.columns)?;
+    if let Err(error) = live::checks(instance.expressions(), source, &columns) {
+        let position = statement.checks.first().map(|check| check.position);
+        let error = SqlError::from(error);
+        return Err(match position {
+            Some(position) => error.at(position),
+            None => error,
+        });
+    }
+    let (Some(watermark), Some(parsed)) = (&source.watermark, &statement.watermark) else { return Ok(()) };
+    use tidemill_storage::schema::DataType::{Timestamp, TimestampTz};
+    match source.columns.iter().find(|column| column.name == watermark.column) {
+        Some(column) if matches!(column.data_type, Timestamp | TimestampTz) => {}
+        Some(column) => {
+            let message = format!("the watermark needs a timestamp, and column \"{}\" is {}", column.name, column.data_type);
+            return Err(SqlError::new(state::DATATYPE_MISMATCH, message).at(parsed.column.position));
+        }
+        None => {
+            let message = format!("column \"{}\" of the watermark does not exist", watermark.column);
+            return Err(SqlError::new(state::UNDEFINED_COLUMN, message).at(parsed.column.position));
+        }
+    }
+    let compiles = SourceDefinition {
+        checks: vec![CheckDefinition { name: "watermark".into(), expression: format!("({}) <= {}", watermark.expression, watermark.column) }],
+        ..source.clone()
+    };
+    live::checks(instance.expressions(), &compiles, &columns)
+        .map(|_| ())
+        .map_err(|error| SqlError::from(error).at(parsed.column.position))
+}
+
+/// Asks the outside world whether the source is there.
+async fn reach(instance: &Arc<Instance>, source: &SourceDefinition, connector: &ConnectorOptions) -> Result<()> {
+    if matches!(connector, ConnectorOptions::Generator(_)) {
+        return Ok(());
+    }
+    let (instance, source) = (Arc::clone(instance), source.clone());
+    runtime::blocking(move || {
+        let (connected, _) = live::connect(&source, &instance.clock)?;
+        connected.connector.partitions()
+    })
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! The running server as its statements see it: definitions and the live tables behind them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock, Weak},
+};
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use datafusion::execution::SessionState;
+use parking_lot::RwLock;
+use tidemill_ingest::{events::EventRing, runtime::IngestRuntime};
+use tidemill_query::{Engine, TableCatalog, TableHandle};
+use tidemill_storage::{clock::Clock, ids::TableId};
+
+use super::{
+    directory::DataDirectory,
+    live::{LiveTable, Parts},
+};
+use crate::{
+    catalog::{Catalog, definition::TableDefinition},
+    config::Config,
+    runtime,
+    session::{
+        backend::{Backend, DdlOutcome, WriteTarget},
+        error::{Result, SqlError, state},
+    },
+};
+
+/// Everything that DDL, INSERT, the views and HTTP work on.
+#[derive(Debug)]
+pub struct Instance {
+    pub config: Config,
+    pub clock: Arc<dyn Clock>,
+    pub directory: DataDirectory,
+    pub catalog: Catalog,
+    pub ingest: Arc<IngestRuntime>,
+    pub events: Arc<EventRing>,
+    pub started_us: i64,
+    /// One definition statement at a time.
+    pub ddl: tokio::sync::Mutex<()>,
+    live: RwLock<BTreeMap<TableId, Arc<LiveTable>>>,
+    /// Why a table could not be opened at start.
+    broken: RwLock<BTreeMap<TableId, String>>,
+    expressions: OnceLock<SessionState>,
+    /// The engine holds the instance, so the instance must not hold the engine.
+    engine: OnceLock<Weak<Engine>>,
+}
+
+impl Instance {
+    #[expect(clippy::too_many_arguments, reason = "the parts of a server, each made by the caller")]
+    pub fn new(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        directory: DataDirectory,
+        catalog: Catalog,
+        ingest: Arc<IngestRuntime>,
+        events: Arc<EventRing>,
+    ) -> Arc<Self> {
+        let started_us = clock.now_us();
+        Arc::new(Self {
+            config,
+            clock,
+            directory,
+            catalog,
+            ingest,
+            events,
+            started_us,
+            ddl: tokio::sync::Mutex::new(()),
+            live: RwLock::default(),
+            broken: RwLock::default(),
+            expressions: OnceLock::new(),
+            engine: OnceLock::new(),
+        })
+    }
+
+    /// Gives the functions of the query engine to CHECK constraints and transforms. Once, before tables are opened.
+    pub fn set_engine(&self, engine: &Arc<Engine>) -> Result<(), tidemill_query::SqlError> {
+        let _ = self.engine.set(Arc::downgrade(engine));
+        engine.extend(|state| {
+            let _ = self.expressions.set(state.clone());
+            Ok(())
+        })
+    }
+
+    /// 57P01 when the server is about to end.
+    pub fn engine(&self) -> Result<Arc<Engine>> {
+        let engine = self.engine.get().and_then(Weak::upgrade);
+        engine.ok_or_else(|| SqlError::new(state::ADMIN_SHUTDOWN, "the server is shutting down"))
+    }
+
+    pub fn expressions(&self) -> &SessionState {
+        self.expressions.get().expect("invariant: the engine is set before anything is defined")
+    }
+
+    pub fn parts(&self) -> Parts<'_> {
+        Parts { runtime: &self.ingest, directory: &self.directory, clock: &self.clock, expressions: self.expressions() }
+    }
+
+    /// Opens every table that is defined. One that cannot be opened is named in the log and in `rt.tables`; the others go on. Blocks.
+    pub fn recover(&self) {
+        let definitions = self.catalog.definitions();
+        for definition in definitions.tables.values() {
+            match LiveTable::open(&self.parts(), definition, &definitions) {
+                Ok(live) => self.put_live(definition.id, live),
+                Err(error) => {
+                    tracing::error!(table = definition.name, %error, "the table cannot be opened");
+                    self.broken.write().insert(definition.id, error.to_string());
+                }
+            }
+        }
+    }
+
+    pub fn live(&self, id: TableId) -> Option<Arc<LiveTable>> {
+        self.live.read().get(&id).cloned()
+    }
+
+    pub fn put_live(&self, id: TableId, live: LiveTable) {
+        self.broken.write().remove(&id);
+        self.live.write().insert(id, Arc::new(live));
+    }
+
+    pub fn take_live(&self, id: TableId) -> Option<Arc<LiveTable>> {
+        self.broken.write().remove(&id);
+        self.live.write().remove(&id)
+    }
+
+    /// All tables with what runs behind them, by name.
+    pub fn all_live(&self) -> Vec<(Arc<TableDefinition>, Arc<LiveTable>)> {
+        let live = self.live.read();
+        let mut all = self
+            .catalog
+            .definitions()
+            .tables
+            .values()
+            .filter_map(|definition| Some((Arc::clone(definition), Arc::clone(live.get(&definition.id)?))))
+            .collect::<Vec<_>>();
+        all.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+        all
+    }
+
+    pub fn broken(&self, id: TableId) -> Option<String> {
+        self.broken.read().get(&id).cloned()
+    }
+
+    /// A table by name; 42P01, with the nearest one, when there is none.
+    pub fn table(&self, name: &str) -> Result<(Arc<TableDefinition>, Arc<LiveTable>)> {
+        let definitions = self.catalog.definitions();
+        let Some(definition) = definitions.table_named(name) else {
+            if definitions.source_named(name).is_some() {
+                return Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{name}\" is a source, not a table"))
+                    .with_hint(format!("create a table that reads it: CREATE TABLE … FROM SOURCE {name}")));
+            }
+            let error = SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"));
+            let known = definitions.tables.values().map(|table| table.name.as_str());
+            return Err(match crate::suggest::hint(name, known) {
+                Some(hint) => error.with_hint(hint),
+                None => error,
+            });
+        };
+        match self.live(definition.id) {
+            Some(live) => Ok((Arc::clone(definition), live)),
+            None => Err(SqlError::new(state::DATA_CORRUPTED, format!("table \"{name}\" could not be opened when the server started"))
+                .with_detail(self.broken(definition.id).unwrap_or_default())),
+        }
+    }
+
+    /// Ends ingestion of all tables; seals nothing, loses nothing. Blocks.
+    pub fn stop(&self) {
+        for (_, live) in self.all_live() {
+            live.ingest.stop();
+        }
+        self.ingest.stop();
+    }
+}
+
+impl TableCatalog for Instance {
+    fn table(&self, name: &str) -> Option<TableHandle> {
+        let definitions = self.catalog.definitions();
+        let definition = definitions.table_named(name)?;
+        let live = self.live(definition.id)?;
+        Some(TableHandle { name: definition.name.clone(), oid: definition.oid, table: Arc::clone(&live.table) })
+    }
+
+    fn tables(&self) -> Vec<TableHandle> {
+        self.all_live()
+            .into_iter()
+            .map(|(definition, live)| TableHandle {
+                name: definition.name.clone(),
+                oid: definition.oid,
+                table: Arc::clone(&live.table),
+            })
+            .collect()
+    }
+}
+
+/// What sessions ask of the server.
+#[derive(Debug)]
+pub struct ServerBackend(pub Arc<Instance>);
+
+#[async_trait]
+impl Backend for ServerBackend {
+    async fn execute_ddl(&self, sql: &str) -> Result<DdlOutcome> {
+        crate::ddl::execute(&self.0, sql).await
+    }
+
+    fn write_target(&self, name: &str) -> Result<WriteTarget> {
+        let (definition, live) = self.0.table(name)?;
+        Ok(WriteTarget { id: definition.id, name: definition.name.clone(), schema: live.table.schema() })
+    }
+
+    async fn append(&self, table: TableId, rows: Vec<RecordBatch>) -> Result<()> {
+        let live = self.0.live(table).ok_or_else(|| {
+            SqlError::new(state::UNDEFINED_TABLE, "the table was dropped while rows were on their way to it")
+        })?;
+        let schema = live.table.schema();
+        let log = Arc::clone(&live.log);
+        let range = runtime::blocking(move || log.append(&schema, &rows)).await?;
+        Ok(live.wait_log(range.end).await?)
+    }
+}

@@ -1,0 +1,216 @@
+//! A table that runs: its segments, its ingestion, its log.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use datafusion::execution::SessionState;
+use tidemill_ingest::{
+    consumer::{Feed, Latency, OnGap, SealPolicy, TableIngest, TableSpec},
+    dead_letters::OnError,
+    decode::{self, EpochUnit, SourceColumn, parse_path},
+    pipeline::{Checks, Transform},
+    runtime::IngestRuntime,
+    source::{
+        ConnectContext, Connected, SourceOptions, Start,
+        log::{Log, LogOptions},
+    },
+};
+use tidemill_storage::{
+    clock::Clock,
+    ids::{SourceId, StreamId},
+    schema::TableSchema,
+    table::Table,
+};
+
+use crate::{
+    catalog::{
+        Definitions,
+        definition::{SourceColumnDefinition, SourceDefinition, TableDefinition, TableOptions},
+    },
+    server::directory::DataDirectory,
+};
+
+type Result<T, E = tidemill_ingest::Error> = std::result::Result<T, E>;
+
+/// What opening a table needs besides its definition.
+pub struct Parts<'a> {
+    pub runtime: &'a Arc<IngestRuntime>,
+    pub directory: &'a DataDirectory,
+    pub clock: &'a Arc<dyn Clock>,
+    /// Functions for CHECK constraints and transforms.
+    pub expressions: &'a SessionState,
+}
+
+#[derive(Debug)]
+pub struct LiveTable {
+    pub table: Arc<Table>,
+    pub ingest: Arc<TableIngest>,
+    pub log: Arc<Log>,
+    log_source: SourceId,
+}
+
+impl LiveTable {
+    /// Recovers what is committed and begins to consume. Blocks.
+    pub fn open(parts: &Parts<'_>, definition: &TableDefinition, definitions: &Definitions) -> Result<Self> {
+        let schema = Arc::new(definition.schema.clone());
+        let table = Arc::new(Table::new(definition.id, Arc::clone(&schema), definition.options.partitions));
+        let log = Log::open(parts.directory.log(definition.id), LogOptions::default(), schema)?;
+        let mut feeds = vec![log_feed(parts.expressions, definition, &log)?];
+        for source in &definition.sources {
+            if let Some(source) = definitions.sources.get(source) {
+                feeds.push(source_feed(parts, definition, source)?);
+            }
+        }
+        let ingest = TableIngest::open(
+            parts.runtime,
+            TableSpec {
+                table: Arc::clone(&table),
+                name: definition.name.clone(),
+                directory: parts.directory.table(definition.id),
+                policy: seal_policy(&definition.options),
+                retention_us: definition.options.retention_us,
+                feeds,
+            },
+        )?;
+        if definition.paused {
+            for source in &definition.sources {
+                ingest.pause(*source)?;
+            }
+        }
+        Ok(Self { table, ingest, log, log_source: definition.log })
+    }
+
+    /// From now on rows are of `definition`'s schema. Blocks.
+    pub fn set_schema(
+        &self,
+        expressions: &SessionState,
+        definition: &TableDefinition,
+        definitions: &Definitions,
+    ) -> Result<()> {
+        let mut transforms = BTreeMap::from([(definition.log, log_transform(expressions, &definition.schema)?)]);
+        for id in &definition.sources {
+            if let Some(source) = definitions.sources.get(id) {
+                let columns = source_columns(&source.columns)?;
+                transforms.insert(*id, transform(expressions, &columns, definition)?);
+            }
+        }
+        let schema = Arc::new(definition.schema.clone());
+        self.ingest.set_schema(Arc::clone(&schema), transforms)?;
+        self.log.set_schema(schema);
+        Ok(())
+    }
+
+    /// Waits until rows of the log below `end` are visible.
+    pub async fn wait_log(&self, end: u64) -> Result<()> {
+        self.ingest.wait_visible(StreamId { source: self.log_source, partition: 0 }, end).await
+    }
+}
+
+pub fn seal_policy(options: &TableOptions) -> SealPolicy {
+    SealPolicy { rows: options.seal_rows, bytes: options.seal_bytes, after_us: options.seal_after_us }
+}
+
+/// The columns of a source as ingestion reads them.
+pub fn source_columns(columns: &[SourceColumnDefinition]) -> Result<Vec<SourceColumn>> {
+    columns
+        .iter()
+        .map(|column| {
+            let mut made = SourceColumn::new(&column.name, column.data_type.clone(), column.nullable);
+            if let Some(path) = &column.path {
+                made = made.with_path(parse_path(path)?);
+            }
+            if let Some(unit) = &column.epoch {
+                let unit = EpochUnit::parse(unit).ok_or_else(|| tidemill_ingest::Error::Definition {
+                    message: format!("column \"{}\" has the unknown EPOCH '{unit}'", column.name),
+                    hint: Some("it takes 's', 'ms', 'us' or 'ns'".into()),
+                })?;
+                made = made.with_epoch(unit);
+            }
+            Ok(made)
+        })
+        .collect()
+}
+
+/// The options of a source that ingestion's connectors and formats know; `on_gap` is the feed's.
+pub fn source_options(source: &SourceDefinition) -> Result<(SourceOptions, OnGap)> {
+    let mut options = source.options.clone();
+    let on_gap = options.remove("on_gap").map_or(Ok(OnGap::default()), |text| OnGap::parse(&text))?;
+    Ok((SourceOptions::parse(&options)?, on_gap))
+}
+
+/// A source's connector. Waits for no broker.
+pub fn connect(source: &SourceDefinition, clock: &Arc<dyn Clock>) -> Result<(Connected, SourceOptions)> {
+    let (options, _) = source_options(source)?;
+    let context = ConnectContext {
+        source: source.id,
+        name: source.name.clone(),
+        columns: source_columns(&source.columns)?,
+        clock: Arc::clone(clock),
+        log: None,
+    };
+    Ok((options.connect(&context)?, options))
+}
+
+/// What turns rows of a source into rows of a table.
+pub fn transform(
+    expressions: &SessionState,
+    columns: &[SourceColumn],
+    definition: &TableDefinition,
+) -> Result<Arc<Transform>> {
+    let schema = decode::source_schema(columns);
+    Ok(Arc::new(Transform::compile(expressions, &schema, definition.transform.as_deref(), &definition.schema)?))
+}
+
+pub fn checks(expressions: &SessionState, source: &SourceDefinition, columns: &[SourceColumn]) -> Result<Checks> {
+    let checks = source.checks.iter().map(|check| (check.name.clone(), check.expression.clone())).collect::<Vec<_>>();
+    Checks::compile(expressions, &decode::source_schema(columns), &checks)
+}
+
+pub fn source_feed(parts: &Parts<'_>, definition: &TableDefinition, source: &SourceDefinition) -> Result<Feed> {
+    let columns = source_columns(&source.columns)?;
+    let (connected, options) = connect(source, parts.clock)?;
+    let (_, on_gap) = source_options(source)?;
+    let format = connected.format.clone();
+    let decoder_columns = columns.clone();
+    Ok(Feed {
+        source: source.id,
+        name: source.name.clone(),
+        connector: connected.connector,
+        start: options.start,
+        decoder: Arc::new(move || match &format {
+            Some(format) => decode::decoder(format, &decoder_columns),
+            None => Err(no_bytes()),
+        }),
+        checks: Arc::new(checks(parts.expressions, source, &columns)?),
+        transform: transform(parts.expressions, &columns, definition)?,
+        on_error: options.on_error,
+        on_gap,
+        latency: Latency::Paced,
+    })
+}
+
+fn log_feed(expressions: &SessionState, definition: &TableDefinition, log: &Arc<Log>) -> Result<Feed> {
+    Ok(Feed {
+        source: definition.log,
+        name: format!("{}.log", definition.name),
+        connector: log.connector(definition.log),
+        start: Start::Earliest,
+        decoder: Arc::new(|| Err(no_bytes())),
+        checks: Arc::new(Checks::compile(expressions, &definition.schema.arrow(), &[])?),
+        transform: log_transform(expressions, &definition.schema)?,
+        on_error: OnError::Dlq,
+        on_gap: OnGap::Stop,
+        latency: Latency::Prompt,
+    })
+}
+
+/// Rows of the log are rows of the table already.
+fn log_transform(expressions: &SessionState, schema: &TableSchema) -> Result<Arc<Transform>> {
+    Ok(Arc::new(Transform::compile(expressions, &schema.arrow(), None, schema)?))
+}
+
+fn no_bytes() -> tidemill_ingest::Error {
+    tidemill_ingest::Error::Definition { message: "this source brings rows, there is nothing to decode".into(), hint: None }
+}
+
+/// How long CREATE TABLE waits for the first answer of its sources.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

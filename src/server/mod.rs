@@ -1,0 +1,219 @@
+//! The wiring of a running server, from its data directory to its sockets, and its orderly end.
+//!
+//! Order of start: data directory locked → metadata file → ingestion runtime → query engine → HTTP (alive, not ready) → tables recovered →
+//! Postgres listener (ready). Order of the end: no new connections → running statements within `shutdown_grace` → ingestion → exit.
+
+pub mod directory;
+pub mod instance;
+pub mod live;
+mod quickstart;
+
+use std::{fmt, io::Write, sync::Arc, time::Duration};
+
+use tidemill_ingest::{
+    events::EventRing,
+    runtime::{IngestRuntime, RuntimeOptions},
+};
+use tidemill_query::{Engine, EngineConfig, TableCatalog};
+use tidemill_storage::clock::{Clock, SystemClock};
+use tokio::{net::TcpListener, sync::watch};
+
+use self::{
+    directory::DataDirectory,
+    instance::{Instance, ServerBackend},
+};
+use crate::{
+    catalog::{Catalog, database::Database, metadata_log::RedbMetadataLog},
+    config::{Config, User},
+    http, pgwire, runtime,
+    runtime::Runtimes,
+    session::{Registry, Shared},
+    views,
+};
+
+/// Events that `rt.events` remembers.
+const EVENTS_MAX: usize = 4_096;
+/// Threads that write segment files.
+const SEAL_THREADS: usize = 2;
+/// How long threads may take to end after everything they serve has.
+const LAST_GRACE: Duration = Duration::from_millis(500);
+
+/// Why the server cannot start, for the person who started it.
+#[derive(Debug)]
+pub struct Error(pub String);
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error {
+    fn of(what: &str) -> impl FnOnce(&dyn fmt::Display) -> Self {
+        move |error| Self(format!("{what}: {error}"))
+    }
+}
+
+/// Runs a server until SIGTERM or SIGINT.
+pub fn run(config: Config, quickstart: bool) -> Result<(), Error> {
+    let directory = DataDirectory::open(&config.data_dir)?;
+    let runtimes = Runtimes::start(config.lanes).map_err(|error| Error::of("cannot start threads")(&error))?;
+    let result = runtimes.block_on(serve(config, directory, runtimes.cpu().clone(), quickstart));
+    runtimes.shutdown(LAST_GRACE);
+    result
+}
+
+async fn serve(
+    config: Config,
+    directory: DataDirectory,
+    cpu: tokio::runtime::Handle,
+    quickstart: bool,
+) -> Result<(), Error> {
+    let mut signals = Signals::new()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let pg_listener = bind(config.pg_listen, "pg.listen").await?;
+    let http_listener = bind(config.http_listen, "http.listen").await?;
+
+    let instance = open(config, directory, Arc::clone(&clock))?;
+    let engine = engine(&instance, &clock, cpu)?;
+    let shared = Arc::new(shared(&instance, &engine, &clock));
+    let (stop, stopping) = watch::channel(false);
+    let http = Arc::new(http::State::new(Arc::clone(&instance), Arc::clone(&shared), Arc::clone(&engine)));
+    let http_task = runtime::spawn(http::serve(http_listener, Arc::clone(&http), stopping.clone()));
+
+    let recovering = Arc::clone(&instance);
+    runtime::blocking(move || recovering.recover()).await;
+    let listener_config = pg_config(&instance.config)?;
+    let mut pg_task = runtime::spawn(pgwire::server::serve(pg_listener, Arc::clone(&shared), listener_config, stopping));
+    http.set_ready();
+    let config = &instance.config;
+    tracing::info!(
+        data_dir = %instance.directory.path().display(),
+        pg = %config.pg_listen,
+        http = %config.http_listen,
+        "tidemill {} is ready",
+        env!("CARGO_PKG_VERSION")
+    );
+    if quickstart {
+        quickstart::begin(&instance).await?;
+        let text = quickstart::welcome(&instance);
+        let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    }
+
+    let ended_early = tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(signal, grace = ?config.shutdown_grace, "shutting down; running queries may finish");
+            None
+        }
+        ended = &mut pg_task => Some(Error(match ended {
+            Ok(Ok(())) => "the Postgres listener ended by itself".into(),
+            Ok(Err(error)) => format!("the Postgres listener failed: {error}"),
+            Err(error) => format!("the Postgres listener panicked: {error}"),
+        })),
+    };
+    let _ = stop.send(true);
+    if ended_early.is_none() {
+        tokio::select! {
+            ended = tokio::time::timeout(config.shutdown_grace, &mut pg_task) => if ended.is_err() {
+                tracing::warn!("queries that did not finish in time are cancelled");
+                for session in shared.registry.sessions() {
+                    session.interrupt(crate::session::registry::Interrupt::Terminate);
+                }
+                let _ = tokio::time::timeout(LAST_GRACE, &mut pg_task).await;
+            },
+            signal = signals.next() => tracing::warn!(signal, "second signal: not waiting for queries"),
+        }
+    }
+    let _ = tokio::time::timeout(LAST_GRACE, http_task).await;
+    let stopping = Arc::clone(&instance);
+    runtime::blocking(move || stopping.stop()).await;
+    tracing::info!("bye");
+    ended_early.map_or(Ok(()), Err)
+}
+
+/// The durable parts and ingestion; no table is open yet.
+fn open(config: Config, directory: DataDirectory, clock: Arc<dyn Clock>) -> Result<Arc<Instance>, Error> {
+    let wrong = |error: &dyn fmt::Display| Error::of("cannot open the metadata file")(error);
+    let database = Database::open(directory.metadata(), Arc::clone(&clock)).map_err(|error| wrong(&error))?;
+    let catalog = Catalog::open(Arc::clone(&database)).map_err(|error| wrong(&error))?;
+    let log = Arc::new(RedbMetadataLog::open(database).map_err(|error| wrong(&error))?);
+    let known = catalog.definitions().tables.keys().copied().collect();
+    directory.remove_orphans(&known).map_err(|error| Error::of("cannot delete what dropped tables left")(&error))?;
+    let events = Arc::new(EventRing::new(EVENTS_MAX));
+    let ingest = IngestRuntime::start(RuntimeOptions {
+        log,
+        clock: Arc::clone(&clock),
+        events: Arc::clone(&events) as _,
+        memory_bytes: usize::try_from(config.ingest_bytes).unwrap_or(usize::MAX),
+        seal_threads: SEAL_THREADS,
+    })
+    .map_err(|error| Error::of("cannot start ingestion")(&error))?;
+    Ok(Instance::new(config, clock, directory, catalog, ingest, events))
+}
+
+fn engine(instance: &Arc<Instance>, clock: &Arc<dyn Clock>, cpu: tokio::runtime::Handle) -> Result<Arc<Engine>, Error> {
+    let config = &instance.config;
+    let engine_config = EngineConfig {
+        memory_bytes: usize::try_from(config.query_bytes).unwrap_or(usize::MAX),
+        lanes: config.lanes,
+        spill_bytes_max: config.spill_bytes,
+        ..EngineConfig::new(instance.directory.spill())
+    };
+    let wrong = |error: &dyn fmt::Display| Error::of("cannot start the query engine")(error);
+    let tables = Arc::clone(instance) as Arc<dyn TableCatalog>;
+    let engine = Engine::new(engine_config, tables, Arc::clone(clock), cpu).map_err(|error| wrong(&error))?;
+    instance.set_engine(&engine).map_err(|error| wrong(&error))?;
+    let system = Arc::new(views::System::new(Arc::clone(instance), &engine));
+    engine.register_system_views(Arc::clone(&system) as _);
+    engine.register_system_functions(system as _).map_err(|error| wrong(&error))?;
+    Ok(engine)
+}
+
+fn shared(instance: &Arc<Instance>, engine: &Arc<Engine>, clock: &Arc<dyn Clock>) -> Shared {
+    let _ = engine;
+    Shared {
+        backend: Arc::new(ServerBackend(Arc::clone(instance))),
+        registry: Arc::new(Registry::new(instance.config.pg_max_connections)),
+        clock: Arc::clone(clock),
+    }
+}
+
+fn pg_config(config: &Config) -> Result<pgwire::server::Config, Error> {
+    let tls = config.pg_tls.as_ref().map(|(certificate, key)| pgwire::server::TlsFiles {
+        certificate: certificate.clone(),
+        key: key.clone(),
+    });
+    let users = config.users.iter().map(verifier).collect::<Result<_, _>>()?;
+    Ok(pgwire::server::Config { tls, require_tls: config.pg_require_tls, users })
+}
+
+fn verifier(user: &User) -> Result<(String, String), Error> {
+    Ok((user.name.clone(), user.secret.clone()))
+}
+
+async fn bind(address: std::net::SocketAddr, setting: &str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Error(format!("cannot listen on {address} ({setting}): {error}; is another server running there? choose another port"))
+    })
+}
+
+/// What ends the server.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Error> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let of = |kind| signal(kind).map_err(|error| Error::of("cannot take signals")(&error));
+        Ok(Self { terminate: of(SignalKind::terminate())?, interrupt: of(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

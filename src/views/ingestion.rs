@@ -1,0 +1,338 @@
+//! Views of sources, tables, their partitions and segments, dead letters and events.
+
+use tidemill_query::SqlError;
+use tidemill_storage::schema::DataType;
+
+use super::{
+    Cell,
+    Kind::{self, Boolean, Bytes, Int, Text, Time},
+    Rows, ingest_error,
+};
+use crate::server::instance::Instance;
+
+/// Raw bytes of dead letters that one query may be shown.
+const DLQ_BYTES_MAX: usize = 256 << 20;
+
+pub(super) const SOURCES: &[(&str, Kind)] = &[
+    ("id", Int),
+    ("name", Text),
+    ("connector", Text),
+    ("format", Text),
+    ("columns", Int),
+    ("tables", Text),
+    ("options", Text),
+    ("watermark", Text),
+    ("created_at", Time),
+];
+
+pub(super) fn sources(instance: &Instance) -> Result<Rows, SqlError> {
+    let definitions = instance.catalog.definitions();
+    Ok(definitions
+        .sources
+        .values()
+        .map(|source| {
+            let tables = definitions.tables_of(source.id).map(|table| table.name.as_str()).collect::<Vec<_>>().join(", ");
+            let options = source.options.iter().map(|(key, value)| (key.clone(), hide_secret(key, value).into())).collect::<serde_json::Map<_, _>>();
+            vec![
+                source.id.0.into(),
+                source.name.as_str().into(),
+                source.options.get("connector").cloned().into(),
+                source.options.get("format").cloned().into(),
+                (source.columns.len() as u64).into(),
+                tables.into(),
+                serde_json::Value::Object(options).to_string().into(),
+                source.watermark.as_ref().map(|watermark| format!("{} AS {}", watermark.column, watermark.expression)).into(),
+                Cell::Time(source.created_at_us),
+            ]
+        })
+        .collect())
+}
+
+/// Passwords and keys of clients stay out of views.
+fn hide_secret(key: &str, value: &str) -> String {
+    let key = key.to_lowercase();
+    let secret = ["password", "secret", "token", "key.pem", "sasl.jaas", "credential"].iter().any(|word| key.contains(word));
+    if secret { "********".into() } else { value.into() }
+}
+
+pub(super) const TABLES: &[(&str, Kind)] = &[
+    ("id", Int),
+    ("oid", Int),
+    ("name", Text),
+    ("mode", Text),
+    ("state", Text),
+    ("sources", Text),
+    ("partitions", Int),
+    ("rows", Int),
+    ("bytes", Int),
+    ("segments", Int),
+    ("schema_version", Int),
+    ("time_column", Text),
+    ("retention", Text),
+    ("seal_rows", Int),
+    ("seal_bytes", Int),
+    ("seal_after", Text),
+    ("error", Text),
+    ("created_at", Time),
+];
+
+pub(super) fn tables(instance: &Instance) -> Result<Rows, SqlError> {
+    let definitions = instance.catalog.definitions();
+    let mut rows = Vec::new();
+    for table in definitions.tables.values() {
+        let live = instance.live(table.id);
+        let (mut count, mut bytes, mut segments) = (0, 0, 0_u64);
+        if let Some(live) = &live {
+            for view in &live.table.snapshot().views {
+                count += view.rows();
+                for segment in view.segments() {
+                    bytes += segment.bytes();
+                    segments += 1;
+                }
+            }
+        }
+        let error = instance.broken(table.id);
+        let state = match (&live, table.paused) {
+            (None, _) => "broken",
+            (Some(_), true) => "paused",
+            (Some(_), false) => "running",
+        };
+        let sources = table.sources.iter().filter_map(|id| definitions.sources.get(id)).map(|source| source.name.as_str());
+        rows.push(vec![
+            table.id.0.into(),
+            table.oid.into(),
+            table.name.as_str().into(),
+            "append".into(),
+            state.into(),
+            sources.collect::<Vec<_>>().join(", ").into(),
+            table.options.partitions.into(),
+            count.into(),
+            bytes.into(),
+            segments.into(),
+            table.schema.version.0.into(),
+            table.schema.time_column.and_then(|id| table.schema.column(id)).map(|column| column.name.clone()).into(),
+            table.options.retention_us.map(duration).into(),
+            table.options.seal_rows.into(),
+            table.options.seal_bytes.into(),
+            duration(table.options.seal_after_us).into(),
+            error.into(),
+            Cell::Time(table.created_at_us),
+        ]);
+    }
+    Ok(rows)
+}
+
+/// "7 days", "10 minutes", "1500 ms": the largest unit that leaves nothing over.
+fn duration(us: i64) -> String {
+    let units = [(86_400_000_000, "day"), (3_600_000_000, "hour"), (60_000_000, "minute"), (1_000_000, "second"), (1_000, "millisecond")];
+    let (unit, name) = units.into_iter().find(|(unit, _)| us % unit == 0).unwrap_or((1, "microsecond"));
+    let amount = us / unit;
+    format!("{amount} {name}{}", if amount == 1 { "" } else { "s" })
+}
+
+pub(super) const PARTITIONS: &[(&str, Kind)] = &[
+    ("table", Text),
+    ("source", Text),
+    ("source_partition", Int),
+    ("table_partition", Int),
+    ("position", Int),
+    ("committed_offset", Int),
+    ("high_watermark", Int),
+    ("lag", Int),
+    ("freshness_ms", Int),
+    ("rows", Int),
+    ("dead_letters", Int),
+    ("skipped", Int),
+    ("state", Text),
+    ("error", Text),
+];
+
+pub(super) fn partitions(instance: &Instance) -> Result<Rows, SqlError> {
+    let mut rows = Vec::new();
+    for (table, live) in instance.all_live() {
+        for status in live.ingest.status() {
+            rows.push(vec![
+                table.name.as_str().into(),
+                status.source_name.clone().into(),
+                status.source_partition.into(),
+                status.table_partition.0.into(),
+                status.position.into(),
+                status.committed.into(),
+                status.high.into(),
+                status.lag().into(),
+                status.freshness_ms.into(),
+                status.rows.into(),
+                status.dead_letters.into(),
+                status.skipped.into(),
+                status.state.into(),
+                status.error.into(),
+            ]);
+        }
+        // A source that never answered has no partitions yet, and is not to be missed.
+        for (source, error) in live.ingest.feed_errors() {
+            let definitions = instance.catalog.definitions();
+            let name = definitions.sources.get(&source).map(|source| source.name.clone());
+            if !rows.iter().any(|row| row[0] == Cell::from(table.name.as_str()) && row[1] == Cell::from(name.clone())) {
+                let mut row = vec![Cell::Null; PARTITIONS.len()];
+                row[0] = table.name.as_str().into();
+                row[1] = name.into();
+                row[PARTITIONS.len() - 2] = "unavailable".into();
+                row[PARTITIONS.len() - 1] = error.into();
+                rows.push(row);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+pub(super) const SEGMENTS: &[(&str, Kind)] = &[
+    ("table", Text),
+    ("partition", Int),
+    ("id", Int),
+    ("state", Text),
+    ("rows", Int),
+    ("bytes", Int),
+    ("schema_version", Int),
+    ("encodings", Text),
+    ("min_time", Time),
+    ("max_time", Time),
+    ("offsets", Text),
+    ("file", Text),
+];
+
+pub(super) fn segments(instance: &Instance) -> Result<Rows, SqlError> {
+    let definitions = instance.catalog.definitions();
+    let mut rows = Vec::new();
+    for (table, live) in instance.all_live() {
+        let log = instance.ingest.metadata_log();
+        for partition in live.table.partitions() {
+            let committed = log.partition(table.id, partition.id()).map_err(ingest_error)?;
+            let view = partition.view();
+            for segment in view.segments() {
+                let schema = segment.schema();
+                let encodings = schema
+                    .columns
+                    .iter()
+                    .filter_map(|column| Some((column.name.clone(), segment.encoding(column.id)?.into())))
+                    .collect::<serde_json::Map<String, serde_json::Value>>();
+                let time = schema.time_column.and_then(|id| Some((schema.column(id)?, segment.stats(id)?)));
+                let bound = |pick: fn(&tidemill_storage::segment::ColumnStats) -> Option<&tidemill_storage::scalar::Scalar>| match time {
+                    Some((column, stats)) => match (pick(stats), &column.data_type) {
+                        (Some(tidemill_storage::scalar::Scalar::Int(days)), DataType::Date) => Cell::Time(days.saturating_mul(86_400_000_000)),
+                        (Some(tidemill_storage::scalar::Scalar::Int(us)), _) => Cell::Time(*us),
+                        _ => Cell::Null,
+                    },
+                    None => Cell::Null,
+                };
+                let offsets = segment
+                    .offsets()
+                    .iter()
+                    .map(|range| {
+                        let source = definitions.sources.get(&range.stream.source).map_or("log", |source| source.name.as_str());
+                        format!("{source}:{}:[{},{})", range.stream.partition, range.from, range.to)
+                    })
+                    .collect::<Vec<_>>()
+                    .join(" ");
+                let file = committed.segments.iter().find(|record| record.id == segment.id()).map(|record| record.file.clone());
+                rows.push(vec![
+                    table.name.as_str().into(),
+                    partition.id().0.into(),
+                    segment.id().0.into(),
+                    segment.state().name().into(),
+                    segment.rows().into(),
+                    segment.bytes().into(),
+                    schema.version.0.into(),
+                    serde_json::Value::Object(encodings).to_string().into(),
+                    bound(|stats| stats.min.as_ref()),
+                    bound(|stats| stats.max.as_ref()),
+                    offsets.into(),
+                    file.into(),
+                ]);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+pub(super) const DLQ: &[(&str, Kind)] = &[
+    ("table", Text),
+    ("source", Text),
+    ("partition", Int),
+    ("offset", Int),
+    ("timestamp", Time),
+    ("at", Time),
+    ("column", Text),
+    ("reason", Text),
+    ("raw", Bytes),
+    ("raw_text", Text),
+    ("raw_length", Int),
+];
+
+pub(super) fn dlq(instance: &Instance) -> Result<Rows, SqlError> {
+    let mut rows = Vec::new();
+    let mut bytes = 0;
+    for (table, live) in instance.all_live() {
+        for letter in live.ingest.dead_letters() {
+            let letter = letter.map_err(ingest_error)?;
+            let reject = letter.reject;
+            bytes += reject.raw.len() + reject.reason.len();
+            if bytes > DLQ_BYTES_MAX {
+                return Err(SqlError::new("53200", format!("rt.dlq holds more than {} MB, which one query cannot show", DLQ_BYTES_MAX >> 20))
+                    .with_hint("count them with SELECT sum(dead_letters) FROM rt.partitions"));
+            }
+            rows.push(vec![
+                table.name.as_str().into(),
+                letter.source.into(),
+                letter.stream.partition.into(),
+                reject.offset.into(),
+                if reject.timestamp_ms < 0 { Cell::Null } else { Cell::Time(reject.timestamp_ms.saturating_mul(1_000)) },
+                Cell::Time(letter.at_us),
+                reject.column.into(),
+                reject.reason.into(),
+                Cell::Bytes(reject.raw.clone()),
+                std::str::from_utf8(&reject.raw).ok().into(),
+                letter.raw_length.into(),
+            ]);
+        }
+    }
+    Ok(rows)
+}
+
+pub(super) const EVENTS: &[(&str, Kind)] =
+    &[("at", Time), ("severity", Text), ("kind", Text), ("object", Text), ("message", Text), ("needs_attention", Boolean)];
+
+pub(super) fn events(instance: &Instance) -> Result<Rows, SqlError> {
+    let definitions = instance.catalog.definitions();
+    Ok(instance
+        .events
+        .recent()
+        .into_iter()
+        .map(|event| {
+            let table = event.table.and_then(|id| definitions.tables.get(&id)).map(|table| table.name.clone());
+            let source = event.stream.and_then(|stream| definitions.sources.get(&stream.source)).map(|source| source.name.clone());
+            vec![
+                Cell::Time(event.at_us),
+                event.severity.name().into(),
+                event.kind.into(),
+                table.or(source).into(),
+                event.message.into(),
+                (event.severity == tidemill_ingest::events::Severity::Page).into(),
+            ]
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well_and_secrets_are_hidden() {
+        assert_eq!(duration(7 * 86_400_000_000), "7 days");
+        assert_eq!(duration(60_000_000), "1 minute");
+        assert_eq!(duration(1_500_000), "1500 milliseconds");
+        assert_eq!(duration(1), "1 microsecond");
+        assert_eq!(hide_secret("properties.sasl.password", "x"), "********");
+        assert_eq!(hide_secret("topic", "x"), "x");
+    }
+}
