@@ -45,7 +45,11 @@ pub fn main() -> ExitCode {
 
 /// The whole command line; made from the settings, so that none can be missing.
 pub fn command() -> Command {
-    let config = Arg::new("config").long("config").value_name("FILE").help("configuration file, TOML").value_parser(value_parser!(PathBuf));
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .help("configuration file, TOML")
+        .value_parser(value_parser!(PathBuf));
     let settings = || {
         SETTINGS.iter().map(|setting| {
             Arg::new(setting.flag())
@@ -55,7 +59,13 @@ pub fn command() -> Command {
                 .help_heading(format!("[{}]", setting.section))
         })
     };
-    let path = || Arg::new("path").value_name("PATH").required(true).help("a segment file, or a directory of them").value_parser(value_parser!(PathBuf));
+    let path = || {
+        Arg::new("path")
+            .value_name("PATH")
+            .required(true)
+            .help("a segment file, or a directory of them")
+            .value_parser(value_parser!(PathBuf))
+    };
     Command::new("tidemill")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A real-time OLAP database: streams go in, SQL comes out")

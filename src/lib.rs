@@ -15,6 +15,7 @@ pub mod ddl;
 pub mod http;
 pub mod pgwire;
 pub mod runtime;
+pub mod segment_files;
 pub mod server;
 pub mod session;
 pub mod sql;

@@ -23,7 +23,12 @@ pub struct Runtimes {
 impl Runtimes {
     pub fn start(cpu_threads: usize) -> io::Result<Self> {
         let build = |name: &str, threads: usize| {
-            Builder::new_multi_thread().worker_threads(threads).thread_name(name).thread_stack_size(STACK_BYTES).enable_all().build()
+            Builder::new_multi_thread()
+                .worker_threads(threads)
+                .thread_name(name)
+                .thread_stack_size(STACK_BYTES)
+                .enable_all()
+                .build()
         };
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self { io: build("tidemill-io", cores.clamp(2, 8))?, cpu: build("tidemill-cpu", cpu_threads.max(1))? })

@@ -96,7 +96,10 @@ fn apply(
             if table.transform.is_none() {
                 let fed = sources_of(definitions, table).filter(|s| s.columns.iter().any(|c| c.name == from.value));
                 notices.extend(fed.map(|source| {
-                    format!("column \"{}\" of source \"{}\" no longer feeds the renamed column: sources feed by name", from.value, source.name)
+                    format!(
+                        "column \"{}\" of source \"{}\" no longer feeds the renamed column: sources feed by name",
+                        from.value, source.name
+                    )
                 }));
             }
             table.schema.columns[index].name = to.value.clone();
@@ -106,7 +109,8 @@ fn apply(
             let index = column_index(table, column)?;
             let present = &mut table.schema.columns[index];
             if !present.data_type.widens_to(data_type) {
-                let message = format!("column \"{}\" cannot be changed from {} to {data_type}", column.value, present.data_type);
+                let message =
+                    format!("column \"{}\" cannot be changed from {} to {data_type}", column.value, present.data_type);
                 return Err(SqlError::new(state::DATATYPE_MISMATCH, message)
                     .at(*position)
                     .with_hint("only widening is possible, because stored rows are not rewritten; add a column of the new type instead"));
@@ -158,9 +162,12 @@ fn add_column(
     notices.extend(column.notice.clone());
     let made = table_column(table.next_column, column)?;
     if !made.nullable && made.default.is_none() && live.table.snapshot().rows() > 0 {
-        return Err(SqlError::new(state::NOT_NULL_VIOLATION, format!("column \"{}\" of relation \"{}\" contains null values", made.name, table.name))
-            .at(column.name.position)
-            .with_hint("give it a DEFAULT, which the rows that are there will have"));
+        return Err(SqlError::new(
+            state::NOT_NULL_VIOLATION,
+            format!("column \"{}\" of relation \"{}\" contains null values", made.name, table.name),
+        )
+        .at(column.name.position)
+        .with_hint("give it a DEFAULT, which the rows that are there will have"));
     }
     table.next_column = ColumnId(table.next_column.0 + 1);
     table.schema.columns.push(made);
@@ -177,9 +184,12 @@ fn drop_column(table: &mut TableDefinition, name: &Name, if_exists: bool, notice
         Err(error) => return Err(error),
     };
     if table.schema.time_column == Some(table.schema.columns[index].id) {
-        return Err(SqlError::new(state::DEPENDENT_OBJECTS_STILL_EXIST, format!("column \"{}\" is the table's time column", name.value))
-            .at(name.position)
-            .with_hint("choose another one first: ALTER TABLE … SET (time_column = '…')"));
+        return Err(SqlError::new(
+            state::DEPENDENT_OBJECTS_STILL_EXIST,
+            format!("column \"{}\" is the table's time column", name.value),
+        )
+        .at(name.position)
+        .with_hint("choose another one first: ALTER TABLE … SET (time_column = '…')"));
     }
     if table.schema.columns.len() == 1 {
         return Err(SqlError::unsupported("the last column of a table cannot be dropped").at(name.position));

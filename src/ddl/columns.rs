@@ -28,8 +28,11 @@ pub(super) fn check_names<'a>(names: impl IntoIterator<Item = &'a Name>) -> Resu
     let mut seen = std::collections::BTreeSet::new();
     for name in names {
         if !seen.insert(&name.value) {
-            return Err(SqlError::new(state::DUPLICATE_COLUMN, format!("column \"{}\" specified more than once", name.value))
-                .at(name.position));
+            return Err(SqlError::new(
+                state::DUPLICATE_COLUMN,
+                format!("column \"{}\" specified more than once", name.value),
+            )
+            .at(name.position));
         }
     }
     Ok(())
@@ -43,7 +46,9 @@ pub(super) fn table_column(id: ColumnId, column: &ColumnDefinition) -> Result<Co
             .with_hint("say them in CREATE SOURCE; the table takes the source's columns by name"));
     }
     let default = match &column.default {
-        Some(expression) => default_value(expression, &column.data_type).map_err(|error| error.at(column.name.position))?,
+        Some(expression) => {
+            default_value(expression, &column.data_type).map_err(|error| error.at(column.name.position))?
+        }
         None => None,
     };
     Ok(Column {
@@ -197,7 +202,10 @@ mod tests {
         ] {
             assert!(parse(text, &data_type).is_err(), "{text} as {data_type}");
         }
-        assert_eq!(widen(&Scalar::Int(5), &DataType::Int, &DataType::Numeric { precision: 12, scale: 2 }).unwrap(), Scalar::Decimal(500));
+        assert_eq!(
+            widen(&Scalar::Int(5), &DataType::Int, &DataType::Numeric { precision: 12, scale: 2 }).unwrap(),
+            Scalar::Decimal(500)
+        );
         assert_eq!(widen(&Scalar::Int(1), &DataType::Date, &DataType::Timestamp).unwrap(), Scalar::Int(86_400_000_000));
     }
 }

@@ -19,7 +19,9 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
     for name in &statement.names {
         let error = match statement.kind {
             ObjectKind::Table if definitions.table_named(&name.value).is_none() => undefined_table(&definitions, name),
-            ObjectKind::Source if definitions.source_named(&name.value).is_none() => undefined_source(&definitions, name),
+            ObjectKind::Source if definitions.source_named(&name.value).is_none() => {
+                undefined_source(&definitions, name)
+            }
             _ => {
                 if !names.iter().any(|other| other.value == name.value) {
                     names.push(name);
@@ -58,10 +60,13 @@ fn check_unused(instance: &Instance, name: &Name) -> Result<()> {
     if tables.is_empty() {
         return Ok(());
     }
-    Err(SqlError::new(state::DEPENDENT_OBJECTS_STILL_EXIST, format!("cannot drop source \"{}\" because it feeds other objects", name.value))
-        .at(name.position)
-        .with_detail(format!("table {} reads from it", tables.join(", table ")))
-        .with_hint("drop the tables first, or say CASCADE: the tables then keep their rows and are no longer fed"))
+    Err(SqlError::new(
+        state::DEPENDENT_OBJECTS_STILL_EXIST,
+        format!("cannot drop source \"{}\" because it feeds other objects", name.value),
+    )
+    .at(name.position)
+    .with_detail(format!("table {} reads from it", tables.join(", table ")))
+    .with_hint("drop the tables first, or say CASCADE: the tables then keep their rows and are no longer fed"))
 }
 
 /// Takes a table away: its consumption, its definition, its bytes.
@@ -79,7 +84,7 @@ pub(super) async fn drop_table(instance: &Arc<Instance>, table: &TableDefinition
         {
             tracing::warn!(table = table.name, %error, "files of a dropped table are left until the next start");
         }
-        drop(live);
+        std::mem::drop(live);
         for path in [instance.directory.log(table.id), instance.directory.table(table.id)] {
             if let Err(error) = std::fs::remove_dir_all(&path)
                 && error.kind() != std::io::ErrorKind::NotFound
@@ -97,7 +102,9 @@ async fn drop_source(instance: &Arc<Instance>, name: &Name, notices: &mut Vec<St
     let definitions = instance.catalog.definitions();
     let Some(source) = definitions.source_named(&name.value).cloned() else { return Ok(()) };
     let fed = definitions.tables_of(source.id).cloned().collect::<Vec<_>>();
-    notices.extend(fed.iter().map(|table| format!("table \"{}\" is no longer fed by source \"{}\"", table.name, source.name)));
+    notices.extend(
+        fed.iter().map(|table| format!("table \"{}\" is no longer fed by source \"{}\"", table.name, source.name)),
+    );
     let instance = Arc::clone(instance);
     runtime::blocking(move || -> Result<()> {
         instance.catalog.change(|change| {

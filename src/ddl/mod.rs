@@ -60,9 +60,11 @@ fn free_name(definitions: &Definitions, name: &Name, if_not_exists: bool) -> Res
 
 fn undefined_source(definitions: &Definitions, name: &Name) -> SqlError {
     if definitions.table_named(&name.value).is_some() {
-        return SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is a table, not a source", name.value)).at(name.position);
+        return SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is a table, not a source", name.value))
+            .at(name.position);
     }
-    let error = SqlError::new(state::UNDEFINED_OBJECT, format!("source \"{}\" does not exist", name.value)).at(name.position);
+    let error =
+        SqlError::new(state::UNDEFINED_OBJECT, format!("source \"{}\" does not exist", name.value)).at(name.position);
     match suggest::hint(&name.value, definitions.sources.values().map(|source| source.name.as_str())) {
         Some(hint) => error.with_hint(hint),
         None => error,
@@ -71,9 +73,11 @@ fn undefined_source(definitions: &Definitions, name: &Name) -> SqlError {
 
 fn undefined_table(definitions: &Definitions, name: &Name) -> SqlError {
     if definitions.source_named(&name.value).is_some() {
-        return SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is a source, not a table", name.value)).at(name.position);
+        return SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is a source, not a table", name.value))
+            .at(name.position);
     }
-    let error = SqlError::new(state::UNDEFINED_TABLE, format!("table \"{}\" does not exist", name.value)).at(name.position);
+    let error =
+        SqlError::new(state::UNDEFINED_TABLE, format!("table \"{}\" does not exist", name.value)).at(name.position);
     match suggest::hint(&name.value, definitions.tables.values().map(|table| table.name.as_str())) {
         Some(hint) => error.with_hint(hint),
         None => error,

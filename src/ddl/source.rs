@@ -83,7 +83,10 @@ fn definition(instance: &Instance, statement: &CreateSource, notices: &mut Vec<S
     let mut checks: Vec<CheckDefinition> = Vec::new();
     for check in &statement.checks {
         let name = check.name.clone().unwrap_or_else(|| {
-            (1..).map(|n| format!("{}_check{n}", statement.name.value)).find(|name| checks.iter().all(|c| c.name != *name)).unwrap_or_default()
+            (1..)
+                .map(|n| format!("{}_check{n}", statement.name.value))
+                .find(|name| checks.iter().all(|c| c.name != *name))
+                .unwrap_or_default()
         });
         if checks.iter().any(|other| other.name == name) {
             let message = format!("constraint \"{name}\" for source \"{}\" already exists", statement.name.value);
@@ -123,7 +126,8 @@ fn check_expressions(instance: &Instance, source: &SourceDefinition, statement: 
     match source.columns.iter().find(|column| column.name == watermark.column) {
         Some(column) if matches!(column.data_type, Timestamp | TimestampTz) => {}
         Some(column) => {
-            let message = format!("the watermark needs a timestamp, and column \"{}\" is {}", column.name, column.data_type);
+            let message =
+                format!("the watermark needs a timestamp, and column \"{}\" is {}", column.name, column.data_type);
             return Err(SqlError::new(state::DATATYPE_MISMATCH, message).at(parsed.column.position));
         }
         None => {
@@ -132,7 +136,10 @@ fn check_expressions(instance: &Instance, source: &SourceDefinition, statement: 
         }
     }
     let compiles = SourceDefinition {
-        checks: vec![CheckDefinition { name: "watermark".into(), expression: format!("({}) <= {}", watermark.expression, watermark.column) }],
+        checks: vec![CheckDefinition {
+            name: "watermark".into(),
+            expression: format!("({}) <= {}", watermark.expression, watermark.column),
+        }],
         ..source.clone()
     };
     live::checks(instance.expressions(), &compiles, &columns)

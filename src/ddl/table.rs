@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::{compute::{CastOptions, cast_with_options}, datatypes::DataType as ArrowType};
+use arrow::{
+    compute::{CastOptions, cast_with_options},
+    datatypes::DataType as ArrowType,
+};
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 use tidemill_query::{Plan, Session, SessionOptions};
@@ -52,7 +55,11 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateTable) -> 
         .iter()
         .map(|name| definitions.source_named(&name.value).cloned().ok_or_else(|| undefined_source(&definitions, name)))
         .collect::<Result<Vec<_>>>()?;
-    check_names(&statement.sources).map_err(|error| SqlError { state: state::DUPLICATE_OBJECT, message: error.message.replace("column", "source"), ..error })?;
+    check_names(&statement.sources).map_err(|error| SqlError {
+        state: state::DUPLICATE_OBJECT,
+        message: error.message.replace("column", "source"),
+        ..error
+    })?;
     check_key(&statement, &mut notices)?;
 
     let contents = match &statement.query {
@@ -122,8 +129,11 @@ fn check_key(statement: &CreateTable, notices: &mut Vec<String>) -> Result<()> {
     let Some(first) = statement.primary_key.first() else { return Ok(()) };
     for key in &statement.primary_key {
         if !statement.columns.iter().any(|column| column.name.value == key.value) {
-            return Err(SqlError::new(state::UNDEFINED_COLUMN, format!("column \"{}\" named in key does not exist", key.value))
-                .at(key.position));
+            return Err(SqlError::new(
+                state::UNDEFINED_COLUMN,
+                format!("column \"{}\" named in key does not exist", key.value),
+            )
+            .at(key.position));
         }
     }
     if statement.options.iter().any(|pair| pair.key.value == "mode" && pair.value == "append") {
@@ -176,7 +186,9 @@ fn table_columns(statement: &CreateTable, sources: &[Arc<SourceDefinition>]) -> 
 pub(super) fn set_time_column(schema: &mut TableSchema, named: Option<(String, u32)>) -> Result<()> {
     let Some((name, position)) = named else { return Ok(()) };
     let Some(column) = schema.column_named(&name) else {
-        return Err(SqlError::new(state::UNDEFINED_COLUMN, format!("time column \"{name}\" does not exist")).at(position));
+        return Err(
+            SqlError::new(state::UNDEFINED_COLUMN, format!("time column \"{name}\" does not exist")).at(position)
+        );
     };
     if !matches!(column.data_type, DataType::Date | DataType::Timestamp | DataType::TimestampTz) {
         let message = format!("time column \"{name}\" is {}, not a date or a timestamp", column.data_type);
@@ -194,13 +206,19 @@ pub(super) fn check_retention(schema: &TableSchema, options: &TableOptions) -> R
     Ok(())
 }
 
-fn check_transform(instance: &Instance, definition: &TableDefinition, source: &SourceDefinition, statement: &CreateTable) -> Result<()> {
+fn check_transform(
+    instance: &Instance,
+    definition: &TableDefinition,
+    source: &SourceDefinition,
+    statement: &CreateTable,
+) -> Result<()> {
     let columns = live::source_columns(&source.columns)?;
     let position = match &statement.query {
         TableQuery::Transform(transform) => transform.position,
         _ => statement.sources.iter().find(|name| name.value == source.name).map_or(1, |name| name.position),
     };
-    live::transform(instance.expressions(), &columns, definition).map_err(|error| SqlError::from(error).at(position))?;
+    live::transform(instance.expressions(), &columns, definition)
+        .map_err(|error| SqlError::from(error).at(position))?;
     Ok(())
 }
 
@@ -249,10 +267,10 @@ async fn plan_contents(instance: &Instance, query: &ast::Query, position: u32) -
     let text = query.to_string();
     let statement = ast::Statement::Query(Box::new(query.clone()));
     // The text is a printed one, so that positions in it say nothing to the user.
-    let plan = session.plan(&statement, &text).await.map_err(|error| SqlError {
-        position: Some(position),
-        ..SqlError::from(error)
-    })?;
+    let plan = session
+        .plan(&statement, &text)
+        .await
+        .map_err(|error| SqlError { position: Some(position), ..SqlError::from(error) })?;
     Ok((session, plan))
 }
 
@@ -261,7 +279,10 @@ fn plan_columns(plan: &Plan) -> Result<Vec<Column>> {
     let mut columns: Vec<Column> = Vec::new();
     for (index, field) in plan.schema().fields().iter().enumerate() {
         if columns.iter().any(|column| column.name == *field.name()) {
-            return Err(SqlError::new(state::DUPLICATE_COLUMN, format!("column \"{}\" specified more than once", field.name())));
+            return Err(SqlError::new(
+                state::DUPLICATE_COLUMN,
+                format!("column \"{}\" specified more than once", field.name()),
+            ));
         }
         let data_type = match DataType::of_field(field) {
             Some(data_type) => data_type,
@@ -277,12 +298,21 @@ fn plan_columns(plan: &Plan) -> Result<Vec<Column>> {
                 ArrowType::Timestamp(_, None) => DataType::Timestamp,
                 ArrowType::Timestamp(_, Some(_)) => DataType::TimestampTz,
                 other => {
-                    return Err(SqlError::unsupported(format!("column \"{}\" has the type {other}, which no table can have", field.name()))
-                        .with_hint("cast it to a type that a column can have"));
+                    return Err(SqlError::unsupported(format!(
+                        "column \"{}\" has the type {other}, which no table can have",
+                        field.name()
+                    ))
+                    .with_hint("cast it to a type that a column can have"));
                 }
             },
         };
-        columns.push(Column { id: ColumnId(index as u32), name: field.name().clone(), data_type, nullable: true, default: None });
+        columns.push(Column {
+            id: ColumnId(index as u32),
+            name: field.name().clone(),
+            data_type,
+            nullable: true,
+            default: None,
+        });
     }
     Ok(columns)
 }
@@ -303,7 +333,8 @@ async fn fill(instance: &Arc<Instance>, definition: &TableDefinition, session: &
             .zip(arrow.fields())
             .map(|(column, field)| cast_with_options(column, field.data_type(), &options))
             .collect::<Result<Vec<_>, _>>();
-        let wrong = |error: arrow::error::ArrowError| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, error.to_string());
+        let wrong =
+            |error: arrow::error::ArrowError| SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, error.to_string());
         let batch = arrow::array::RecordBatch::try_new(Arc::clone(&arrow), columns.map_err(wrong)?).map_err(wrong)?;
         rows += batch.num_rows() as u64;
         let (log, schema) = (Arc::clone(&live.log), Arc::clone(&schema));

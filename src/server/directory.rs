@@ -29,7 +29,9 @@ pub struct DataDirectory {
 impl DataDirectory {
     /// Makes the directory when it is not there. Fails when another process owns it, naming that one.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let io = |action: &str, path: &Path, error: std::io::Error| Error(format!("cannot {action} {}: {error}", path.display()));
+        let io = |action: &str, path: &Path, error: std::io::Error| {
+            Error(format!("cannot {action} {}: {error}", path.display()))
+        };
         fs::create_dir_all(path).map_err(|error| io("make the data directory", path, error))?;
         let path = path.canonicalize().map_err(|error| io("find", path, error))?;
         let lock_path = path.join("server.lock");

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, OnceLock, Weak},
 };
 
@@ -9,7 +10,7 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::execution::SessionState;
 use parking_lot::RwLock;
-use tidemill_ingest::{events::EventRing, runtime::IngestRuntime};
+use tidemill_ingest::{commit::MetadataLog, events::EventRing, runtime::IngestRuntime};
 use tidemill_query::{Engine, TableCatalog, TableHandle};
 use tidemill_storage::{clock::Clock, ids::TableId};
 
@@ -28,12 +29,12 @@ use crate::{
 };
 
 /// Everything that DDL, INSERT, the views and HTTP work on.
-#[derive(Debug)]
 pub struct Instance {
     pub config: Config,
     pub clock: Arc<dyn Clock>,
     pub directory: DataDirectory,
     pub catalog: Catalog,
+    pub log: Arc<dyn MetadataLog>,
     pub ingest: Arc<IngestRuntime>,
     pub events: Arc<EventRing>,
     pub started_us: i64,
@@ -47,6 +48,12 @@ pub struct Instance {
     engine: OnceLock<Weak<Engine>>,
 }
 
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instance").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
 impl Instance {
     #[expect(clippy::too_many_arguments, reason = "the parts of a server, each made by the caller")]
     pub fn new(
@@ -54,6 +61,7 @@ impl Instance {
         clock: Arc<dyn Clock>,
         directory: DataDirectory,
         catalog: Catalog,
+        log: Arc<dyn MetadataLog>,
         ingest: Arc<IngestRuntime>,
         events: Arc<EventRing>,
     ) -> Arc<Self> {
@@ -63,6 +71,7 @@ impl Instance {
             clock,
             directory,
             catalog,
+            log,
             ingest,
             events,
             started_us,
@@ -160,8 +169,11 @@ impl Instance {
         };
         match self.live(definition.id) {
             Some(live) => Ok((Arc::clone(definition), live)),
-            None => Err(SqlError::new(state::DATA_CORRUPTED, format!("table \"{name}\" could not be opened when the server started"))
-                .with_detail(self.broken(definition.id).unwrap_or_default())),
+            None => Err(SqlError::new(
+                state::DATA_CORRUPTED,
+                format!("table \"{name}\" could not be opened when the server started"),
+            )
+            .with_detail(self.broken(definition.id).unwrap_or_default())),
         }
     }
 

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use datafusion::execution::SessionState;
 use tidemill_ingest::{
-    consumer::{Feed, Latency, OnGap, SealPolicy, TableIngest, TableSpec},
+    consumer::{Feed, Latency, OnGap, TableIngest, TableSpec},
     dead_letters::OnError,
     decode::{self, EpochUnit, SourceColumn, parse_path},
     pipeline::{Checks, Transform},
     runtime::IngestRuntime,
+    seal::SealPolicy,
     source::{
         ConnectContext, Connected, SourceOptions, Start,
         log::{Log, LogOptions},
@@ -40,7 +41,6 @@ pub struct Parts<'a> {
     pub expressions: &'a SessionState,
 }
 
-#[derive(Debug)]
 pub struct LiveTable {
     pub table: Arc<Table>,
     pub ingest: Arc<TableIngest>,
@@ -94,7 +94,7 @@ impl LiveTable {
             }
         }
         let schema = Arc::new(definition.schema.clone());
-        self.ingest.set_schema(Arc::clone(&schema), transforms)?;
+        self.ingest.set_schema(&schema, &transforms)?;
         self.log.set_schema(schema);
         Ok(())
     }
@@ -209,7 +209,10 @@ fn log_transform(expressions: &SessionState, schema: &TableSchema) -> Result<Arc
 }
 
 fn no_bytes() -> tidemill_ingest::Error {
-    tidemill_ingest::Error::Definition { message: "this source brings rows, there is nothing to decode".into(), hint: None }
+    tidemill_ingest::Error::Definition {
+        message: "this source brings rows, there is nothing to decode".into(),
+        hint: None,
+    }
 }
 
 /// How long CREATE TABLE waits for the first answer of its sources.

@@ -11,6 +11,7 @@ mod quickstart;
 use std::{fmt, io::Write, sync::Arc, time::Duration};
 
 use tidemill_ingest::{
+    commit::MetadataLog,
     events::EventRing,
     runtime::{IngestRuntime, RuntimeOptions},
 };
@@ -74,17 +75,19 @@ async fn serve(
     let pg_listener = bind(config.pg_listen, "pg.listen").await?;
     let http_listener = bind(config.http_listen, "http.listen").await?;
 
+    let metrics = http::metrics::install().map_err(|error| Error::of("cannot set metrics up")(&error))?;
     let instance = open(config, directory, Arc::clone(&clock))?;
     let engine = engine(&instance, &clock, cpu)?;
     let shared = Arc::new(shared(&instance, &engine, &clock));
     let (stop, stopping) = watch::channel(false);
-    let http = Arc::new(http::State::new(Arc::clone(&instance), Arc::clone(&shared), Arc::clone(&engine)));
+    let http = Arc::new(http::State::new(Arc::clone(&instance), Arc::clone(&shared), metrics));
     let http_task = runtime::spawn(http::serve(http_listener, Arc::clone(&http), stopping.clone()));
 
     let recovering = Arc::clone(&instance);
     runtime::blocking(move || recovering.recover()).await;
     let listener_config = pg_config(&instance.config)?;
-    let mut pg_task = runtime::spawn(pgwire::server::serve(pg_listener, Arc::clone(&shared), listener_config, stopping));
+    let mut pg_task =
+        runtime::spawn(pgwire::server::serve(pg_listener, Arc::clone(&shared), listener_config, stopping));
     http.set_ready();
     let config = &instance.config;
     tracing::info!(
@@ -136,19 +139,20 @@ fn open(config: Config, directory: DataDirectory, clock: Arc<dyn Clock>) -> Resu
     let wrong = |error: &dyn fmt::Display| Error::of("cannot open the metadata file")(error);
     let database = Database::open(directory.metadata(), Arc::clone(&clock)).map_err(|error| wrong(&error))?;
     let catalog = Catalog::open(Arc::clone(&database)).map_err(|error| wrong(&error))?;
-    let log = Arc::new(RedbMetadataLog::open(database).map_err(|error| wrong(&error))?);
+    let log: Arc<dyn MetadataLog> = Arc::new(RedbMetadataLog::open(database).map_err(|error| wrong(&error))?);
     let known = catalog.definitions().tables.keys().copied().collect();
     directory.remove_orphans(&known).map_err(|error| Error::of("cannot delete what dropped tables left")(&error))?;
     let events = Arc::new(EventRing::new(EVENTS_MAX));
     let ingest = IngestRuntime::start(RuntimeOptions {
-        log,
+        log: Arc::clone(&log),
         clock: Arc::clone(&clock),
         events: Arc::clone(&events) as _,
-        memory_bytes: usize::try_from(config.ingest_bytes).unwrap_or(usize::MAX),
+        memory_bytes: config.ingest_bytes,
         seal_threads: SEAL_THREADS,
+        consume_threads: config.lanes,
     })
     .map_err(|error| Error::of("cannot start ingestion")(&error))?;
-    Ok(Instance::new(config, clock, directory, catalog, ingest, events))
+    Ok(Instance::new(config, clock, directory, catalog, log, ingest, events))
 }
 
 fn engine(instance: &Arc<Instance>, clock: &Arc<dyn Clock>, cpu: tokio::runtime::Handle) -> Result<Arc<Engine>, Error> {
@@ -163,7 +167,7 @@ fn engine(instance: &Arc<Instance>, clock: &Arc<dyn Clock>, cpu: tokio::runtime:
     let tables = Arc::clone(instance) as Arc<dyn TableCatalog>;
     let engine = Engine::new(engine_config, tables, Arc::clone(clock), cpu).map_err(|error| wrong(&error))?;
     instance.set_engine(&engine).map_err(|error| wrong(&error))?;
-    let system = Arc::new(views::System::new(Arc::clone(instance), &engine));
+    let system = Arc::new(views::System::new(Arc::clone(instance)));
     engine.register_system_views(Arc::clone(&system) as _);
     engine.register_system_functions(system as _).map_err(|error| wrong(&error))?;
     Ok(engine)
@@ -179,10 +183,10 @@ fn shared(instance: &Arc<Instance>, engine: &Arc<Engine>, clock: &Arc<dyn Clock>
 }
 
 fn pg_config(config: &Config) -> Result<pgwire::server::Config, Error> {
-    let tls = config.pg_tls.as_ref().map(|(certificate, key)| pgwire::server::TlsFiles {
-        certificate: certificate.clone(),
-        key: key.clone(),
-    });
+    let tls = config
+        .pg_tls
+        .as_ref()
+        .map(|(certificate, key)| pgwire::server::TlsFiles { certificate: certificate.clone(), key: key.clone() });
     let users = config.users.iter().map(verifier).collect::<Result<_, _>>()?;
     Ok(pgwire::server::Config { tls, require_tls: config.pg_require_tls, users })
 }
@@ -193,7 +197,9 @@ fn verifier(user: &User) -> Result<(String, String), Error> {
 
 async fn bind(address: std::net::SocketAddr, setting: &str) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|error| {
-        Error(format!("cannot listen on {address} ({setting}): {error}; is another server running there? choose another port"))
+        Error(format!(
+            "cannot listen on {address} ({setting}): {error}; is another server running there? choose another port"
+        ))
     })
 }
 

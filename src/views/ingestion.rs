@@ -31,8 +31,13 @@ pub(super) fn sources(instance: &Instance) -> Result<Rows, SqlError> {
         .sources
         .values()
         .map(|source| {
-            let tables = definitions.tables_of(source.id).map(|table| table.name.as_str()).collect::<Vec<_>>().join(", ");
-            let options = source.options.iter().map(|(key, value)| (key.clone(), hide_secret(key, value).into())).collect::<serde_json::Map<_, _>>();
+            let tables =
+                definitions.tables_of(source.id).map(|table| table.name.as_str()).collect::<Vec<_>>().join(", ");
+            let options = source
+                .options
+                .iter()
+                .map(|(key, value)| (key.clone(), hide_secret(key, value).into()))
+                .collect::<serde_json::Map<_, _>>();
             vec![
                 source.id.0.into(),
                 source.name.as_str().into(),
@@ -41,7 +46,11 @@ pub(super) fn sources(instance: &Instance) -> Result<Rows, SqlError> {
                 (source.columns.len() as u64).into(),
                 tables.into(),
                 serde_json::Value::Object(options).to_string().into(),
-                source.watermark.as_ref().map(|watermark| format!("{} AS {}", watermark.column, watermark.expression)).into(),
+                source
+                    .watermark
+                    .as_ref()
+                    .map(|watermark| format!("{} AS {}", watermark.column, watermark.expression))
+                    .into(),
                 Cell::Time(source.created_at_us),
             ]
         })
@@ -51,7 +60,8 @@ pub(super) fn sources(instance: &Instance) -> Result<Rows, SqlError> {
 /// Passwords and keys of clients stay out of views.
 fn hide_secret(key: &str, value: &str) -> String {
     let key = key.to_lowercase();
-    let secret = ["password", "secret", "token", "key.pem", "sasl.jaas", "credential"].iter().any(|word| key.contains(word));
+    let secret =
+        ["password", "secret", "token", "key.pem", "sasl.jaas", "credential"].iter().any(|word| key.contains(word));
     if secret { "********".into() } else { value.into() }
 }
 
@@ -97,7 +107,8 @@ pub(super) fn tables(instance: &Instance) -> Result<Rows, SqlError> {
             (Some(_), true) => "paused",
             (Some(_), false) => "running",
         };
-        let sources = table.sources.iter().filter_map(|id| definitions.sources.get(id)).map(|source| source.name.as_str());
+        let sources =
+            table.sources.iter().filter_map(|id| definitions.sources.get(id)).map(|source| source.name.as_str());
         rows.push(vec![
             table.id.0.into(),
             table.oid.into(),
@@ -124,7 +135,13 @@ pub(super) fn tables(instance: &Instance) -> Result<Rows, SqlError> {
 
 /// "7 days", "10 minutes", "1500 ms": the largest unit that leaves nothing over.
 fn duration(us: i64) -> String {
-    let units = [(86_400_000_000, "day"), (3_600_000_000, "hour"), (60_000_000, "minute"), (1_000_000, "second"), (1_000, "millisecond")];
+    let units = [
+        (86_400_000_000, "day"),
+        (3_600_000_000, "hour"),
+        (60_000_000, "minute"),
+        (1_000_000, "second"),
+        (1_000, "millisecond"),
+    ];
     let (unit, name) = units.into_iter().find(|(unit, _)| us % unit == 0).unwrap_or((1, "microsecond"));
     let amount = us / unit;
     format!("{amount} {name}{}", if amount == 1 { "" } else { "s" })
@@ -204,9 +221,8 @@ pub(super) fn segments(instance: &Instance) -> Result<Rows, SqlError> {
     let definitions = instance.catalog.definitions();
     let mut rows = Vec::new();
     for (table, live) in instance.all_live() {
-        let log = instance.ingest.metadata_log();
         for partition in live.table.partitions() {
-            let committed = log.partition(table.id, partition.id()).map_err(ingest_error)?;
+            let committed = instance.log.partition(table.id, partition.id()).map_err(ingest_error)?;
             let view = partition.view();
             for segment in view.segments() {
                 let schema = segment.schema();
@@ -216,24 +232,34 @@ pub(super) fn segments(instance: &Instance) -> Result<Rows, SqlError> {
                     .filter_map(|column| Some((column.name.clone(), segment.encoding(column.id)?.into())))
                     .collect::<serde_json::Map<String, serde_json::Value>>();
                 let time = schema.time_column.and_then(|id| Some((schema.column(id)?, segment.stats(id)?)));
-                let bound = |pick: fn(&tidemill_storage::segment::ColumnStats) -> Option<&tidemill_storage::scalar::Scalar>| match time {
-                    Some((column, stats)) => match (pick(stats), &column.data_type) {
-                        (Some(tidemill_storage::scalar::Scalar::Int(days)), DataType::Date) => Cell::Time(days.saturating_mul(86_400_000_000)),
-                        (Some(tidemill_storage::scalar::Scalar::Int(us)), _) => Cell::Time(*us),
-                        _ => Cell::Null,
-                    },
-                    None => Cell::Null,
-                };
+                let bound =
+                    |pick: fn(&tidemill_storage::segment::ColumnStats) -> Option<&tidemill_storage::scalar::Scalar>| {
+                        match time {
+                            Some((column, stats)) => match (pick(stats), &column.data_type) {
+                                (Some(tidemill_storage::scalar::Scalar::Int(days)), DataType::Date) => {
+                                    Cell::Time(days.saturating_mul(86_400_000_000))
+                                }
+                                (Some(tidemill_storage::scalar::Scalar::Int(us)), _) => Cell::Time(*us),
+                                _ => Cell::Null,
+                            },
+                            None => Cell::Null,
+                        }
+                    };
                 let offsets = segment
                     .offsets()
                     .iter()
                     .map(|range| {
-                        let source = definitions.sources.get(&range.stream.source).map_or("log", |source| source.name.as_str());
+                        let source =
+                            definitions.sources.get(&range.stream.source).map_or("log", |source| source.name.as_str());
                         format!("{source}:{}:[{},{})", range.stream.partition, range.from, range.to)
                     })
                     .collect::<Vec<_>>()
                     .join(" ");
-                let file = committed.segments.iter().find(|record| record.id == segment.id()).map(|record| record.file.clone());
+                let file = committed
+                    .segments
+                    .iter()
+                    .find(|record| record.id == segment.id())
+                    .map(|record| record.file.clone());
                 rows.push(vec![
                     table.name.as_str().into(),
                     partition.id().0.into(),
@@ -277,15 +303,22 @@ pub(super) fn dlq(instance: &Instance) -> Result<Rows, SqlError> {
             let reject = letter.reject;
             bytes += reject.raw.len() + reject.reason.len();
             if bytes > DLQ_BYTES_MAX {
-                return Err(SqlError::new("53200", format!("rt.dlq holds more than {} MB, which one query cannot show", DLQ_BYTES_MAX >> 20))
-                    .with_hint("count them with SELECT sum(dead_letters) FROM rt.partitions"));
+                return Err(SqlError::new(
+                    "53200",
+                    format!("rt.dlq holds more than {} MB, which one query cannot show", DLQ_BYTES_MAX >> 20),
+                )
+                .with_hint("count them with SELECT sum(dead_letters) FROM rt.partitions"));
             }
             rows.push(vec![
                 table.name.as_str().into(),
                 letter.source.into(),
                 letter.stream.partition.into(),
                 reject.offset.into(),
-                if reject.timestamp_ms < 0 { Cell::Null } else { Cell::Time(reject.timestamp_ms.saturating_mul(1_000)) },
+                if reject.timestamp_ms < 0 {
+                    Cell::Null
+                } else {
+                    Cell::Time(reject.timestamp_ms.saturating_mul(1_000))
+                },
                 Cell::Time(letter.at_us),
                 reject.column.into(),
                 reject.reason.into(),
@@ -298,8 +331,14 @@ pub(super) fn dlq(instance: &Instance) -> Result<Rows, SqlError> {
     Ok(rows)
 }
 
-pub(super) const EVENTS: &[(&str, Kind)] =
-    &[("at", Time), ("severity", Text), ("kind", Text), ("object", Text), ("message", Text), ("needs_attention", Boolean)];
+pub(super) const EVENTS: &[(&str, Kind)] = &[
+    ("at", Time),
+    ("severity", Text),
+    ("kind", Text),
+    ("object", Text),
+    ("message", Text),
+    ("needs_attention", Boolean),
+];
 
 pub(super) fn events(instance: &Instance) -> Result<Rows, SqlError> {
     let definitions = instance.catalog.definitions();
@@ -309,7 +348,10 @@ pub(super) fn events(instance: &Instance) -> Result<Rows, SqlError> {
         .into_iter()
         .map(|event| {
             let table = event.table.and_then(|id| definitions.tables.get(&id)).map(|table| table.name.clone());
-            let source = event.stream.and_then(|stream| definitions.sources.get(&stream.source)).map(|source| source.name.clone());
+            let source = event
+                .stream
+                .and_then(|stream| definitions.sources.get(&stream.source))
+                .map(|source| source.name.clone());
             vec![
                 Cell::Time(event.at_us),
                 event.severity.name().into(),

@@ -14,7 +14,7 @@ use arrow::{
 };
 use async_trait::async_trait;
 use datafusion::common::ScalarValue;
-use tidemill_query::{Engine, SqlError, SystemFunctions, SystemViews, views::SystemFunction};
+use tidemill_query::{SqlError, SystemFunctions, SystemViews, views::SystemFunction};
 
 use self::rows::{Cell, Kind};
 use crate::server::instance::Instance;
@@ -47,7 +47,7 @@ pub struct System {
 }
 
 impl System {
-    pub fn new(instance: Arc<Instance>, _engine: &Engine) -> Self {
+    pub fn new(instance: Arc<Instance>) -> Self {
         Self { instance }
     }
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, BinaryViewBuilder, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, StringViewBuilder, TimestampMicrosecondBuilder},
+    array::{
+        ArrayRef, BinaryViewBuilder, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, StringViewBuilder,
+        TimestampMicrosecondBuilder,
+    },
     datatypes::{Schema, SchemaRef},
 };
 use tidemill_query::SqlError;
@@ -91,7 +94,9 @@ pub(super) fn schema(columns: &[(&str, Kind)]) -> SchemaRef {
 }
 
 pub(super) fn batch(columns: &[(&str, Kind)], rows: Vec<Vec<Cell>>) -> Result<RecordBatch, SqlError> {
-    let misfit = |column: &str, cell: &Cell| SqlError::internal(format!("column \"{column}\" of a system view cannot hold {cell:?}"));
+    let misfit = |column: &str, cell: &Cell| {
+        SqlError::internal(format!("column \"{column}\" of a system view cannot hold {cell:?}"))
+    };
     let mut arrays: Vec<ArrayRef> = Vec::with_capacity(columns.len());
     for (index, (name, kind)) in columns.iter().enumerate() {
         macro_rules! collect {
@@ -110,7 +115,9 @@ pub(super) fn batch(columns: &[(&str, Kind)], rows: Vec<Vec<Cell>>) -> Result<Re
         arrays.push(match kind {
             Kind::Text => collect!(StringViewBuilder::new(), Cell::Text(text) => text),
             Kind::Int => collect!(Int64Builder::new(), Cell::Int(value) => *value),
-            Kind::Float => collect!(Float64Builder::new(), Cell::Float(value) => *value, Cell::Int(value) => *value as f64),
+            Kind::Float => {
+                collect!(Float64Builder::new(), Cell::Float(value) => *value, Cell::Int(value) => *value as f64)
+            }
             Kind::Boolean => collect!(BooleanBuilder::new(), Cell::Boolean(value) => *value),
             Kind::Time => collect!(
                 TimestampMicrosecondBuilder::new().with_timezone(UTC),

@@ -46,7 +46,8 @@ pub(super) fn query_log(instance: &Instance) -> Result<Rows, SqlError> {
     let ended = engine.queries().log().into_iter().filter(|record| record.state != QueryState::Running);
     Ok(ended
         .map(|record| {
-            let (sqlstate, error) = record.error.clone().map_or((Cell::Null, Cell::Null), |(state, error)| (state.into(), error.into()));
+            let (sqlstate, error) =
+                record.error.clone().map_or((Cell::Null, Cell::Null), |(state, error)| (state.into(), error.into()));
             let mut row = query_row(record);
             row.extend([sqlstate, error]);
             row
@@ -67,8 +68,14 @@ fn query_row(record: QueryRecord) -> Vec<Cell> {
     ]
 }
 
-pub(super) const SETTINGS: &[(&str, Kind)] =
-    &[("name", Text), ("value", Text), ("is_default", Boolean), ("environment", Text), ("flag", Text), ("description", Text)];
+pub(super) const SETTINGS: &[(&str, Kind)] = &[
+    ("name", Text),
+    ("value", Text),
+    ("is_default", Boolean),
+    ("environment", Text),
+    ("flag", Text),
+    ("description", Text),
+];
 
 pub(super) fn settings(instance: &Instance) -> Result<Rows, SqlError> {
     Ok(config::SETTINGS
