@@ -15,51 +15,6 @@ impl From<DatabaseError> for SqlError {
     }
 }
 
-impl From<tidemill_ingest::Error> for SqlError {
-    fn from(error: tidemill_ingest::Error) -> Self {
-        use tidemill_ingest::Error;
-        match error {
-            Error::Definition { message, hint } => {
-                let error = Self::new(state::INVALID_PARAMETER_VALUE, message);
-                match hint {
-                    Some(hint) => error.with_hint(hint),
-                    None => error,
-                }
-            }
-            Error::Unavailable(message) => Self::new(state::CANNOT_ESTABLISH_CONNECTION, message),
-            Error::Storage(error) => error.into(),
-            Error::DataFusion(error) => tidemill_query::SqlError::from_datafusion(&error, "").into(),
-            error => Self::new(state::IO_ERROR, error.to_string()),
-        }
-    }
-}
-
-impl From<tidemill_storage::Error> for SqlError {
-    fn from(error: tidemill_storage::Error) -> Self {
-        use tidemill_storage::Error;
-        let code = match &error {
-            Error::Corrupt { .. } | Error::Poisoned { .. } => state::DATA_CORRUPTED,
-            Error::Io { kind: std::io::ErrorKind::StorageFull, .. } => state::DISK_FULL,
-            Error::Io { .. } => state::IO_ERROR,
-            _ => state::INTERNAL_ERROR,
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
-impl From<tidemill_query::SqlError> for SqlError {
-    fn from(error: tidemill_query::SqlError) -> Self {
-        Self {
-            state: error.sqlstate,
-            message: error.message,
-            detail: error.detail,
-            hint: error.hint,
-            position: error.position.and_then(|position| u32::try_from(position).ok()),
-            context: None,
-        }
-    }
-}
-
 /// Gives an error the place of the option that its message names.
 pub(super) fn locate(error: SqlError, options: &[OptionPair]) -> SqlError {
     if error.position.is_some() {

@@ -157,6 +157,10 @@ async fn reach(instance: &Arc<Instance>, source: &SourceDefinition, connector: &
         let (connected, _) = live::connect(&source, &instance.clock)?;
         connected.connector.partitions()
     })
-    .await?;
+    .await
+    .map_err(|error| match error {
+        Error::Unavailable(message) => SqlError::new(state::CANNOT_ESTABLISH_CONNECTION, message),
+        error => error.into(),
+    })?;
     Ok(())
 }

@@ -3,8 +3,9 @@
 //! JSON holds at most `max_rows` rows and says in `truncated` whether there are more; NDJSON and CSV (by the Accept header) are streams of
 //! all rows. A client that goes away ends the query.
 
-use std::{fmt::Write, pin::Pin, sync::Arc};
+use std::{fmt::Write, sync::Arc};
 
+use arrow::datatypes::SchemaRef;
 use axum::{
     Json,
     body::{Body, Bytes},
@@ -12,16 +13,12 @@ use axum::{
     http::{HeaderMap, header},
     response::{IntoResponse, Response as HttpResponse},
 };
-use datafusion::arrow::{array::RecordBatch, datatypes::SchemaRef};
 use futures::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{State, cell, error::ApiError};
-use crate::{
-    session::{self, Response, Session, Startup},
-    sql,
-};
+use crate::session::{self, Response, Session, Startup, statement};
 
 /// Rows of a JSON answer when the request does not say.
 const MAX_ROWS: usize = 10_000;
@@ -36,8 +33,6 @@ struct Request {
     #[serde(default)]
     settings: std::collections::BTreeMap<String, String>,
 }
-
-type Rows = Pin<Box<dyn Stream<Item = session::Result<RecordBatch>> + Send>>;
 
 pub(super) async fn post(
     Shared(state): Shared<Arc<State>>,
@@ -58,18 +53,17 @@ pub(super) async fn post(
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     let is_stream = accept.contains("application/x-ndjson") || accept.contains("text/csv");
     let (schema, batches) = match last {
-        Response::Rows { schema, batches } => (schema, batches as Rows),
-        Response::Command(tag) => {
-            return Ok(Json(json!({ "command": tag, "columns": [], "rows": [], "row_count": 0, "truncated": false,
-            "elapsed_ms": elapsed(&state, started_us) }))
-            .into_response());
+        None => return Err(ApiError::bad_request("there is no statement in the text")),
+        Some(Response::Rows(rows)) => (rows.schema, rows.batches),
+        Some(Response::Command(tag)) => {
+            let elapsed_ms = elapsed(&state, started_us);
+            let empty: [Value; 0] = [];
+            let answer = json!({ "command": tag, "columns": empty, "rows": empty, "row_count": 0, "truncated": false, "elapsed_ms": elapsed_ms });
+            return Ok(Json(answer).into_response());
         }
-        Response::Empty => return Err(ApiError::bad_request("there is no statement in the text")),
-        #[allow(unreachable_patterns, reason = "COPY comes to sessions later than to this page")]
-        _ => {
-            return Err(ApiError::bad_request(
-                "COPY needs the Postgres protocol; here, POST rows to /api/v1/tables/<table>/rows",
-            ));
+        Some(Response::CopyIn(_) | Response::CopyOut(_)) => {
+            return Err(ApiError::bad_request("COPY needs the Postgres protocol")
+                .with("hint", "POST rows to /api/v1/tables/<table>/rows; read them with Accept: text/csv".into()));
         }
     };
     if is_stream {
@@ -118,22 +112,30 @@ fn elapsed(state: &State, started_us: i64) -> f64 {
 }
 
 /// Runs all statements in one session; the rows of all but the last are read and thrown away.
-async fn run(session: &mut Session, sql: &str) -> Result<Response, ApiError> {
-    let statements = sql::parse(sql)?;
-    let mut last = Response::Empty;
-    for statement in statements {
-        if let Response::Rows { mut batches, .. } = std::mem::replace(&mut last, Response::Empty) {
-            while let Some(batch) = batches.next().await {
+async fn run(session: &mut Session, sql: &str) -> Result<Option<Response>, ApiError> {
+    let mut last = None;
+    for statement in statement::parse(sql)? {
+        if let Some(Response::Rows(mut rows)) = last.take() {
+            while let Some(batch) = rows.batches.next().await {
                 batch?;
             }
         }
-        let before = u32::try_from(sql[..statement.span.start].chars().count()).unwrap_or(u32::MAX);
-        last = session.execute(&sql[statement.span]).await.map_err(|error| error.shifted(before))?;
+        match session.run(&statement).await {
+            Ok(response) => last = Some(response),
+            Err(error) => {
+                session.failed();
+                return Err(error.shifted(statement.offset).into());
+            }
+        }
     }
     Ok(last)
 }
 
-async fn collect(schema: &SchemaRef, mut batches: Rows, max_rows: usize) -> Result<(Vec<Value>, bool), ApiError> {
+async fn collect(
+    schema: &SchemaRef,
+    mut batches: session::Batches,
+    max_rows: usize,
+) -> Result<(Vec<Value>, bool), ApiError> {
     let mut rows = Vec::new();
     while let Some(batch) = batches.next().await {
         let batch = batch?;
@@ -158,7 +160,7 @@ async fn collect(schema: &SchemaRef, mut batches: Rows, max_rows: usize) -> Resu
 fn lines(
     session: Session,
     schema: SchemaRef,
-    batches: Rows,
+    batches: session::Batches,
     is_csv: bool,
 ) -> impl Stream<Item = std::io::Result<String>> + Send {
     let header = is_csv.then(|| {

@@ -78,7 +78,7 @@ async fn serve(
     let metrics = http::metrics::install().map_err(|error| Error::of("cannot set metrics up")(&error))?;
     let instance = open(config, directory, Arc::clone(&clock))?;
     let engine = engine(&instance, &clock, cpu)?;
-    let shared = Arc::new(shared(&instance, &engine, &clock));
+    let shared = shared(&instance, &engine, &clock)?;
     let (stop, stopping) = watch::channel(false);
     let http = Arc::new(http::State::new(Arc::clone(&instance), Arc::clone(&shared), metrics));
     let http_task = runtime::spawn(http::serve(http_listener, Arc::clone(&http), stopping.clone()));
@@ -173,13 +173,11 @@ fn engine(instance: &Arc<Instance>, clock: &Arc<dyn Clock>, cpu: tokio::runtime:
     Ok(engine)
 }
 
-fn shared(instance: &Arc<Instance>, engine: &Arc<Engine>, clock: &Arc<dyn Clock>) -> Shared {
-    let _ = engine;
-    Shared {
-        backend: Arc::new(ServerBackend(Arc::clone(instance))),
-        registry: Arc::new(Registry::new(instance.config.pg_max_connections)),
-        clock: Arc::clone(clock),
-    }
+fn shared(instance: &Arc<Instance>, engine: &Arc<Engine>, clock: &Arc<dyn Clock>) -> Result<Arc<Shared>, Error> {
+    let backend = Arc::new(ServerBackend(Arc::clone(instance)));
+    let registry = Arc::new(Registry::new(instance.config.pg_max_connections));
+    Shared::new(Arc::clone(engine), backend, registry, Arc::clone(clock))
+        .map_err(|error| Error::of("cannot start sessions")(&error))
 }
 
 fn pg_config(config: &Config) -> Result<pgwire::server::Config, Error> {
@@ -191,8 +189,16 @@ fn pg_config(config: &Config) -> Result<pgwire::server::Config, Error> {
     Ok(pgwire::server::Config { tls, require_tls: config.pg_require_tls, users })
 }
 
+/// The users' SCRAM verifiers; plain passwords are forgotten here.
 fn verifier(user: &User) -> Result<(String, String), Error> {
-    Ok((user.name.clone(), user.secret.clone()))
+    let wrong = |error: crate::session::SqlError| {
+        Error(format!("the password of user \"{}\" cannot be used: {error}", user.name))
+    };
+    let verifier = match user.secret.starts_with("SCRAM-SHA-256$") {
+        true => pgwire::scram::Verifier::parse(&user.secret),
+        false => pgwire::scram::Verifier::from_password(&user.secret),
+    };
+    Ok((user.name.clone(), verifier.map_err(wrong)?.to_text()))
 }
 
 async fn bind(address: std::net::SocketAddr, setting: &str) -> Result<TcpListener, Error> {
