@@ -15,7 +15,7 @@ const MAX_SEAL_BYTES: u64 = 16 << 30;
 
 /// Options that a table knows.
 pub const TABLE_OPTIONS: &[&str] =
-    &["mode", "partitions", "time_column", "retention", "seal_rows", "seal_bytes", "seal_after", "replicas", "kind"];
+    &["mode", "partitions", "time_column", "retention", "seal_rows", "seal_bytes", "seal_after", "replicas"];
 /// Options of what a later version does: refused by name, so that nobody takes their silence for consent.
 const LATER_OPTIONS: &[&str] = &[
     "version_column",
@@ -39,7 +39,7 @@ pub fn apply(options: &mut TableOptions, pairs: &[OptionPair], create: bool) -> 
             SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid value for option \"{key}\": {message}"))
                 .at(pair.value_position)
         };
-        if !create && ["mode", "partitions", "replicas", "kind"].contains(&key.as_str()) {
+        if !create && ["mode", "partitions", "replicas"].contains(&key.as_str()) {
             return Err(SqlError::unsupported(format!("option \"{key}\" cannot be changed")).at(pair.key.position));
         }
         match key.as_str() {

@@ -195,6 +195,35 @@ fn depth_and_length_are_bounded() {
     assert_eq!(parse(&format!("INSERT INTO t VALUES (1){}", ",(1+2*3)".repeat(50_000))).unwrap().len(), 1);
 }
 
+#[test]
+fn the_page_about_sql_is_true() {
+    let page = include_str!("../../docs/sql.md");
+    let mut statements = 0;
+    for block in page.split("```sql").skip(1) {
+        let sql = block.split("```").next().unwrap();
+        let parsed = parse(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        statements += parsed.len();
+        for statement in parsed {
+            let text = &sql[statement.span.clone()];
+            let ours = ["CREATE", "ALTER", "DROP"].iter().any(|word| text.starts_with(word));
+            assert_eq!(matches!(statement.kind, StatementKind::Ddl(_)), ours, "{text}");
+        }
+    }
+    assert!(statements > 30, "{statements}");
+    for option in options::TABLE_OPTIONS {
+        assert!(page.contains(&format!("`{option}`")), "option {option} is not described");
+    }
+    // What the page says of a table's options is what they are.
+    let Ddl::CreateTable(table) = one(
+        "CREATE TABLE t (a INT) WITH (seal_rows = 1000000, seal_bytes = '256MB', seal_after = '10 minutes', retention = 'forever', mode = 'append', replicas = 1)",
+    ) else {
+        panic!()
+    };
+    let mut applied = crate::catalog::definition::TableOptions::default();
+    options::apply(&mut applied, &table.options, true).unwrap();
+    assert_eq!(applied, crate::catalog::definition::TableOptions::default());
+}
+
 const WORDS: &[&str] = &[
     "CREATE",
     "SOURCE",

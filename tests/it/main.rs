@@ -1,6 +1,9 @@
 //! The one test binary of the root package.
 
+mod cli;
+mod ddl;
 mod exactly_once;
+mod http;
 mod metadata;
 mod slt;
 mod support;

@@ -1,0 +1,137 @@
+//! CREATE, ALTER and DROP of sources and tables, as a client sees them.
+
+use crate::support::server::Server;
+
+fn server() -> Server {
+    Server::start(env!("CARGO_BIN_EXE_tidemill"))
+}
+
+/// SQLSTATE, message, hint of a statement that must fail.
+fn refused(server: &Server, sql: &str) -> (String, String, String) {
+    let error = match server.try_sql(sql) {
+        Err(error) => error,
+        Ok(rows) => panic!("{sql} was accepted: {rows:?}"),
+    };
+    let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error}"));
+    (error.code().code().to_owned(), error.message().to_owned(), error.hint().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn tables_are_created_changed_and_dropped_and_survive_a_kill() {
+    let mut server = server();
+    server.sql("CREATE TABLE t (id BIGINT NOT NULL, name VARCHAR(10), price NUMERIC(8,2) DEFAULT 1.50, at TIMESTAMPTZ) WITH (time_column = 'at')");
+    server.sql("INSERT INTO t VALUES (1, 'one', 2.25, '2026-01-01 00:00:00Z'), (2, 'two', NULL, NULL)");
+    server.sql("ALTER TABLE t ADD COLUMN small INT DEFAULT 7, RENAME COLUMN name TO title");
+    server.sql("INSERT INTO t (id, title) VALUES (3, 'three')");
+    let wanted = "1|one|2.25|7 2|two|NULL|7 3|three|1.50|7";
+    let read = |server: &Server| {
+        let rows = server.sql("SELECT id, title, price, small FROM t ORDER BY id");
+        let text = |row: &Vec<Option<String>>| {
+            row.iter().map(|v| v.clone().unwrap_or("NULL".into())).collect::<Vec<_>>().join("|")
+        };
+        rows.iter().map(text).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(read(&server), wanted);
+    server.kill_and_restart();
+    assert_eq!(read(&server), wanted);
+    server.sql("SELECT rt.seal('t')");
+    server.sql("ALTER TABLE t ALTER COLUMN small TYPE BIGINT, DROP COLUMN price, RENAME TO u");
+    server.sql("INSERT INTO u VALUES (4, 'four', NULL, 5000000000)");
+    assert_eq!(
+        server.value("SELECT string_agg(id || ':' || small, ' ' ORDER BY id) FROM u"),
+        "1:7 2:7 3:7 4:5000000000"
+    );
+    server.kill_and_restart();
+    assert_eq!(server.value("SELECT sum(small) FROM u"), "5000000021");
+    server.sql("DROP TABLE u");
+    assert_eq!(refused(&server, "SELECT * FROM u").0, "42P01");
+    assert!(
+        std::fs::read_dir(server.data_dir.join("tables")).unwrap().next().is_none(),
+        "the bytes of a dropped table are gone"
+    );
+    assert!(std::fs::read_dir(server.data_dir.join("logs")).unwrap().next().is_none());
+    server.stop();
+}
+
+#[test]
+fn a_generator_feeds_tables_by_name_and_through_a_transform() {
+    let server = server();
+    server.sql("CREATE SOURCE demo WITH (connector = 'generator', rate = 0, rows = 1000)");
+    server.sql("CREATE TABLE orders FROM SOURCE demo");
+    server.sql(
+        "CREATE TABLE dear (order_id BIGINT, city TEXT, cents BIGINT) FROM SOURCE demo
+         AS SELECT order_id, upper(city) AS city, CAST(total_price * 100 AS BIGINT) AS cents WHERE total_price > 20",
+    );
+    server.sql("SELECT rt.drain('demo')");
+    assert_eq!(server.value("SELECT count(*) FROM orders"), "1000");
+    assert_eq!(
+        server.value("SELECT count(*) = (SELECT count(*) FROM orders WHERE total_price > 20) AND bool_and(city = upper(city)) FROM dear"),
+        "t"
+    );
+    server.sql("INSERT INTO dear VALUES (-1, 'X', 1)");
+    assert_eq!(server.value("SELECT count(*) FROM dear WHERE order_id = -1"), "1");
+    let (code, message, hint) = refused(&server, "DROP SOURCE demo");
+    assert_eq!(code, "2BP01", "{message}");
+    assert!(hint.contains("CASCADE"));
+    server.sql("DROP SOURCE demo CASCADE");
+    assert_eq!(server.value("SELECT count(*) FROM orders"), "1000", "a table keeps its rows when its source goes");
+    assert_eq!(server.value("SELECT count(*) FROM rt.sources"), "0");
+}
+
+#[test]
+fn wrong_definitions_are_refused_with_a_state_and_a_hint() {
+    let server = server();
+    server.sql("CREATE TABLE t (a INT, b TEXT)");
+    server.sql("CREATE SOURCE s (a INT, ts TIMESTAMP) WITH (connector = 'generator', rows = 1)");
+    for (sql, state, words) in [
+        ("CREATE TABLE t (a INT)", "42P07", "already exists"),
+        ("CREATE SOURCE t (a INT) WITH (connector = 'generator')", "42P07", "already exists"),
+        ("CREATE TABLE x (a INT, a TEXT)", "42701", "more than once"),
+        ("CREATE TABLE x (a INTT)", "42704", "intt"),
+        ("CREATE TABLE x (a INT) WITH (partition = 3)", "22023", "partitions"),
+        ("CREATE TABLE x (a INT) WITH (partitions = 0)", "22023", "partitions"),
+        ("CREATE TABLE x (a INT) WITH (retention = '7 days')", "22023", "time_column"),
+        ("CREATE TABLE x (a INT) WITH (time_column = 'a')", "42804", "integer"),
+        ("CREATE TABLE x (a INT PRIMARY KEY)", "0A000", "append"),
+        ("CREATE TABLE x (a INT) WITH (mode = 'upsert')", "0A000", "upsert"),
+        ("CREATE TABLE x (a INT) FROM SOURCE ss", "42704", "ss"),
+        ("CREATE TABLE x (a INT DEFAULT 'z')", "22P02", "z"),
+        ("CREATE SOURCE x (a INT) WITH (connector = 'kafak')", "22023", "kafka"),
+        ("CREATE SOURCE x (a INT) WITH (connector = 'kafka', topci = 't', brokers = 'b:1')", "22023", "topic"),
+        ("CREATE SOURCE x (a INT, WATERMARK FOR b AS b) WITH (connector = 'generator')", "42703", "b"),
+        ("ALTER TABLE t ALTER COLUMN b TYPE INT", "42804", "widening"),
+        ("ALTER TABLE t ADD COLUMN a INT", "42701", "already exists"),
+        ("ALTER TABLE t DROP COLUMN c", "42703", "c"),
+        ("ALTER TABLE nope ADD COLUMN a INT", "42P01", "nope"),
+        ("DROP TABLE s", "42809", "source"),
+        ("DROP TABLE nope", "42P01", "nope"),
+        ("INSERT INTO s VALUES (1)", "42809", "source"),
+    ] {
+        let (found, message, hint) = refused(&server, sql);
+        assert_eq!(found, state, "{sql}: {message}");
+        assert!(message.contains(words) || hint.contains(words), "{sql}: {message} / {hint}");
+    }
+    let broker =
+        "CREATE SOURCE k (a INT) WITH (connector = 'kafka', brokers = '127.0.0.1:1', topic = 'orders', timeout = '1s')";
+    let (state, message, _) = refused(&server, broker);
+    assert_eq!(state, "08001");
+    assert!(message.contains("127.0.0.1:1"), "{message}");
+    for sql in [
+        "CREATE TABLE IF NOT EXISTS t (z INT)",
+        "DROP TABLE IF EXISTS nope",
+        "ALTER TABLE t ADD COLUMN IF NOT EXISTS a INT",
+    ] {
+        server.sql(sql);
+    }
+    assert_eq!(server.value("SELECT count(*) FROM rt.tables"), "1", "what was refused left nothing");
+}
+
+#[test]
+fn a_table_is_made_of_a_query() {
+    let server = server();
+    server.sql("CREATE TABLE numbers AS SELECT value AS n, value * 1.5 AS x, 'row ' || value AS label FROM generate_series(1, 1000) AS g(value)");
+    assert_eq!(server.value("SELECT count(*) || ' ' || sum(n) FROM numbers"), "1000 500500");
+    assert_eq!(refused(&server, "CREATE TABLE twice AS SELECT 1 AS a, 2 AS a").0, "42701");
+    assert_eq!(refused(&server, "CREATE TABLE zero AS SELECT 1 / 0 AS a").0, "22012");
+    assert_eq!(server.value("SELECT count(*) FROM rt.tables"), "1");
+}
