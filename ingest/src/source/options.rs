@@ -68,10 +68,15 @@ pub struct Connected {
 }
 
 impl SourceOptions {
-    /// Writes into the options of a new source what must stay the same over restarts: the event time at which a generator begins.
+    /// Writes into the options of a new source what must stay the same over restarts: the event time at which a generator begins, and
+    /// which files a directory or pattern stands for.
     pub fn settle(options: &mut BTreeMap<String, String>, now_us: i64) {
-        if options.get("connector").is_some_and(|connector| connector.trim().eq_ignore_ascii_case("generator")) {
-            options.entry("epoch".into()).or_insert_with(|| (now_us / 1000).to_string());
+        match options.get("connector").map(|connector| connector.trim().to_ascii_lowercase()).as_deref() {
+            Some("generator") => {
+                options.entry("epoch".into()).or_insert_with(|| (now_us / 1000).to_string());
+            }
+            Some("file") => super::file::settle(options),
+            _ => {}
         }
     }
 
@@ -159,10 +164,14 @@ pub(super) struct OptionReader {
 }
 
 impl OptionReader {
+    pub(super) fn all(options: BTreeMap<String, String>) -> Self {
+        Self { left: options, known: Vec::new() }
+    }
+
     #[cfg(test)]
     pub(super) fn of(pairs: &[(&str, &str)]) -> Self {
         let left = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Self { left, known: Vec::new() }
+        Self::all(left)
     }
 
     pub(super) fn text(&mut self, key: &'static str) -> Option<String> {

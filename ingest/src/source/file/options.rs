@@ -5,8 +5,17 @@
 //! | `path` | a file, a directory, a pattern (`/data/*.csv`) or a `file://` URL of one of these; required |
 //! | `format` | `ndjson` (or `json`), `csv`, `parquet` or `avro` (container files); by the file's name where it is not given |
 //! | `header` | csv: whether each file begins with a line of column names; `false` by default |
+//! | `files` | one path per line; written by [`settle`], not by people |
 
-use super::super::options::{OptionReader, wrong};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    super::options::{OptionReader, wrong},
+    unreadable,
+};
 use crate::{Error, Result};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +47,65 @@ pub struct FileOptions {
     pub format: FileFormat,
     /// Whether each CSV file begins with a line of column names.
     pub header: bool,
+    /// The files that `path` stood for when the source was made.
+    pub files: Option<Vec<PathBuf>>,
+}
+
+/// Writes down which files a new source has, so that files that come later do not move the partitions. A path that names no file yet is
+/// left for [`FileOptions::list`] to complain about.
+pub(in crate::source) fn settle(options: &mut BTreeMap<String, String>) {
+    let mut reader = OptionReader::all(options.clone());
+    let listed = FileOptions::take(&mut reader).and_then(|file| file.list());
+    if let (Ok(files), false) = (listed, options.contains_key("files")) {
+        // A path with a line break cannot be written down; such files are listed anew each time.
+        let names: Option<Vec<&str>> =
+            files.iter().map(|file| file.to_str().filter(|name| !name.contains('\n'))).collect();
+        if let Some(names) = names {
+            options.insert("files".into(), names.join("\n"));
+        }
+    }
 }
 
 impl FileOptions {
+    /// The files, sorted by name; at least one. Hidden files are left out.
+    pub(in crate::source) fn list(&self) -> Result<Vec<PathBuf>> {
+        if let Some(files) = &self.files {
+            return Ok(files.clone());
+        }
+        let path = Path::new(&self.path);
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let pattern = if name.contains(['*', '?']) { Some(name) } else { None };
+        if pattern.is_none() {
+            let kind = std::fs::metadata(path).map_err(|error| unreadable("opening file", path, &error))?;
+            if !kind.is_dir() {
+                return Ok(vec![path.to_owned()]);
+            }
+        }
+        let directory = match pattern {
+            None => path,
+            Some(_) => path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+        };
+        if directory.to_str().is_some_and(|directory| directory.contains(['*', '?'])) {
+            return Err(wrong("path", &self.path, "a pattern in the last part of the path only"));
+        }
+        let fail = |error: std::io::Error| unreadable("listing directory", directory, &error);
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(directory).map_err(fail)? {
+            let file = entry.map_err(fail)?.path();
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let wanted =
+                !name.starts_with('.') && pattern.is_none_or(|pattern| matches(pattern.as_bytes(), name.as_bytes()));
+            if wanted && std::fs::metadata(&file).map_err(fail)?.is_file() {
+                files.push(file);
+            }
+        }
+        files.sort();
+        if files.is_empty() {
+            return Err(Error::Unavailable(format!("there is no file at {}", self.path)));
+        }
+        Ok(files)
+    }
+
     pub(in crate::source) fn take(options: &mut OptionReader) -> Result<Self> {
         let given = options.required("path", "file", "a file, a directory or a pattern like /data/*.csv")?;
         let path = match given.split_once("://") {
@@ -66,8 +131,31 @@ impl FileOptions {
                 hint: Some("leave it out, or give format = 'csv'".into()),
             });
         }
-        Ok(Self { path, format, header: header.unwrap_or(false) })
+        let files = options.text("files").map(|files| files.split('\n').map(PathBuf::from).collect::<Vec<_>>());
+        Ok(Self { path, format, header: header.unwrap_or(false), files })
     }
+}
+
+/// `*` stands for any bytes, `?` for one.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    // Where the last star stands, and what of the name it has taken so far.
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match (pattern.get(p), star) {
+            (Some(b'*'), _) => {
+                star = Some((p, n));
+                p += 1;
+            }
+            (Some(byte), _) if *byte == b'?' || *byte == name[n] => (p, n) = (p + 1, n + 1),
+            (_, Some((at, taken))) => {
+                star = Some((at, taken + 1));
+                (p, n) = (at + 1, taken + 1);
+            }
+            _ => return false,
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
 fn percent_decoded(text: &str) -> Option<String> {
@@ -100,9 +188,28 @@ mod tests {
     #[test]
     fn reads_paths_urls_and_formats() {
         let options = take(&[("path", "file:///tmp/a%20b.csv"), ("header", "true")]).unwrap();
-        assert_eq!(options, FileOptions { path: "/tmp/a b.csv".into(), format: FileFormat::Csv, header: true });
+        assert_eq!(
+            options,
+            FileOptions { path: "/tmp/a b.csv".into(), format: FileFormat::Csv, header: true, files: None }
+        );
         assert_eq!(take(&[("path", "/tmp/x.jsonl")]).unwrap().format, FileFormat::Ndjson);
         assert_eq!(take(&[("path", "/tmp/dir"), ("format", "Parquet")]).unwrap().format, FileFormat::Parquet);
+    }
+
+    #[test]
+    fn patterns_match_as_a_shell_would() {
+        for (pattern, name, wanted) in [
+            ("*.csv", "a.csv", true),
+            ("*.csv", "a.csv.gz", false),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXbYbZ", false),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("*", "", true),
+            ("", "x", false),
+        ] {
+            assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), wanted, "{pattern} {name}");
+        }
     }
 
     #[test]
