@@ -5,6 +5,7 @@ mod ddl;
 mod exactly_once;
 mod http;
 mod metadata;
+mod pgwire;
 mod slt;
 mod support;
 mod tidy;
