@@ -7,7 +7,7 @@ use arrow::{
     datatypes::DataType,
 };
 use datafusion::{
-    common::cast::as_int32_array,
+    common::cast::as_int64_array,
     error::DataFusionError,
     logical_expr::{ColumnarValue, Volatility, create_udf},
 };
@@ -21,12 +21,15 @@ pub fn register(engine: &Engine, registry: &Arc<Registry>) -> Result<(), SqlErro
         let registry = Arc::clone(registry);
         let interrupt = move |arguments: &[ColumnarValue]| -> Result<ColumnarValue, DataFusionError> {
             let pids = ColumnarValue::values_to_arrays(arguments)?;
-            let pids = as_int32_array(&pids[0])?;
-            let done: BooleanArray = pids.iter().map(|pid| pid.map(|pid| registry.interrupt(pid, why))).collect();
+            let pids = as_int64_array(&pids[0])?;
+            let done: BooleanArray = pids
+                .iter()
+                .map(|pid| pid.map(|pid| i32::try_from(pid).is_ok_and(|pid| registry.interrupt(pid, why))))
+                .collect();
             Ok(ColumnarValue::Array(Arc::new(done) as ArrayRef))
         };
         let function =
-            create_udf(name, vec![DataType::Int32], DataType::Boolean, Volatility::Volatile, Arc::new(interrupt));
+            create_udf(name, vec![DataType::Int64], DataType::Boolean, Volatility::Volatile, Arc::new(interrupt));
         engine.register_function(Arc::new(function))?;
     }
     Ok(())

@@ -129,7 +129,14 @@ pub(super) fn one(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<Statement
         }
         return Ok(Statement { kind, text: source, offset });
     }
-    let kind = match sql::parse_one(text, tokens)?.kind {
+    let parsed = if offset == 0 {
+        sql::parse_one(text, tokens)?
+    } else {
+        // Positions in what is planned count from the start of the statement, so it is read on its own.
+        let own = Text::new(&source)?;
+        sql::parse_one(&own, &own.tokens).map_err(|error| error.shifted(offset))?
+    };
+    let kind = match parsed.kind {
         StatementKind::Ddl(_) => Kind::Definition,
         StatementKind::Other(statement) => other(statement).map_err(|error| error.at(offset + 1))?,
     };

@@ -1,9 +1,7 @@
 //! The Postgres wire: real clients, raw bytes and psql against a server in this process, with tables in memory.
 
 mod auth;
-mod copy;
+
 mod fixture;
 mod hostile;
 mod protocol;
-mod psql;
-mod types;

@@ -6,7 +6,8 @@ use super::fixture::{Fixture, SESSIONS_MAX, sqlstate, text};
 use tokio_postgres::SimpleQueryMessage;
 
 /// Takes so long that only stopping it ends the test in time.
-const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 4000000) a, generate_series(1, 4000000) b WHERE a.value + b.value < 0";
+const ENDLESS: &str =
+    "SELECT count(*) FROM generate_series(1, 4000000) a, generate_series(1, 4000000) b WHERE a.value + b.value < 0";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_statements_stop_at_the_first_error() {
@@ -16,7 +17,10 @@ async fn several_statements_stop_at_the_first_error() {
     assert_eq!(text(&client, " ; -- nothing\n").await, Vec::<String>::new());
     // A syntax error anywhere keeps all from running; an error while running keeps what comes after it.
     assert_eq!(sqlstate(client.simple_query("CREATE TABLE a (x INT); SELEKT 1").await), "42601");
-    assert_eq!(sqlstate(client.simple_query("CREATE TABLE b (x INT); SELECT nope; CREATE TABLE c (x INT)").await), "42703");
+    assert_eq!(
+        sqlstate(client.simple_query("CREATE TABLE b (x INT); SELECT nope; CREATE TABLE c (x INT)").await),
+        "42703"
+    );
     let names: Vec<String> =
         tidemill_query::TableCatalog::tables(fixture.tables.as_ref()).into_iter().map(|handle| handle.name).collect();
     assert_eq!(names, ["b"]);
@@ -90,7 +94,10 @@ async fn settings_are_the_sessions_own() {
     client.simple_query("SET TimeZone = 'Asia/Kolkata'; SET search_path TO a, \"B\"").await.unwrap();
     assert_eq!(text(&client, "SHOW timezone").await, ["Asia/Kolkata"]);
     assert_eq!(text(&client, "SELECT '2024-01-01 00:00:00+00'::timestamptz").await, ["2024-01-01 05:30:00+05:30"]);
-    assert_eq!(text(&other, "SHOW timezone; SELECT '2024-01-01 00:00:00+00'::timestamptz").await, ["UTC", "2024-01-01 00:00:00+00"]);
+    assert_eq!(
+        text(&other, "SHOW timezone; SELECT '2024-01-01 00:00:00+00'::timestamptz").await,
+        ["UTC", "2024-01-01 00:00:00+00"]
+    );
     client.simple_query("RESET ALL").await.unwrap();
     assert_eq!(text(&client, "SHOW timezone; SHOW statement_timeout").await, ["UTC", "1234ms"]);
     client.simple_query("BEGIN; SET LOCAL statement_timeout = '5s'").await.unwrap();
@@ -180,13 +187,12 @@ async fn cancel_timeout_and_disconnect_stop_the_work() {
     client.simple_query("RESET statement_timeout").await.unwrap();
     assert_eq!(text(&client, "SELECT 1").await, ["1"]);
     // A client that goes away.
-    let gone = fixture.connect().await;
-    let task = tokio::spawn(async move { gone.simple_query(ENDLESS).await.map(|_| ()) });
+    let mut gone = super::hostile::Raw::connect(&fixture).await;
+    gone.send(b'Q', format!("{ENDLESS}\0").as_bytes()).await;
     while fixture.shared.engine.queries().running().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    task.abort();
-    let _ = task.await;
+    drop(gone);
     let quiet = async {
         while !fixture.shared.engine.queries().running().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
