@@ -11,9 +11,10 @@ use arrow::{
 };
 use datafusion::{common::ScalarValue, sql::sqlparser::ast::Statement as Ast};
 use futures::StreamExt;
+use tidemill_query::settings::Settings;
 
 use super::{
-    Batches, CURSORS_MAX, CopyIn, CopyOut, CopyWriter, Cursor, Prepared, Response, Rows, RowsTag, Session, columns,
+    CURSORS_MAX, CopyIn, CopyOut, CopyWriter, Cursor, Prepared, Response, Rows, RowsTag, Session, columns,
     copy::options::{Copy, What, quoted},
     error::{Result, SqlError, state},
     statement::{self, Discard, Fetch, Kind, Statement},
@@ -53,6 +54,10 @@ impl Session {
                 }
                 self.note_application_name();
                 command("RESET")
+            }
+            Kind::Show(name) => {
+                let value = self.query.settings().show(name)?;
+                table(&[Settings::canonical_name(name).unwrap_or(name)], vec![vec![value]])
             }
             Kind::ShowAll => self.show_all(),
             Kind::Begin { settings } => {
@@ -190,7 +195,6 @@ impl Session {
         }
         let tag = match ast {
             Ast::Explain { .. } => RowsTag::Explain,
-            Ast::ShowVariable { .. } => RowsTag::Show,
             _ => RowsTag::Select,
         };
         let columns = prepared.columns.clone().unwrap_or_else(|| columns(plan));
@@ -283,20 +287,10 @@ impl Session {
 
     fn show_all(&self) -> Result<Response> {
         let settings = self.query.settings().all();
-        let column = |values: Vec<String>| Arc::new(StringArray::from(values)) as ArrayRef;
         let names = settings.iter().map(|(name, ..)| name.clone()).collect();
         let values = settings.iter().map(|(_, value, _)| value.clone()).collect();
         let abouts = settings.iter().map(|(.., about)| (*about).to_owned()).collect();
-        let names_of = ["name", "setting", "description"];
-        let schema = Arc::new(Schema::new(names_of.map(|name| Field::new(name, DataType::Utf8, false)).to_vec()));
-        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![column(names), column(values), column(abouts)])?;
-        Ok(Response::Rows(Rows {
-            schema,
-            columns: super::text_columns(&names_of),
-            batches: one(batch),
-            tag: RowsTag::Show,
-            binary: false,
-        }))
+        table(&["name", "setting", "description"], vec![names, values, abouts])
     }
 
     /// The values of `EXECUTE name (…)`.
@@ -441,8 +435,19 @@ fn no_savepoint(name: &str) -> SqlError {
     SqlError::new(state::INVALID_SAVEPOINT, format!("savepoint \"{name}\" does not exist"))
 }
 
-fn one(batch: RecordBatch) -> Batches {
-    Box::pin(futures::stream::once(async move { Ok(batch) }))
+/// The answer of SHOW: columns of text.
+fn table(names: &[&str], columns: Vec<Vec<String>>) -> Result<Response> {
+    let fields: Vec<Field> = names.iter().map(|name| Field::new(*name, DataType::Utf8, false)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let arrays = columns.into_iter().map(|values| Arc::new(StringArray::from(values)) as ArrayRef).collect();
+    let batch = RecordBatch::try_new(Arc::clone(&schema), arrays)?;
+    Ok(Response::Rows(Rows {
+        schema,
+        columns: super::text_columns(names),
+        batches: Box::pin(futures::stream::once(async move { Ok(batch) })),
+        tag: RowsTag::Show,
+        binary: false,
+    }))
 }
 
 /// "500ms", "5s", "1min", "2h", "1d", "0": as SHOW writes them. `None` for no limit.

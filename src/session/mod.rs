@@ -41,7 +41,7 @@ use arrow::{
 };
 use datafusion::common::ScalarValue;
 use futures::{Stream, StreamExt};
-use tidemill_query::{Engine, Plan, SessionOptions};
+use tidemill_query::{Engine, Plan, SessionOptions, settings::Settings};
 use tidemill_storage::clock::Clock;
 
 pub use self::{
@@ -407,6 +407,10 @@ impl Session {
             }
             Kind::ExplainExecute { .. } => {
                 prepared.columns = Some(text_columns(&["QUERY PLAN"]));
+            }
+            Kind::Show(name) => {
+                let shown = Settings::canonical_name(name).unwrap_or(name);
+                prepared.columns = Some(text_columns(&[shown]));
             }
             Kind::ShowAll => {
                 prepared.columns = Some(text_columns(&["name", "setting", "description"]));

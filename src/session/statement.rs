@@ -32,7 +32,7 @@ pub struct Statement {
 
 #[derive(Clone, Debug)]
 pub enum Kind {
-    /// What the engine plans: SELECT, VALUES, INSERT, EXPLAIN, SHOW.
+    /// What the engine plans: SELECT, VALUES, INSERT, EXPLAIN.
     Query(Box<ast::Statement>),
     /// Ours: CREATE, ALTER, DROP.
     Definition,
@@ -42,6 +42,7 @@ pub enum Kind {
         local: bool,
     },
     Reset(Option<String>),
+    Show(String),
     ShowAll,
     Begin {
         settings: Vec<(String, String)>,
@@ -147,7 +148,7 @@ pub(super) fn one(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<Statement
 fn other(statement: Box<ast::Statement>) -> Result<Kind> {
     use ast::Statement as S;
     Ok(match statement.as_ref() {
-        S::Query(_) | S::Insert(_) | S::Explain { .. } | S::ShowVariable { .. } => Kind::Query(statement),
+        S::Query(_) | S::Insert(_) | S::Explain { .. } => Kind::Query(statement),
         S::Update { .. } => {
             return Err(not_yet("UPDATE", "load the changed rows into a new table, or wait for upsert tables"));
         }
@@ -182,10 +183,10 @@ fn utility(text: &Text<'_>, cursor: &mut Cursor<'_>) -> Result<Option<Kind>> {
         }
         "SHOW" => {
             cursor.step();
-            if cursor.keyword("ALL") {
-                return Ok(Some(Kind::ShowAll));
+            match cursor.keyword("ALL") {
+                true => Kind::ShowAll,
+                false => Kind::Show(setting_name(cursor)?),
             }
-            return Ok(None);
         }
         "BEGIN" => {
             cursor.step();

@@ -188,6 +188,17 @@ impl Fixture {
     }
 }
 
+/// Runs a test on threads with the stacks that the server gives its own: unoptimised planning does not fit into two megabytes.
+pub(super) fn run(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_stack_size(16 << 20)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(test);
+}
+
 /// SQLSTATE of a failed statement.
 pub(super) fn sqlstate<T>(result: Result<T, tokio_postgres::Error>) -> String {
     match result {
