@@ -181,8 +181,10 @@ fn base_state(config: &EngineConfig, schemas: &Arc<Schemas>) -> Result<SessionSt
     options.sql_parser.collect_spans = true;
     options.sql_parser.default_null_ordering = "nulls_max".to_owned();
     options.execution.time_zone = Some("UTC".to_owned());
-    Ok(SessionStateBuilder::new()
-        .with_default_features()
+    let mut builder = SessionStateBuilder::new().with_default_features();
+    // Asked before DataFusion's own planners.
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(rules::operators::PostgresOperators));
+    Ok(builder
         .with_config(session)
         .with_runtime_env(runtime_env(config)?)
         .with_catalog_list(Arc::new(Databases { schemas: Arc::clone(schemas) }))

@@ -1,14 +1,15 @@
 //! EXPLAIN: the physical plan as lines of one text column, with what each scan pruned and, under ANALYZE, what it read.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, RecordBatch, StringViewArray},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
+use datafusion::sql::sqlparser::ast::{AnalyzeFormatKind, UtilityOption};
 use datafusion::{
     execution::SessionState,
-    physical_plan::{display::DisplayableExecutionPlan, execute_stream},
+    physical_plan::{DisplayFormatType, ExecutionPlan, execute_stream, metrics::MetricValue},
 };
 use futures::StreamExt;
 
@@ -22,6 +23,45 @@ pub struct Explain {
     pub json: bool,
 }
 
+impl Explain {
+    /// Takes FORMAT and the options in brackets; those that change nothing here are taken silently.
+    pub(crate) fn read(
+        &mut self,
+        format: Option<&AnalyzeFormatKind>,
+        options: &[UtilityOption],
+    ) -> Result<(), SqlError> {
+        if let Some(format) = format {
+            let (AnalyzeFormatKind::Keyword(format) | AnalyzeFormatKind::Assignment(format)) = format;
+            self.format(&format.to_string())?;
+        }
+        for option in options {
+            let value = option.arg.as_ref().map(crate::rules::word);
+            let on = !matches!(value.as_deref(), Some("off" | "false" | "0"));
+            match option.name.value.to_lowercase().as_str() {
+                "analyze" => self.analyze = on,
+                "verbose" => self.verbose = on,
+                "format" => self.format(value.as_deref().unwrap_or("text"))?,
+                "costs" | "buffers" | "settings" | "timing" | "summary" | "wal" | "generic_plan" => {}
+                other => return Err(SqlError::syntax(format!("unrecognized EXPLAIN option \"{other}\""))),
+            }
+        }
+        Ok(())
+    }
+
+    fn format(&mut self, name: &str) -> Result<(), SqlError> {
+        self.json = match name.to_lowercase().as_str() {
+            "text" => false,
+            "json" => true,
+            other => {
+                return Err(SqlError::invalid_parameter(format!(
+                    "unrecognized value for EXPLAIN option \"format\": \"{other}\""
+                )));
+            }
+        };
+        Ok(())
+    }
+}
+
 /// The one column that EXPLAIN gives.
 pub(crate) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("QUERY PLAN", DataType::Utf8View, false)]))
@@ -30,15 +70,89 @@ pub(crate) fn schema() -> SchemaRef {
 pub(crate) async fn run(state: &SessionState, plan: &Plan, explain: &Explain) -> Result<RecordBatch, SqlError> {
     let located = |error| SqlError::from_datafusion(&error, &plan.sql);
     let physical = physical_plan(state, &plan.logical).await.map_err(located)?;
-    let text = if explain.analyze {
+    if explain.analyze {
         let mut batches = execute_stream(Arc::clone(&physical), state.task_ctx()).map_err(located)?;
         while let Some(batch) = batches.next().await {
             batch.map_err(located)?;
         }
-        DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(explain.verbose).to_string()
+    }
+    let lines: ArrayRef = if explain.json {
+        let document = serde_json::json!([{ "Plan": node(physical.as_ref(), explain) }]);
+        let text = serde_json::to_string_pretty(&document).map_err(|error| SqlError::internal(error.to_string()))?;
+        Arc::new(StringViewArray::from_iter_values([text]))
     } else {
-        DisplayableExecutionPlan::new(physical.as_ref()).indent(explain.verbose).to_string()
+        let mut lines = Vec::new();
+        indented(physical.as_ref(), explain, 0, &mut lines);
+        Arc::new(StringViewArray::from_iter_values(lines))
     };
-    let lines: ArrayRef = Arc::new(StringViewArray::from_iter_values(text.lines()));
     Ok(RecordBatch::try_new(schema(), vec![lines])?)
+}
+
+/// One line per operator, children further in, as PostgreSQL draws its plans.
+fn indented(plan: &dyn ExecutionPlan, explain: &Explain, depth: usize, lines: &mut Vec<String>) {
+    let arrow = if depth == 0 { String::new() } else { format!("{}->  ", " ".repeat(depth * 6 - 4)) };
+    lines.push(format!("{arrow}{}{}", described(plan, explain), measured(plan, explain)));
+    for child in plan.children() {
+        indented(child.as_ref(), explain, depth + 1, lines);
+    }
+}
+
+fn described(plan: &dyn ExecutionPlan, explain: &Explain) -> String {
+    let format = if explain.verbose { DisplayFormatType::Verbose } else { DisplayFormatType::Default };
+    struct Shown<'a>(&'a dyn ExecutionPlan, DisplayFormatType);
+    impl fmt::Display for Shown<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.fmt_as(self.1, f)
+        }
+    }
+    Shown(plan, format).to_string()
+}
+
+/// ` (actual time=1.234 ms, rows=5, …)`, summed over the operator's lanes.
+fn measured(plan: &dyn ExecutionPlan, explain: &Explain) -> String {
+    if !explain.analyze {
+        return String::new();
+    }
+    let parts: Vec<String> = metrics(plan).into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if parts.is_empty() { String::new() } else { format!(" (actual {})", parts.join(", ")) }
+}
+
+/// The operator's counters that are not zero: time and rows first.
+fn metrics(plan: &dyn ExecutionPlan) -> Vec<(String, String)> {
+    let Some(all) = plan.metrics() else { return Vec::new() };
+    let all = all.aggregate_by_name();
+    let mut out = Vec::new();
+    if let Some(nanoseconds) = all.elapsed_compute() {
+        out.push(("time".to_owned(), format!("{:.3} ms", nanoseconds as f64 / 1e6)));
+    }
+    if let Some(rows) = all.output_rows() {
+        out.push(("rows".to_owned(), rows.to_string()));
+    }
+    for metric in all.iter() {
+        if let MetricValue::Count { name, count } = metric.value()
+            && count.value() > 0
+        {
+            out.push((name.to_string(), count.value().to_string()));
+        }
+        if let MetricValue::SpillCount(count) = metric.value()
+            && count.value() > 0
+        {
+            out.push(("spills".to_owned(), count.value().to_string()));
+        }
+    }
+    out
+}
+
+fn node(plan: &dyn ExecutionPlan, explain: &Explain) -> serde_json::Value {
+    let mut node = serde_json::json!({ "Node Type": plan.name(), "Detail": described(plan, explain) });
+    if explain.analyze {
+        for (name, value) in metrics(plan) {
+            node[format!("Actual {name}")] = value.into();
+        }
+    }
+    let children: Vec<_> = plan.children().into_iter().map(|child| self::node(child.as_ref(), explain)).collect();
+    if !children.is_empty() {
+        node["Plans"] = children.into();
+    }
+    node
 }

@@ -130,7 +130,13 @@ impl Session {
         let timeout = self.settings().statement_timeout_ms().map(Duration::from_millis);
         let mut state = self.state();
         state.config_mut().set_extension(Arc::new(QuerySnapshots::default()));
-        if let Some(now) = DateTime::from_timestamp_micros(self.engine.clock.now_us()) {
+        let now_us = self.engine.clock.now_us();
+        state
+            .config_mut()
+            .options_mut()
+            .extensions
+            .insert(SessionFacts { shared: Arc::clone(&self.shared), statement_us: Some(now_us) });
+        if let Some(now) = DateTime::from_timestamp_micros(now_us) {
             let props = state.execution_props().clone().with_query_execution_start_time(now);
             *state.execution_props_mut() = props;
         }
@@ -166,7 +172,7 @@ impl Session {
                 let mut state = self.engine.base_state();
                 let options = state.config_mut().options_mut();
                 options.execution.time_zone = Some(time_zone);
-                options.extensions.insert(SessionFacts { shared: Arc::clone(&self.shared) });
+                options.extensions.insert(SessionFacts { shared: Arc::clone(&self.shared), statement_us: None });
                 *cached = Some((version, state.clone()));
                 state
             }

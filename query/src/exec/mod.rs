@@ -1,3 +1,5 @@
 //! The operators that read segments.
 
+pub(crate) mod display;
+pub mod scan;
 pub(crate) mod snapshots;

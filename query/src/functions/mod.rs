@@ -1,7 +1,18 @@
 //! PostgreSQL's functions where DataFusion has none, or one that answers otherwise.
 
+pub(crate) mod any;
+pub(crate) mod arithmetic;
+pub(crate) mod cast;
+pub(crate) mod datetime;
+pub(crate) mod interval;
+pub(crate) mod json;
 pub mod session;
+pub(crate) mod simple;
 pub mod system;
+pub(crate) mod text_input;
+pub(crate) mod text_output;
+pub(crate) mod uuid;
+pub(crate) mod zone;
 
 use std::sync::Arc;
 
@@ -9,8 +20,9 @@ use crate::{Engine, SqlError};
 
 /// Puts our functions into every session of `engine`; ours replace DataFusion's of the same name.
 pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
-    for udf in session::udfs() {
+    let ours = [session::udfs(), any::udfs(), datetime::part::udfs(), datetime::trunc::udfs(), json::udfs()];
+    for udf in ours.into_iter().flatten() {
         engine.register_function(udf)?;
     }
-    Ok(())
+    engine.extend(|state| Ok(datafusion_functions_json::register_all(state)?))
 }

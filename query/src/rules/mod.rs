@@ -1,18 +1,44 @@
 //! From a parsed statement to a logical plan that means what PostgreSQL means.
+//!
+//! ```text
+//! syntax tree ─ syntax ─► names, ANY, column names
+//!   └─ SqlToRel with Names, PostgresTypes, PostgresOperators ─► plan, types still loose
+//!        └─ parameters, literals, aggregates, quotients, casts  (before types are made to fit)
+//!             └─ DataFusion's analyzer: types fit
+//!                  └─ casts again (those it added), checked arithmetic
+//! ```
+//!
+//! What comes out is run through DataFusion's analyzer once more when it is optimized; that finds nothing left to do.
 
+mod aggregates;
+mod arithmetic;
+pub(crate) mod casts;
+mod literals;
 mod names;
+pub(crate) mod operators;
+mod origins;
+mod parameters;
+mod quantified;
+mod syntax;
 pub mod types;
+mod walk;
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::{
+    common::tree_node::{Transformed, TreeNode},
+    error::DataFusionError,
     execution::SessionState,
-    logical_expr::LogicalPlan,
-    sql::{parser::Statement as DfStatement, planner::SqlToRel, sqlparser::ast::Statement},
+    logical_expr::{DmlStatement, LogicalPlan, WriteOp, cast, col},
+    sql::{
+        parser::Statement as DfStatement,
+        planner::SqlToRel,
+        sqlparser::ast::{Expr as SqlExpr, Statement, Value},
+    },
 };
 
-use crate::{Plan, Session, SqlError};
+use crate::{Plan, Session, SqlError, explain::Explain};
 
 /// Plans one statement in `state`.
 pub(crate) async fn plan_statement(
@@ -22,21 +48,157 @@ pub(crate) async fn plan_statement(
     sql: &str,
     types: &[Option<DataType>],
 ) -> Result<Plan, SqlError> {
-    let located = |error| SqlError::from_datafusion(&error, sql);
-    let _ = (session, types);
+    match statement {
+        Statement::Explain { analyze, verbose, statement, options, format, .. } => {
+            let mut explain = Explain { analyze: *analyze, verbose: *verbose, ..Explain::default() };
+            explain.read(format.as_ref(), options.as_deref().unwrap_or_default())?;
+            let mut plan = Box::pin(plan_statement(session, state, statement, sql, types)).await?;
+            plan.schema = crate::explain::schema();
+            plan.origins = vec![None];
+            plan.explain = Some(explain);
+            Ok(plan)
+        }
+        Statement::ShowVariable { variable } => {
+            let name = variable.iter().map(|part| part.value.as_str()).collect::<Vec<_>>().join(" ");
+            show(session, state, &name, sql)
+        }
+        Statement::Query(_) | Statement::Insert(_) => plan_query(session, state, statement, sql, types).await,
+        other => {
+            let word = other.to_string();
+            let word = word.split_whitespace().next().unwrap_or_default().to_uppercase();
+            Err(SqlError::not_supported(format!("{word} as a query")))
+        }
+    }
+}
+
+/// SHOW name, as a query of one row.
+fn show(session: &Session, state: &SessionState, name: &str, sql: &str) -> Result<Plan, SqlError> {
+    use datafusion::logical_expr::{LogicalPlanBuilder, lit};
+    let logical = {
+        let settings = session.settings();
+        if name.eq_ignore_ascii_case("all") {
+            let rows = settings.all().into_iter().map(|(name, value, about)| vec![lit(name), lit(value), lit(about)]);
+            LogicalPlanBuilder::values(rows.collect())?
+                .project(vec![
+                    col("column1").alias("name"),
+                    col("column2").alias("setting"),
+                    col("column3").alias("description"),
+                ])?
+                .build()?
+        } else {
+            let value = settings.show(name)?;
+            let shown = crate::settings::Settings::canonical_name(name).unwrap_or(name).to_owned();
+            LogicalPlanBuilder::empty(true).project(vec![lit(value).alias(shown)])?.build()?
+        }
+    };
+    let _ = state;
+    finish(logical, None, sql)
+}
+
+async fn plan_query(
+    session: &Session,
+    state: &SessionState,
+    statement: &Statement,
+    sql: &str,
+    types: &[Option<DataType>],
+) -> Result<Plan, SqlError> {
+    let located = |error: DataFusionError| SqlError::from_datafusion(&error, sql);
     let mut statement = statement.clone();
+    syntax::rewrite(&mut statement);
     crate::pg_catalog::rewrite(&mut statement, sql);
     let statement = DfStatement::Statement(Box::new(statement));
     let context = names::Names::resolve(session, state, &statement).await?;
     let logical =
         SqlToRel::new_with_options(&context, context.parser_options()).statement_to_plan(statement).map_err(located)?;
-    finish(logical, sql)
+    let (logical, insert_into) = match logical {
+        LogicalPlan::Dml(DmlStatement { table_name, op: WriteOp::Insert(_), input, .. }) => {
+            let handle = session
+                .engine()
+                .tables()
+                .table(table_name.table())
+                .ok_or_else(|| SqlError::undefined_table(table_name.table()))?;
+            (Arc::unwrap_or_clone(input), Some(handle))
+        }
+        other => (other, None),
+    };
+    let is_insert = insert_into.is_some();
+    let logical = settle(logical, state, types, is_insert).map_err(located)?;
+    let logical = storable(logical).map_err(located)?;
+    finish(logical, insert_into, sql)
 }
 
-fn finish(logical: LogicalPlan, sql: &str) -> Result<Plan, SqlError> {
+/// Gives the plan PostgreSQL's types and checks.
+fn settle(
+    logical: LogicalPlan,
+    state: &SessionState,
+    given: &[Option<DataType>],
+    is_insert: bool,
+) -> Result<LogicalPlan, DataFusionError> {
+    let logical = parameters::infer(logical, given)?;
+    let logical = walk::expressions(logical, |expr, schema, kind| {
+        // LIMIT wants its literal as it is; rows to insert are cast to their columns already.
+        let expr = if kind.is_limit || is_insert { Transformed::no(expr) } else { literals::narrow(expr)? };
+        expr.transform_data(|expr| {
+            expr.transform_up(|expr| {
+                literals::adapt(expr, schema)?
+                    .transform_data(|expr| quantified::settle(expr, schema))?
+                    .transform_data(|expr| casts::convert(expr, schema))?
+                    .transform_data(|expr| aggregates::widen(expr, schema))?
+                    .transform_data(|expr| arithmetic::widen_division(expr, schema))
+            })
+        })
+    })?;
+    let logical = state.analyzer().execute_and_check(logical, state.config_options(), |_, _| {})?;
+    walk::expressions(logical, |expr, schema, kind| {
+        if kind.is_limit {
+            return Ok(Transformed::no(expr));
+        }
+        expr.transform_up(|expr| casts::convert(expr, schema)?.transform_data(|expr| arithmetic::check(expr, schema)))
+    })
+}
+
+/// Result columns of types that PostgreSQL has not (unsigned, nanoseconds) in the next type that it has.
+fn storable(logical: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+    use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
+    let target = |data_type: &DataType| {
+        Some(match data_type {
+            DataType::UInt8 | DataType::Int8 => DataType::Int16,
+            DataType::UInt16 => DataType::Int32,
+            DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+            DataType::Timestamp(unit, zone) if *unit != arrow::datatypes::TimeUnit::Microsecond => {
+                DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, zone.clone())
+            }
+            DataType::Duration(_) => types::interval(),
+            DataType::Dictionary(_, item) => item.as_ref().clone(),
+            _ => return None,
+        })
+    };
+    if logical.schema().fields().iter().all(|field| target(field.data_type()).is_none()) {
+        return Ok(logical);
+    }
+    let columns: Vec<Expr> = logical
+        .schema()
+        .iter()
+        .map(|(qualifier, field)| {
+            let column = Expr::Column(datafusion::common::Column::new(qualifier.cloned(), field.name()));
+            match target(field.data_type()) {
+                Some(data_type) => cast(column, data_type).alias_qualified(qualifier.cloned(), field.name()),
+                None => column,
+            }
+        })
+        .collect();
+    LogicalPlanBuilder::from(logical).project(columns)?.build()
+}
+
+fn finish(logical: LogicalPlan, insert_into: Option<crate::TableHandle>, sql: &str) -> Result<Plan, SqlError> {
     let parameters = Plan::open_parameters(&logical)?;
-    let fields: Vec<Field> = logical.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
-    let origins = vec![None; fields.len()];
+    let fields: Vec<Field> = logical
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone().with_name(syntax::shown_name(field.name())))
+        .collect();
+    let origins = origins::of(&logical);
     Ok(Plan {
         sql: sql.into(),
         logical: Arc::new(logical),
@@ -44,6 +206,17 @@ fn finish(logical: LogicalPlan, sql: &str) -> Result<Plan, SqlError> {
         parameters,
         origins,
         explain: None,
-        insert_into: None,
+        insert_into,
     })
+}
+
+/// The text of a plain value in EXPLAIN's options.
+pub(crate) fn word(expr: &SqlExpr) -> String {
+    match expr {
+        SqlExpr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) => text.to_lowercase(),
+            other => other.to_string().to_lowercase(),
+        },
+        other => other.to_string().to_lowercase(),
+    }
 }

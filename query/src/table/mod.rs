@@ -1,4 +1,10 @@
 //! A stored table as DataFusion's `TableProvider`.
+//!
+//! The statement is planned against the schema of that moment; each execution takes a snapshot, and a column that has changed in between
+//! is an error, never a wrong answer.
+
+pub(crate) mod pushdown;
+mod statistics;
 
 use std::sync::Arc;
 
@@ -8,12 +14,15 @@ use datafusion::{
     catalog::{Session, TableProvider},
     datasource::TableType,
     error::DataFusionError,
-    logical_expr::Expr,
+    logical_expr::{Expr, TableProviderFilterPushDown},
     physical_plan::ExecutionPlan,
 };
-use tidemill_storage::schema::TableSchema;
+use tidemill_storage::{ids::ColumnId, predicate::Predicate, scan::ScanRequest, schema::TableSchema};
 
-use crate::{SqlError, TableHandle};
+use crate::{
+    SqlError, TableHandle,
+    exec::{scan::SegmentScanExec, snapshots::QuerySnapshots},
+};
 
 /// A table in the schema it had when the statement was planned.
 #[derive(Debug)]
@@ -49,13 +58,81 @@ impl TableProvider for StoredTable {
         TableType::Base
     }
 
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
+        Ok(filters
+            .iter()
+            .map(|filter| match pushdown::predicate(filter, &self.planned) {
+                Some(_) => TableProviderFilterPushDown::Exact,
+                None => TableProviderFilterPushDown::Unsupported,
+            })
+            .collect())
+    }
+
     async fn scan(
         &self,
-        _state: &dyn Session,
-        _projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
-        _limit: Option<usize>,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        Err(SqlError::not_supported("scanning a table").into())
+        let snapshot = match state.config().get_extension::<QuerySnapshots>() {
+            Some(snapshots) => snapshots.of(&self.handle.table),
+            None => self.handle.table.snapshot(),
+        };
+        let columns: Vec<usize> = match projection {
+            Some(projection) => projection.clone(),
+            None => (0..self.planned.columns.len()).collect(),
+        };
+        let projection = columns
+            .iter()
+            .map(|index| self.unchanged(*index, &snapshot.schema))
+            .collect::<Result<Vec<ColumnId>, SqlError>>()?;
+        let mut conditions = Vec::with_capacity(filters.len());
+        for filter in filters {
+            for column in filter.column_refs() {
+                if let Some(index) = self.planned.columns.iter().position(|known| known.name == column.name) {
+                    self.unchanged(index, &snapshot.schema)?;
+                }
+            }
+            conditions.push(pushdown::predicate(filter, &self.planned).ok_or_else(|| {
+                SqlError::internal(format!("the filter {filter} was promised to the scan and is no predicate"))
+            })?);
+        }
+        let predicate = match conditions.len() {
+            0 => None,
+            1 => conditions.pop(),
+            _ => Some(Predicate::And(conditions)),
+        };
+        let request = Arc::new(ScanRequest {
+            schema: Arc::clone(&snapshot.schema),
+            projection,
+            predicate,
+            limit,
+            batch_rows: state.config().batch_size(),
+        });
+        let plan = snapshot.plan(&request);
+        let output = request.output_schema().map_err(SqlError::from)?;
+        let statistics = statistics::of_scan(&snapshot, &plan, &request, &output);
+        let lanes = state.config().target_partitions();
+        Ok(Arc::new(SegmentScanExec::new(self.handle.name.as_str().into(), plan, request, statistics, lanes)?))
+    }
+}
+
+impl StoredTable {
+    /// The id of a planned column, if the table still has it as it was planned.
+    fn unchanged(&self, index: usize, now: &TableSchema) -> Result<ColumnId, SqlError> {
+        let planned = &self.planned.columns[index];
+        match now.column(planned.id) {
+            Some(column) if column.data_type == planned.data_type && column.nullable == planned.nullable => {
+                Ok(column.id)
+            }
+            _ => Err(SqlError::new("0A000", "cached plan must not change result type").with_detail(format!(
+                "Column \"{}\" of table \"{}\" was changed after the statement was planned.",
+                planned.name, self.handle.name
+            ))),
+        }
     }
 }

@@ -1,0 +1,132 @@
+//! How scans and their predicates read in EXPLAIN.
+
+use std::fmt::{self, Write};
+
+use tidemill_storage::{
+    ids::ColumnId,
+    predicate::{CompareOp, Predicate},
+    scalar::Scalar,
+    scan::{ScanPlan, ScanRequest},
+    schema::{DataType, TableSchema},
+};
+
+/// List values that are written out.
+const VALUES_SHOWN: usize = 5;
+
+pub(crate) fn scan(out: &mut impl Write, table: &str, plan: &ScanPlan, request: &ScanRequest) -> fmt::Result {
+    write!(
+        out,
+        "table={table}, segments={}, pruned_by_time={}, pruned_by_min_max={}, units={}",
+        plan.segments_total,
+        plan.pruned_by_time,
+        plan.pruned_by_min_max,
+        plan.units.len()
+    )?;
+    let columns: Vec<&str> = request
+        .projection
+        .iter()
+        .filter_map(|id| request.schema.column(*id))
+        .map(|column| column.name.as_str())
+        .collect();
+    write!(out, ", columns=[{}]", columns.join(", "))?;
+    if let Some(limit) = request.limit {
+        write!(out, ", limit={limit}")?;
+    }
+    if let Some(condition) = &request.predicate {
+        out.write_str(", predicate=")?;
+        predicate(out, condition, &request.schema)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn predicate(out: &mut impl Write, condition: &Predicate, schema: &TableSchema) -> fmt::Result {
+    let column = |id: &ColumnId| schema.column(*id);
+    let name = |id: &ColumnId| column(id).map_or("?", |column| column.name.as_str());
+    match condition {
+        Predicate::And(children) => joined(out, children, " AND ", schema),
+        Predicate::Or(children) => {
+            out.write_char('(')?;
+            joined(out, children, " OR ", schema)?;
+            out.write_char(')')
+        }
+        Predicate::Compare { column: id, op, value } => {
+            let op = match op {
+                CompareOp::Eq => "=",
+                CompareOp::NotEq => "<>",
+                CompareOp::Less => "<",
+                CompareOp::LessEq => "<=",
+                CompareOp::Greater => ">",
+                CompareOp::GreaterEq => ">=",
+            };
+            write!(out, "{} {op} ", name(id))?;
+            scalar(out, value, column(id).map(|column| &column.data_type))
+        }
+        Predicate::In { column: id, values, negated } => {
+            write!(out, "{}{} IN (", name(id), if *negated { " NOT" } else { "" })?;
+            for (index, value) in values.iter().take(VALUES_SHOWN).enumerate() {
+                if index > 0 {
+                    out.write_str(", ")?;
+                }
+                scalar(out, value, column(id).map(|column| &column.data_type))?;
+            }
+            match values.len().checked_sub(VALUES_SHOWN) {
+                Some(more) if more > 0 => write!(out, ", … {more} more)"),
+                _ => out.write_char(')'),
+            }
+        }
+        Predicate::Like { column: id, pattern, negated, case_insensitive } => {
+            let not = if *negated { "NOT " } else { "" };
+            let like = if *case_insensitive { "ILIKE" } else { "LIKE" };
+            write!(out, "{} {not}{like} '{pattern}'", name(id))
+        }
+        Predicate::IsNull { column: id, negated } => {
+            write!(out, "{} IS {}NULL", name(id), if *negated { "NOT " } else { "" })
+        }
+    }
+}
+
+fn joined(out: &mut impl Write, children: &[Predicate], by: &str, schema: &TableSchema) -> fmt::Result {
+    for (index, child) in children.iter().enumerate() {
+        if index > 0 {
+            out.write_str(by)?;
+        }
+        predicate(out, child, schema)?;
+    }
+    Ok(())
+}
+
+fn scalar(out: &mut impl Write, value: &Scalar, data_type: Option<&DataType>) -> fmt::Result {
+    match (value, data_type) {
+        (Scalar::Boolean(value), _) => write!(out, "{value}"),
+        (Scalar::Int(us), Some(DataType::Timestamp | DataType::TimestampTz)) => {
+            match chrono::DateTime::from_timestamp_micros(*us) {
+                Some(time) => write!(out, "'{}'", time.format("%Y-%m-%d %H:%M:%S%.f")),
+                None => write!(out, "{us}"),
+            }
+        }
+        (Scalar::Int(days), Some(DataType::Date)) => {
+            match days.checked_mul(86_400_000_000).and_then(chrono::DateTime::from_timestamp_micros) {
+                Some(time) => write!(out, "'{}'", time.format("%Y-%m-%d")),
+                None => write!(out, "{days}"),
+            }
+        }
+        (Scalar::Int(value), _) => write!(out, "{value}"),
+        (Scalar::Float(value), _) => write!(out, "{value}"),
+        (Scalar::Decimal(value), Some(DataType::Numeric { scale, .. })) => {
+            let scale = (*scale).max(0) as usize;
+            let digits = format!("{:0>width$}", value.unsigned_abs(), width = scale + 1);
+            let (whole, fraction) = digits.split_at(digits.len() - scale);
+            let sign = if *value < 0 { "-" } else { "" };
+            if scale == 0 { write!(out, "{sign}{whole}") } else { write!(out, "{sign}{whole}.{fraction}") }
+        }
+        (Scalar::Decimal(value), _) => write!(out, "{value}"),
+        (Scalar::Text(value), _) => write!(out, "'{value}'"),
+        (Scalar::Bytes(value), _) => {
+            out.write_str("'\\x")?;
+            for byte in value.iter().take(16) {
+                write!(out, "{byte:02x}")?;
+            }
+            out.write_char('\'')
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! One function per target type: casts as PostgreSQL makes them.
+
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{ArrayRef, AsArray, Date32Array, Time64MicrosecondArray, TimestampMicrosecondArray},
+    compute::cast,
+    datatypes::{DataType, Date32Type, FieldRef, TimeUnit, TimestampMicrosecondType},
+};
+use datafusion::{
+    error::DataFusionError,
+    logical_expr::{
+        ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    },
+};
+use tidemill_storage::schema::UTC;
+
+use super::{
+    arithmetic::float_to_int,
+    simple::{self, Call},
+    text_input, text_output,
+};
+use crate::{
+    SqlError,
+    rules::{casts::marker, types},
+};
+
+const DAY_US: i64 = 86_400_000_000;
+
+/// `CAST(x AS target)`.
+pub(crate) struct CastTo {
+    name: String,
+    target: FieldRef,
+    signature: Signature,
+}
+
+impl CastTo {
+    pub(crate) fn udf(target: FieldRef) -> Arc<ScalarUDF> {
+        // Stable, for text and zones go by the session's TimeZone; planning folds it all the same.
+        let signature = Signature::any(1, Volatility::Stable);
+        let name = format!("cast_to_{}", types::name(&target).replace(' ', "_"));
+        Arc::new(ScalarUDF::new_from_impl(Self { name, target, signature }))
+    }
+}
+
+impl fmt::Debug for CastTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl PartialEq for CastTo {
+    fn eq(&self, other: &Self) -> bool {
+        self.target == other.target
+    }
+}
+
+impl Eq for CastTo {}
+
+impl Hash for CastTo {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.target.data_type().hash(state);
+        self.name.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for CastTo {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType, DataFusionError> {
+        Ok(self.target.data_type().clone())
+    }
+
+    fn return_field_from_args(&self, _: ReturnFieldArgs<'_>) -> Result<FieldRef, DataFusionError> {
+        Ok(Arc::clone(&self.target))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
+        simple::invoke(args, |call| self.convert(call))
+    }
+}
+
+impl CastTo {
+    fn convert(&self, call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
+        let array = &call.arrays[0];
+        let (from, to) = (array.data_type(), self.target.data_type());
+        if types::is_text(from) {
+            return text_input::column(&call.text(0)?, &self.target, call.zone()?, call.session());
+        }
+        if let Some(name @ ("uuid" | "jsonb")) = marker(&self.target) {
+            let source = types::name(&call.fields[0]);
+            return Err(SqlError::new("42846", format!("cannot cast type {source} to {name}")).into());
+        }
+        if types::is_text(to) {
+            return text_output::column(array, call.zone()?);
+        }
+        match (from, to) {
+            (DataType::Float32 | DataType::Float64, _) => float_to_int(array, to),
+            (DataType::Decimal128(p, scale), _) => {
+                // Halves away from zero, as numeric rounds; Arrow rounds so when the scale shrinks.
+                let whole = cast(array, &DataType::Decimal128((*p).max(1), 0.min(*scale)))?;
+                strict(&whole, to)
+            }
+            _ => instants(array, to, call),
+        }
+    }
+}
+
+/// Arrow's cast with an error where a value does not fit.
+fn strict(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, DataFusionError> {
+    let options = arrow::compute::CastOptions { safe: false, ..Default::default() };
+    arrow::compute::cast_with_options(array, to, &options).map_err(|error| {
+        let name = match to {
+            DataType::Int16 => "smallint",
+            DataType::Int32 => "integer",
+            DataType::Int64 => "bigint",
+            _ => return error.into(),
+        };
+        SqlError::out_of_range(name).into()
+    })
+}
+
+/// Between DATE, TIMESTAMP, TIMESTAMPTZ and TIME, by the session's zone.
+fn instants(array: &ArrayRef, to: &DataType, call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
+    let zone = call.zone()?;
+    // Wall clock in microseconds, or the instant where both sides have one.
+    let (clock, from_zoned): (TimestampMicrosecondArray, bool) = match array.data_type() {
+        DataType::Date32 => {
+            let days = array.as_primitive::<Date32Type>();
+            (days.unary(|day| i64::from(day) * DAY_US), false)
+        }
+        DataType::Timestamp(_, zoned) => {
+            let to_zoned = matches!(to, DataType::Timestamp(_, Some(_)));
+            let us = cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zoned.clone()))?;
+            let us = us.as_primitive::<TimestampMicrosecondType>().clone().with_timezone_opt(None::<Arc<str>>);
+            match zoned.is_some() && !to_zoned {
+                true => (us.unary(|instant| zone.to_local(instant)), true),
+                false => (us, zoned.is_some()),
+            }
+        }
+        other => return Err(DataFusionError::Internal(format!("no cast from {other} to {to}"))),
+    };
+    Ok(match to {
+        DataType::Date32 => {
+            let days: Date32Array = clock.try_unary::<_, Date32Type, SqlError>(|us| {
+                i32::try_from(us.div_euclid(DAY_US)).map_err(|_| SqlError::new("22008", "date out of range"))
+            })?;
+            Arc::new(days)
+        }
+        DataType::Time64(TimeUnit::Microsecond) => {
+            let times: Time64MicrosecondArray = clock.unary(|us| us.rem_euclid(DAY_US));
+            Arc::new(times)
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, None) => Arc::new(clock),
+        DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => {
+            let instants: TimestampMicrosecondArray =
+                if from_zoned { clock } else { clock.unary(|local| zone.to_instant(local)) };
+            Arc::new(instants.with_timezone(UTC))
+        }
+        other => cast(&(Arc::new(clock) as ArrayRef), other)?,
+    })
+}

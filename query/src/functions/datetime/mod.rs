@@ -1,0 +1,5 @@
+//! Dates, times, intervals: reading, writing, patterns, truncation, parts.
+
+pub(crate) mod parse;
+pub(crate) mod part;
+pub(crate) mod trunc;

@@ -1,0 +1,80 @@
+//! Casts that Arrow does otherwise than PostgreSQL become our own: text in and out, rounding, time zones, uuid, jsonb, plain numeric.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field};
+use datafusion::{
+    common::{DFSchema, ScalarValue, tree_node::Transformed},
+    error::DataFusionError,
+    logical_expr::{Cast, Expr, ExprSchemable, cast, expr::ScalarFunction},
+};
+use tidemill_storage::schema::TYPE_KEY;
+
+use super::types;
+use crate::functions::cast::CastTo;
+
+/// The SQL type that the field's metadata names.
+pub(crate) fn marker(field: &Field) -> Option<&str> {
+    field.metadata().get(TYPE_KEY).map(String::as_str)
+}
+
+/// Replaces one cast. What is left is what Arrow casts as PostgreSQL does.
+pub(crate) fn convert(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
+    let Expr::Cast(Cast { expr: operand, field: target }) = expr else { return Ok(Transformed::no(expr)) };
+    let Ok((_, source)) = operand.to_field(schema) else {
+        return Ok(Transformed::no(Expr::Cast(Cast { expr: operand, field: target })));
+    };
+    let (from, to) = (source.data_type().clone(), target.data_type().clone());
+    let same_marker = marker(&source) == marker(&target);
+    if matches!(operand.as_ref(), Expr::Placeholder(_)) && from == to && same_marker {
+        return Ok(Transformed::yes(*operand));
+    }
+    if marker(&target) == Some("numeric") {
+        let to = match (&from, operand.as_ref()) {
+            (DataType::Decimal128(..), _) => return Ok(Transformed::yes(*operand)),
+            (DataType::Int8 | DataType::Int16, _) => DataType::Decimal128(5, 0),
+            (DataType::Int32, _) => DataType::Decimal128(10, 0),
+            (DataType::Int64, _) => DataType::Decimal128(19, 0),
+            (data_type, Expr::Literal(value, _)) if types::is_text(data_type) => literal_numeric(value),
+            _ => types::NUMERIC,
+        };
+        let plain = cast(*operand, to);
+        return Ok(Transformed::yes(convert(plain, schema)?.data));
+    }
+    let ours = match (&from, &to) {
+        (DataType::Null, _) => false,
+        _ if marker(&target).is_some() => {
+            if same_marker {
+                return Ok(Transformed::yes(*operand));
+            }
+            true
+        }
+        (a, b) if types::is_text(a) && types::is_text(b) => false,
+        (a, b) if types::is_text(a) || types::is_text(b) => true,
+        (a, b) if types::is_float(a) && types::is_int(b) => true,
+        (a, b) if types::is_decimal(a) && types::is_int(b) => true,
+        (DataType::Timestamp(..), DataType::Date32 | DataType::Time64(_)) => true,
+        (DataType::Date32, DataType::Timestamp(..)) => true,
+        (DataType::Timestamp(_, a), DataType::Timestamp(_, b)) => a.is_some() != b.is_some(),
+        _ => false,
+    };
+    if !ours {
+        return Ok(Transformed::no(Expr::Cast(Cast { expr: operand, field: target })));
+    }
+    let target = Arc::new(target.as_ref().clone().with_name("cast").with_nullable(true));
+    Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(CastTo::udf(target), vec![*operand]))))
+}
+
+/// The numeric type that holds the literal's digits.
+fn literal_numeric(value: &ScalarValue) -> DataType {
+    let text = match value {
+        ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) | ScalarValue::LargeUtf8(Some(text)) => text,
+        _ => return types::NUMERIC,
+    };
+    let text = text.trim();
+    if text.contains(['e', 'E']) {
+        return types::NUMERIC;
+    }
+    let scale = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    DataType::Decimal128(38, i8::try_from(scale.min(37)).unwrap_or(37))
+}

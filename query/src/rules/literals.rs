@@ -1,0 +1,117 @@
+//! Before types are made to fit: literals get the types they have in PostgreSQL.
+//!
+//! - `1` is an integer (int4) where it fits, not a bigint;
+//! - a quoted literal beside a typed operand takes that operand's type (`id = '5'`, `at > '2026-01-01'`, `key = 'A0EE…'`), so that a
+//!   value that is none is an error and the column is never turned into text;
+//! - a decimal beside a double is a double.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::{
+    common::{
+        DFSchema, ScalarValue,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    },
+    error::DataFusionError,
+    logical_expr::{
+        BinaryExpr, Cast, Expr, ExprSchemable, Operator,
+        expr::{Between, InList, WindowFunctionDefinition},
+    },
+};
+
+use super::types;
+
+/// int8 literals that fit become int4.
+pub(crate) fn narrow(expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
+    expr.transform_down(|expr| {
+        Ok(match expr {
+            Expr::Literal(ScalarValue::Int64(Some(value)), metadata) => match i32::try_from(value) {
+                Ok(value) => Transformed::yes(Expr::Literal(ScalarValue::Int32(Some(value)), metadata)),
+                Err(_) => Transformed::no(Expr::Literal(ScalarValue::Int64(Some(value)), metadata)),
+            },
+            // Keys of JSON paths are looked for as int8.
+            Expr::ScalarFunction(call) if call.func.name().starts_with("json_") => {
+                Transformed::new(Expr::ScalarFunction(call), false, TreeNodeRecursion::Jump)
+            }
+            // count(*) is known by its literal.
+            Expr::AggregateFunction(call) if call.func.name() == "count" && call.params.filter.is_none() => {
+                Transformed::new(Expr::AggregateFunction(call), false, TreeNodeRecursion::Jump)
+            }
+            Expr::WindowFunction(call)
+                if matches!(&call.fun, WindowFunctionDefinition::WindowUDF(_)) || call.fun.name() == "count" =>
+            {
+                Transformed::new(Expr::WindowFunction(call), false, TreeNodeRecursion::Jump)
+            }
+            other => Transformed::no(other),
+        })
+    })
+}
+
+/// Quoted literals and decimals take the type of what they are compared with.
+pub(crate) fn adapt(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
+    Ok(match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) => {
+            let (left_field, right_field) = (field_of(&left, schema), field_of(&right, schema));
+            let (left, right) = match (left_field, right_field) {
+                (Some(l), Some(r)) => (adapted(*left, &r), adapted(*right, &l)),
+                _ => (*left, *right),
+            };
+            Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
+        }
+        Expr::Between(Between { expr, negated, low, high }) => match field_of(&expr, schema) {
+            Some(field) => Transformed::yes(Expr::Between(Between::new(
+                expr,
+                negated,
+                Box::new(adapted(*low, &field)),
+                Box::new(adapted(*high, &field)),
+            ))),
+            None => Transformed::no(Expr::Between(Between { expr, negated, low, high })),
+        },
+        Expr::InList(InList { expr, list, negated }) => match field_of(&expr, schema) {
+            Some(field) => {
+                let list = list.into_iter().map(|item| adapted(item, &field)).collect();
+                Transformed::yes(Expr::InList(InList::new(expr, list, negated)))
+            }
+            None => Transformed::no(Expr::InList(InList { expr, list, negated })),
+        },
+        other => Transformed::no(other),
+    })
+}
+
+fn compares(op: Operator) -> bool {
+    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
+}
+
+fn field_of(expr: &Expr, schema: &DFSchema) -> Option<FieldRef> {
+    expr.to_field(schema).ok().map(|(_, field)| field)
+}
+
+/// `expr` in the type of `other`, if it is a quoted literal, or a decimal literal beside a float.
+fn adapted(expr: Expr, other: &Field) -> Expr {
+    match &expr {
+        Expr::Literal(
+            ScalarValue::Utf8(Some(_)) | ScalarValue::Utf8View(Some(_)) | ScalarValue::LargeUtf8(Some(_)),
+            _,
+        ) => {
+            let uuid = super::casts::marker(other) == Some("uuid");
+            if !uuid && (types::is_text(other.data_type()) || matches!(other.data_type(), DataType::Null)) {
+                return expr;
+            }
+            let target = Field::new("", other.data_type().clone(), true).with_metadata(other.metadata().clone());
+            Expr::Cast(Cast { expr: Box::new(expr), field: Arc::new(target) })
+        }
+        Expr::Literal(value @ ScalarValue::Decimal128(Some(_), ..), metadata) if types::is_float(other.data_type()) => {
+            match value.cast_to(&DataType::Float64) {
+                Ok(value) => Expr::Literal(value, metadata.clone()),
+                Err(_) => expr,
+            }
+        }
+        _ if types::is_float(other.data_type()) => match &expr {
+            Expr::Negative(inner) => Expr::Negative(Box::new(adapted(inner.as_ref().clone(), other))),
+            _ => expr,
+        },
+        _ => expr,
+    }
+}

@@ -1,0 +1,229 @@
+//! What is settled on the syntax tree, before names and types are known: PostgreSQL's names of unnamed result columns, `pg_catalog.f()`
+//! and `OPERATOR(pg_catalog.~)` as plain `f()` and `~`, ANY and ALL of arrays as functions, COLLATE that changes nothing.
+
+use std::{collections::HashSet, ops::ControlFlow};
+
+use datafusion::sql::sqlparser::ast::{
+    AccessExpr, BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, ObjectName, Select, SelectItem, Statement, Value, VisitMut, VisitorMut,
+};
+
+/// What keeps equal column names apart while a statement is planned; [`shown_name`] takes it off.
+const APART: char = '\u{1}';
+
+/// Rewrites `statement` in place.
+pub(crate) fn rewrite(statement: &mut Statement) {
+    let _ = VisitMut::visit(statement, &mut Rewriter);
+}
+
+/// The name that the client sees.
+pub(crate) fn shown_name(name: &str) -> &str {
+    name.split(APART).next().unwrap_or(name)
+}
+
+struct Rewriter;
+
+impl VisitorMut for Rewriter {
+    type Break = ();
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        name_items(select);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Function(function) => plain_name(&mut function.name),
+            Expr::BinaryOp { op, .. } => {
+                if let BinaryOperator::PGCustomBinaryOperator(parts) = op
+                    && let Some(plain) = parts.last().and_then(|last| operator(last))
+                {
+                    *op = plain;
+                }
+            }
+            Expr::Collate { expr: inner, .. } => {
+                let inner = std::mem::replace(inner.as_mut(), Expr::Value(Value::Null.into()));
+                *expr = inner;
+            }
+            Expr::AnyOp { left, compare_op, right, .. } if !matches!(right.as_ref(), Expr::Subquery(_)) => {
+                *expr = call("tidemill_any", compare_op, left, right);
+            }
+            Expr::AllOp { left, compare_op, right } if !matches!(right.as_ref(), Expr::Subquery(_)) => {
+                *expr = call("tidemill_all", compare_op, left, right);
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Functions are looked up without their schema, those of `rt` excepted.
+fn plain_name(name: &mut ObjectName) {
+    if name.0.len() == 2 && name.0[0].to_string().trim_matches('"').eq_ignore_ascii_case("pg_catalog") {
+        name.0.remove(0);
+    }
+}
+
+fn operator(text: &str) -> Option<BinaryOperator> {
+    Some(match text {
+        "~" => BinaryOperator::PGRegexMatch,
+        "~*" => BinaryOperator::PGRegexIMatch,
+        "!~" => BinaryOperator::PGRegexNotMatch,
+        "!~*" => BinaryOperator::PGRegexNotIMatch,
+        "~~" => BinaryOperator::PGLikeMatch,
+        "~~*" => BinaryOperator::PGILikeMatch,
+        "!~~" => BinaryOperator::PGNotLikeMatch,
+        "!~~*" => BinaryOperator::PGNotILikeMatch,
+        "=" => BinaryOperator::Eq,
+        "<>" | "!=" => BinaryOperator::NotEq,
+        "<" => BinaryOperator::Lt,
+        "<=" => BinaryOperator::LtEq,
+        ">" => BinaryOperator::Gt,
+        ">=" => BinaryOperator::GtEq,
+        "+" => BinaryOperator::Plus,
+        "-" => BinaryOperator::Minus,
+        "*" => BinaryOperator::Multiply,
+        "/" => BinaryOperator::Divide,
+        "%" => BinaryOperator::Modulo,
+        "||" => BinaryOperator::StringConcat,
+        _ => return None,
+    })
+}
+
+fn call(name: &str, op: &BinaryOperator, left: &mut Expr, right: &mut Expr) -> Expr {
+    let null = || Expr::Value(Value::Null.into());
+    let arguments = [
+        Expr::Value(Value::SingleQuotedString(op.to_string()).into()),
+        std::mem::replace(left, null()),
+        std::mem::replace(right, null()),
+    ];
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None::<DuplicateTreatment>,
+            args: arguments.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect(),
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
+/// Gives each unnamed item PostgreSQL's name, and keeps equal names apart.
+fn name_items(select: &mut Select) {
+    let mut taken = HashSet::new();
+    for item in &mut select.projection {
+        let (expr, name) = match item {
+            SelectItem::UnnamedExpr(Expr::Identifier(ident)) => {
+                taken.insert(folded(ident));
+                continue;
+            }
+            // A qualified column keeps its qualifier, by which it stays distinct.
+            SelectItem::UnnamedExpr(Expr::CompoundIdentifier(_)) => continue,
+            SelectItem::UnnamedExpr(expr) => (expr.clone(), column_name(expr)),
+            SelectItem::ExprWithAlias { expr, alias } => {
+                if taken.insert(folded(alias)) {
+                    continue;
+                }
+                (expr.clone(), folded(alias))
+            }
+            _ => continue,
+        };
+        let mut alias = name.clone();
+        let mut copy = 1;
+        while !taken.insert(alias.clone()) {
+            alias = format!("{name}{APART}{copy}");
+            copy += 1;
+        }
+        *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', alias) };
+    }
+}
+
+fn folded(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+fn last_part(name: &ObjectName) -> String {
+    name.0.last().map(|part| part.to_string().trim_matches('"').to_lowercase()).unwrap_or_default()
+}
+
+/// The name that PostgreSQL gives a result column: that of the function, the column or the type of a cast.
+fn column_name(expr: &Expr) -> String {
+    name_of(expr).unwrap_or_else(|| "?column?".to_owned())
+}
+
+fn name_of(expr: &Expr) -> Option<String> {
+    Some(match expr {
+        Expr::Identifier(ident) => folded(ident),
+        Expr::CompoundIdentifier(parts) => folded(parts.last()?),
+        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => return name_of(inner),
+        Expr::Function(function) => match last_part(&function.name).as_str() {
+            "tidemill_any" | "tidemill_all" => return None,
+            name => name.to_owned(),
+        },
+        Expr::Cast { expr, data_type, .. } => match name_of(expr) {
+            Some(name) => name,
+            None => type_name(data_type),
+        },
+        Expr::TypedString(typed) => type_name(&typed.data_type),
+        Expr::Interval(_) => "interval".to_owned(),
+        Expr::Case { else_result, .. } => match else_result.as_deref().and_then(name_of) {
+            Some(name) => name,
+            None => "case".to_owned(),
+        },
+        Expr::Extract { .. } => "extract".to_owned(),
+        Expr::Position { .. } => "position".to_owned(),
+        Expr::Substring { .. } => "substring".to_owned(),
+        Expr::Trim { trim_where, .. } => match trim_where.map(|place| place.to_string().to_lowercase()).as_deref() {
+            Some("leading") => "ltrim".to_owned(),
+            Some("trailing") => "rtrim".to_owned(),
+            _ => "btrim".to_owned(),
+        },
+        Expr::Overlay { .. } => "overlay".to_owned(),
+        Expr::Ceil { .. } => "ceil".to_owned(),
+        Expr::Floor { .. } => "floor".to_owned(),
+        Expr::Exists { .. } => "exists".to_owned(),
+        Expr::Array(_) => "array".to_owned(),
+        Expr::Tuple(_) => "row".to_owned(),
+        Expr::AtTimeZone { .. } => "timezone".to_owned(),
+        Expr::Subquery(query) => match query.body.as_select()?.projection.first()? {
+            SelectItem::ExprWithAlias { alias, .. } => folded(alias),
+            SelectItem::UnnamedExpr(expr) => return name_of(expr),
+            _ => return None,
+        },
+        Expr::CompoundFieldAccess { root, access_chain } => match access_chain.last() {
+            Some(AccessExpr::Dot(Expr::Identifier(ident))) => folded(ident),
+            _ => return name_of(root),
+        },
+        Expr::Value(value) => match &value.value {
+            Value::Boolean(_) => "bool".to_owned(),
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+fn type_name(data_type: &datafusion::sql::sqlparser::ast::DataType) -> String {
+    let name = data_type.to_string().to_lowercase();
+    let base = name.split(['(', '[']).next().unwrap_or(&name).trim();
+    match base {
+        "int" | "integer" | "int4" => "int4",
+        "bigint" | "int8" => "int8",
+        "smallint" | "int2" => "int2",
+        "double precision" | "double" | "float8" | "float" => "float8",
+        "real" | "float4" => "float4",
+        "boolean" => "bool",
+        "decimal" | "dec" => "numeric",
+        "character varying" => "varchar",
+        "char" | "character" => "bpchar",
+        "timestamp with time zone" => "timestamptz",
+        "timestamp without time zone" => "timestamp",
+        "time without time zone" => "time",
+        other => other,
+    }
+    .to_owned()
+}

@@ -1,0 +1,132 @@
+//! Parameters, settings, cancel, deadline, memory.
+
+use arrow::datatypes::DataType as Arrow;
+use futures::StreamExt;
+use tidemill_query::{ScalarValue, parse::parse};
+use tidemill_storage::schema::DataType;
+
+use crate::{
+    scans::filled,
+    support::{World, block_on, rows, text},
+};
+
+#[test]
+fn parameters_are_typed_by_what_they_meet() {
+    let world = World::new();
+    filled(&world, "t", 100);
+    let session = world.session();
+    block_on(async {
+        for (sql, types) in [
+            ("SELECT * FROM t WHERE id = $1 AND city = $2", vec![Arrow::Int64, Arrow::Utf8View]),
+            ("SELECT * FROM t WHERE id = ANY($1)", vec![Arrow::new_list(Arrow::Int64, true)]),
+            ("SELECT * FROM t WHERE price > $1 LIMIT $2", vec![Arrow::Float64, Arrow::Int64]),
+            ("SELECT $1::int + 1", vec![Arrow::Int32]),
+            ("SELECT $1", vec![Arrow::Utf8View]),
+            ("INSERT INTO t (id, price) VALUES ($1, $2)", vec![Arrow::Int64, Arrow::Float64]),
+            ("SELECT * FROM t WHERE id BETWEEN $2 AND $1", vec![Arrow::Int64, Arrow::Int64]),
+        ] {
+            let plan = session.plan(&parse(sql).unwrap()[0], sql).await.unwrap();
+            let found: Vec<Arrow> = plan.parameters().iter().map(|field| field.data_type().clone()).collect();
+            assert_eq!(found, types, "{sql}");
+        }
+        let sql = "SELECT count(*) FROM t WHERE id = ANY($1)";
+        let plan = session.plan(&parse(sql).unwrap()[0], sql).await.unwrap();
+        for (ids, count) in [(vec![1, 2, 3], "3"), (vec![], "0"), (vec![1000], "0")] {
+            let items: Vec<ScalarValue> = ids.iter().map(|id| ScalarValue::Int64(Some(*id))).collect();
+            let list = ScalarValue::List(ScalarValue::new_list(&items, &Arrow::Int64, true));
+            let bound = session.bind(&plan, vec![list]).unwrap();
+            let batches = session.execute(&bound).unwrap().collect_all().await.unwrap();
+            assert_eq!(text(&batches), [[count]]);
+        }
+        assert_eq!(session.execute(&plan).unwrap_err().sqlstate, "42P02");
+        assert_eq!(session.bind(&plan, vec![]).unwrap_err().sqlstate, "08P01");
+    });
+}
+
+#[test]
+fn cancel_and_deadline_end_a_query_that_would_run_for_hours() {
+    let world = World::new();
+    filled(&world, "t", 20_000);
+    let session = world.session();
+    let sql = "SELECT count(*) FROM t a, t b, t c WHERE a.id + b.id + c.id < 0";
+    block_on(async {
+        let plan = session.plan(&parse(sql).unwrap()[0], sql).await.unwrap();
+        let mut stream = session.execute(&plan).unwrap();
+        assert_eq!(world.engine.queries().running().len(), 1);
+        assert!(world.engine.queries().cancel_backend(7));
+        let error = stream.next().await.unwrap().unwrap_err();
+        assert_eq!((error.sqlstate, error.message.as_str()), ("57014", "canceling statement due to user request"));
+        assert!(stream.next().await.is_none());
+        assert!(world.engine.queries().running().is_empty());
+        assert_eq!(world.engine.queries().log().last().unwrap().state.name(), "cancelled");
+
+        session.settings().set("statement_timeout", "50ms", false).unwrap();
+        let mut stream = session.execute(&plan).unwrap();
+        let error = stream.next().await.unwrap().unwrap_err();
+        assert_eq!(error.message, "canceling statement due to statement timeout");
+    });
+}
+
+#[test]
+fn memory_has_an_end() {
+    let world = World::with(|config| {
+        config.memory_bytes = 1 << 20;
+        config.spill_bytes_max = 1 << 20;
+    });
+    filled(&world, "t", 200_000);
+    let error = world.error("SELECT array_agg(id), array_agg(city) FROM t");
+    assert_eq!(error.sqlstate, "53200", "{error:?}");
+    assert_eq!(world.value("SELECT count(*) FROM t"), "200000");
+}
+
+#[test]
+fn settings_are_the_sessions_own() {
+    let world = World::new();
+    let (a, b) = (world.session(), world.session());
+    a.settings().set("TimeZone", "America/New_York", false).unwrap();
+    let sql = "SELECT timestamptz '2026-07-01 12:00Z'::text";
+    assert_eq!(rows(&a, sql).unwrap(), [["2026-07-01 08:00:00-04"]]);
+    assert_eq!(rows(&b, sql).unwrap(), [["2026-07-01 12:00:00+00"]]);
+    assert_eq!(rows(&a, "SHOW timezone").unwrap(), [["America/New_York"]]);
+    rows(&b, "SELECT set_config('myapp.tenant', '7', false)").unwrap();
+    assert_eq!(rows(&b, "SELECT current_setting('myapp.tenant')").unwrap(), [["7"]]);
+    assert_eq!(rows(&a, "SELECT current_setting('myapp.tenant', true)").unwrap(), [[""]]);
+}
+
+#[test]
+fn columns_are_named_and_traced_as_clients_expect() {
+    let world = World::new();
+    world.table("t", &[("id", DataType::BigInt), ("doc", DataType::Jsonb), ("key", DataType::Uuid)]);
+    let session = world.session();
+    block_on(async {
+        let sql = "SELECT 1, count(*), count(id), max(id), id::text, 1::int, upper('a') FROM t GROUP BY id";
+        let plan = session.plan(&parse(sql).unwrap()[0], sql).await.unwrap();
+        let names: Vec<&str> = plan.schema().fields().iter().map(|field| field.name().as_str()).collect();
+        assert_eq!(names, ["?column?", "count", "count", "max", "id", "int4", "upper"]);
+        let sql = "SELECT t.key, x.doc, x.id + 1 FROM t JOIN (SELECT * FROM t) x ON t.id = x.id ORDER BY 1";
+        let plan = session.plan(&parse(sql).unwrap()[0], sql).await.unwrap();
+        let columns: Vec<_> = plan.origins().iter().map(|origin| origin.map(|origin| origin.column)).collect();
+        assert_eq!(columns, [Some(3), Some(2), None]);
+        let markers: Vec<_> = plan
+            .schema()
+            .fields()
+            .iter()
+            .map(|f| f.metadata().get("tidemill.type").cloned().unwrap_or_default())
+            .collect();
+        assert_eq!(markers, ["uuid", "jsonb", ""]);
+    });
+}
+
+#[test]
+fn explain_tells_what_the_scan_does() {
+    let world = World::new();
+    filled(&world, "t", 1000);
+    let plan = world.value("EXPLAIN SELECT city, count(*) FROM t WHERE id > 10 AND city LIKE 'a%' GROUP BY city");
+    assert!(plan.contains("SegmentScanExec: table=t, segments=1"), "{plan}");
+    assert!(plan.contains("predicate=id > 10 AND city LIKE 'a%'"), "{plan}");
+    assert!(!plan.contains("FilterExec"), "{plan}");
+    let analyzed = world.value("EXPLAIN ANALYZE SELECT count(*) FROM t WHERE id > 10");
+    assert!(analyzed.contains("rows_scanned=1000"), "{analyzed}");
+    let json = world.value("EXPLAIN (FORMAT JSON, COSTS OFF) SELECT 1");
+    assert!(json.starts_with('['), "{json}");
+}
