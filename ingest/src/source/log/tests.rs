@@ -268,3 +268,40 @@ fn cuts_a_group_whose_first_frame_is_torn() {
     let log = Log::open(directory.path(), LogOptions::default(), Arc::clone(&schema)).unwrap();
     assert_eq!(log.end(), 2);
 }
+
+/// Puts another file in the place of the one that is written.
+fn break_file(log: &Log, file: File) {
+    log.writer.lock().file = file;
+}
+
+#[test]
+fn a_failed_sync_is_final() {
+    let directory = tempfile::tempdir().unwrap();
+    let schema = plain();
+    let log = Log::open(directory.path(), LogOptions::default(), Arc::clone(&schema)).unwrap();
+    log.append(&schema, &[rows(&schema, 0..1)]).unwrap();
+    // The null device takes every write and no sync.
+    let sound =
+        std::mem::replace(&mut log.writer.lock().file, OpenOptions::new().write(true).open("/dev/null").unwrap());
+    let first = log.append(&schema, &[rows(&schema, 1..2)]).unwrap_err().to_string();
+    assert!(first.contains("syncing log file") && first.contains("00000000000000000000.log"), "{first}");
+    break_file(&log, sound);
+    let later = log.append(&schema, &[rows(&schema, 1..2)]).unwrap_err().to_string();
+    assert!(later.contains("takes no more rows"), "{later}");
+    assert_eq!(numbers(&read_all(&log, 0)), [0], "what is there can be read");
+    drop(log);
+    let log = Log::open(directory.path(), LogOptions::default(), Arc::clone(&schema)).unwrap();
+    assert_eq!(log.append(&schema, &[rows(&schema, 1..2)]).unwrap(), 1..2);
+}
+
+#[test]
+fn a_failed_write_that_cannot_be_taken_back_is_final() {
+    let directory = tempfile::tempdir().unwrap();
+    let schema = plain();
+    let log = Log::open(directory.path(), LogOptions::default(), Arc::clone(&schema)).unwrap();
+    break_file(&log, OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let first = log.append(&schema, &[rows(&schema, 0..1)]).unwrap_err().to_string();
+    assert!(first.contains("writing log file"), "{first}");
+    assert!(log.append(&schema, &[rows(&schema, 0..1)]).is_err());
+    assert_eq!(log.end(), 0);
+}
