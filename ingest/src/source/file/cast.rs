@@ -106,7 +106,7 @@ impl Cast {
                 continue;
             };
             let (array, good) = convert(given, &column.data_type)?;
-            for row in 0..rows {
+            for (row, fault) in faults.iter_mut().enumerate() {
                 let reason = if good.as_ref().is_some_and(|good| !good.value(row)) {
                     format!("the value does not fit {}", column.data_type)
                 } else if !column.nullable && array.is_null(row) {
@@ -114,7 +114,7 @@ impl Cast {
                 } else {
                     continue;
                 };
-                faults[row].get_or_insert_with(|| Fault { row, column: column.name.clone(), reason });
+                fault.get_or_insert_with(|| Fault { row, column: column.name.clone(), reason });
             }
             arrays.push(array);
         }

@@ -83,7 +83,7 @@ fn keeps_every_type_through_a_frame() {
     let batch = RecordBatch::try_new(schema.arrow(), vec![Arc::new(tags.finish()), Arc::new(ids)]).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let log = Log::open(directory.path(), LogOptions::default(), Arc::clone(&schema)).unwrap();
-    log.append(&schema, &[batch.clone()]).unwrap();
+    log.append(&schema, std::slice::from_ref(&batch)).unwrap();
     assert_eq!(read_all(&log, 0), [(0, batch)]);
 }
 
@@ -109,7 +109,7 @@ fn reads_old_frames_under_a_new_schema_and_holds_newer_ones_back() {
     added.default = Some(Scalar::Text("d".into()));
     let new = schema(2, vec![column(1, "n", DataType::BigInt), added]);
     let log = Log::open(directory.path(), LogOptions::default(), Arc::clone(&old)).unwrap();
-    log.append(&old, &[batch.clone()]).unwrap();
+    log.append(&old, std::slice::from_ref(&batch)).unwrap();
     log.append(&new, &[rows(&new, 4..5)]).unwrap();
 
     let mut reader = log.connector(SourceId(1)).open(&BTreeMap::from([(0, 0)])).unwrap();
