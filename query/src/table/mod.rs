@@ -6,18 +6,25 @@
 pub(crate) mod pushdown;
 mod statistics;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
+    common::ScalarValue,
     datasource::TableType,
     error::DataFusionError,
     logical_expr::{Expr, TableProviderFilterPushDown},
     physical_plan::ExecutionPlan,
 };
-use tidemill_storage::{ids::ColumnId, predicate::Predicate, scan::ScanRequest, schema::TableSchema};
+use tidemill_storage::{
+    evaluate::scalar_array,
+    ids::ColumnId,
+    predicate::Predicate,
+    scan::ScanRequest,
+    schema::{Column, TableSchema},
+};
 
 use crate::{
     SqlError, TableHandle,
@@ -30,13 +37,16 @@ pub struct StoredTable {
     handle: TableHandle,
     planned: Arc<TableSchema>,
     arrow: SchemaRef,
+    /// What INSERT puts into columns that it does not name.
+    defaults: HashMap<String, Expr>,
 }
 
 impl StoredTable {
     pub fn new(handle: TableHandle) -> Self {
         let planned = handle.table.schema();
         let arrow = planned.arrow();
-        Self { handle, planned, arrow }
+        let defaults = planned.columns.iter().filter_map(default_value).collect();
+        Self { handle, planned, arrow, defaults }
     }
 
     pub fn handle(&self) -> &TableHandle {
@@ -48,6 +58,13 @@ impl StoredTable {
     }
 }
 
+/// A column's name and its default, where it has one.
+fn default_value(column: &Column) -> Option<(String, Expr)> {
+    let array = scalar_array(column.default.as_ref()?, &column.data_type).ok()?;
+    let value = ScalarValue::try_from_array(&array, 0).ok()?;
+    Some((column.name.clone(), Expr::Literal(value, None)))
+}
+
 #[async_trait]
 impl TableProvider for StoredTable {
     fn schema(&self) -> SchemaRef {
@@ -56,6 +73,10 @@ impl TableProvider for StoredTable {
 
     fn table_type(&self) -> TableType {
         TableType::Base
+    }
+
+    fn get_column_default(&self, column: &str) -> Option<&Expr> {
+        self.defaults.get(column)
     }
 
     fn supports_filters_pushdown(
