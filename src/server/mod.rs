@@ -23,10 +23,11 @@ use self::{
     directory::DataDirectory,
     instance::{Instance, ServerBackend},
 };
+use crate::pgwire::{scram::Verifier, server as listener};
 use crate::{
     catalog::{Catalog, database::Database, metadata_log::RedbMetadataLog},
     config::{Config, User},
-    http, pgwire, runtime,
+    http, runtime,
     runtime::Runtimes,
     session::{Registry, Shared},
     views,
@@ -86,8 +87,7 @@ async fn serve(
     let recovering = Arc::clone(&instance);
     runtime::blocking(move || recovering.recover()).await;
     let listener_config = pg_config(&instance.config)?;
-    let mut pg_task =
-        runtime::spawn(pgwire::server::serve(pg_listener, Arc::clone(&shared), listener_config, stopping));
+    let mut pg_task = runtime::spawn(listener::serve(pg_listener, Arc::clone(&shared), listener_config, stopping));
     http.set_ready();
     let config = &instance.config;
     tracing::info!(
@@ -180,13 +180,13 @@ fn shared(instance: &Arc<Instance>, engine: &Arc<Engine>, clock: &Arc<dyn Clock>
         .map_err(|error| Error::of("cannot start sessions")(&error))
 }
 
-fn pg_config(config: &Config) -> Result<pgwire::server::Config, Error> {
+fn pg_config(config: &Config) -> Result<listener::Config, Error> {
     let tls = config
         .pg_tls
         .as_ref()
-        .map(|(certificate, key)| pgwire::server::TlsFiles { certificate: certificate.clone(), key: key.clone() });
+        .map(|(certificate, key)| listener::TlsFiles { certificate: certificate.clone(), key: key.clone() });
     let users = config.users.iter().map(verifier).collect::<Result<_, _>>()?;
-    Ok(pgwire::server::Config { tls, require_tls: config.pg_require_tls, users })
+    Ok(listener::Config { tls, require_tls: config.pg_require_tls, users })
 }
 
 /// The users' SCRAM verifiers; plain passwords are forgotten here.
@@ -195,8 +195,8 @@ fn verifier(user: &User) -> Result<(String, String), Error> {
         Error(format!("the password of user \"{}\" cannot be used: {error}", user.name))
     };
     let verifier = match user.secret.starts_with("SCRAM-SHA-256$") {
-        true => pgwire::scram::Verifier::parse(&user.secret),
-        false => pgwire::scram::Verifier::from_password(&user.secret),
+        true => Verifier::parse(&user.secret),
+        false => Verifier::from_password(&user.secret),
     };
     Ok((user.name.clone(), verifier.map_err(wrong)?.to_text()))
 }
