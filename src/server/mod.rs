@@ -176,8 +176,11 @@ fn engine(instance: &Arc<Instance>, clock: &Arc<dyn Clock>, cpu: tokio::runtime:
 fn shared(instance: &Arc<Instance>, engine: &Arc<Engine>, clock: &Arc<dyn Clock>) -> Result<Arc<Shared>, Error> {
     let backend = Arc::new(ServerBackend(Arc::clone(instance)));
     let registry = Arc::new(Registry::new(instance.config.pg_max_connections));
-    Shared::new(Arc::clone(engine), backend, registry, Arc::clone(clock))
-        .map_err(|error| Error::of("cannot start sessions")(&error))
+    let shared = Shared::new(Arc::clone(engine), backend, registry, Arc::clone(clock))
+        .map_err(|error| Error::of("cannot start sessions")(&error))?;
+    let timeout_ms = instance.config.statement_timeout.as_millis();
+    shared.set_defaults(vec![("statement_timeout".into(), timeout_ms.to_string())]);
+    Ok(shared)
 }
 
 fn pg_config(config: &Config) -> Result<listener::Config, Error> {

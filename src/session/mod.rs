@@ -29,7 +29,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -79,6 +79,8 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// Rises with every definition statement: plans made before are made anew.
     definitions: AtomicU64,
+    /// Settings that sessions begin with when the client names no others.
+    defaults: OnceLock<Vec<(String, String)>>,
 }
 
 impl Shared {
@@ -90,7 +92,19 @@ impl Shared {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>> {
         functions::register(&engine, &registry)?;
-        Ok(Arc::new(Self { engine, backend, registry, clock, definitions: AtomicU64::new(0) }))
+        Ok(Arc::new(Self {
+            engine,
+            backend,
+            registry,
+            clock,
+            definitions: AtomicU64::new(0),
+            defaults: OnceLock::new(),
+        }))
+    }
+
+    /// What sessions begin with, as SET would take it; once, before the first session.
+    pub fn set_defaults(&self, settings: Vec<(String, String)>) {
+        let _ = self.defaults.set(settings);
     }
 }
 
@@ -231,7 +245,7 @@ impl Session {
         let query = shared.engine.session(SessionOptions {
             user: startup.user.clone(),
             pid: registered.entry().pid,
-            settings: startup.settings.clone(),
+            settings: shared.defaults.get().into_iter().flatten().chain(&startup.settings).cloned().collect(),
         });
         for (name, value) in &startup.settings {
             let mut settings = query.settings();

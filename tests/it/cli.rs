@@ -85,3 +85,13 @@ fn segment_files_are_inspected_and_a_flipped_byte_is_found() {
     assert_eq!(verified.status.code(), Some(1));
     assert!(text(&verified).contains("expected") && text(&verified).contains(&file), "{}", text(&verified));
 }
+
+#[test]
+fn the_statement_timeout_of_the_configuration_is_every_session_s() {
+    let server = Server::start_with(env!("CARGO_BIN_EXE_tidemill"), &["--query-statement-timeout", "100ms"]);
+    assert_eq!(server.value("SHOW statement_timeout"), "100ms");
+    let endless = "SELECT count(*) FROM generate_series(1, 100000000) AS a(i), generate_series(1, 100000000) AS b(i) WHERE a.i + b.i = 3";
+    let error = server.try_sql(endless).expect_err("the query ends at its deadline");
+    assert_eq!(error.as_db_error().map(|error| error.code().code()), Some("57014"));
+    assert_eq!(server.value("SET statement_timeout = 0; SHOW statement_timeout"), "0");
+}
