@@ -4,7 +4,10 @@
 
 use std::{fmt, hash, sync::Arc};
 
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::{
+    array::AsArray,
+    datatypes::{DataType, Field, FieldRef},
+};
 use datafusion::{
     common::ScalarValue,
     error::{DataFusionError, Result},
@@ -16,7 +19,8 @@ use datafusion::{
 use super::{
     OWNER,
     relations::{Relations, quote_ident, split_name},
-    rewrite::{EMPTY_ARRAY, REGCLASS, REGNAMESPACE, REGPROC, REGROLE, REGTYPE},
+    rewrite::{EMPTY_ARRAY, PROC_OID, REGCLASS, REGNAMESPACE, REGPROC, REGROLE, REGTYPE},
+    rows,
     server::DATABASE_OID,
     types,
 };
@@ -180,13 +184,7 @@ pub(super) fn all(relations: &Arc<Relations>) -> Vec<Arc<ScalarUDF>> {
         }),
         define("pg_get_expr", text_type(), false, |args| Ok(utf8(args.first().map(text)))),
         define("quote_ident", text_type(), false, |args| Ok(utf8(args.first().map(|v| quote_ident(&text(v)))))),
-        define("quote_literal", text_type(), false, |args| {
-            Ok(utf8(args.first().map(|v| {
-                let text = text(v);
-                let escape = if text.contains('\\') { "E" } else { "" };
-                format!("{escape}'{}'", text.replace('\'', "''").replace('\\', "\\\\"))
-            })))
-        }),
+        define("quote_literal", text_type(), false, |args| Ok(utf8(args.first().map(|v| quote_literal(&text(v)))))),
         define("parse_ident", Returns::Fixed(DataType::new_list(DataType::Utf8, true)), false, |args| {
             let parts: Vec<_> = args.first().map(|v| split_name(&text(v))).unwrap_or_default();
             let parts: Vec<_> = parts.into_iter().map(|part| utf8(part)).collect();
@@ -195,6 +193,19 @@ pub(super) fn all(relations: &Arc<Relations>) -> Vec<Arc<ScalarUDF>> {
         define("pg_encoding_to_char", text_type(), false, |args| {
             Ok(utf8(if args.first().and_then(int) == Some(6) { "UTF8" } else { "SQL_ASCII" }.to_owned()))
         }),
+        define("pg_char_to_encoding", Returns::Fixed(DataType::Int32), false, |args| {
+            let name = args.first().map(text).unwrap_or_default().replace(['-', '_'], "");
+            Ok(ScalarValue::Int32(Some(if name.eq_ignore_ascii_case("utf8") { 6 } else { -1 })))
+        }),
+        define(PROC_OID, Returns::Fixed(DataType::Int32), false, |args| {
+            Ok(ScalarValue::Int32(args.first().map(|name| rows::function_oid(&text(name)))))
+        }),
+        define("array_lower", Returns::Fixed(DataType::Int32), false, |args| Ok(bound(args, |_| 1))),
+        define("array_upper", Returns::Fixed(DataType::Int32), false, |args| Ok(bound(args, |length| length))),
+        define("format", text_type(), true, |args| {
+            format_text(args).map(utf8).map_err(|error| DataFusionError::External(Box::new(error)))
+        }),
+        current_schemas(),
         define("pg_size_pretty", text_type(), false, |args| Ok(utf8(args.first().and_then(int).map(size_pretty)))),
         define("pg_get_function_result", text_type(), false, |_| Ok(utf8(None))),
         define("pg_get_function_arguments", text_type(), false, |_| Ok(utf8(String::new()))),
@@ -359,6 +370,126 @@ fn with_catalog(relations: &Arc<Relations>, text_type: Returns, long: Returns) -
         Ok(ScalarValue::Int32((text(&args[0]) == DATABASE).then_some(DATABASE_OID)))
     }));
     functions
+}
+
+/// `array_lower`, `array_upper` of the one dimension that arrays have; NULL for others and for the empty array.
+fn bound(args: &[ScalarValue], of_length: fn(i32) -> i32) -> ScalarValue {
+    use arrow::array::Array;
+    let length = match args.first() {
+        Some(ScalarValue::List(list)) => list.value(0).len(),
+        Some(ScalarValue::LargeList(list)) => list.value(0).len(),
+        _ => 0,
+    };
+    let first_dimension = args.get(1).and_then(int) == Some(1);
+    ScalarValue::Int32((first_dimension && length > 0).then(|| of_length(length as i32)))
+}
+
+/// `current_schemas(include_implicit)`: the search path of the session.
+fn current_schemas() -> Arc<ScalarUDF> {
+    use crate::functions::simple::{Returns, Simple, any};
+    let list = DataType::new_list(DataType::Utf8, true);
+    Simple::udf("current_schemas", any(1, Volatility::Stable), Returns::Type(list), |call| {
+        let path = call.session().map(|session| session.shared.settings.lock().search_path()).unwrap_or_default();
+        let implicit = call.cast(0, &DataType::Boolean)?;
+        let rows = implicit.as_boolean().iter().map(|implicit| {
+            let schemas: Vec<_> = path
+                .iter()
+                .filter(|schema| implicit == Some(true) || *schema != "pg_catalog")
+                .map(|schema| utf8(schema.clone()))
+                .collect();
+            match implicit {
+                Some(_) => ScalarValue::List(ScalarValue::new_list_nullable(&schemas, &DataType::Utf8)),
+                None => ScalarValue::new_null_list(DataType::Utf8, true, 1),
+            }
+        });
+        ScalarValue::iter_to_array(rows.collect::<Vec<_>>())
+    })
+}
+
+/// `format('%s and %I', …)` with `%s`, `%I`, `%L`, `%%`, positions (`%2$s`) and widths (`%-10s`).
+fn format_text(args: &[ScalarValue]) -> Result<Option<String>, SqlError> {
+    let wrong = |message: String| SqlError::new("22023", message);
+    let Some(pattern) = args.first().filter(|pattern| !pattern.is_null()) else { return Ok(None) };
+    let pattern = text(pattern);
+    let mut out = String::new();
+    let mut next = 1;
+    let mut rest = pattern.as_str();
+    while let Some(at) = rest.find('%') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('%') {
+            out.push('%');
+            rest = after;
+            continue;
+        }
+        let number = |text: &mut &str| -> Option<usize> {
+            let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+            let number = text[..end].parse().ok();
+            *text = &text[end..];
+            number
+        };
+        let mut after = rest;
+        if let Some(position) = number(&mut after)
+            && let Some(after) = after.strip_prefix('$')
+        {
+            if position == 0 {
+                return Err(wrong("format specifies argument 0, but arguments are numbered from 1".into()));
+            }
+            next = position;
+            rest = after;
+        }
+        let left = rest.starts_with('-');
+        rest = rest.trim_start_matches('-');
+        let width = number(&mut rest).unwrap_or(0);
+        if width > 1 << 20 {
+            return Err(wrong("format width is too large".into()));
+        }
+        let Some(kind) = rest.chars().next() else {
+            return Err(
+                wrong("unterminated format() type specifier".into()).with_hint("For a single \"%\" use \"%%\".")
+            );
+        };
+        rest = &rest[kind.len_utf8()..];
+        let value = args.get(next).ok_or_else(|| wrong("too few arguments for format()".into()))?;
+        next += 1;
+        let shown = match (kind, value.is_null()) {
+            ('s', true) => String::new(),
+            ('s', false) => shown_text(value),
+            ('I', true) => {
+                return Err(SqlError::new("22004", "null values cannot be formatted as an SQL identifier"));
+            }
+            ('I', false) => quote_ident(&shown_text(value)),
+            ('L', true) => "NULL".to_owned(),
+            ('L', false) => quote_literal(&shown_text(value)),
+            (other, _) => {
+                return Err(wrong(format!("unrecognized format() type specifier \"{other}\""))
+                    .with_hint("For a single \"%\" use \"%%\"."));
+            }
+        };
+        let padding = " ".repeat(width.saturating_sub(shown.chars().count()));
+        if left {
+            out.push_str(&shown);
+            out.push_str(&padding);
+        } else {
+            out.push_str(&padding);
+            out.push_str(&shown);
+        }
+    }
+    out.push_str(rest);
+    Ok(Some(out))
+}
+
+fn quote_literal(text: &str) -> String {
+    let escape = if text.contains('\\') { "E" } else { "" };
+    format!("{escape}'{}'", text.replace('\'', "''").replace('\\', "\\\\"))
+}
+
+/// A value as its text, booleans as PostgreSQL writes them.
+fn shown_text(value: &ScalarValue) -> String {
+    match value {
+        ScalarValue::Boolean(Some(value)) => if *value { "t" } else { "f" }.to_owned(),
+        other => text(other),
+    }
 }
 
 fn oid_or_name(

@@ -14,6 +14,7 @@
 mod definitions;
 mod functions;
 mod information_schema;
+mod nothing;
 mod relations;
 mod rewrite;
 mod rows;
@@ -35,7 +36,7 @@ pub const OWNER: &str = "tidemill";
 
 /// Puts both schemas and their functions into `engine`.
 pub(crate) fn install(engine: &Arc<Engine>) -> Result<(), SqlError> {
-    let relations = Arc::new(Relations::new(engine));
+    let relations = Arc::new(Relations::new(&Arc::downgrade(engine)));
     for schema in ["pg_catalog", "information_schema"] {
         let views = Arc::new(Catalog { schema, relations: Arc::clone(&relations) });
         engine.register_schema(schema, Arc::new(SystemSchema::new(views)));

@@ -58,8 +58,8 @@ pub(super) struct Relations {
 }
 
 impl Relations {
-    pub(super) fn new(engine: &Arc<Engine>) -> Self {
-        Self { engine: Arc::downgrade(engine) }
+    pub(super) fn new(engine: &Weak<Engine>) -> Self {
+        Self { engine: Weak::clone(engine) }
     }
 
     pub(super) fn engine(&self) -> Option<Arc<Engine>> {

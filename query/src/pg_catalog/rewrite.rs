@@ -10,22 +10,29 @@
 //! | `ARRAY(SELECT e FROM …)` | `(SELECT array_agg(e) FROM …)`, the empty array when there is no row |
 //! | `(SELECT e FROM <catalog> WHERE <correlated>)` | `(SELECT first_value(e) FROM …)`: such a look-up by oid has one row at most |
 //! | the collation look-up of psql's `\d` | NULL: every column has its type's collation |
+//! | `p.oid = t.typreceive` | `p.oid = <oid of the function of that name>`: such columns are kept as names |
+//! | subqueries over relations that hold nothing here | what they give, see [`nothing`] |
 //!
 //! Only statements whose text mentions such things are touched (see [`rewrite`]).
 
-use std::ops::ControlFlow;
+use std::{collections::HashSet, ops::ControlFlow, sync::LazyLock};
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, ObjectNamePart, OrderByKind, Query, SelectItem, SetExpr, Statement,
-    TableFactor, Value, VisitMut, VisitorMut,
+    BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, GroupByExpr, Ident, ObjectName, ObjectNamePart, OrderByKind, Query, Select, SelectItem, SetExpr,
+    Statement, TableFactor, TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
+    helpers::attached_token::AttachedToken,
 };
+
+use super::{definitions, nothing};
 
 pub(super) const REGCLASS: &str = "tidemill_regclass";
 pub(super) const REGTYPE: &str = "tidemill_regtype";
 pub(super) const REGPROC: &str = "tidemill_regproc";
 pub(super) const REGNAMESPACE: &str = "tidemill_regnamespace";
 pub(super) const REGROLE: &str = "tidemill_regrole";
+/// Function name → oid in `pg_proc`.
+pub(super) const PROC_OID: &str = "tidemill_proc_oid";
 pub(super) const EMPTY_ARRAY: &str = "tidemill_empty_array_if_null";
 
 /// Rewrites `statement` in place when its text, `sql`, says that it may need it.
@@ -46,7 +53,15 @@ struct Rewriter;
 impl VisitorMut for Rewriter {
     type Break = ();
 
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        nothing::simplify(select);
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Some(simple) = nothing::replacement(expr) {
+            *expr = simple;
+        }
         // Nested casts are seen from the outside first: `x::regclass::text` is one thing.
         if let Expr::Cast { expr: inner, data_type, .. } = expr
             && let Expr::Cast { expr: value, data_type: alias, .. } = unnested(inner)
@@ -73,11 +88,18 @@ impl VisitorMut for Rewriter {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
             Expr::Collate { expr: inner, .. } => *expr = inner.as_ref().clone(),
-            Expr::BinaryOp { op, .. } => {
+            Expr::BinaryOp { op, left, right } => {
                 if let BinaryOperator::PGCustomBinaryOperator(name) = op
                     && let Some(known) = name.last().and_then(|name| operator(name))
                 {
                     *op = known;
+                }
+                if matches!(op, BinaryOperator::Eq | BinaryOperator::NotEq) {
+                    if is_function_column(left) && is_oid(right) {
+                        **left = call(PROC_OID, vec![left.as_ref().clone()]);
+                    } else if is_function_column(right) && is_oid(left) {
+                        **right = call(PROC_OID, vec![right.as_ref().clone()]);
+                    }
                 }
             }
             Expr::Cast { kind: CastKind::DoubleColon | CastKind::Cast, expr: inner, data_type, .. } => {
@@ -95,8 +117,14 @@ impl VisitorMut for Rewriter {
             Expr::Subquery(query) => {
                 if is_collation_lookup(query) {
                     *expr = Expr::Value(Value::Null.into());
-                } else {
-                    one_row(query);
+                } else if let Some(outer) = one_row(query) {
+                    *expr = Expr::Case {
+                        case_token: AttachedToken::empty(),
+                        end_token: AttachedToken::empty(),
+                        operand: None,
+                        conditions: vec![CaseWhen { condition: outer, result: expr.clone() }],
+                        else_result: None,
+                    };
                 }
             }
             _ => {}
@@ -115,14 +143,37 @@ impl VisitorMut for Rewriter {
     }
 }
 
-fn unnested(mut expr: &Expr) -> &Expr {
+pub(super) fn unnested(mut expr: &Expr) -> &Expr {
     while let Expr::Nested(inner) = expr {
         expr = inner;
     }
     expr
 }
 
-fn part(part: &ObjectNamePart) -> Option<&str> {
+/// `f.prorettype`'s last name.
+fn column(expr: &Expr) -> Option<&str> {
+    match unnested(expr) {
+        Expr::Identifier(name) => Some(&name.value),
+        Expr::CompoundIdentifier(names) => names.last().map(|name| name.value.as_str()),
+        _ => None,
+    }
+}
+
+/// Whether `expr` is a column of type regproc.
+fn is_function_column(expr: &Expr) -> bool {
+    static COLUMNS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
+        let columns = definitions::all().iter().flat_map(|definition| &definition.columns);
+        columns.filter(|column| column.type_name == "regproc").map(|column| column.name.as_str()).collect()
+    });
+    column(expr).is_some_and(|name| COLUMNS.contains(name.to_lowercase().as_str()))
+}
+
+fn is_oid(expr: &Expr) -> bool {
+    column(expr).is_some_and(|name| name.eq_ignore_ascii_case("oid"))
+        || matches!(unnested(expr), Expr::Value(value) if matches!(value.value, Value::Number(..)))
+}
+
+pub(super) fn part(part: &ObjectNamePart) -> Option<&str> {
     part.as_ident().map(|ident| ident.value.as_str())
 }
 
@@ -273,23 +324,97 @@ fn is_collation_lookup(query: &Query) -> bool {
     })
 }
 
-/// Makes a scalar subquery over the catalogs an aggregate, which is what the planner can take out of its correlation.
-fn one_row(query: &mut Query) {
-    if catalog_tables(query).is_none() || query.limit_clause.is_some() || query.order_by.is_some() {
-        return;
+/// Makes a scalar subquery over the catalogs an aggregate, which is what the planner can take out of its correlation. Conditions that
+/// concern only the outer row are taken out, since the planner cannot; they are returned.
+fn one_row(query: &mut Query) -> Option<Expr> {
+    catalog_tables(query)?;
+    if query.limit_clause.is_some() || query.order_by.is_some() {
+        return None;
     }
-    let SetExpr::Select(select) = query.body.as_mut() else { return };
-    let grouped =
-        !matches!(&select.group_by, datafusion::sql::sqlparser::ast::GroupByExpr::Expressions(by, _) if by.is_empty());
-    if grouped || select.having.is_some() || select.distinct.is_some() {
-        return;
+    let SetExpr::Select(select) = query.body.as_mut() else { return None };
+    if select.having.is_some() || select.distinct.is_some() || aggregates(select) {
+        return None;
     }
-    let [item] = select.projection.as_mut_slice() else { return };
-    let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else { return };
-    if is_aggregate(expr) {
-        return;
-    }
+    let own: Vec<String> = select.from.iter().flat_map(names).collect();
+    let [item] = select.projection.as_mut_slice() else { return None };
+    let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else { return None };
     *expr = call("first_value", vec![expr.clone()]);
+    let (outer, inner): (Vec<Expr>, Vec<Expr>) =
+        select.selection.take().into_iter().flat_map(conjuncts).partition(|condition| is_outer(condition, &own));
+    let all = |conditions: Vec<Expr>| {
+        conditions.into_iter().reduce(|left, right| Expr::BinaryOp {
+            left: Box::new(left),
+            op: BinaryOperator::And,
+            right: Box::new(right),
+        })
+    };
+    select.selection = all(inner);
+    all(outer)
+}
+
+/// What the relations of `from` are called.
+fn names(from: &TableWithJoins) -> Vec<String> {
+    std::iter::once(&from.relation)
+        .chain(from.joins.iter().map(|join| &join.relation))
+        .filter_map(|factor| match factor {
+            TableFactor::Table { alias: Some(alias), .. } => Some(alias.name.value.to_lowercase()),
+            TableFactor::Table { name, .. } => name.0.last().and_then(part).map(str::to_lowercase),
+            _ => None,
+        })
+        .collect()
+}
+
+fn conjuncts(expr: Expr) -> Vec<Expr> {
+    match expr {
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            let mut all = conjuncts(*left);
+            all.extend(conjuncts(*right));
+            all
+        }
+        Expr::Nested(inner) if matches!(inner.as_ref(), Expr::BinaryOp { op: BinaryOperator::And, .. }) => {
+            conjuncts(*inner)
+        }
+        other => vec![other],
+    }
+}
+
+/// Whether `condition` names columns, and none of `own` relations. A name without a qualifier may be anybody's.
+fn is_outer(condition: &Expr, own: &[String]) -> bool {
+    struct Columns<'a> {
+        own: &'a [String],
+        outer: bool,
+    }
+    impl Visitor for Columns<'_> {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::CompoundIdentifier(parts) if parts.len() > 1 => {
+                    if self.own.contains(&parts[parts.len() - 2].value.to_lowercase()) {
+                        return ControlFlow::Break(());
+                    }
+                    self.outer = true;
+                    ControlFlow::Continue(())
+                }
+                Expr::Identifier(_) | Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => {
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    let mut columns = Columns { own, outer: false };
+    condition.visit(&mut columns).is_continue() && columns.outer
+}
+
+/// Whether `select` makes one row out of many.
+pub(super) fn aggregates(select: &Select) -> bool {
+    let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty());
+    grouped
+        || select.projection.iter().any(|item| match item {
+            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => is_aggregate(expr),
+            _ => false,
+        })
 }
 
 fn is_aggregate(expr: &Expr) -> bool {

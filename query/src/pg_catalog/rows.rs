@@ -1,14 +1,17 @@
 //! Building the rows of a catalog relation: name a few cells, the rest is NULL or zero as the column allows.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
 
 use arrow::{
     array::{
-        ArrayBuilder, ArrayRef, BooleanBuilder, Float32Builder, Float64Builder, Int16Builder, Int32Builder,
+        ArrayBuilder, ArrayRef, AsArray, BooleanBuilder, Float32Builder, Float64Builder, Int16Builder, Int32Builder,
         Int64Builder, ListBuilder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder, new_null_array,
     },
     compute::{cast, concat_batches},
-    datatypes::DataType,
+    datatypes::{DataType, Int32Type},
 };
 use datafusion_pg_catalog::pg_catalog::{ArrowTable, PgCatalogStaticTables};
 
@@ -249,9 +252,32 @@ pub(super) fn static_rows(definition: &'static Definition) -> Result<Option<Reco
     Ok(Some(all))
 }
 
+/// The oid of the function `name` in `pg_proc`; 0 when there is none.
+pub(super) fn function_oid(name: &str) -> i32 {
+    static OIDS: LazyLock<HashMap<String, i32>> = LazyLock::new(|| {
+        let mut oids = HashMap::new();
+        let Some(tables) = STATIC.as_ref() else { return oids };
+        for batch in tables.pg_proc.data() {
+            let columns = (batch.column_by_name("oid"), batch.column_by_name("proname"));
+            let (Some(numbers), Some(names)) = columns else { continue };
+            let (Ok(numbers), Ok(names)) = (cast(numbers, &DataType::Int32), cast(names, &DataType::Utf8)) else {
+                continue;
+            };
+            let pairs = names.as_string::<i32>().iter().zip(numbers.as_primitive::<Int32Type>());
+            for (name, oid) in pairs {
+                if let (Some(name), Some(oid)) = (name, oid) {
+                    oids.entry(name.to_owned()).or_insert(oid);
+                }
+            }
+        }
+        oids
+    });
+    OIDS.get(name).copied().unwrap_or(0)
+}
+
 /// Row types of a PostgreSQL server's own relations are left out: they belong to relations with other oids here.
 fn only_real_types(types: &RecordBatch) -> arrow::array::BooleanArray {
-    use arrow::array::{Array, AsArray};
+    use arrow::array::Array;
     let kind = types.column_by_name("typtype").map(|c| c.as_string::<i32>());
     (0..types.num_rows()).map(|row| kind.map(|kind| kind.is_null(row) || kind.value(row) != "c")).collect()
 }

@@ -134,6 +134,7 @@ fn settle(
     given: &[Option<DataType>],
     is_insert: bool,
 ) -> Result<LogicalPlan, DataFusionError> {
+    let logical = if is_insert { parameters::cast_for_storage(logical, given)? } else { logical };
     let logical = parameters::infer(logical, given)?;
     let logical = walk::expressions(logical, |expr, schema, kind| {
         // LIMIT wants its literal as it is; rows to insert are cast to their columns already.

@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::{
     common::tree_node::{Transformed, TreeNode},
     error::DataFusionError,
-    logical_expr::{Expr, ExprSchemable, LogicalPlan, expr::Placeholder},
+    logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan, expr::Placeholder},
 };
 
 use super::walk;
@@ -76,6 +76,30 @@ pub(crate) fn infer(plan: LogicalPlan, given: &[Option<DataType>]) -> Result<Log
             })
         })
     })
+}
+
+/// Rows to insert are planned in the types of their columns. Where the client gives a parameter another type (Python's 1 is a smallint),
+/// it is cast on its way.
+pub(crate) fn cast_for_storage(plan: LogicalPlan, given: &[Option<DataType>]) -> Result<LogicalPlan, DataFusionError> {
+    let told = |id: &str| -> Option<&DataType> {
+        let number: usize = id.trim_start_matches('$').parse().ok()?;
+        given.get(number.checked_sub(1)?)?.as_ref()
+    };
+    plan.transform_up(|node| {
+        let LogicalPlan::Values(mut values) = node else { return Ok(Transformed::no(node)) };
+        for expr in values.values.iter_mut().flatten() {
+            if let Expr::Placeholder(Placeholder { id, field: Some(column) }) = expr
+                && let Some(given) = told(id)
+                && given != column.data_type()
+            {
+                let parameter = Arc::new(Field::new(id.as_str(), given.clone(), true));
+                let parameter = Expr::Placeholder(Placeholder::new_with_field(id.clone(), Some(parameter)));
+                *expr = Expr::Cast(Cast::new_from_field(Box::new(parameter), Arc::clone(column)));
+            }
+        }
+        Ok(Transformed::yes(LogicalPlan::Values(values)))
+    })
+    .map(|transformed| transformed.data)
 }
 
 /// Types `expr` if it is a placeholder without a type.

@@ -5,7 +5,8 @@ use std::{collections::HashSet, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, Select, SelectItem, Statement, Value, VisitMut, VisitorMut,
+    FunctionArguments, Ident, ObjectName, Select, SelectItem, SelectItemQualifiedWildcardKind, Statement, Value,
+    VisitMut, VisitorMut,
 };
 
 /// What keeps equal column names apart while a statement is planned; [`shown_name`] takes it off.
@@ -116,14 +117,41 @@ fn call(name: &str, op: &BinaryOperator, left: &mut Expr, right: &mut Expr) -> E
 /// Gives each unnamed item PostgreSQL's name, and keeps equal names apart.
 fn name_items(select: &mut Select) {
     let mut taken = HashSet::new();
+    let mut qualified = HashSet::new();
+    let mut every_column = false;
+    for item in &select.projection {
+        match item {
+            SelectItem::Wildcard(_) => every_column = true,
+            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+                qualified.insert(vec![last_part(name)]);
+            }
+            _ => {}
+        }
+    }
     for item in &mut select.projection {
         let (expr, name) = match item {
+            // A column that `*` or an earlier item gives too stands apart from it.
             SelectItem::UnnamedExpr(Expr::Identifier(ident)) => {
-                taken.insert(folded(ident));
-                continue;
+                let name = folded(ident);
+                if every_column {
+                    taken.insert(name.clone());
+                } else if taken.insert(name.clone()) {
+                    continue;
+                }
+                (Expr::Identifier(ident.clone()), name)
             }
             // A qualified column keeps its qualifier, by which it stays distinct.
-            SelectItem::UnnamedExpr(Expr::CompoundIdentifier(_)) => continue,
+            SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => {
+                let path: Vec<String> = parts.iter().map(folded).collect();
+                let name = path.last().cloned().unwrap_or_default();
+                let of_relation = path.len().checked_sub(2).map(|at| vec![path[at].clone()]);
+                let repeated = every_column || of_relation.is_some_and(|relation| qualified.contains(&relation));
+                if qualified.insert(path) && !repeated {
+                    continue;
+                }
+                taken.insert(name.clone());
+                (Expr::CompoundIdentifier(parts.clone()), name)
+            }
             SelectItem::UnnamedExpr(expr) => (expr.clone(), column_name(expr)),
             SelectItem::ExprWithAlias { expr, alias } => {
                 if taken.insert(folded(alias)) {
