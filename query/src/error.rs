@@ -155,16 +155,44 @@ fn read(error: &DataFusionError, sql: &str) -> SqlError {
             .map_or_else(|| SqlError::internal("an empty list of errors was raised"), |first| read(first, sql)),
         DataFusionError::SQL(parser, _) => read_parser(parser, sql),
         DataFusionError::SchemaError(schema, _) => read_schema(schema),
-        DataFusionError::ResourcesExhausted(message) => SqlError::new("53200", "out of memory")
+        DataFusionError::ResourcesExhausted(message) => read_spill_limit(message).unwrap_or_else(|| SqlError::new("53200", "out of memory")
             .with_detail(first_line(message))
-            .with_hint("The query needs more memory than query.memory allows; filter or aggregate earlier, or raise the limit."),
+            .with_hint("The query needs more memory than query.memory allows; filter or aggregate earlier, or raise the limit.")),
         DataFusionError::NotImplemented(message) => SqlError::new("0A000", first_line(message)),
         DataFusionError::Plan(message) => read_plan(message),
         DataFusionError::Execution(message) | DataFusionError::Configuration(message) => read_execution(message),
-        DataFusionError::IoError(io) => SqlError::new("58030", format!("could not read or write a spill file: {io}")),
+        DataFusionError::IoError(io) => read_io(io),
         DataFusionError::ExecutionJoin(_) => SqlError::internal("a query task panicked; see the server's log"),
         other => read_words(&other.strip_backtrace()),
     }
+}
+
+/// What goes wrong with spill files.
+fn read_io(error: &std::io::Error) -> SqlError {
+    if let Some(inner) = error.get_ref() {
+        if let Some(datafusion) = inner.downcast_ref::<DataFusionError>() {
+            return read(datafusion, "");
+        }
+        if let Some(spilled) = read_spill_limit(&inner.to_string()) {
+            return spilled;
+        }
+    }
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            SqlError::new("53100", format!("could not write a spill file: {error}"))
+                .with_hint("Free disk space in the data directory, or filter or aggregate earlier.")
+        }
+        _ => SqlError::new("58030", format!("could not read or write a spill file: {error}")),
+    }
+}
+
+/// The limit on spill files is a part of the memory that a query may use.
+fn read_spill_limit(message: &str) -> Option<SqlError> {
+    message.contains("used disk space during the spilling process").then(|| {
+        SqlError::new("53200", "out of memory")
+            .with_detail("The query's spill files have reached their limit.")
+            .with_hint("Filter or aggregate earlier, or raise the limit on spill files.")
+    })
 }
 
 fn read_external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> SqlError {
@@ -205,6 +233,7 @@ fn read_arrow(error: &ArrowError) -> SqlError {
         }
         ArrowError::ExternalError(inner) => read_external(inner.as_ref()),
         ArrowError::CastError(message) | ArrowError::ParseError(message) => read_cast(message),
+        ArrowError::IoError(message, io) => read_spill_limit(message).unwrap_or_else(|| read_io(io)),
         ArrowError::MemoryError(message) => SqlError::new("53200", "out of memory").with_detail(first_line(message)),
         ArrowError::ComputeError(message) | ArrowError::InvalidArgumentError(message) => read_execution(message),
         other => SqlError::internal(other.to_string()),

@@ -140,6 +140,9 @@ impl Session {
             let props = state.execution_props().clone().with_query_execution_start_time(now);
             *state.execution_props_mut() = props;
         }
+        // Physical expressions take the options from here; without them functions would not know their session.
+        let options = Arc::clone(state.config_options());
+        state.execution_props_mut().config_options = Some(options);
         let cancel = CancelHandle::default();
         let ticket =
             self.engine.queries().begin(self.shared.pid, &self.shared.user, Arc::clone(plan.sql()), cancel.clone());

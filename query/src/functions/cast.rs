@@ -102,7 +102,7 @@ impl CastTo {
             return Err(SqlError::new("42846", format!("cannot cast type {source} to {name}")).into());
         }
         if types::is_text(to) {
-            return text_output::column(array, call.zone()?);
+            return Ok(cast(&text_output::column(array, call.zone()?)?, to)?);
         }
         match (from, to) {
             (DataType::Float32 | DataType::Float64, _) => float_to_int(array, to),

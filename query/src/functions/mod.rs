@@ -6,6 +6,7 @@ pub(crate) mod cast;
 pub(crate) mod datetime;
 pub(crate) mod interval;
 pub(crate) mod json;
+pub(crate) mod number_pattern;
 pub mod session;
 pub(crate) mod simple;
 pub mod system;
@@ -20,7 +21,15 @@ use crate::{Engine, SqlError};
 
 /// Puts our functions into every session of `engine`; ours replace DataFusion's of the same name.
 pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
-    let ours = [session::udfs(), any::udfs(), datetime::part::udfs(), datetime::trunc::udfs(), json::udfs()];
+    let ours = [
+        session::udfs(),
+        any::udfs(),
+        datetime::format::udfs(),
+        datetime::part::udfs(),
+        datetime::trunc::udfs(),
+        json::udfs(),
+        number_pattern::udfs(),
+    ];
     for udf in ours.into_iter().flatten() {
         engine.register_function(udf)?;
     }

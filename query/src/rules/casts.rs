@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::{
     common::{DFSchema, ScalarValue, tree_node::Transformed},
+    config::ConfigOptions,
     error::DataFusionError,
-    logical_expr::{Cast, Expr, ExprSchemable, cast, expr::ScalarFunction},
+    logical_expr::{
+        Cast, ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, cast, expr::ScalarFunction,
+    },
 };
 use tidemill_storage::schema::TYPE_KEY;
 
@@ -63,6 +66,30 @@ pub(crate) fn convert(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>
     }
     let target = Arc::new(target.as_ref().clone().with_name("cast").with_nullable(true));
     Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(CastTo::udf(target), vec![*operand]))))
+}
+
+/// Reads a quoted literal that is cast, so that one that is no value of its type is an error when the statement is planned.
+pub(crate) fn check_literal(expr: &Expr, options: &Arc<ConfigOptions>) -> Result<(), DataFusionError> {
+    let Expr::ScalarFunction(call) = expr else { return Ok(()) };
+    let ([Expr::Literal(value, _)], true) = (call.args.as_slice(), call.func.inner().is::<CastTo>()) else {
+        return Ok(());
+    };
+    if !types::is_text(&value.data_type()) {
+        return Ok(());
+    }
+    let field: FieldRef = Arc::new(Field::new("", value.data_type(), true));
+    let return_field = call.func.return_field_from_args(ReturnFieldArgs {
+        arg_fields: std::slice::from_ref(&field),
+        scalar_arguments: &[Some(value)],
+    })?;
+    call.func.invoke_with_args(ScalarFunctionArgs {
+        args: vec![ColumnarValue::Scalar(value.clone())],
+        arg_fields: vec![field],
+        number_rows: 1,
+        return_field,
+        config_options: Arc::clone(options),
+    })?;
+    Ok(())
 }
 
 /// The numeric type that holds the literal's digits.

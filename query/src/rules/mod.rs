@@ -154,7 +154,11 @@ fn settle(
         if kind.is_limit {
             return Ok(Transformed::no(expr));
         }
-        expr.transform_up(|expr| casts::convert(expr, schema)?.transform_data(|expr| arithmetic::check(expr, schema)))
+        expr.transform_up(|expr| {
+            let converted = casts::convert(expr, schema)?;
+            casts::check_literal(&converted.data, state.config_options())?;
+            converted.transform_data(|expr| arithmetic::check(expr, schema))
+        })
     })
 }
 

@@ -24,7 +24,15 @@ pub(crate) fn infer(plan: LogicalPlan, given: &[Option<DataType>]) -> Result<Log
     let mut told: std::collections::BTreeMap<String, FieldRef> = std::collections::BTreeMap::new();
     let plan = walk::expressions(plan, |expr, schema, kind| {
         if kind.is_limit {
-            return Ok(expr.transform_up(|expr| Ok(type_placeholder(expr, &DataType::Int64)))?);
+            return expr.transform_up(|expr| {
+                let expr = type_placeholder(expr, &DataType::Int64).data;
+                if let Expr::Placeholder(Placeholder { id, field }) = &expr
+                    && let Some(field) = typed(field.clone(), id)
+                {
+                    told.entry(id.clone()).or_insert(field);
+                }
+                Ok(Transformed::yes(expr))
+            });
         }
         let (expr, _) = expr.infer_placeholder_types(schema)?;
         expr.transform_up(|expr| {

@@ -1,5 +1,7 @@
 //! Dates, times, intervals: reading, writing, patterns, truncation, parts.
 
+pub(crate) mod format;
 pub(crate) mod parse;
 pub(crate) mod part;
+pub(crate) mod pattern;
 pub(crate) mod trunc;

@@ -190,7 +190,9 @@ fn time_part(text: &str) -> Option<(i64, &str)> {
         rest = &after[end..];
     }
     let word = rest.trim_start();
-    let meridiem = word.get(..2).map(str::to_lowercase).filter(|w| w == "am" || w == "pm");
+    // A zone's name may begin with these letters too.
+    let ends = !word.get(2..).is_some_and(|after| after.starts_with(|c: char| c.is_alphanumeric()));
+    let meridiem = word.get(..2).map(str::to_lowercase).filter(|w| ends && (w == "am" || w == "pm"));
     let mut hour = hour;
     if let Some(meridiem) = meridiem {
         if !(1..=12).contains(&hour) {
@@ -239,6 +241,7 @@ mod tests {
             "2026-01-31 14:34:56.789+02",
             "2026-01-31 18:04:56.789 +05:30",
             "2026-01-31 13:34:56.789 Europe/Berlin",
+            "2026-01-31 07:34:56.789 America/New_York",
         ] {
             assert_eq!(at(text).unwrap().instant_us(Zone::Fixed(3600)), wanted, "{text}");
         }
