@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn positions_count_characters_over_lines() {
-    assert_eq!(position_of("select é\nfrom x", 2, 6), Some(14));
+    assert_eq!(position_of("select é\nfrom x", 2, 6), Some(15));
     assert_eq!(position_of("a", 1, 1), Some(1));
     assert_eq!(position_of("a", 2, 1), None);
     assert_eq!(position_of("a", 0, 0), None);

@@ -6,10 +6,13 @@ pub(crate) mod cast;
 pub(crate) mod datetime;
 pub(crate) mod interval;
 pub(crate) mod json;
+pub(crate) mod math;
 pub(crate) mod number_pattern;
 pub mod session;
 pub(crate) mod simple;
+pub(crate) mod sleep;
 pub mod system;
+pub(crate) mod text;
 pub(crate) mod text_input;
 pub(crate) mod text_output;
 pub(crate) mod uuid;
@@ -25,10 +28,14 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         session::udfs(),
         any::udfs(),
         datetime::format::udfs(),
+        datetime::moments::udfs(),
         datetime::part::udfs(),
         datetime::trunc::udfs(),
         json::udfs(),
+        math::udfs(),
         number_pattern::udfs(),
+        sleep::udfs(),
+        text::udfs(),
     ];
     for udf in ours.into_iter().flatten() {
         engine.register_function(udf)?;

@@ -22,7 +22,9 @@ use crate::SqlError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Node {
     /// `0`, or `9` which gives way to a blank in front.
-    Digit { is_zero: bool },
+    Digit {
+        is_zero: bool,
+    },
     Point,
     Group,
     /// S: + or −, beside the number.
@@ -120,10 +122,10 @@ impl NumberPattern {
         };
         let whole = if overflow { "#".repeat(places) } else { whole.to_owned() };
         // Where the first 0 stands, digits begin; a number without decimals shows at least its last place.
-        let first_zero =
-            self.nodes[..point].iter().filter(|node| matches!(node, Node::Digit { .. })).position(|node| {
-                *node == Node::Digit { is_zero: true }
-            });
+        let first_zero = self.nodes[..point]
+            .iter()
+            .filter(|node| matches!(node, Node::Digit { .. }))
+            .position(|node| *node == Node::Digit { is_zero: true });
         let has_point = point < self.nodes.len();
         let mut start = places - whole.len();
         if whole.is_empty() && !has_point && places > 0 {
@@ -227,10 +229,7 @@ impl NumberPattern {
                     if let Some(digit) = rest.chars().next().filter(char::is_ascii_digit) {
                         number.push(digit);
                         rest = &rest[1..];
-                    } else if !number.contains('.')
-                        && self.point() < self.nodes.len()
-                        && rest.starts_with('.')
-                    {
+                    } else if !number.contains('.') && self.point() < self.nodes.len() && rest.starts_with('.') {
                         // Fewer digits than places before the point: the point is met by its own node.
                     } else if let Some(c) = rest.chars().next().filter(|c| !c.is_ascii_digit() && *c == ' ') {
                         rest = &rest[c.len_utf8()..];

@@ -136,7 +136,7 @@ fn formatted(format: &str, arguments: &[Option<&str>]) -> Result<String, SqlErro
             ('s', value) => out.push_str(value.unwrap_or_default()),
             ('L', None) => out.push_str("NULL"),
             ('L', Some(value)) if value.contains('\\') => {
-                let _ = write!(out, " E'{}'", value.replace('\\', "\\\\").replace('\'', "''"));
+                let _ = write!(out, "E'{}'", value.replace('\\', "\\\\").replace('\'', "''"));
             }
             ('L', Some(value)) => {
                 let _ = write!(out, "'{}'", value.replace('\'', "''"));
@@ -168,26 +168,21 @@ fn identifier(name: &str) -> String {
 
 /// `substring(x from 'o(.)b')`: what the first group matches, or the whole match.
 pub(crate) fn substring_pattern() -> Arc<ScalarUDF> {
-    Simple::udf(
-        "substring_pattern",
-        any(2, Volatility::Immutable),
-        Returns::Type(DataType::Utf8View),
-        |call| {
-            let matches = regexp_match(&call.text(0)?, &call.text(1)?, None)?;
-            let lists = matches.as_list::<i32>();
-            let mut builder = StringViewBuilder::with_capacity(call.rows);
-            for row in 0..call.rows {
-                if lists.is_null(row) || lists.value(row).is_empty() {
-                    builder.append_null();
-                    continue;
-                }
-                let groups = cast(&lists.value(row), &DataType::Utf8View)?;
-                let groups = groups.as_string_view();
-                builder.append_option(groups.is_valid(0).then(|| groups.value(0)));
+    Simple::udf("substring_pattern", any(2, Volatility::Immutable), Returns::Type(DataType::Utf8View), |call| {
+        let matches = regexp_match(&call.text(0)?, &call.text(1)?, None)?;
+        let lists = matches.as_list::<i32>();
+        let mut builder = StringViewBuilder::with_capacity(call.rows);
+        for row in 0..call.rows {
+            if lists.is_null(row) || lists.value(row).is_empty() {
+                builder.append_null();
+                continue;
             }
-            Ok(Arc::new(builder.finish()))
-        },
-    )
+            let groups = cast(&lists.value(row), &DataType::Utf8View)?;
+            let groups = groups.as_string_view();
+            builder.append_option(groups.is_valid(0).then(|| groups.value(0)));
+        }
+        Ok(Arc::new(builder.finish()))
+    })
 }
 
 #[cfg(test)]

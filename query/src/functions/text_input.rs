@@ -5,16 +5,22 @@ use std::sync::Arc;
 use arrow::{
     array::{
         Array, ArrayRef, BinaryViewArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array,
-        Int16Array, Int32Array, Int64Array, ListArray, StringViewArray, Time64MicrosecondArray,
-        TimestampMicrosecondArray,
+        Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, ListArray, StringViewArray,
+        Time64MicrosecondArray, TimestampMicrosecondArray,
     },
     buffer::{NullBuffer, OffsetBuffer},
-    datatypes::{DataType, Field, TimeUnit},
+    datatypes::{DataType, Field, IntervalUnit, TimeUnit},
 };
 use datafusion::error::DataFusionError;
 use tidemill_storage::schema::UTC;
 
-use super::{datetime::parse as datetime, json, session::SessionFacts, uuid, zone::Zone};
+use super::{
+    datetime::{interval_text, parse as datetime},
+    json,
+    session::SessionFacts,
+    uuid,
+    zone::Zone,
+};
 use crate::{SqlError, rules::casts::marker};
 
 /// Reads each text as a value of `target`.
@@ -83,6 +89,9 @@ pub(crate) fn column(
         ),
         DataType::Time64(TimeUnit::Microsecond) => {
             Arc::new(each(texts, datetime::time)?.into_iter().collect::<Time64MicrosecondArray>())
+        }
+        DataType::Interval(IntervalUnit::MonthDayNano) => {
+            Arc::new(each(texts, interval_text::parse)?.into_iter().collect::<IntervalMonthDayNanoArray>())
         }
         DataType::List(item) => list(texts, item, zone, session)?,
         other => {

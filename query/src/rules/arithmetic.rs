@@ -18,6 +18,21 @@ const QUOTIENT_SCALE: i8 = 16;
 /// What Arrow's division adds to the scale of the dividend.
 const SCALE_ADDED: i8 = 4;
 
+/// `mod(a, b)` is `a % b`.
+pub(crate) fn settle_mod(expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
+    match expr {
+        Expr::ScalarFunction(call) if call.func.name() == "mod" && call.args.len() == 2 => {
+            let mut args = call.args.into_iter();
+            let (Some(left), Some(right)) = (args.next(), args.next()) else {
+                return Err(DataFusionError::Internal("mod takes two arguments".to_owned()));
+            };
+            let remainder = BinaryExpr::new(Box::new(left), Operator::Modulo, Box::new(right));
+            Ok(Transformed::yes(Expr::BinaryExpr(remainder)))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
 pub(crate) fn widen_division(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right }) = expr else {
         return Ok(Transformed::no(expr));

@@ -141,7 +141,8 @@ fn settle(
         let expr = if kind.is_limit || is_insert { Transformed::no(expr) } else { literals::narrow(expr)? };
         expr.transform_data(|expr| {
             expr.transform_up(|expr| {
-                literals::adapt(expr, schema)?
+                arithmetic::settle_mod(expr)?
+                    .transform_data(|expr| literals::adapt(expr, schema))?
                     .transform_data(|expr| quantified::settle(expr, schema))?
                     .transform_data(|expr| casts::convert(expr, schema))?
                     .transform_data(|expr| aggregates::widen(expr, schema))?

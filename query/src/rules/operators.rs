@@ -20,7 +20,7 @@ use tidemill_storage::schema::TYPE_KEY;
 use super::types::{self, is_text};
 use crate::{
     SqlError,
-    functions::{datetime, interval, json as jsonb, text_input},
+    functions::{datetime, interval, json as jsonb, text, text_input},
 };
 
 #[derive(Debug)]
@@ -43,6 +43,16 @@ impl ExprPlanner for PostgresOperators {
 
     fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>, DataFusionError> {
         Ok(PlannerResult::Planned(call(datetime::part::extract(), args)))
+    }
+
+    /// `substring(x from 'pattern')`, told from a position by its literal.
+    fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>, DataFusionError> {
+        match args.as_slice() {
+            [_, Expr::Literal(value, _)] if is_text(&value.data_type()) => {
+                Ok(PlannerResult::Planned(call(text::substring_pattern(), args)))
+            }
+            _ => Ok(PlannerResult::Original(args)),
+        }
     }
 }
 
@@ -100,11 +110,11 @@ fn plan(
             call(interval::timestamp_difference(), vec![side(&raw.left, left), side(&raw.right, right)])
         }
         Op::StringConcat if is_text(left) != is_text(right) && !is_list(left) && !is_list(right) => {
-            let text = |expr: &Expr, data_type: &DataType| match is_text(data_type) {
+            let as_text = |expr: &Expr, data_type: &DataType| match is_text(data_type) {
                 true => expr.clone(),
                 false => cast(expr.clone(), DataType::Utf8View),
             };
-            let (l, r) = (text(&raw.left, left), text(&raw.right, right));
+            let (l, r) = (as_text(&raw.left, left), as_text(&raw.right, right));
             Expr::BinaryExpr(datafusion::logical_expr::BinaryExpr::new(
                 Box::new(l),
                 datafusion::logical_expr::Operator::StringConcat,

@@ -4,9 +4,9 @@
 use std::{collections::HashSet, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, Select, SelectItem, SelectItemQualifiedWildcardKind, Statement, Value,
-    VisitMut, VisitorMut,
+    AccessExpr, BinaryOperator, CastKind, DataType as SqlType, DuplicateTreatment, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, Statement, Value, VisitMut, VisitorMut,
 };
 
 /// What keeps equal column names apart while a statement is planned; [`shown_name`] takes it off.
@@ -34,7 +34,29 @@ impl VisitorMut for Rewriter {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
-            Expr::Function(function) => plain_name(&mut function.name),
+            Expr::Function(function) => {
+                plain_name(&mut function.name);
+                interval_parts(function);
+            }
+            Expr::AtTimeZone { timestamp, time_zone } => {
+                let zone = std::mem::replace(time_zone.as_mut(), null());
+                let time = std::mem::replace(timestamp.as_mut(), null());
+                *expr = function("timezone", vec![zone, time]);
+            }
+            Expr::Interval(interval) => {
+                if let Some(text) = interval_text(interval) {
+                    *expr = cast_text(text, SqlType::Interval { fields: None, precision: None });
+                }
+            }
+            // Beyond what numeric holds here.
+            Expr::Value(value) => {
+                if let Value::Number(text, _) = &value.value
+                    && let Some((_, exponent)) = text.split_once(['e', 'E'])
+                    && exponent.parse::<i32>().is_ok_and(|exponent| !(-30..=30).contains(&exponent))
+                {
+                    *expr = cast_text(text.clone(), SqlType::DoublePrecision);
+                }
+            }
             Expr::BinaryOp { op, .. } => {
                 if let BinaryOperator::PGCustomBinaryOperator(parts) = op
                     && let Some(plain) = parts.last().and_then(|last| operator(last))
@@ -91,13 +113,70 @@ fn operator(text: &str) -> Option<BinaryOperator> {
     })
 }
 
+fn null() -> Expr {
+    Expr::Value(Value::Null.into())
+}
+
+fn cast_text(text: String, data_type: SqlType) -> Expr {
+    Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(Expr::Value(Value::SingleQuotedString(text).into())),
+        data_type,
+        array: false,
+        format: None,
+    }
+}
+
+/// The literal of `INTERVAL '5' MINUTE` with its unit, and of `INTERVAL '1 day'`.
+fn interval_text(interval: &Interval) -> Option<String> {
+    let Expr::Value(value) = interval.value.as_ref() else { return None };
+    let text = match &value.value {
+        Value::SingleQuotedString(text) | Value::Number(text, _) => text,
+        _ => return None,
+    };
+    match (&interval.leading_field, &interval.last_field) {
+        (None, None) => Some(text.clone()),
+        (Some(unit), None) if text.trim().parse::<f64>().is_ok() => Some(format!("{text} {unit}")),
+        _ => None,
+    }
+}
+
+/// `make_interval(days => 3)` with its arguments in their places.
+fn interval_parts(function: &mut Function) {
+    const NAMES: [&str; 7] = ["years", "months", "weeks", "days", "hours", "mins", "secs"];
+    if last_part(&function.name) != "make_interval" {
+        return;
+    }
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    let mut parts: Vec<Option<Expr>> = vec![None; NAMES.len()];
+    for (index, arg) in list.args.iter().enumerate() {
+        let (place, arg) = match arg {
+            FunctionArg::Named { name, arg, .. } => (NAMES.iter().position(|known| *known == folded(name)), arg),
+            FunctionArg::Unnamed(arg) => (Some(index), arg),
+            FunctionArg::ExprNamed { name: Expr::Identifier(name), arg, .. } => {
+                (NAMES.iter().position(|known| *known == folded(name)), arg)
+            }
+            FunctionArg::ExprNamed { .. } => return,
+        };
+        let (Some(place), FunctionArgExpr::Expr(expr)) = (place, arg) else { return };
+        let Some(part) = parts.get_mut(place) else { return };
+        *part = Some(expr.clone());
+    }
+    let zero = || Expr::Value(Value::Number("0".to_owned(), false).into());
+    list.args =
+        parts.into_iter().map(|part| FunctionArg::Unnamed(FunctionArgExpr::Expr(part.unwrap_or_else(zero)))).collect();
+}
+
 fn call(name: &str, op: &BinaryOperator, left: &mut Expr, right: &mut Expr) -> Expr {
-    let null = || Expr::Value(Value::Null.into());
     let arguments = [
         Expr::Value(Value::SingleQuotedString(op.to_string()).into()),
         std::mem::replace(left, null()),
         std::mem::replace(right, null()),
     ];
+    function(name, arguments.to_vec())
+}
+
+fn function(name: &str, arguments: Vec<Expr>) -> Expr {
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,

@@ -22,7 +22,7 @@ fn expressions_give_what_postgresql_gives() {
     let mut count = 0;
     for line in CASES.lines().filter(|line| !line.is_empty() && !line.starts_with("--")) {
         count += 1;
-        let (expression, wanted) = line.split_once(" => ").map(|(e, w)| (e, Ok(w))).unwrap_or_else(|| {
+        let (expression, wanted) = line.rsplit_once(" => ").map(|(e, w)| (e, Ok(w))).unwrap_or_else(|| {
             let (e, w) = line.split_once(" !! ").expect("a case has => or !!");
             (e, Err(w))
         });

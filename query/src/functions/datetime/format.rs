@@ -28,15 +28,12 @@ const DAY_US: i64 = 86_400_000_000;
 pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
     vec![
         Simple::udf("to_char", any(2, Volatility::Stable), Returns::Type(DataType::Utf8View), to_char),
-        Simple::udf(
-            "to_timestamp",
-            any_of(&[1, 2], Volatility::Stable),
-            Returns::Type(types::timestamptz()),
-            |call| match call.arrays.len() {
+        Simple::udf("to_timestamp", any_of(&[1, 2], Volatility::Stable), Returns::Type(types::timestamptz()), |call| {
+            match call.arrays.len() {
                 1 => from_epoch(call),
                 _ => to_timestamp(call),
-            },
-        ),
+            }
+        }),
         Simple::udf("to_date", any(2, Volatility::Immutable), Returns::Type(DataType::Date32), to_date),
     ]
 }
@@ -129,9 +126,9 @@ fn readings(call: &Call<'_>) -> Result<Vec<Option<Reading>>, DataFusionError> {
 
 fn to_timestamp(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
     let session = call.zone()?;
-    let instants = readings(call)?.into_iter().map(|reading| {
-        reading.map(|reading| reading.offset.map_or(session, Zone::Fixed).to_instant(reading.local_us))
-    });
+    let instants = readings(call)?
+        .into_iter()
+        .map(|reading| reading.map(|reading| reading.offset.map_or(session, Zone::Fixed).to_instant(reading.local_us)));
     Ok(Arc::new(instants.collect::<TimestampMicrosecondArray>().with_timezone(UTC)))
 }
 
@@ -152,9 +149,12 @@ fn to_date(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
 fn from_epoch(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
     let source = call.arrays[0].data_type();
     if !source.is_numeric() && !matches!(source, DataType::Null) {
-        return Err(SqlError::new("42883", format!("function to_timestamp({}) does not exist", types::name(&call.fields[0])))
-            .with_hint("A text is cast (x::timestamptz) or read by a pattern: to_timestamp(x, 'YYYY-MM-DD').")
-            .into());
+        return Err(SqlError::new(
+            "42883",
+            format!("function to_timestamp({}) does not exist", types::name(&call.fields[0])),
+        )
+        .with_hint("A text is cast (x::timestamptz) or read by a pattern: to_timestamp(x, 'YYYY-MM-DD').")
+        .into());
     }
     let seconds = call.cast(0, &DataType::Float64)?;
     let mut out = Vec::with_capacity(call.rows);

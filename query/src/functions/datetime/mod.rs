@@ -1,6 +1,8 @@
 //! Dates, times, intervals: reading, writing, patterns, truncation, parts.
 
 pub(crate) mod format;
+pub(crate) mod interval_text;
+pub(crate) mod moments;
 pub(crate) mod parse;
 pub(crate) mod part;
 pub(crate) mod pattern;

@@ -88,10 +88,10 @@ fn zones(call: &Call<'_>) -> Result<Vec<Option<Zone>>, DataFusionError> {
                         (0, 0) => i32::try_from(interval.nanoseconds / 1_000_000_000)
                             .map(Zone::Fixed)
                             .map_err(|_| SqlError::invalid_parameter("time zone interval out of range").into()),
-                        _ => Err(SqlError::invalid_parameter(
-                            "interval time zone must not include months or days",
-                        )
-                        .into()),
+                        _ => {
+                            Err(SqlError::invalid_parameter("interval time zone must not include months or days")
+                                .into())
+                        }
                     })
                     .transpose()
             })
@@ -174,8 +174,7 @@ fn age(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
         };
         out.push(match from {
             Some(from) if earlier.is_valid(row) => Some(
-                between(from, earlier.value(row))
-                    .ok_or_else(|| SqlError::new("22008", "timestamp out of range"))?,
+                between(from, earlier.value(row)).ok_or_else(|| SqlError::new("22008", "timestamp out of range"))?,
             ),
             _ => None,
         });
@@ -186,14 +185,14 @@ fn age(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
 /// Years, months and days of the calendar between two wall clocks, and the rest of the clock.
 fn between(later: i64, earlier: i64) -> Option<IntervalMonthDayNano> {
     if later < earlier {
-        let IntervalMonthDayNano { months, days, nanoseconds } = elapsed(earlier, later, true)?;
+        let IntervalMonthDayNano { months, days, nanoseconds } = elapsed(earlier, later)?;
         return Some(IntervalMonthDayNano { months: -months, days: -days, nanoseconds: -nanoseconds });
     }
-    elapsed(later, earlier, false)
+    elapsed(later, earlier)
 }
 
-/// `later` ≥ `earlier`. Days are borrowed from the month of the side that the caller named second.
-fn elapsed(later: i64, earlier: i64, is_swapped: bool) -> Option<IntervalMonthDayNano> {
+/// `later` ≥ `earlier`. Days are borrowed from the earlier one's month.
+fn elapsed(later: i64, earlier: i64) -> Option<IntervalMonthDayNano> {
     let date = |us: i64| DateTime::from_timestamp(us.div_euclid(DAY_US) * 86_400, 0).map(|time| time.date_naive());
     let (a, b) = (date(later)?, date(earlier)?);
     let mut us = later.rem_euclid(DAY_US) - earlier.rem_euclid(DAY_US);
@@ -203,8 +202,7 @@ fn elapsed(later: i64, earlier: i64, is_swapped: bool) -> Option<IntervalMonthDa
         us += DAY_US;
         days -= 1;
     }
-    let borrowed = if is_swapped { a } else { b };
-    let borrowed = i32::from(borrowed.num_days_in_month());
+    let borrowed = i32::from(b.num_days_in_month());
     while days < 0 {
         days += borrowed;
         months -= 1;
@@ -227,9 +225,7 @@ fn each(
     let mut out = Vec::with_capacity(call.rows);
     for interval in intervals.as_primitive::<IntervalMonthDayNanoType>() {
         out.push(match interval {
-            Some(interval) => {
-                Some(change(interval).ok_or_else(|| SqlError::new("22008", "interval out of range"))?)
-            }
+            Some(interval) => Some(change(interval).ok_or_else(|| SqlError::new("22008", "interval out of range"))?),
             None => None,
         });
     }

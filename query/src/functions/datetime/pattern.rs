@@ -10,7 +10,17 @@ use crate::{SqlError, functions::zone::Zone};
 
 const DAY_US: i64 = 86_400_000_000;
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -279,15 +289,14 @@ impl Clock {
         let Some((zone, instant_us)) = self.at else { return (String::new(), 0) };
         let offset = zone.offset_at(instant_us);
         let text = match zone {
-            Zone::Named(named) => DateTime::from_timestamp(instant_us.div_euclid(1_000_000), 0).map_or_else(
-                String::new,
-                |time| {
+            Zone::Named(named) => {
+                DateTime::from_timestamp(instant_us.div_euclid(1_000_000), 0).map_or_else(String::new, |time| {
                     use chrono_tz::OffsetName;
                     let local = named.offset_from_utc_datetime(&time.naive_utc());
                     debug_assert_eq!(local.fix().local_minus_utc(), offset);
                     local.abbreviation().unwrap_or_default().to_owned()
-                },
-            ),
+                })
+            }
             Zone::Fixed(0) => "UTC".to_owned(),
             Zone::Fixed(seconds) => {
                 let sign = if seconds < 0 { '-' } else { '+' };
@@ -516,7 +525,21 @@ fn near_2020(year: i64) -> i64 {
 fn is_number(name: &str) -> bool {
     !matches!(
         name,
-        "A.D." | "A.M." | "AD" | "AM" | "B.C." | "BC" | "DAY" | "DY" | "MONTH" | "MON" | "OF" | "P.M." | "PM" | "TZ" | "TZH"
+        "A.D."
+            | "A.M."
+            | "AD"
+            | "AM"
+            | "B.C."
+            | "BC"
+            | "DAY"
+            | "DY"
+            | "MONTH"
+            | "MON"
+            | "OF"
+            | "P.M."
+            | "PM"
+            | "TZ"
+            | "TZH"
     )
 }
 
@@ -548,9 +571,11 @@ fn number(name: &str, length: usize, open: bool, rest: &mut &str) -> Result<(i64
             .with_detail(format!("Field requires {length} characters, but only {taken} remain."))
             .with_hint("If your source string is not fixed-width, try using the \"FM\" modifier."));
     }
-    let value = text[..taken].parse::<i64>().ok().filter(|value| i32::try_from(*value).is_ok()).ok_or_else(|| {
-        SqlError::new("22008", format!("value for \"{name}\" in source string is out of range"))
-    })?;
+    let value = text[..taken]
+        .parse::<i64>()
+        .ok()
+        .filter(|value| i32::try_from(*value).is_ok())
+        .ok_or_else(|| SqlError::new("22008", format!("value for \"{name}\" in source string is out of range")))?;
     *rest = &text[taken..];
     Ok((value, taken))
 }
