@@ -466,6 +466,14 @@ fn read_execution(message: &str) -> SqlError {
 fn read_words(message: &str) -> SqlError {
     let line = first_line(message);
     let line = line.strip_prefix("Error during planning: ").unwrap_or(&line).to_owned();
+    if line.contains("failed to match any signature") {
+        let name = quoted(&line).unwrap_or_default();
+        // "… requires Int64, but received String (DataType: Utf8View)."
+        let given = line.split_once("(DataType: ").and_then(|(_, rest)| rest.split(").").next()).unwrap_or_default();
+        return SqlError::new("42883", format!("function {name}({}) does not exist", postgres_types(given))).with_hint(
+            "No function matches the given name and argument types. You might need to add explicit type casts.",
+        );
+    }
     if line.starts_with("No field named") {
         let name = quoted(&line).unwrap_or_else(|| line.clone());
         return SqlError::new("42703", format!("column \"{}\" does not exist", name.trim_end_matches('.')));

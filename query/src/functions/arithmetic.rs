@@ -5,9 +5,11 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Float64Array, PrimitiveArray},
+    array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, PrimitiveArray},
     compute::kernels::numeric,
-    datatypes::{ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type},
+    datatypes::{
+        ArrowPrimitiveType, DataType, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, i256,
+    },
 };
 use datafusion::{
     error::DataFusionError,
@@ -154,6 +156,81 @@ where
     Ok(Arc::new(result))
 }
 
+/// numeric / numeric, rounded half away from zero at the scale of its result (Arrow's operator cuts).
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Quotient {
+    result: DataType,
+    signature: Signature,
+}
+
+impl Quotient {
+    pub(crate) fn udf(result: DataType) -> Arc<ScalarUDF> {
+        Arc::new(ScalarUDF::new_from_impl(Self { result, signature: Signature::any(2, Volatility::Immutable) }))
+    }
+}
+
+impl ScalarUDFImpl for Quotient {
+    fn name(&self) -> &str {
+        "numeric_divide"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType, DataFusionError> {
+        Ok(self.result.clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
+        super::simple::invoke(args, |call| {
+            let (left, right) = (&call.arrays[0], &call.arrays[1]);
+            let (
+                DataType::Decimal128(_, left_scale),
+                DataType::Decimal128(_, right_scale),
+                DataType::Decimal128(precision, scale),
+            ) = (left.data_type(), right.data_type(), &self.result)
+            else {
+                return Err(DataFusionError::Internal("numeric_divide takes numeric operands".to_owned()));
+            };
+            let shift = i32::from(*scale) + i32::from(*right_scale) - i32::from(*left_scale);
+            let (left, right) = (left.as_primitive::<Decimal128Type>(), right.as_primitive::<Decimal128Type>());
+            let mut out = Vec::with_capacity(call.rows);
+            for (left, right) in left.iter().zip(right.iter()) {
+                out.push(match (left, right) {
+                    (Some(_), Some(0)) => return Err(SqlError::division_by_zero().into()),
+                    (Some(left), Some(right)) => Some(
+                        quotient(left, right, shift)
+                            .filter(|value| value.unsigned_abs() < 10u128.pow(u32::from(*precision)))
+                            .ok_or_else(|| SqlError::new("22003", "numeric field overflow"))?,
+                    ),
+                    _ => None,
+                });
+            }
+            let out: Decimal128Array = out.into_iter().collect();
+            Ok(Arc::new(out.with_precision_and_scale(*precision, *scale)?))
+        })
+    }
+}
+
+/// `left` × 10^shift / `right`, halves away from zero.
+fn quotient(left: i128, right: i128, shift: i32) -> Option<i128> {
+    let (mut left, mut right) = (i256::from_i128(left), i256::from_i128(right));
+    for _ in 0..shift.unsigned_abs() {
+        let scaled = if shift >= 0 { &mut left } else { &mut right };
+        *scaled = scaled.checked_mul(i256::from_i128(10))?;
+    }
+    let size = |value: i256| if value < i256::ZERO { i256::ZERO.wrapping_sub(value) } else { value };
+    let whole = left.checked_div(right)?;
+    let rest = size(left.checked_rem(right)?);
+    let step = match rest.checked_mul(i256::from_i128(2))? >= size(right) {
+        true if (left < i256::ZERO) != (right < i256::ZERO) => -1,
+        true => 1,
+        false => 0,
+    };
+    whole.checked_add(i256::from_i128(step))?.to_i128()
+}
+
 /// Rounded to the nearest integer as PostgreSQL's casts do (halves to even), checked for its range.
 pub(crate) fn float_to_int(array: &ArrayRef, target: &DataType) -> Result<ArrayRef, DataFusionError> {
     let floats = arrow::compute::cast(array, &DataType::Float64)?;
@@ -182,5 +259,20 @@ pub(crate) fn float_to_int(array: &ArrayRef, target: &DataType) -> Result<ArrayR
             to::<Int64Type>(floats, -9_223_372_036_854_775_808.0, 9_223_372_036_854_775_808.0, "bigint", |v| v as i64)
         }
         other => Err(DataFusionError::Internal(format!("no integer type: {other}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quotient;
+
+    #[test]
+    fn quotients_are_rounded_half_away_from_zero() {
+        for (left, right, shift, wanted) in
+            [(11, 3, 4, 36_667), (-11, 3, 4, -36_667), (1, 8, 2, 13), (-1, 8, 2, -13), (1, 3, 2, 33), (25, 1, -1, 3)]
+        {
+            assert_eq!(quotient(left, right, shift), Some(wanted), "{left} / {right} * 10^{shift}");
+        }
+        assert_eq!(quotient(i128::MAX, 1, 30), None);
     }
 }

@@ -40,5 +40,14 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
     for udf in ours.into_iter().flatten() {
         engine.register_function(udf)?;
     }
-    engine.extend(|state| Ok(datafusion_functions_json::register_all(state)?))
+    engine.extend(|state| {
+        use datafusion::{
+            execution::FunctionRegistry,
+            functions_aggregate::{bool_and_or::bool_and_udaf, variance::var_samp_udaf},
+        };
+        for (aggregate, alias) in [(bool_and_udaf(), "every"), (var_samp_udaf(), "variance")] {
+            state.register_udaf(Arc::new(aggregate.as_ref().clone().with_aliases([alias])))?;
+        }
+        Ok(datafusion_functions_json::register_all(state)?)
+    })
 }

@@ -5,13 +5,13 @@
 
 use datafusion::{
     arrow::datatypes::DataType,
-    common::{DFSchema, tree_node::Transformed},
+    common::{DFSchema, ScalarValue, tree_node::Transformed},
     error::DataFusionError,
     logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, cast, expr::ScalarFunction},
 };
 
 use super::types;
-use crate::functions::arithmetic::{Checked, Op};
+use crate::functions::arithmetic::{Checked, Op, Quotient};
 
 /// Decimals that a quotient has at least.
 const QUOTIENT_SCALE: i8 = 16;
@@ -64,11 +64,30 @@ pub(crate) fn check(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
                 _ => return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
             };
             let data_type = left.get_type(schema)?;
+            if op == Operator::Divide && types::is_decimal(&data_type) {
+                let quotient = BinaryExpr { left, op, right };
+                let result = Expr::BinaryExpr(quotient.clone()).get_type(schema)?;
+                let (DataType::Decimal128(..), DataType::Decimal128(..)) = (&result, quotient.right.get_type(schema)?)
+                else {
+                    return Ok(Transformed::no(Expr::BinaryExpr(quotient)));
+                };
+                let call = ScalarFunction::new_udf(Quotient::udf(result), vec![*quotient.left, *quotient.right]);
+                return Ok(Transformed::yes(Expr::ScalarFunction(call)));
+            }
             let number = types::is_int(&data_type) || types::is_float(&data_type);
             if !number || right.get_type(schema)? != data_type {
                 return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
             }
             let call = ScalarFunction::new_udf(Checked::udf(checked), vec![*left, *right]);
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
+        Expr::Negative(operand) if !matches!(operand.as_ref(), Expr::Literal(..)) => {
+            let data_type = operand.get_type(schema)?;
+            if !types::is_int(&data_type) {
+                return Ok(Transformed::no(Expr::Negative(operand)));
+            }
+            let zero = Expr::Literal(ScalarValue::new_zero(&data_type)?, None);
+            let call = ScalarFunction::new_udf(Checked::udf(Op::Subtract), vec![zero, *operand]);
             Ok(Transformed::yes(Expr::ScalarFunction(call)))
         }
         other => Ok(Transformed::no(other)),

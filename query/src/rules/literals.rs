@@ -21,6 +21,7 @@ use datafusion::{
 };
 
 use super::types;
+use crate::SqlError;
 
 /// int8 literals that fit become int4.
 pub(crate) fn narrow(expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
@@ -54,7 +55,18 @@ pub(crate) fn adapt(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) => {
             let (left_field, right_field) = (field_of(&left, schema), field_of(&right, schema));
             let (left, right) = match (left_field, right_field) {
-                (Some(l), Some(r)) => (adapted(*left, &r), adapted(*right, &l)),
+                (Some(l), Some(r)) => {
+                    if is_text_column(&left, &l) && is_number(&right) || is_text_column(&right, &r) && is_number(&left)
+                    {
+                        let (l, r) = (types::name(&l), types::name(&r));
+                        return Err(SqlError::new("42883", format!("operator does not exist: {l} {op} {r}"))
+                            .with_hint(
+                                "No operator matches the given name and argument types. You might need to add explicit type casts.",
+                            )
+                            .into());
+                    }
+                    (adapted(*left, &r), adapted(*right, &l))
+                }
                 _ => (*left, *right),
             };
             Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
@@ -77,6 +89,14 @@ pub(crate) fn adapt(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
         },
         other => Transformed::no(other),
     })
+}
+
+fn is_text_column(expr: &Expr, field: &Field) -> bool {
+    matches!(expr, Expr::Column(_)) && types::is_text(field.data_type())
+}
+
+fn is_number(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(value, _) if !value.is_null() && value.data_type().is_numeric())
 }
 
 fn compares(op: Operator) -> bool {

@@ -27,10 +27,10 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::{
-    common::tree_node::{Transformed, TreeNode},
+    common::tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     error::DataFusionError,
     execution::SessionState,
-    logical_expr::{DmlStatement, LogicalPlan, WriteOp, cast, col},
+    logical_expr::{Cast, DmlStatement, Expr, LogicalPlan, LogicalPlanBuilder, WriteOp, cast, col},
     sql::{
         parser::Statement as DfStatement,
         planner::SqlToRel,
@@ -73,7 +73,7 @@ pub(crate) async fn plan_statement(
 
 /// SHOW name, as a query of one row.
 fn show(session: &Session, state: &SessionState, name: &str, sql: &str) -> Result<Plan, SqlError> {
-    use datafusion::logical_expr::{LogicalPlanBuilder, lit};
+    use datafusion::logical_expr::lit;
     let logical = {
         let settings = session.settings();
         if name.eq_ignore_ascii_case("all") {
@@ -122,9 +122,60 @@ async fn plan_query(
         other => (other, None),
     };
     let is_insert = insert_into.is_some();
-    let logical = settle(logical, state, types, is_insert).map_err(located)?;
+    let logical = match &insert_into {
+        Some(handle) => marked_columns(logical, &handle.table.schema().arrow()).map_err(located)?,
+        None => logical,
+    };
+    // Rows to insert are cast to their columns already.
+    let first_terms = recursive_types(&logical)?;
+    let logical = match settle(logical.clone(), state, types, is_insert, !is_insert) {
+        Ok(settled) if recursive_types(&settled)? == first_terms => settled,
+        Err(error) if first_terms.is_empty() => return Err(located(error)),
+        // The working table of WITH RECURSIVE was made with bigints: so they stay.
+        _ => settle(logical, state, types, is_insert, false).map_err(located)?,
+    };
     let logical = storable(logical).map_err(located)?;
     finish(logical, insert_into, sql)
+}
+
+/// Rows for a table whose uuid and jsonb columns are read as such: DataFusion's INSERT knows only their Arrow type.
+fn marked_columns(logical: LogicalPlan, table: &Schema) -> Result<LogicalPlan, DataFusionError> {
+    let is_read = |target: &Field, given: &Field| {
+        let marker = casts::marker(target);
+        matches!(marker, Some("uuid" | "jsonb")) && marker != casts::marker(given)
+    };
+    let given = logical.schema().fields().clone();
+    if given.len() != table.fields().len() || !table.fields().iter().zip(&given).any(|(t, g)| is_read(t, g)) {
+        return Ok(logical);
+    }
+    let columns: Vec<Expr> = logical
+        .schema()
+        .iter()
+        .zip(table.fields())
+        .map(|((qualifier, field), target)| {
+            let column = Expr::Column(datafusion::common::Column::new(qualifier.cloned(), field.name()));
+            if !is_read(target, field) {
+                return column;
+            }
+            let read = target.as_ref().clone().with_nullable(true);
+            Expr::Cast(Cast { expr: Box::new(column), field: Arc::new(read) })
+                .alias_qualified(qualifier.cloned(), field.name())
+        })
+        .collect();
+    LogicalPlanBuilder::from(logical).project(columns)?.build()
+}
+
+/// Column types of the first terms of WITH RECURSIVE.
+fn recursive_types(plan: &LogicalPlan) -> Result<Vec<Vec<DataType>>, DataFusionError> {
+    let mut found = Vec::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::RecursiveQuery(query) = node {
+            let fields = query.static_term.schema().fields();
+            found.push(fields.iter().map(|field| field.data_type().clone()).collect());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
 }
 
 /// Gives the plan PostgreSQL's types and checks.
@@ -133,12 +184,13 @@ fn settle(
     state: &SessionState,
     given: &[Option<DataType>],
     is_insert: bool,
+    narrows: bool,
 ) -> Result<LogicalPlan, DataFusionError> {
     let logical = if is_insert { parameters::cast_for_storage(logical, given)? } else { logical };
     let logical = parameters::infer(logical, given)?;
     let logical = walk::expressions(logical, |expr, schema, kind| {
-        // LIMIT wants its literal as it is; rows to insert are cast to their columns already.
-        let expr = if kind.is_limit || is_insert { Transformed::no(expr) } else { literals::narrow(expr)? };
+        // LIMIT wants its literal as it is.
+        let expr = if kind.is_limit || !narrows { Transformed::no(expr) } else { literals::narrow(expr)? };
         expr.transform_data(|expr| {
             expr.transform_up(|expr| {
                 arithmetic::settle_mod(expr)?
@@ -165,7 +217,6 @@ fn settle(
 
 /// Result columns of types that PostgreSQL has not (unsigned, nanoseconds) in the next type that it has.
 fn storable(logical: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
-    use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
     let target = |data_type: &DataType| {
         Some(match data_type {
             DataType::UInt8 | DataType::Int8 => DataType::Int16,

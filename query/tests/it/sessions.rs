@@ -94,6 +94,19 @@ fn settings_are_the_sessions_own() {
 }
 
 #[test]
+fn rows_to_insert_are_read_as_their_columns() {
+    let world = World::new();
+    world.table("t", &[("id", DataType::BigInt), ("key", DataType::Uuid), ("doc", DataType::Jsonb)]);
+    let session = world.session();
+    let sql = r#"INSERT INTO t VALUES (1, 'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11', '{"b":1,"a":2,"b":3}')"#;
+    assert_eq!(rows(&session, sql).unwrap(), [["1", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", r#"{"a": 2, "b": 3}"#]]);
+    for sql in ["INSERT INTO t (key) VALUES ('no')", "INSERT INTO t (doc) SELECT '{' || id::text FROM (SELECT 1 AS id)"]
+    {
+        assert_eq!(rows(&session, sql).unwrap_err().sqlstate, "22P02", "{sql}");
+    }
+}
+
+#[test]
 fn columns_are_named_and_traced_as_clients_expect() {
     let world = World::new();
     world.table("t", &[("id", DataType::BigInt), ("doc", DataType::Jsonb), ("key", DataType::Uuid)]);
