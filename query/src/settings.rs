@@ -53,7 +53,7 @@ const SETTINGS: &[Setting] = &[
     setting("backslash_quote", "safe_encoding", Kind::Text, "Taken for compatibility."),
     setting("bytea_output", "hex", Kind::OneOf(&["hex", "escape"]), "How bytea is written."),
     setting("check_function_bodies", "on", Kind::Bool, "Taken for compatibility."),
-    reported("client_encoding", "UTF8", Kind::OneOf(&["utf8", "utf-8", "unicode", "sql_ascii"]), "Always UTF8."),
+    reported("client_encoding", "UTF8", Kind::OneOf(&["utf8", "unicode", "sqlascii"]), "Always UTF8."),
     setting("client_min_messages", "notice", Kind::OneOf(MESSAGES), "Least severity of notices."),
     reported("DateStyle", "ISO, MDY", Kind::Text, "Dates are written in ISO form."),
     setting("default_tablespace", "", Kind::Text, "Taken for compatibility."),
@@ -71,6 +71,7 @@ const SETTINGS: &[Setting] = &[
         Kind::Int { min: -15, max: 3 },
         "Floats are written in their shortest exact form.",
     ),
+    setting("geqo", "on", Kind::Bool, "Taken for compatibility."),
     setting("idle_in_transaction_session_timeout", "0", Kind::Duration, "Ends sessions that idle in a transaction."),
     setting("idle_session_timeout", "0", Kind::Duration, "Ends sessions that idle."),
     reported("in_hot_standby", "off", Kind::ReadOnly, "Whether this server only follows."),
@@ -302,7 +303,11 @@ fn checked(name: &str, value: &str) -> Result<(String, String), SqlError> {
             number.to_string()
         }
         Kind::OneOf(known) => {
-            let lower = value.to_lowercase();
+            // PostgreSQL looks at nothing but letters and digits of an encoding's name: asyncpg sends 'utf-8' with its quotes.
+            let lower: String = match setting.name {
+                "client_encoding" => value.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect(),
+                _ => value.to_lowercase(),
+            };
             if !known.contains(&lower.as_str()) {
                 return Err(invalid().with_hint(format!("Available values: {}.", known.join(", "))));
             }

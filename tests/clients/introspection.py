@@ -23,7 +23,6 @@ KNOWN_GAPS = {
     "metabase: indexes (information_schema._pg_expandarray, pg_get_indexdef)",
     "metabase: question: convert time zone (timezone(), age())",
     "metabase: question: nested query, text search with LOWER LIKE, regex substring, split_part",
-    "tableau: session: geqo off (psqlODBC habit)",
     "tableau: temporary table dropped",
     "tableau: temporary table for a large filter (CREATE LOCAL TEMPORARY TABLE)",
 }

@@ -33,6 +33,7 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         datetime::trunc::udfs(),
         json::udfs(),
         math::udfs(),
+        like::udfs(),
         number_pattern::udfs(),
         sleep::udfs(),
         text::udfs(),

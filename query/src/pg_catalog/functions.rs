@@ -197,6 +197,7 @@ pub(super) fn all(relations: &Arc<Relations>) -> Vec<Arc<ScalarUDF>> {
             let name = args.first().map(text).unwrap_or_default().replace(['-', '_'], "");
             Ok(ScalarValue::Int32(Some(if name.eq_ignore_ascii_case("utf8") { 6 } else { -1 })))
         }),
+        constant("getdatabaseencoding", utf8("UTF8".to_owned())),
         define(PROC_OID, Returns::Fixed(DataType::Int32), false, |args| {
             Ok(ScalarValue::Int32(args.first().map(|name| rows::function_oid(&text(name)))))
         }),

@@ -9,6 +9,8 @@ use datafusion::sql::sqlparser::ast::{
     SelectItemQualifiedWildcardKind, Statement, Value, VisitMut, VisitorMut,
 };
 
+use crate::functions::like;
+
 /// What keeps equal column names apart while a statement is planned; [`shown_name`] takes it off.
 const APART: char = '\u{1}';
 
@@ -67,6 +69,14 @@ impl VisitorMut for Rewriter {
             Expr::Collate { expr: inner, .. } => {
                 let inner = std::mem::replace(inner.as_mut(), Expr::Value(Value::Null.into()));
                 *expr = inner;
+            }
+            Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. }
+                if escape_char.is_some() =>
+            {
+                if let Some(escape) = escape_char.take() {
+                    let written = std::mem::replace(pattern.as_mut(), Expr::Value(Value::Null.into()));
+                    **pattern = function(like::PATTERN, vec![written, Expr::Value(escape)]);
+                }
             }
             Expr::AnyOp { left, compare_op, right, .. } if !matches!(right.as_ref(), Expr::Subquery(_)) => {
                 *expr = call("tidemill_any", compare_op, left, right);
