@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc};
 
 use arrow::array::RecordBatch;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures::StreamExt;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -306,12 +306,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     pub(super) async fn copy_out(&mut self, copy: CopyOut) -> Result<Result<(), SqlError>, End> {
         let CopyOut { writer, columns, mut batches } = copy;
         reply::copy_response(&mut self.socket.output, false, writer.is_binary(), columns);
-        let send = |bytes: &Bytes, out: &mut BytesMut| {
-            if !bytes.is_empty() {
-                reply::copy_data(out, bytes);
-            }
+        // The binary header goes with the first row, as PostgreSQL sends it and psycopg expects it; a line of names is a row of its own.
+        let mut header = writer.header();
+        if !writer.is_binary() && !header.is_empty() {
+            reply::copy_data(&mut self.socket.output, &std::mem::take(&mut header));
+        }
+        let mut after_header = |bytes: &[u8], out: &mut BytesMut| match header.is_empty() {
+            true => reply::copy_data(out, bytes),
+            false => reply::copy_data(out, &[&std::mem::take(&mut header), bytes].concat()),
         };
-        send(&writer.header(), &mut self.socket.output);
         let mut count = 0;
         loop {
             let batch = match watched(&mut self.socket, batches.next()).await? {
@@ -322,7 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             // In slices, so that the buffer does not grow to the size of a batch.
             for start in (0..batch.num_rows()).step_by(256) {
                 let slice = batch.slice(start, 256.min(batch.num_rows() - start));
-                let written = writer.rows(&slice, |row| reply::copy_data(&mut self.socket.output, row));
+                let written = writer.rows(&slice, |row| after_header(row, &mut self.socket.output));
                 if let Err(error) = written {
                     return Ok(Err(error));
                 }
@@ -330,7 +333,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
             count += batch.num_rows() as u64;
         }
-        send(&writer.trailer(), &mut self.socket.output);
+        let trailer = writer.trailer();
+        if !trailer.is_empty() {
+            after_header(&trailer, &mut self.socket.output);
+        }
         reply::plain(&mut self.socket.output, Plain::CopyDone);
         reply::command_complete(&mut self.socket.output, &format!("COPY {count}"));
         Ok(Ok(()))

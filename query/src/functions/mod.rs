@@ -7,6 +7,8 @@ pub(crate) mod datetime;
 pub(crate) mod interval;
 pub(crate) mod json;
 pub(crate) mod math;
+pub(crate) mod json_build;
+pub(crate) mod like;
 pub(crate) mod number_pattern;
 pub mod session;
 pub(crate) mod simple;
@@ -33,6 +35,7 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         datetime::trunc::udfs(),
         json::udfs(),
         math::udfs(),
+        json_build::udfs(),
         like::udfs(),
         number_pattern::udfs(),
         sleep::udfs(),

@@ -26,6 +26,7 @@ pub(super) const EMPTY_RELATIONS: &[&str] = &[
     "pg_publication",
     "pg_publication_namespace",
     "pg_publication_rel",
+    "pg_sequence",
     "pg_statistic_ext",
     "pg_subscription",
     "pg_trigger",

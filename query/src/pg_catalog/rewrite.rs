@@ -11,6 +11,7 @@
 //! | `(SELECT e FROM <catalog> WHERE <correlated>)` | `(SELECT first_value(e) FROM …)`: such a look-up by oid has one row at most |
 //! | the collation look-up of psql's `\d` | NULL: every column has its type's collation |
 //! | `p.oid = t.typreceive` | `p.oid = <oid of the function of that name>`: such columns are kept as names |
+//! | `generate_subscripts(a, 1)` | `unnest(generate_series(1, array_upper(a, 1)))` |
 //! | subqueries over relations that hold nothing here | what they give, see [`nothing`] |
 //!
 //! Only statements whose text mentions such things are touched (see [`rewrite`]).
@@ -40,7 +41,7 @@ pub(crate) fn rewrite(statement: &mut Statement, sql: &str) {
     let lower = sql.to_ascii_lowercase();
     let catalog = lower.contains("pg_") || lower.contains("information_schema");
     let words = [
-        "operator", "collate", "::reg", "as reg", "::oid", "as oid", "::name", "as name", "array(", "array (",
+        "generate_subscripts", "operator", "collate", "::reg", "as reg", "::oid", "as oid", "::name", "as name", "array(", "array (",
         "\"char\"", "'char'", "::char",
     ];
     if catalog || words.iter().any(|word| lower.contains(word)) {
@@ -110,7 +111,9 @@ impl VisitorMut for Rewriter {
                 }
             }
             Expr::Function(function) => {
-                if let Some(subquery) = array_of(function) {
+                if let Some(subscripts) = subscripts(function) {
+                    *expr = subscripts;
+                } else if let Some(subquery) = array_of(function) {
                     *expr = call(EMPTY_ARRAY, vec![Expr::Subquery(subquery)]);
                 }
             }
@@ -262,6 +265,18 @@ fn call(function: &str, arguments: Vec<Expr>) -> Expr {
         over: None,
         within_group: Vec::new(),
     })
+}
+
+/// `1, 2, …` for each item of the array, as rows. Arrays have one dimension.
+fn subscripts(function: &Function) -> Option<Expr> {
+    let [name] = function.name.0.as_slice() else { return None };
+    let arguments = arguments(function);
+    if !part(name)?.eq_ignore_ascii_case("generate_subscripts") || arguments.len() != 2 {
+        return None;
+    }
+    let number = |number: &str| Expr::Value(Value::Number(number.to_owned(), false).into());
+    let length = call("array_upper", vec![arguments[0].clone(), number("1")]);
+    Some(call("unnest", vec![call("generate_series", vec![number("1"), length])]))
 }
 
 /// The query of `ARRAY(SELECT e … ORDER BY …)` with its rows gathered into one array.

@@ -89,6 +89,7 @@ pub fn of_field(field: &Field) -> PgType {
             match field.metadata().get(TYPE_KEY).map(String::as_str) {
                 Some("uuid") => "uuid",
                 Some("jsonb") => "jsonb",
+                Some("json") => "json",
                 _ => "text",
             }
         }
