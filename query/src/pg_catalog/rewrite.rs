@@ -41,8 +41,20 @@ pub(crate) fn rewrite(statement: &mut Statement, sql: &str) {
     let lower = sql.to_ascii_lowercase();
     let catalog = lower.contains("pg_") || lower.contains("information_schema");
     let words = [
-        "generate_subscripts", "operator", "collate", "::reg", "as reg", "::oid", "as oid", "::name", "as name", "array(", "array (",
-        "\"char\"", "'char'", "::char",
+        "generate_subscripts",
+        "operator",
+        "collate",
+        "::reg",
+        "as reg",
+        "::oid",
+        "as oid",
+        "::name",
+        "as name",
+        "array(",
+        "array (",
+        "\"char\"",
+        "'char'",
+        "::char",
     ];
     if catalog || words.iter().any(|word| lower.contains(word)) {
         let _ = statement.visit(&mut Rewriter);
