@@ -4,10 +4,13 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use chrono::DateTime;
 use datafusion::{
-    common::{ParamValues, ScalarValue},
+    common::{
+        ParamValues, ScalarValue,
+        tree_node::{Transformed, TreeNode},
+    },
     execution::SessionState,
     logical_expr::LogicalPlan,
-    physical_plan::{ExecutionPlan, execute_stream},
+    physical_plan::{ExecutionPlan, coop::CooperativeExec, execute_stream},
     sql::sqlparser::ast::Statement,
 };
 use futures::{FutureExt, StreamExt};
@@ -205,5 +208,15 @@ pub(crate) async fn physical_plan(
     state: &SessionState,
     logical: &LogicalPlan,
 ) -> Result<Arc<dyn ExecutionPlan>, datafusion::error::DataFusionError> {
-    state.create_physical_plan(logical).await
+    let plan = state.create_physical_plan(logical).await?;
+    // A join gives many batches for one of its input. It has to stand back at each, or a cancelled query goes on until its input moves.
+    Ok(plan
+        .transform_up(|node| {
+            let multiplies = ["HashJoinExec", "NestedLoopJoinExec", "CrossJoinExec", "SortMergeJoinExec", "UnnestExec"];
+            if multiplies.contains(&node.name()) {
+                return Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>));
+            }
+            Ok(Transformed::no(node))
+        })?
+        .data)
 }

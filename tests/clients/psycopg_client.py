@@ -116,9 +116,14 @@ with Server(sys.argv[1]) as server:
         def cpu():
             fields = open(f"/proc/{server.child.pid}/stat").read().rsplit(")", 1)[1].split()
             return int(fields[11]) + int(fields[12])
-        before = cpu()
-        time.sleep(1.0)
-        assert cpu() - before < 50, "the cancelled query still uses the CPU"
+        # The work is dropped where it next stands back: soon, not at once.
+        for _ in range(20):
+            before = cpu()
+            time.sleep(1.0)
+            if cpu() - before < 20:
+                break
+        else:
+            raise SystemExit("the cancelled query still uses the CPU")
 
     # A named cursor, and a transaction that fails and goes on after ROLLBACK.
     with psycopg.connect(server.dsn) as c:

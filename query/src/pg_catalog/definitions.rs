@@ -63,7 +63,7 @@ fn parse(line: &str) -> Definition {
 }
 
 fn field(column: &ColumnDefinition) -> Field {
-    let field = Field::new(&column.name, arrow_type(&column.type_name), true);
+    let field = Field::new(&column.name, arrow_type(&column.name, &column.type_name), true);
     match column.type_name.as_str() {
         "oid" | "regproc" | "regtype" => {
             field.with_metadata(HashMap::from([(OID_KEY.to_owned(), column.type_name.clone())]))
@@ -73,7 +73,7 @@ fn field(column: &ColumnDefinition) -> Field {
 }
 
 /// How a catalog column is kept. Names, chars and everything exotic are text, as clients read them.
-fn arrow_type(type_name: &str) -> DataType {
+fn arrow_type(name: &str, type_name: &str) -> DataType {
     match type_name {
         "bool" => DataType::Boolean,
         "int2" => DataType::Int16,
@@ -84,10 +84,11 @@ fn arrow_type(type_name: &str) -> DataType {
         "timestamptz" => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         "bytea" => DataType::Binary,
         "int2vector" => list(DataType::Int16),
-        // As text, "23 25": how it prints, and nobody subscripts it but pg_proc's own functions.
-        "oidvector" => DataType::Utf8,
+        // As text, "23 25": how it prints, and nobody subscripts those of pg_proc but its own functions.
+        "oidvector" if name == "proargtypes" => DataType::Utf8,
+        "oidvector" => list(DataType::Int32),
         _ => match type_name.strip_prefix('_') {
-            Some(item) => list(arrow_type(item)),
+            Some(item) => list(arrow_type(name, item)),
             None => DataType::Utf8,
         },
     }

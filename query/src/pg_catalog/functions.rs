@@ -19,7 +19,7 @@ use datafusion::{
 use super::{
     OWNER,
     relations::{Relations, quote_ident, split_name},
-    rewrite::{EMPTY_ARRAY, PROC_OID, REGCLASS, REGNAMESPACE, REGPROC, REGROLE, REGTYPE},
+    rewrite::{EMPTY_ARRAY, OID_ARRAY, PROC_OID, REGCLASS, REGNAMESPACE, REGPROC, REGROLE, REGTYPE},
     rows,
     server::DATABASE_OID,
     types,
@@ -203,10 +203,8 @@ pub(super) fn all(relations: &Arc<Relations>) -> Vec<Arc<ScalarUDF>> {
         }),
         define("array_lower", Returns::Fixed(DataType::Int32), false, |args| Ok(bound(args, |_| 1))),
         define("array_upper", Returns::Fixed(DataType::Int32), false, |args| Ok(bound(args, |length| length))),
-        define("format", text_type(), true, |args| {
-            format_text(args).map(utf8).map_err(|error| DataFusionError::External(Box::new(error)))
-        }),
         current_schemas(),
+        oid_array(),
         define("pg_size_pretty", text_type(), false, |args| Ok(utf8(args.first().and_then(int).map(size_pretty)))),
         define("pg_get_function_result", text_type(), false, |_| Ok(utf8(None))),
         define("pg_get_function_arguments", text_type(), false, |_| Ok(utf8(String::new()))),
@@ -385,6 +383,23 @@ fn bound(args: &[ScalarValue], of_length: fn(i32) -> i32) -> ScalarValue {
     ScalarValue::Int32((first_dimension && length > 0).then(|| of_length(length as i32)))
 }
 
+/// An array of oids by name: aggregates forget what their values are marked with, and drivers read arrays by their type.
+fn oid_array() -> Arc<ScalarUDF> {
+    use crate::functions::simple::{Returns, Simple, any};
+    let list = || {
+        let metadata = std::collections::HashMap::from([(super::OID_KEY.to_owned(), "oid".to_owned())]);
+        DataType::List(Arc::new(Field::new("item", DataType::Int32, true).with_metadata(metadata)))
+    };
+    Simple::udf(OID_ARRAY, any(1, Volatility::Immutable), Returns::Type(list()), |call| {
+        let cast = call.cast(0, &DataType::new_list(DataType::Int32, true))?;
+        let DataType::List(item) = call.returns.data_type() else {
+            return Err(DataFusionError::Internal("an array of oids is a list".into()));
+        };
+        let (_, offsets, values, nulls) = cast.as_list::<i32>().clone().into_parts();
+        Ok(Arc::new(arrow::array::ListArray::try_new(Arc::clone(item), offsets, values, nulls)?))
+    })
+}
+
 /// `current_schemas(include_implicit)`: the search path of the session.
 fn current_schemas() -> Arc<ScalarUDF> {
     use crate::functions::simple::{Returns, Simple, any};
@@ -407,90 +422,9 @@ fn current_schemas() -> Arc<ScalarUDF> {
     })
 }
 
-/// `format('%s and %I', …)` with `%s`, `%I`, `%L`, `%%`, positions (`%2$s`) and widths (`%-10s`).
-fn format_text(args: &[ScalarValue]) -> Result<Option<String>, SqlError> {
-    let wrong = |message: String| SqlError::new("22023", message);
-    let Some(pattern) = args.first().filter(|pattern| !pattern.is_null()) else { return Ok(None) };
-    let pattern = text(pattern);
-    let mut out = String::new();
-    let mut next = 1;
-    let mut rest = pattern.as_str();
-    while let Some(at) = rest.find('%') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('%') {
-            out.push('%');
-            rest = after;
-            continue;
-        }
-        let number = |text: &mut &str| -> Option<usize> {
-            let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-            let number = text[..end].parse().ok();
-            *text = &text[end..];
-            number
-        };
-        let mut after = rest;
-        if let Some(position) = number(&mut after)
-            && let Some(after) = after.strip_prefix('$')
-        {
-            if position == 0 {
-                return Err(wrong("format specifies argument 0, but arguments are numbered from 1".into()));
-            }
-            next = position;
-            rest = after;
-        }
-        let left = rest.starts_with('-');
-        rest = rest.trim_start_matches('-');
-        let width = number(&mut rest).unwrap_or(0);
-        if width > 1 << 20 {
-            return Err(wrong("format width is too large".into()));
-        }
-        let Some(kind) = rest.chars().next() else {
-            return Err(
-                wrong("unterminated format() type specifier".into()).with_hint("For a single \"%\" use \"%%\".")
-            );
-        };
-        rest = &rest[kind.len_utf8()..];
-        let value = args.get(next).ok_or_else(|| wrong("too few arguments for format()".into()))?;
-        next += 1;
-        let shown = match (kind, value.is_null()) {
-            ('s', true) => String::new(),
-            ('s', false) => shown_text(value),
-            ('I', true) => {
-                return Err(SqlError::new("22004", "null values cannot be formatted as an SQL identifier"));
-            }
-            ('I', false) => quote_ident(&shown_text(value)),
-            ('L', true) => "NULL".to_owned(),
-            ('L', false) => quote_literal(&shown_text(value)),
-            (other, _) => {
-                return Err(wrong(format!("unrecognized format() type specifier \"{other}\""))
-                    .with_hint("For a single \"%\" use \"%%\"."));
-            }
-        };
-        let padding = " ".repeat(width.saturating_sub(shown.chars().count()));
-        if left {
-            out.push_str(&shown);
-            out.push_str(&padding);
-        } else {
-            out.push_str(&padding);
-            out.push_str(&shown);
-        }
-    }
-    out.push_str(rest);
-    Ok(Some(out))
-}
-
 fn quote_literal(text: &str) -> String {
     let escape = if text.contains('\\') { "E" } else { "" };
     format!("{escape}'{}'", text.replace('\'', "''").replace('\\', "\\\\"))
-}
-
-/// A value as its text, booleans as PostgreSQL writes them.
-fn shown_text(value: &ScalarValue) -> String {
-    match value {
-        ScalarValue::Boolean(Some(value)) => if *value { "t" } else { "f" }.to_owned(),
-        other => text(other),
-    }
 }
 
 fn oid_or_name(

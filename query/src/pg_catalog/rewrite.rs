@@ -34,6 +34,7 @@ pub(super) const REGNAMESPACE: &str = "tidemill_regnamespace";
 pub(super) const REGROLE: &str = "tidemill_regrole";
 /// Function name → oid in `pg_proc`.
 pub(super) const PROC_OID: &str = "tidemill_proc_oid";
+pub(super) const OID_ARRAY: &str = "tidemill_oid_array";
 pub(super) const EMPTY_ARRAY: &str = "tidemill_empty_array_if_null";
 
 /// Rewrites `statement` in place when its text, `sql`, says that it may need it.
@@ -125,6 +126,8 @@ impl VisitorMut for Rewriter {
             Expr::Function(function) => {
                 if let Some(subscripts) = subscripts(function) {
                     *expr = subscripts;
+                } else if is_array_of_oids(function) {
+                    *expr = call(OID_ARRAY, vec![expr.clone()]);
                 } else if let Some(subquery) = array_of(function) {
                     *expr = call(EMPTY_ARRAY, vec![Expr::Subquery(subquery)]);
                 }
@@ -277,6 +280,19 @@ fn call(function: &str, arguments: Vec<Expr>) -> Expr {
         over: None,
         within_group: Vec::new(),
     })
+}
+
+/// `array_agg(a.atttypid)`: of columns whose type is oid.
+fn is_array_of_oids(function: &Function) -> bool {
+    static COLUMNS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
+        let columns = definitions::all().iter().flat_map(|definition| &definition.columns);
+        columns.filter(|column| column.type_name == "oid").map(|column| column.name.as_str()).collect()
+    });
+    let name = function.name.0.last().and_then(part).unwrap_or_default();
+    let argument = arguments(function).first().and_then(|argument| column(argument)).unwrap_or_default();
+    name.eq_ignore_ascii_case("array_agg")
+        && function.over.is_none()
+        && COLUMNS.contains(argument.to_lowercase().as_str())
 }
 
 /// `1, 2, …` for each item of the array, as rows. Arrays have one dimension.
@@ -448,6 +464,9 @@ fn is_aggregate(expr: &Expr) -> bool {
     match unnested(expr) {
         Expr::Function(function) => {
             let name = function.name.0.last().and_then(part).unwrap_or_default().to_lowercase();
+            if name == OID_ARRAY {
+                return true;
+            }
             let aggregates = [
                 "count",
                 "sum",

@@ -110,9 +110,11 @@ impl Rows {
                     "bool" => Cell::Bool(false),
                     "name" | "text" | "varchar" | "char" => Cell::Text(String::new()),
                     "regproc" => Cell::Text("-".into()),
-                    "oidvector" => Cell::Text(String::new()),
+                    "oidvector" if column.name == "proargtypes" => Cell::Text(String::new()),
                     "float4" | "float8" => Cell::Float(0.0),
-                    name if name.starts_with('_') || name == "int2vector" => Cell::Ints(Vec::new()),
+                    name if name.starts_with('_') || name == "int2vector" || name == "oidvector" => {
+                        Cell::Ints(Vec::new())
+                    }
                     _ => Cell::Int(0),
                 });
             }
