@@ -21,8 +21,6 @@ KNOWN_GAPS = {
     "dbeaver: keywords (pg_get_keywords, string_agg, <> ALL of an array literal)",
     "metabase: JSON unfolding (#>> text[])",
     "metabase: indexes (information_schema._pg_expandarray, pg_get_indexdef)",
-    "metabase: question: convert time zone (timezone(), age())",
-    "metabase: question: nested query, text search with LOWER LIKE, regex substring, split_part",
     "tableau: temporary table dropped",
     "tableau: temporary table for a large filter (CREATE LOCAL TEMPORARY TABLE)",
 }
