@@ -56,6 +56,7 @@ const SETTINGS: &[Setting] = &[
     reported("client_encoding", "UTF8", Kind::OneOf(&["utf8", "unicode", "sqlascii"]), "Always UTF8."),
     setting("client_min_messages", "notice", Kind::OneOf(MESSAGES), "Least severity of notices."),
     reported("DateStyle", "ISO, MDY", Kind::Text, "Dates are written in ISO form."),
+    setting("default_table_access_method", "heap", Kind::Text, "Taken for compatibility."),
     setting("default_tablespace", "", Kind::Text, "Taken for compatibility."),
     setting(
         "default_transaction_isolation",

@@ -125,7 +125,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     fn describe_portal(&mut self, name: &str) -> Result<(), SqlError> {
-        let portal = self.portals.portals.get(name).ok_or_else(|| no_portal(name))?;
+        let Some(portal) = self.portals.portals.get(name) else {
+            // What DECLARE opened is a portal, too.
+            let cursor = self.session.cursor(name).map_err(|_| no_portal(name))?;
+            let format = if cursor.binary { Format::Binary } else { Format::Text };
+            reply::row_description(&mut self.socket.output, &cursor.columns, |_| format);
+            return Ok(());
+        };
         let out = &mut self.socket.output;
         match portal.prepared.as_ref().and_then(|prepared| prepared.columns.as_ref()) {
             Some(columns) => {

@@ -468,7 +468,8 @@ impl Session {
         self.statements.remove(name).is_some()
     }
 
-    fn cursor(&self, name: &str) -> Result<&Arc<Cursor>> {
+    /// What DECLARE opened as `name`.
+    pub fn cursor(&self, name: &str) -> Result<&Arc<Cursor>> {
         self.cursors
             .get(name)
             .ok_or_else(|| SqlError::new(state::INVALID_CURSOR_NAME, format!("cursor \"{name}\" does not exist")))
