@@ -66,7 +66,7 @@ fn kill_9_at_random_moments_loses_and_repeats_nothing() {
     // Kafka's own tools see how far we have committed.
     server.sql("SELECT rt.seal('t')");
     assert_eq!(server.value("SELECT count(*) FROM rt.segments WHERE state <> 'committed' AND rows > 0"), "0");
-    assert_eq!(server.value("SELECT sum(committed) FROM rt.partitions"), (4 * sent).to_string());
+    assert_eq!(server.value("SELECT sum(committed_offset) FROM rt.partitions"), (4 * sent).to_string());
 }
 
 #[test]
@@ -132,7 +132,9 @@ fn new_partitions_of_a_topic_are_read() {
     create_topic(&brokers, &topic, 1, &[]);
     let server = Server::start(BINARY);
     create(&server, &brokers, &topic, "", "partitions = 2");
-    send(&Feed::new(&brokers, &topic), 0, 0..10);
+    let feed = Feed::new(&brokers, &topic);
+    send(&feed, 0, 0..10);
+    feed.flush();
     server.wait_for("SELECT count(*) FROM t", "10", Duration::from_secs(20));
     add_partitions(&brokers, &topic, 3);
     let feed = Feed::new(&brokers, &topic);

@@ -162,7 +162,7 @@ fn from_topic_to_three_clients() {
     server.kill_and_restart();
     check(&server, &oracle);
 
-    let letters = server.sql("SELECT reason, convert_from(raw, 'UTF8') FROM rt.dlq ORDER BY \"offset\" DESC, 2");
+    let letters = server.sql("SELECT reason, raw_text FROM rt.dlq ORDER BY \"offset\" DESC, 2");
     assert_eq!(letters.len(), 2, "{letters:?}");
     assert!(letters.iter().any(|row| row[1].as_deref() == Some("{ broken")), "{letters:?}");
     assert!(letters.iter().any(|row| row[0].as_deref().is_some_and(|reason| reason.contains("id"))), "{letters:?}");
