@@ -27,7 +27,7 @@ pub(crate) fn run(brokers: &str, options: &Options) {
     feed.flush();
     println!("preloaded {rows} rows of {} bytes in {:.1} s", bytes / rows, start.elapsed().as_secs_f64());
 
-    let server = Server::start(BINARY);
+    let server = Server::start(BINARY.as_str());
     server.sql(&format!(
         "CREATE SOURCE raw ({ORDER_COLUMNS}) WITH (connector = 'kafka', brokers = '{brokers}', topic = 'drain', format = 'json', start = 'earliest')"
     ));

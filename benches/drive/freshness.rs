@@ -20,7 +20,7 @@ pub(crate) fn run(brokers: &str, options: &Options) {
     let rate = options.number("rate", 50_000);
     let seconds = options.number("seconds", 20);
     create_topic(brokers, "fresh", PARTITIONS as i32, &[]);
-    let server = Server::start(BINARY);
+    let server = Server::start(BINARY.as_str());
     server.sql(&format!(
         "CREATE SOURCE raw ({ORDER_COLUMNS}, sent BIGINT) WITH (connector = 'kafka', brokers = '{brokers}', topic = 'fresh', format = 'json')"
     ));

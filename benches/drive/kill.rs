@@ -20,7 +20,7 @@ pub(crate) fn run(brokers: &str, options: &Options) {
     let times = options.number("times", 30);
     let seed = options.number("seed", 42);
     create_topic(brokers, "kills", PARTITIONS as i32, &[]);
-    let mut server = Server::start(BINARY);
+    let mut server = Server::start(BINARY.as_str());
     server.sql(&format!(
         "CREATE SOURCE raw (part INT, seq BIGINT, note TEXT) WITH (connector = 'kafka', brokers = '{brokers}', topic = 'kills', format = 'json')"
     ));

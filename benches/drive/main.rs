@@ -19,9 +19,11 @@ mod freshness;
 mod kill;
 mod start;
 
-use std::{collections::HashMap, env, path::Path, process::Command};
+use std::{collections::HashMap, env, path::Path, process::Command, sync::LazyLock};
 
-pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_tidemill");
+/// The server under test: what cargo built beside this, or what `TIDEMILL_BINARY` names.
+pub(crate) static BINARY: LazyLock<String> =
+    LazyLock::new(|| env::var("TIDEMILL_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tidemill").to_owned()));
 
 /// `--name value` pairs.
 pub(crate) struct Options(HashMap<String, String>);

@@ -7,7 +7,7 @@ use crate::{BINARY, Options, support::server::Server};
 pub(crate) fn run(options: &Options) {
     let rows = options.number("rows", 20_000_000);
     let segments = options.number("segments", 200);
-    let mut server = Server::start(BINARY);
+    let mut server = Server::start(BINARY.as_str());
     server.sql(&format!(
         "CREATE SOURCE gen WITH (connector = 'generator', rate = '0', rows = '{rows}', partitions = '4')"
     ));

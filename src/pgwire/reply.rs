@@ -1,151 +1,138 @@
-//! Messages to a client, written into the output buffer.
+//! Messages to a client: the `pgwire` crate's, written into the output buffer.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Bytes, BytesMut};
+use pgwire::messages::{
+    Message,
+    copy::{CopyData, CopyDone, CopyInResponse, CopyOutResponse},
+    data::{FORMAT_CODE_BINARY, FORMAT_CODE_TEXT, FieldDescription, NoData, ParameterDescription, RowDescription},
+    extendedquery::{BindComplete, CloseComplete, ParseComplete, PortalSuspended},
+    response::{CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus},
+    startup::{Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey},
+};
 
 use crate::session::{Column, Notice, SqlError, Status, value::encode::Format};
 
-/// Writes a message: its letter, its length, what `body` writes.
-fn message(out: &mut BytesMut, kind: u8, body: impl FnOnce(&mut BytesMut)) {
-    out.put_u8(kind);
-    let start = out.len();
-    out.put_i32(0);
-    body(out);
-    let length = (out.len() - start) as i32;
-    out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+fn write(out: &mut BytesMut, message: &impl Message) {
+    // Encoding fails only for messages that clients send.
+    if let Err(error) = message.encode(out) {
+        tracing::error!(%error, "a message could not be written");
+    }
 }
 
-fn string(out: &mut BytesMut, text: &str) {
-    // A zero byte would end the string early; text of ours has none, values of users may.
-    out.extend(text.bytes().filter(|byte| *byte != 0));
-    out.put_u8(0);
+/// A zero byte would end a string early; text of ours has none, values of users may.
+fn string(text: &str) -> String {
+    text.chars().filter(|c| *c != '\0').collect()
 }
 
 pub fn authentication_ok(out: &mut BytesMut) {
-    message(out, b'R', |out| out.put_i32(0));
+    write(out, &Authentication::Ok);
 }
 
 pub fn authentication_sasl(out: &mut BytesMut, mechanism: &str) {
-    message(out, b'R', |out| {
-        out.put_i32(10);
-        string(out, mechanism);
-        out.put_u8(0);
-    });
+    write(out, &Authentication::SASL(vec![mechanism.to_owned()]));
 }
 
 /// `last`: the exchange's final step.
 pub fn authentication_sasl_step(out: &mut BytesMut, last: bool, data: &str) {
-    message(out, b'R', |out| {
-        out.put_i32(if last { 12 } else { 11 });
-        out.put_slice(data.as_bytes());
-    });
+    let data = Bytes::copy_from_slice(data.as_bytes());
+    write(out, &if last { Authentication::SASLFinal(data) } else { Authentication::SASLContinue(data) });
 }
 
 pub fn negotiate_protocol(out: &mut BytesMut, minor: u32, unknown: &[String]) {
-    message(out, b'v', |out| {
-        out.put_u32((3 << 16) | minor);
-        out.put_i32(unknown.len() as i32);
-        unknown.iter().for_each(|name| string(out, name));
-    });
+    let newest = ((3 << 16) | minor) as i32;
+    write(out, &NegotiateProtocolVersion::new(newest, unknown.iter().map(|name| string(name)).collect()));
 }
 
 pub fn backend_key(out: &mut BytesMut, pid: i32, secret: i32) {
-    message(out, b'K', |out| {
-        out.put_i32(pid);
-        out.put_i32(secret);
-    });
+    write(out, &BackendKeyData::new(pid, SecretKey::I32(secret)));
 }
 
 pub fn parameter_status(out: &mut BytesMut, name: &str, value: &str) {
-    message(out, b'S', |out| {
-        string(out, name);
-        string(out, value);
-    });
+    write(out, &ParameterStatus::new(string(name), string(value)));
 }
 
 pub fn ready(out: &mut BytesMut, status: Status) {
-    message(out, b'Z', |out| {
-        out.put_u8(match status {
-            Status::Idle => b'I',
-            Status::Open => b'T',
-            Status::Failed => b'E',
-        });
-    });
+    write(
+        out,
+        &ReadyForQuery::new(match status {
+            Status::Idle => TransactionStatus::Idle,
+            Status::Open => TransactionStatus::Transaction,
+            Status::Failed => TransactionStatus::Error,
+        }),
+    );
 }
 
 pub fn error(out: &mut BytesMut, fatal: bool, error: &SqlError) {
-    message(out, b'E', |out| {
-        let severity = if fatal { "FATAL" } else { "ERROR" };
-        let mut field = |kind: u8, text: &str| {
-            out.put_u8(kind);
-            string(out, text);
-        };
-        field(b'S', severity);
-        field(b'V', severity);
-        field(b'C', error.state);
-        field(b'M', &error.message);
-        for (kind, text) in [(b'D', &error.detail), (b'H', &error.hint), (b'W', &error.context)] {
-            if let Some(text) = text {
-                field(kind, text);
-            }
-        }
-        if let Some(position) = error.position {
-            field(b'P', &position.to_string());
-        }
-        out.put_u8(0);
-    });
+    let severity = if fatal { "FATAL" } else { "ERROR" };
+    let mut fields = vec![
+        (b'S', severity.to_owned()),
+        (b'V', severity.to_owned()),
+        (b'C', error.state.to_owned()),
+        (b'M', string(&error.message)),
+    ];
+    for (kind, text) in [(b'D', &error.detail), (b'H', &error.hint), (b'W', &error.context)] {
+        fields.extend(text.as_ref().map(|text| (kind, string(text))));
+    }
+    fields.extend(error.position.map(|position| (b'P', position.to_string())));
+    write(out, &ErrorResponse::new(fields));
 }
 
 pub fn notice(out: &mut BytesMut, notice: &Notice) {
-    message(out, b'N', |out| {
-        let severity = if notice.warning { "WARNING" } else { "NOTICE" };
-        for (kind, text) in [(b'S', severity), (b'V', severity), (b'C', notice.state), (b'M', &notice.message)] {
-            out.put_u8(kind);
-            string(out, text);
-        }
-        out.put_u8(0);
-    });
+    let severity = if notice.warning { "WARNING" } else { "NOTICE" };
+    write(
+        out,
+        &NoticeResponse::new(vec![
+            (b'S', severity.to_owned()),
+            (b'V', severity.to_owned()),
+            (b'C', notice.state.to_owned()),
+            (b'M', string(&notice.message)),
+        ]),
+    );
 }
 
 /// `formats`: one per column.
 pub fn row_description(out: &mut BytesMut, columns: &[Column], formats: impl Fn(usize) -> Format) {
-    message(out, b'T', |out| {
-        out.put_i16(columns.len() as i16);
-        for (index, column) in columns.iter().enumerate() {
-            string(out, &column.name);
-            out.put_u32(column.table_oid);
-            out.put_i16(column.table_column);
-            out.put_u32(column.pg_type.oid());
-            out.put_i16(column.pg_type.length());
-            out.put_i32(column.modifier);
-            out.put_i16(match formats(index) {
-                Format::Text => 0,
-                Format::Binary => 1,
-            });
-        }
-    });
+    let fields = columns
+        .iter()
+        .enumerate()
+        .map(|(index, column)| {
+            FieldDescription::new(
+                string(&column.name),
+                column.table_oid as i32,
+                column.table_column,
+                column.pg_type.oid(),
+                column.pg_type.length(),
+                column.modifier,
+                match formats(index) {
+                    Format::Text => FORMAT_CODE_TEXT,
+                    Format::Binary => FORMAT_CODE_BINARY,
+                },
+            )
+        })
+        .collect();
+    write(out, &RowDescription::new(fields));
 }
 
 pub fn parameter_description(out: &mut BytesMut, oids: impl ExactSizeIterator<Item = u32>) {
-    message(out, b't', |out| {
-        out.put_u16(oids.len() as u16);
-        oids.for_each(|oid| out.put_u32(oid));
-    });
+    write(out, &ParameterDescription::new(oids.collect()));
 }
 
 pub fn command_complete(out: &mut BytesMut, tag: &str) {
-    message(out, b'C', |out| string(out, tag));
+    write(out, &CommandComplete::new(string(tag)));
 }
 
 pub fn copy_response(out: &mut BytesMut, incoming: bool, binary: bool, columns: usize) {
-    message(out, if incoming { b'G' } else { b'H' }, |out| {
-        out.put_u8(binary.into());
-        out.put_i16(columns as i16);
-        (0..columns).for_each(|_| out.put_i16(binary.into()));
-    });
+    let format = i8::from(binary);
+    let formats = vec![i16::from(binary); columns];
+    if incoming {
+        write(out, &CopyInResponse::new(format, columns as i16, formats));
+    } else {
+        write(out, &CopyOutResponse::new(format, columns as i16, formats));
+    }
 }
 
 pub fn copy_data(out: &mut BytesMut, data: &[u8]) {
-    message(out, b'd', |out| out.put_slice(data));
+    write(out, &CopyData::new(Bytes::copy_from_slice(data)));
 }
 
 /// Messages without a body.
@@ -161,14 +148,13 @@ pub enum Plain {
 }
 
 pub fn plain(out: &mut BytesMut, which: Plain) {
-    let kind = match which {
-        Plain::ParseComplete => b'1',
-        Plain::BindComplete => b'2',
-        Plain::CloseComplete => b'3',
-        Plain::NoData => b'n',
-        Plain::PortalSuspended => b's',
-        Plain::EmptyQuery => b'I',
-        Plain::CopyDone => b'c',
-    };
-    message(out, kind, |_| {});
+    match which {
+        Plain::ParseComplete => write(out, &ParseComplete::new()),
+        Plain::BindComplete => write(out, &BindComplete::new()),
+        Plain::CloseComplete => write(out, &CloseComplete::new()),
+        Plain::NoData => write(out, &NoData::new()),
+        Plain::PortalSuspended => write(out, &PortalSuspended::new()),
+        Plain::EmptyQuery => write(out, &EmptyQueryResponse::new()),
+        Plain::CopyDone => write(out, &CopyDone::new()),
+    }
 }
