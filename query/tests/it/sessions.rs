@@ -44,30 +44,6 @@ fn parameters_are_typed_by_what_they_meet() {
 }
 
 #[test]
-fn cancel_and_deadline_end_a_query_that_would_run_for_hours() {
-    let world = World::new();
-    filled(&world, "t", 20_000);
-    let session = world.session();
-    let sql = "SELECT count(*) FROM t a, t b, t c WHERE a.id + b.id + c.id < 0";
-    block_on(async {
-        let plan = session.plan(&parse(sql).unwrap()[0], sql).await.unwrap();
-        let mut stream = session.execute(&plan).unwrap();
-        assert_eq!(world.engine.queries().running().len(), 1);
-        assert!(world.engine.queries().cancel_backend(7));
-        let error = stream.next().await.unwrap().unwrap_err();
-        assert_eq!((error.sqlstate, error.message.as_str()), ("57014", "canceling statement due to user request"));
-        assert!(stream.next().await.is_none());
-        assert!(world.engine.queries().running().is_empty());
-        assert_eq!(world.engine.queries().log().last().unwrap().state.name(), "cancelled");
-
-        session.settings().set("statement_timeout", "50ms", false).unwrap();
-        let mut stream = session.execute(&plan).unwrap();
-        let error = stream.next().await.unwrap().unwrap_err();
-        assert_eq!(error.message, "canceling statement due to statement timeout");
-    });
-}
-
-#[test]
 fn memory_has_an_end() {
     let world = World::with(|config| {
         config.memory_bytes = 1 << 20;
