@@ -6,6 +6,7 @@ mod exactly_once;
 mod http;
 mod metadata;
 mod pgwire;
+mod readme;
 mod slt;
 mod support;
 mod tidy;

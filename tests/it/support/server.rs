@@ -17,6 +17,8 @@ pub(crate) struct Server {
     pub(crate) data_dir: PathBuf,
     pub(crate) pg_port: u16,
     pub(crate) http_port: u16,
+    /// The subcommand that runs: `server` or `quickstart`.
+    command: &'static str,
     arguments: Vec<String>,
     child: Option<Child>,
     /// Removed at the end when the server made it.
@@ -31,12 +33,18 @@ impl Server {
 
     /// The same with more arguments for `tidemill server`.
     pub(crate) fn start_with(binary: impl Into<PathBuf>, arguments: &[&str]) -> Self {
+        Self::start_command("server", binary, arguments)
+    }
+
+    /// `tidemill <command>` in a fresh data directory, ready for queries.
+    pub(crate) fn start_command(command: &'static str, binary: impl Into<PathBuf>, arguments: &[&str]) -> Self {
         let temporary = tempfile::tempdir().expect("a temporary directory");
         let mut server = Self {
             binary: binary.into(),
             data_dir: temporary.path().join("data"),
             pg_port: free_port(),
             http_port: free_port(),
+            command,
             arguments: arguments.iter().map(ToString::to_string).collect(),
             child: None,
             _temporary: Some(temporary),
@@ -52,7 +60,7 @@ impl Server {
         fs::create_dir_all(&self.data_dir).expect("the data directory");
         let log = File::options().create(true).append(true).open(self.log_path()).expect("the server's log");
         let child = Command::new(&self.binary)
-            .arg("server")
+            .arg(self.command)
             .arg("--data-dir")
             .arg(&self.data_dir)
             .arg("--pg-listen")
