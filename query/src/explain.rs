@@ -13,7 +13,11 @@ use datafusion::{
 };
 use futures::StreamExt;
 
-use crate::{Plan, SqlError, session::physical_plan};
+use crate::{
+    Plan, SqlError,
+    exec::work::{WatchedExec, Work},
+    session::physical_plan,
+};
 
 /// What EXPLAIN was asked for.
 #[derive(Clone, Debug, Default)]
@@ -67,10 +71,16 @@ pub(crate) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("QUERY PLAN", DataType::Utf8View, false)]))
 }
 
-pub(crate) async fn run(state: &SessionState, plan: &Plan, explain: &Explain) -> Result<RecordBatch, SqlError> {
+pub(crate) async fn run(
+    state: &SessionState,
+    plan: &Plan,
+    work: &Arc<Work>,
+    explain: &Explain,
+) -> Result<RecordBatch, SqlError> {
     let located = |error| SqlError::from_datafusion(&error, &plan.sql);
-    let physical = physical_plan(state, &plan.logical).await.map_err(located)?;
+    let mut physical = physical_plan(state, &plan.logical).await.map_err(located)?;
     if explain.analyze {
+        physical = work.watch(physical).map_err(located)?;
         let mut batches = execute_stream(Arc::clone(&physical), state.task_ctx()).map_err(located)?;
         while let Some(batch) = batches.next().await {
             batch.map_err(located)?;
@@ -90,6 +100,7 @@ pub(crate) async fn run(state: &SessionState, plan: &Plan, explain: &Explain) ->
 
 /// One line per operator, children further in, as PostgreSQL draws its plans.
 fn indented(plan: &dyn ExecutionPlan, explain: &Explain, depth: usize, lines: &mut Vec<String>) {
+    let plan = WatchedExec::unwatched(plan);
     let arrow = if depth == 0 { String::new() } else { format!("{}->  ", " ".repeat(depth * 6 - 4)) };
     lines.push(format!("{arrow}{}{}", described(plan, explain), measured(plan, explain)));
     for child in plan.children() {
@@ -144,6 +155,7 @@ fn metrics(plan: &dyn ExecutionPlan) -> Vec<(String, String)> {
 }
 
 fn node(plan: &dyn ExecutionPlan, explain: &Explain) -> serde_json::Value {
+    let plan = WatchedExec::unwatched(plan);
     let mut node = serde_json::json!({ "Node Type": plan.name(), "Detail": described(plan, explain) });
     if explain.analyze {
         for (name, value) in metrics(plan) {

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -73,11 +73,19 @@ pub struct QueryRegistry {
     running: Mutex<BTreeMap<u64, Running>>,
     log: Mutex<VecDeque<QueryRecord>>,
     log_max: usize,
+    works: Arc<AtomicUsize>,
 }
 
 impl QueryRegistry {
     pub(crate) fn new(clock: Arc<dyn Clock>, log_max: usize) -> Self {
-        Self { clock, next: AtomicU64::new(1), running: Mutex::default(), log: Mutex::default(), log_max }
+        Self {
+            clock,
+            next: AtomicU64::new(1),
+            running: Mutex::default(),
+            log: Mutex::default(),
+            log_max,
+            works: Arc::default(),
+        }
     }
 
     pub(crate) fn begin(self: &Arc<Self>, pid: i32, user: &str, sql: Arc<str>, cancel: CancelHandle) -> QueryTicket {
@@ -102,6 +110,16 @@ impl QueryRegistry {
     pub fn running(&self) -> Vec<QueryRecord> {
         let now = self.clock.monotonic_us();
         self.running.lock().iter().map(|(id, running)| running.record(*id, now, QueryState::Running, None)).collect()
+    }
+
+    /// Queries that have tasks, operators or memory. An ended query is gone from [`QueryRegistry::running`] at once, and from here when
+    /// nothing of it can use a CPU any more.
+    pub fn at_work(&self) -> usize {
+        self.works.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn works(&self) -> &Arc<AtomicUsize> {
+        &self.works
     }
 
     /// The queries that ended last, oldest first.

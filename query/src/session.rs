@@ -4,13 +4,10 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use chrono::DateTime;
 use datafusion::{
-    common::{
-        ParamValues, ScalarValue,
-        tree_node::{Transformed, TreeNode},
-    },
+    common::{ParamValues, ScalarValue},
     execution::SessionState,
     logical_expr::LogicalPlan,
-    physical_plan::{ExecutionPlan, coop::CooperativeExec, execute_stream},
+    physical_plan::{ExecutionPlan, execute_stream},
     sql::sqlparser::ast::Statement,
 };
 use futures::{FutureExt, StreamExt};
@@ -19,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Engine, Plan, QueryStream, SqlError,
-    exec::snapshots::QuerySnapshots,
+    exec::{snapshots::QuerySnapshots, work::Work},
     explain,
     functions::session::SessionFacts,
     plan, rules,
@@ -152,8 +149,10 @@ impl Session {
         let (sender, receiver) = mpsc::channel(BATCHES_IN_FLIGHT);
         let schema = Arc::clone(plan.schema());
         let plan = plan.clone();
-        let work = self.engine.runtime.start(async move {
-            let run = AssertUnwindSafe(run(&state, &plan, &sender)).catch_unwind();
+        let work = Work::new(self.engine.queries().works());
+        let stop = work.stop_flag();
+        let task = self.engine.runtime.start(async move {
+            let run = AssertUnwindSafe(run(&state, &plan, &work, &sender)).catch_unwind();
             let last = match run.await {
                 Ok(Ok(())) => Handed::End,
                 Ok(Err(error)) => Handed::Failed(error),
@@ -162,7 +161,7 @@ impl Session {
             // The reader may be gone; then nobody wants to know.
             let _ = sender.send(last).await;
         });
-        Ok(QueryStream::new(schema, receiver, work, cancel, timeout, ticket))
+        Ok(QueryStream::new(schema, receiver, (task, stop), cancel, timeout, ticket))
     }
 
     /// The state under the present settings.
@@ -186,14 +185,20 @@ impl Session {
     }
 }
 
-async fn run(state: &SessionState, plan: &Plan, sender: &mpsc::Sender<Handed>) -> Result<(), SqlError> {
+async fn run(
+    state: &SessionState,
+    plan: &Plan,
+    work: &Arc<Work>,
+    sender: &mpsc::Sender<Handed>,
+) -> Result<(), SqlError> {
     let located = |error| SqlError::from_datafusion(&error, &plan.sql);
     if let Some(explain) = &plan.explain {
-        let batch = explain::run(state, plan, explain).await?;
+        let batch = explain::run(state, plan, work, explain).await?;
         let _ = sender.send(Handed::Batch(batch)).await;
         return Ok(());
     }
     let physical = physical_plan(state, &plan.logical).await.map_err(located)?;
+    let physical = work.watch(physical).map_err(located)?;
     let mut batches = execute_stream(physical, state.task_ctx()).map_err(located)?;
     while let Some(batch) = batches.next().await {
         let batch = batch.map_err(located)?;
@@ -208,15 +213,5 @@ pub(crate) async fn physical_plan(
     state: &SessionState,
     logical: &LogicalPlan,
 ) -> Result<Arc<dyn ExecutionPlan>, datafusion::error::DataFusionError> {
-    let plan = state.create_physical_plan(logical).await?;
-    // A join gives many batches for one of its input. It has to stand back at each, or a cancelled query goes on until its input moves.
-    Ok(plan
-        .transform_up(|node| {
-            let multiplies = ["HashJoinExec", "NestedLoopJoinExec", "CrossJoinExec", "SortMergeJoinExec", "UnnestExec"];
-            if multiplies.contains(&node.name()) {
-                return Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>));
-            }
-            Ok(Transformed::no(node))
-        })?
-        .data)
+    state.create_physical_plan(logical).await
 }

@@ -2,7 +2,8 @@
 //!
 //! The work runs as one task (and the tasks that DataFusion starts under it) on the CPU runtime and hands batches over through a bounded
 //! channel, so that a slow client holds the work back and never fills memory. Cancel, deadline and drop all end in the same place:
-//! the task is aborted, which drops the operators at their next yield. The deadline is watched from the reader's side, because
+//! the task is aborted, which drops the operators at their next yield, and operators that do not yield find the stop flag raised
+//! (`exec/work.rs`). The deadline is watched from the reader's side, because
 //! the CPU threads may all be busy with the very query that is to be stopped.
 
 use std::{
@@ -20,7 +21,7 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use futures::{Stream, StreamExt, task::AtomicWaker};
 use tokio::{sync::mpsc, task::AbortHandle, time::Sleep};
 
-use crate::{SqlError, registry::QueryTicket};
+use crate::{SqlError, exec::work::StopFlag, registry::QueryTicket};
 
 /// Batches between the work and the client.
 pub(crate) const BATCHES_IN_FLIGHT: usize = 4;
@@ -46,7 +47,7 @@ pub struct CancelHandle {
 }
 
 impl CancelHandle {
-    /// The reader of the stream gets 57014 at once; the work ends at its next yield. Harmless when the query has ended.
+    /// The reader of the stream gets 57014 at once; the work ends soon after. Harmless when the query has ended.
     pub fn cancel(&self) {
         self.inner.cancelled.store(true, Ordering::SeqCst);
         self.inner.waker.wake();
@@ -62,7 +63,8 @@ impl CancelHandle {
 pub struct QueryStream {
     schema: SchemaRef,
     batches: mpsc::Receiver<Handed>,
-    work: AbortHandle,
+    task: AbortHandle,
+    stop: StopFlag,
     cancel: CancelHandle,
     deadline: Option<Pin<Box<Sleep>>>,
     ticket: QueryTicket,
@@ -73,13 +75,13 @@ impl QueryStream {
     pub(crate) fn new(
         schema: SchemaRef,
         batches: mpsc::Receiver<Handed>,
-        work: AbortHandle,
+        (task, stop): (AbortHandle, StopFlag),
         cancel: CancelHandle,
         timeout: Option<Duration>,
         ticket: QueryTicket,
     ) -> Self {
         let deadline = timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
-        Self { schema, batches, work, cancel, deadline, ticket, ended: false }
+        Self { schema, batches, task, stop, cancel, deadline, ticket, ended: false }
     }
 
     pub fn schema(&self) -> &SchemaRef {
@@ -99,9 +101,14 @@ impl QueryStream {
         Ok(all)
     }
 
+    fn end_work(&self) {
+        self.stop.raise();
+        self.task.abort();
+    }
+
     fn fail(&mut self, error: SqlError) -> Poll<Option<Result<RecordBatch, SqlError>>> {
         self.ended = true;
-        self.work.abort();
+        self.end_work();
         self.batches.close();
         self.ticket.fail(&error);
         Poll::Ready(Some(Err(error)))
@@ -144,6 +151,6 @@ impl Stream for QueryStream {
 
 impl Drop for QueryStream {
     fn drop(&mut self) {
-        self.work.abort();
+        self.end_work();
     }
 }

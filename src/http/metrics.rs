@@ -40,6 +40,10 @@ pub fn install() -> Result<Metrics, String> {
     describe_gauge!("tidemill_ingest_dead_letters", "dead letters since the start, per source partition");
     describe_gauge!("tidemill_ingest_stopped", "1 when the partition stands still until a person looks");
     describe_gauge!("tidemill_queries_running", "statements that run now");
+    describe_gauge!(
+        "tidemill_queries_at_work",
+        "queries that hold threads or memory, ended ones too until they let go"
+    );
     describe_gauge!("tidemill_connections", "sessions that are open");
     describe_gauge!("tidemill_uptime_seconds", "since the server started");
     Ok(Metrics(handle))
@@ -96,6 +100,7 @@ fn observe(instance: &Instance, registry: &Registry) {
     if let Ok(engine) = instance.engine() {
         let running = engine.queries().running().iter().filter(|query| query.state == QueryState::Running).count();
         gauge!("tidemill_queries_running").set(running as f64);
+        gauge!("tidemill_queries_at_work").set(engine.queries().at_work() as f64);
     }
     gauge!("tidemill_connections").set(registry.sessions().len() as f64);
     gauge!("tidemill_uptime_seconds").set((instance.clock.now_us() - instance.started_us) as f64 / 1e6);

@@ -1,7 +1,6 @@
-//! Parameters, settings, cancel, deadline, memory.
+//! Parameters, settings, memory.
 
 use arrow::datatypes::DataType as Arrow;
-use futures::StreamExt;
 use tidemill_query::{ScalarValue, parse::parse};
 use tidemill_storage::schema::DataType;
 

@@ -17,7 +17,7 @@ use tidemill_storage::{
     schema::{Column, DataType, TableSchema},
     table::{PartitionWriter, Table},
 };
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Tables by name.
 #[derive(Debug, Default)]
@@ -55,13 +55,18 @@ impl World {
     }
 
     pub fn with(change: impl FnOnce(&mut EngineConfig)) -> Self {
+        Self::on(cpu().handle(), change)
+    }
+
+    /// With query work on threads of the caller's.
+    pub fn on(cpu: &Handle, change: impl FnOnce(&mut EngineConfig)) -> Self {
         let tables = Arc::new(Tables::default());
         let spill = tempfile::tempdir().unwrap();
         let mut config = EngineConfig::new(spill.path());
         config.lanes = 3;
         change(&mut config);
         let catalog = Arc::clone(&tables) as Arc<dyn TableCatalog>;
-        let engine = Engine::new(config, catalog, Arc::new(SystemClock::new()), cpu().handle().clone()).unwrap();
+        let engine = Engine::new(config, catalog, Arc::new(SystemClock::new()), cpu.clone()).unwrap();
         Self { tables, engine, _spill: spill }
     }
 

@@ -198,10 +198,12 @@ fn cancel_timeout_and_disconnect_stop_the_work() {
         let (state, client) = tokio::time::timeout(Duration::from_secs(20), running).await.unwrap().unwrap();
         assert_eq!(state, "57014");
         assert!(fixture.shared.engine.queries().running().is_empty());
+        nothing_works(&fixture, "a cancelled query").await;
         // statement_timeout.
         client.simple_query("SET statement_timeout = 100").await.unwrap();
         assert_eq!(sqlstate(client.simple_query(ENDLESS).await), "57014");
         assert_eq!(sqlstate(client.query(ENDLESS, &[]).await), "57014");
+        nothing_works(&fixture, "a query that took too long").await;
         client.simple_query("RESET statement_timeout").await.unwrap();
         assert_eq!(text(&client, "SELECT 1").await, ["1"]);
         // A client that goes away.
@@ -210,15 +212,33 @@ fn cancel_timeout_and_disconnect_stop_the_work() {
         while fixture.shared.engine.queries().running().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        tokio::time::sleep(Duration::from_millis(100)).await;
         drop(gone);
-        let quiet = async {
-            while !fixture.shared.engine.queries().running().is_empty() {
+        nothing_works(&fixture, "the query of a client that left").await;
+        assert!(fixture.shared.engine.queries().running().is_empty());
+        // One that sleeps, and one whose client takes no rows.
+        for sql in ["SELECT pg_sleep(3600)", "SELECT repeat('x', 1000) FROM generate_series(1, 100000000)"] {
+            let mut gone = super::hostile::Raw::connect(&fixture).await;
+            gone.send(b'Q', format!("{sql}\0").as_bytes()).await;
+            while fixture.shared.engine.queries().running().is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-        };
-        tokio::time::timeout(Duration::from_secs(20), quiet).await.expect("the query of a client that left still runs");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            drop(gone);
+            nothing_works(&fixture, sql).await;
+        }
         fixture.stop().await;
     });
+}
+
+/// Waits until no query has a thread or memory: an answer is not enough, the work must end.
+async fn nothing_works(fixture: &Fixture, what: &str) {
+    let quiet = async {
+        while fixture.shared.engine.queries().at_work() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), quiet).await.unwrap_or_else(|_| panic!("{what} still works"));
 }
 
 #[test]
