@@ -19,6 +19,7 @@ pub(crate) mod operators;
 mod origins;
 mod parameters;
 mod quantified;
+mod set_operations;
 mod syntax;
 pub mod types;
 mod walk;
@@ -110,6 +111,7 @@ async fn plan_query(
     let context = names::Names::resolve(session, state, &statement).await?;
     let logical =
         SqlToRel::new_with_options(&context, context.parser_options()).statement_to_plan(statement).map_err(located)?;
+    let logical = set_operations::count_copies(logical).map_err(located)?;
     let (logical, insert_into) = match logical {
         LogicalPlan::Dml(DmlStatement { table_name, op: WriteOp::Insert(_), input, .. }) => {
             let handle = session
