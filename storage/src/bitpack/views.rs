@@ -80,6 +80,26 @@ impl ViewsBuilder {
         true
     }
 
+    /// Texts of one width (more than 12 bytes), one behind the other, which are a buffer of their own. False when they are not, or not ASCII:
+    /// so each of them begins and ends at a character.
+    #[must_use]
+    pub(crate) fn ascii(&mut self, buffer: Buffer, width: usize) -> bool {
+        const INLINE_BYTES_MAX: usize = 12;
+        let sound = width > INLINE_BYTES_MAX
+            && buffer.len() <= i32::MAX as usize
+            && buffer.len().is_multiple_of(width)
+            && buffer.is_ascii();
+        if sound {
+            let constant = width as u128 | (self.buffers.len() as u128) << 64;
+            self.views.extend(buffer.chunks_exact(width).enumerate().map(|(row, text)| {
+                let prefix = text.first_chunk().map_or(0, |prefix| u32::from_le_bytes(*prefix));
+                constant | u128::from(prefix) << 32 | ((row * width) as u128) << 96
+            }));
+            self.buffers.push(buffer);
+        }
+        sound
+    }
+
     /// `None` when the null buffer has another length than there are values.
     pub(crate) fn finish(self, nulls: Option<NullBuffer>) -> Option<ArrayRef> {
         if nulls.as_ref().is_some_and(|nulls| nulls.len() != self.views.len()) {
@@ -107,7 +127,7 @@ mod tests {
         /// Whatever is pushed is refused or sound: the unchecked array passes the check that it skipped.
         #[test]
         fn built_views_are_sound(
-            buffers in prop::collection::vec("[aé€😀]{0,20}", 1..4),
+            buffers in prop::collection::vec("[aé€😀]{0,20}", 1..4), width in 0usize..20, letters in "[ab]{0,40}",
             pushes in prop::collection::vec((0usize..60, 0usize..60), 0..20),
             utf8 in any::<bool>(), broken in any::<bool>(),
         ) {
@@ -132,6 +152,13 @@ mod tests {
                     if fits {
                         expected.push(bytes[from..to].to_vec());
                     }
+                }
+            }
+            for (text, ascii) in [(letters.clone(), true), (format!("{letters}é"), false)] {
+                let fits = width > 12 && ascii && text.len().is_multiple_of(width);
+                prop_assert_eq!(builder.ascii(Buffer::from_vec(text.clone().into_bytes()), width), fits);
+                if fits {
+                    expected.extend(text.as_bytes().chunks(width).map(<[u8]>::to_vec));
                 }
             }
             let ids: Vec<u32> = (0..expected.len() as u32).rev().collect();

@@ -19,37 +19,48 @@ use crate::{
 
 const TEXT_BYTES: usize = 36;
 const HYPHENS: [usize; 4] = [8, 13, 18, 23];
+/// Where in the text the two digits of each byte stand.
+const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+/// The two digits of each byte.
+const DIGITS: [[u8; 2]; 256] = {
+    let (digits, mut pairs, mut byte) = (b"0123456789abcdef", [[0; 2]; 256], 0);
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
+/// What each character is worth; [`NO_DIGIT`] where it is no lower-case digit.
+const VALUES: [u8; 256] = {
+    let (digits, mut values, mut value) = (b"0123456789abcdef", [NO_DIGIT; 256], 0);
+    while value < 16 {
+        values[digits[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+const NO_DIGIT: u8 = 0x80;
 
 /// The number that a canonical UUID (lower case, hyphens) writes; `None` for any other text.
 pub(super) fn parse(text: &[u8]) -> Option<u128> {
     let text: &[u8; TEXT_BYTES] = text.try_into().ok()?;
-    let mut number = 0u128;
-    for (at, byte) in text.iter().enumerate() {
-        if HYPHENS.contains(&at) {
-            if *byte != b'-' {
-                return None;
-            }
-            continue;
-        }
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'a'..=b'f' => byte - b'a' + 10,
-            _ => return None,
-        };
-        number = number << 4 | u128::from(digit);
+    let (mut bytes, mut all) = ([0u8; 16], 0);
+    for (byte, at) in bytes.iter_mut().zip(PLACES) {
+        let (high, low) = (VALUES[usize::from(text[at])], VALUES[usize::from(text[at + 1])]);
+        *byte = high << 4 | low;
+        all |= high | low;
     }
-    Some(number)
+    let hyphens = HYPHENS.iter().all(|at| text[*at] == b'-');
+    (hyphens && all < NO_DIGIT).then(|| u128::from_be_bytes(bytes))
 }
 
-fn format(number: u128, out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (at, byte) in number.to_be_bytes().into_iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            out.push(b'-');
-        }
-        out.push(DIGITS[usize::from(byte >> 4)]);
-        out.push(DIGITS[usize::from(byte & 15)]);
+fn format(number: u128, out: &mut [u8; TEXT_BYTES]) {
+    for (byte, at) in number.to_be_bytes().into_iter().zip(PLACES) {
+        let [high, low] = DIGITS[usize::from(byte)];
+        out[at] = high;
+        out[at + 1] = low;
     }
+    HYPHENS.iter().for_each(|at| out[*at] = b'-');
 }
 
 /// `None` when a text is not canonical.
@@ -110,13 +121,11 @@ fn array(upper: &[i64], lower: &[i64], nulls: Option<NullBuffer>) -> Result<Arra
     // A buffer of views holds less than 2 GiB.
     const RUN: usize = i32::MAX as usize / TEXT_BYTES;
     for (upper, lower) in upper.chunks(RUN).zip(lower.chunks(RUN)) {
-        let mut text = Vec::with_capacity(upper.len() * TEXT_BYTES);
-        for (upper, lower) in upper.iter().zip(lower) {
-            format(u128::from(*upper as u64) << 64 | u128::from(*lower as u64), &mut text);
+        let mut text = vec![0; upper.len() * TEXT_BYTES];
+        for ((upper, lower), text) in upper.iter().zip(lower).zip(text.as_chunks_mut().0) {
+            format(u128::from(*upper as u64) << 64 | u128::from(*lower as u64), text);
         }
-        let pushed = views.buffer(Buffer::from_vec(text))
-            && (0..upper.len()).all(|row| views.push(row * TEXT_BYTES, (row + 1) * TEXT_BYTES));
-        assert!(pushed, "invariant: hexadecimal digits are UTF-8");
+        assert!(views.ascii(Buffer::from_vec(text), TEXT_BYTES), "invariant: hexadecimal digits are ASCII");
     }
     views.finish(nulls).ok_or_else(|| Error::Invalid("null rows do not fit the values".into()))
 }
@@ -130,17 +139,21 @@ mod tests {
     proptest! {
         #[test]
         fn canonical_texts_come_back(number in any::<u128>()) {
-            let mut text = Vec::new();
+            let mut text = [0; TEXT_BYTES];
             format(number, &mut text);
             prop_assert_eq!(parse(&text), Some(number));
+            // The plain twin: sixteen bytes in groups.
+            let plain = format!("{number:032x}");
+            let groups = [&plain[..8], &plain[8..12], &plain[12..16], &plain[16..20], &plain[20..]].join("-");
+            prop_assert_eq!(text.as_slice(), groups.as_bytes());
         }
 
         #[test]
         fn only_canonical_texts_are_numbers(text in "[0-9a-fA-F-]{34,38}") {
             if let Some(number) = parse(text.as_bytes()) {
-                let mut again = Vec::new();
+                let mut again = [0; TEXT_BYTES];
                 format(number, &mut again);
-                prop_assert_eq!(again, text.into_bytes());
+                prop_assert_eq!(again.as_slice(), text.as_bytes());
             }
         }
     }
