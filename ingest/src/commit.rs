@@ -36,7 +36,8 @@ pub struct DeadLetterRecord {
     pub rows: u64,
 }
 
-/// One step: a segment (when there were rows), the offsets it accounts for, the dead letters of the same offsets.
+/// One step: a segment (when there were rows), the offsets it accounts for, the dead letters of the same offsets. Or a replay: rows that were
+/// dead letters, and the file that is no longer one of theirs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SegmentCommit {
     pub table: TableId,
@@ -44,6 +45,9 @@ pub struct SegmentCommit {
     pub segment: Option<SegmentRecord>,
     pub progress: Vec<OffsetRange>,
     pub dead_letters: Option<DeadLetterRecord>,
+    /// The file of dead letters that were replayed into this segment; what is left of it is in `dead_letters`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_dead_letters: Option<String>,
 }
 
 /// What is committed for one table partition.
@@ -63,7 +67,7 @@ pub trait MetadataLog: Send + Sync {
     fn partition(&self, table: TableId, partition: PartitionId) -> Result<PartitionState>;
 
     /// Refuses (and changes nothing) when a range of `progress` does not begin at the stream's position; a stream without a position
-    /// may begin anywhere. Refuses when the table is gone.
+    /// may begin anywhere. Refuses when the table is gone, or the replaced file of dead letters.
     fn commit(&self, commit: &SegmentCommit) -> Result<()>;
 
     /// Takes segments off the list; their files may be deleted once no reader holds them.

@@ -135,6 +135,9 @@ impl MetadataLog for RedbMetadataLog {
                     let mut segments = transaction.open_table(SEGMENTS)?;
                     segments.insert((t, p, segment.id.0), serde_json::to_vec(segment)?.as_slice())?;
                 }
+                if let Some(replaced) = &commit.replaced_dead_letters {
+                    forget_dead_letters(change, commit.table, commit.partition, replaced)?;
+                }
                 if let Some(dead_letters) = &commit.dead_letters {
                     let mut table = transaction.open_table(DEAD_LETTERS)?;
                     let last = table.range((t, p, 0)..=(t, p, u64::MAX))?.next_back().transpose()?;
@@ -161,6 +164,30 @@ impl MetadataLog for RedbMetadataLog {
             })
             .map_err(|error| commit_error(&error))
     }
+}
+
+/// Takes a file of dead letters off the list.
+fn forget_dead_letters(
+    change: &Change<'_>,
+    table: TableId,
+    partition: PartitionId,
+    file: &str,
+) -> database::Result<()> {
+    let mut letters = change.transaction().open_table(DEAD_LETTERS)?;
+    let (t, p) = (table.0, partition.0);
+    let mut found = None;
+    for entry in letters.range((t, p, 0)..=(t, p, u64::MAX))? {
+        let (key, record) = entry?;
+        if serde_json::from_slice::<DeadLetterRecord>(record.value())?.file == file {
+            found = Some(key.value());
+            break;
+        }
+    }
+    let Some(key) = found else {
+        return Err(DatabaseError::Refused(format!("table {table} partition {partition} has no dead letters {file}")));
+    };
+    letters.remove(key)?;
+    Ok(())
 }
 
 fn check_table(change: &Change<'_>, table: TableId, partition: PartitionId) -> database::Result<()> {

@@ -1,4 +1,4 @@
-//! What the schema `rt` shows of the running server, and the functions `rt.drain` and `rt.seal`.
+//! What the schema `rt` shows of the running server, and the functions `rt.drain`, `rt.seal` and `rt.dlq_replay`.
 //!
 //! A view is a list of columns and a function that gives rows of [`Cell`]s; rows are computed when the view is scanned.
 
@@ -74,19 +74,26 @@ impl SystemViews for System {
 #[async_trait]
 impl SystemFunctions for System {
     fn functions(&self) -> Vec<SystemFunction> {
-        let function = |name| SystemFunction { name, arguments: vec![DataType::Utf8], returns: DataType::Boolean };
-        vec![function("drain"), function("seal")]
+        let function = |name, returns| SystemFunction { name, arguments: vec![DataType::Utf8], returns };
+        vec![
+            function("drain", DataType::Boolean),
+            function("seal", DataType::Boolean),
+            function("dlq_replay", DataType::Int64),
+        ]
     }
 
     async fn call(&self, name: &str, arguments: Vec<ScalarValue>) -> Result<ScalarValue, SqlError> {
         let argument = arguments.first().and_then(|argument| argument.try_as_str().flatten());
-        let Some(object) = argument else { return Ok(ScalarValue::Boolean(None)) };
+        let Some(object) = argument else {
+            return Ok(if name == "dlq_replay" { ScalarValue::Int64(None) } else { ScalarValue::Boolean(None) });
+        };
         match name {
             "drain" => self.drain(object).await?,
             "seal" => {
                 let (_, live) = self.instance.table(object).map_err(engine_error)?;
                 live.ingest.seal().await.map_err(ingest_error)?;
             }
+            "dlq_replay" => return Ok(ScalarValue::Int64(Some(self.replay(object).await?))),
             _ => return Err(SqlError::not_supported(format!("rt.{name}"))),
         }
         Ok(ScalarValue::Boolean(Some(true)))
@@ -109,6 +116,27 @@ impl System {
             live.ingest.drain(*source).await.map_err(ingest_error)?;
         }
         Ok(())
+    }
+}
+
+impl System {
+    /// Tries the dead letters of a source again, in every table that reads it; for a table's name, those of all its sources. The number
+    /// that became rows.
+    async fn replay(&self, name: &str) -> Result<i64, SqlError> {
+        let definitions = self.instance.catalog.definitions();
+        let mut replayed = 0;
+        if let Some(source) = definitions.source_named(name) {
+            for table in definitions.tables_of(source.id) {
+                let (_, live) = self.instance.table(&table.name).map_err(engine_error)?;
+                replayed += live.ingest.replay_dead_letters(source.id).await.map_err(ingest_error)?;
+            }
+        } else {
+            let (table, live) = self.instance.table(name).map_err(engine_error)?;
+            for source in &table.sources {
+                replayed += live.ingest.replay_dead_letters(*source).await.map_err(ingest_error)?;
+            }
+        }
+        Ok(replayed as i64)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cli;
 mod ddl;
+mod dead_letters;
 mod exactly_once;
 mod http;
 mod metadata;

@@ -88,6 +88,7 @@ impl PartitionIngest {
             segment: segment.as_ref().map(|(record, _)| record.clone()),
             progress: job.segment.offsets().to_vec(),
             dead_letters: dead_letters.clone(),
+            replaced_dead_letters: job.replaces.as_ref().map(|record| record.file.clone()),
         })?;
         fail::fail_point!("commit::after_log", |_| Err(Error::Unavailable("failpoint commit::after_log".into())));
         Ok(Committed { segment, dead_letters })
@@ -183,6 +184,11 @@ impl PartitionIngest {
             if state.queued { SealStep::Again } else { SealStep::Idle }
         };
         self.runtime.budget.released(job.bytes);
+        if let Some(replaced) = &job.replaces
+            && let Err(error) = fs::remove_file(self.directory.join(&replaced.file))
+        {
+            tracing::warn!(file = replaced.file, %error, "a file of replayed dead letters stays until the next start");
+        }
         metrics::counter!("tidemill_segments_committed_total").increment(1);
         metrics::counter!("tidemill_rows_committed_total").increment(u64::from(rows));
         tell(&self.feeds, job.segment.offsets());

@@ -16,6 +16,7 @@ mod feed;
 mod group;
 pub(crate) mod pace;
 pub(crate) mod partition;
+mod replay;
 mod status;
 pub(crate) mod table;
 
@@ -264,6 +265,25 @@ impl TableIngest {
             partition.wait_sealed(wanted).await?;
         }
         Ok(())
+    }
+
+    /// Tries the dead letters of a source again, as the table is now. Returns how many became rows, when these are committed. Those that are
+    /// still bad stay, with the reason of this try.
+    pub async fn replay_dead_letters(&self, source: SourceId) -> Result<u64> {
+        let feed = self.feed(source)?;
+        // Letters in memory belong to offsets that are not committed yet.
+        self.seal().await?;
+        let mut resolved = 0;
+        for partition in &self.shared.partitions {
+            let (partition, feed) = (Arc::clone(partition), Arc::clone(&feed));
+            let task = Arc::clone(&partition);
+            let (letters, wanted) = blocking(move || task.replay(&feed)).await?;
+            if letters > 0 {
+                partition.wait_sealed(wanted).await?;
+            }
+            resolved += letters;
+        }
+        Ok(resolved)
     }
 
     /// One entry per source partition, by source and partition.

@@ -26,7 +26,7 @@ use tidemill_storage::{
 };
 use tokio::sync::Notify;
 
-use super::feed::FeedState;
+use super::{feed::FeedState, replay::Retried};
 use crate::{
     Error, Result,
     backpressure::Holder,
@@ -50,6 +50,8 @@ pub(crate) type Feeds = Arc<RwLock<BTreeMap<SourceId, Arc<FeedState>>>>;
 pub(crate) struct SealJob {
     pub(crate) segment: Arc<ConsumingSegment>,
     pub(crate) dead_letters: Vec<DeadLetter>,
+    /// A file of dead letters that the commit forgets: what is left of it is in `dead_letters`.
+    pub(crate) replaces: Option<DeadLetterRecord>,
     /// Bytes in the memory budget.
     pub(crate) bytes: u64,
     /// Files that an earlier try may have left behind.
@@ -87,6 +89,8 @@ pub(crate) struct PartitionIngest {
     pub(super) state: Mutex<State>,
     /// Held while a job is carried out.
     pub(super) working: Mutex<()>,
+    /// Held while dead letters are replayed.
+    pub(super) replaying: Mutex<()>,
     /// Rang after every job, done or failed.
     pub(super) sealed: Notify,
 }
@@ -157,6 +161,7 @@ impl PartitionIngest {
                 closed: false,
             }),
             working: Mutex::new(()),
+            replaying: Mutex::new(()),
             sealed: Notify::new(),
             runtime,
         });
@@ -177,8 +182,14 @@ impl PartitionIngest {
             return Ok(());
         }
         let progress = streams.iter().map(|(stream, at)| OffsetRange { stream: *stream, from: *at, to: *at }).collect();
-        let commit =
-            SegmentCommit { table: self.table, partition: self.id, segment: None, progress, dead_letters: None };
+        let commit = SegmentCommit {
+            table: self.table,
+            partition: self.id,
+            segment: None,
+            progress,
+            dead_letters: None,
+            replaced_dead_letters: None,
+        };
         self.runtime.log.commit(&commit)?;
         self.state.lock().positions.extend(streams.iter().copied());
         Ok(())
@@ -314,6 +325,41 @@ impl PartitionIngest {
         (files, waiting.chain(state.dead_letters.letters()).cloned().collect())
     }
 
+    /// Committed files of dead letters, oldest first.
+    pub(super) fn dead_letter_files(&self) -> Vec<DeadLetterRecord> {
+        self.state.lock().dead_letter_files.clone()
+    }
+
+    /// Segments ended so far: what [`Self::wait_sealed`] takes.
+    pub(super) fn rotated(&self) -> u64 {
+        self.state.lock().rotated
+    }
+
+    /// Makes the retried rows visible and the rest of the file letters that wait for the commit. False when the rows are outdated.
+    pub(super) fn replace_letters(self: &Arc<Self>, record: &DeadLetterRecord, retried: Retried) -> Result<bool> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Error::Unavailable(format!("table '{}' is being closed", self.table_name)));
+        }
+        if state.generation != retried.generation {
+            return Ok(false);
+        }
+        self.rotate(&mut state);
+        for rows in &retried.rows {
+            if let Err(error) = state.writer.append(rows, &[]) {
+                // Nothing else is in the segment, and nobody may see half of it.
+                let (id, schema) = (state.writer.consuming().id(), Arc::clone(&state.schema));
+                state.writer = PartitionWriter::new(Arc::clone(&self.partition), schema, id);
+                self.partition.remove(&[id]);
+                return Err(error.into());
+            }
+        }
+        self.account(&mut state);
+        state.dead_letter_files.retain(|known| known != record);
+        self.end_segment(&mut state, Some((record.clone(), retried.kept)));
+        Ok(true)
+    }
+
     /// Retires the segments that are older than the table keeps rows, and deletes their files.
     pub(crate) fn retain(&self, keep_us: i64) -> Result<()> {
         let (schema, segments) = {
@@ -371,12 +417,22 @@ impl PartitionIngest {
 
     /// Ends the consuming segment, if there is anything in it.
     fn rotate(self: &Arc<Self>, state: &mut State) {
+        self.end_segment(state, None);
+    }
+
+    /// The same; after a replay with the file that was replayed and the letters that are left of it.
+    fn end_segment(self: &Arc<Self>, state: &mut State, replayed: Option<(DeadLetterRecord, Vec<DeadLetter>)>) {
         let schema = Arc::clone(&state.schema);
         let Some(segment) = state.writer.rotate(schema) else { return };
+        let (replaces, dead_letters) = match replayed {
+            Some((record, kept)) => (Some(record), kept),
+            None => (None, state.dead_letters.take()),
+        };
         self.runtime.budget.rotated(state.accounted);
         state.jobs.push_back(Arc::new(SealJob {
             segment,
-            dead_letters: state.dead_letters.take(),
+            dead_letters,
+            replaces,
             bytes: state.accounted,
             leftovers: Mutex::default(),
         }));

@@ -41,7 +41,26 @@ fn commit(id: u64, from: u64, to: u64) -> SegmentCommit {
         }),
         progress,
         dead_letters: Some(DeadLetterRecord { file: format!("{id}.dlq"), bytes: 1, checksum: 2, rows: 3 }),
+        replaced_dead_letters: None,
     }
+}
+
+#[test]
+fn a_replay_takes_its_file_off_the_list_or_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_database, log) = with_table(&directory);
+    log.commit(&commit(1, 0, 10)).unwrap();
+    let replay = |id: u64| SegmentCommit {
+        progress: Vec::new(),
+        dead_letters: None,
+        replaced_dead_letters: Some("1.dlq".into()),
+        ..commit(id, 0, 0)
+    };
+    log.commit(&replay(2)).unwrap();
+    let after = log.partition(TABLE, PARTITION).unwrap();
+    assert_eq!((after.segments.len(), after.dead_letters.len()), (2, 0));
+    log.commit(&replay(3)).unwrap_err();
+    assert_eq!(log.partition(TABLE, PARTITION).unwrap(), after);
 }
 
 #[test]

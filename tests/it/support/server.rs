@@ -56,6 +56,11 @@ impl Server {
 
     /// Starts the process and returns at once.
     pub(crate) fn spawn(&mut self) {
+        self.spawn_with(&[]);
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) fn spawn_with(&mut self, environment: &[(&str, &str)]) {
         assert!(self.child.is_none(), "the server is running");
         fs::create_dir_all(&self.data_dir).expect("the data directory");
         let log = File::options().create(true).append(true).open(self.log_path()).expect("the server's log");
@@ -68,6 +73,7 @@ impl Server {
             .arg("--http-listen")
             .arg(format!("127.0.0.1:{}", self.http_port))
             .args(&self.arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log handle"))
             .stderr(log)

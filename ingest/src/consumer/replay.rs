@@ -1,0 +1,124 @@
+//! Dead letters once more: after the cause is gone (a column was widened, a constraint dropped), messages become rows after all.
+//!
+//! ```text
+//! file of letters ─ decode, checks, transform ─┬─ rows ───► a segment of their own ─┐
+//!                                              └─ still bad ► a new file ────────────┴─ one commit, which forgets the old file
+//! ```
+//!
+//! What always holds: a letter is in `rt.dlq` or its rows are in the table, never both and never neither, also after a crash at any moment:
+//! until the commit the old file counts, and the rows are in memory alone.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::array::RecordBatch;
+use bytes::BytesMut;
+use tidemill_storage::ids::StreamId;
+
+use super::{feed::FeedState, partition::PartitionIngest};
+use crate::{
+    Error, Result,
+    commit::DeadLetterRecord,
+    dead_letters::{DeadLetter, DeadLetterReader},
+    decode::{Decoder, decode_batch},
+    message::{Message, MessageBatch},
+};
+
+/// Rows that came out of one file of letters, and what stays behind.
+pub(super) struct Retried {
+    pub(super) rows: Vec<RecordBatch>,
+    pub(super) kept: Vec<DeadLetter>,
+    /// Schema generation that the rows were made for.
+    pub(super) generation: u64,
+    pub(super) resolved: u64,
+}
+
+impl PartitionIngest {
+    /// Tries the committed letters of the feed's source again. Returns how many became rows; these are committed before
+    /// [`Self::wait_sealed`] of the second number returns. Blocks.
+    pub(super) fn replay(self: &Arc<Self>, feed: &FeedState) -> Result<(u64, u64)> {
+        let _alone = self.replaying.lock();
+        let mut decoder = (feed.feed.decoder)()?;
+        let mut resolved = 0;
+        for record in self.dead_letter_files() {
+            loop {
+                let retried = self.retry(&record, feed, &mut *decoder)?;
+                if retried.rows.is_empty() {
+                    break;
+                }
+                let letters = retried.resolved;
+                // The columns may have changed since the rows were made; then they are made again.
+                if self.replace_letters(&record, retried)? {
+                    resolved += letters;
+                    break;
+                }
+            }
+        }
+        Ok((resolved, self.rotated()))
+    }
+
+    /// Decodes one file's letters without changing anything.
+    fn retry(&self, record: &DeadLetterRecord, feed: &FeedState, decoder: &mut dyn Decoder) -> Result<Retried> {
+        let versioned = feed.transform.load_full();
+        let mut kept = Vec::new();
+        let mut streams: BTreeMap<StreamId, BTreeMap<u64, DeadLetter>> = BTreeMap::new();
+        for letter in DeadLetterReader::open(&self.directory.join(&record.file))? {
+            let letter = letter?;
+            // Of a message that was cut the rest is gone.
+            let whole = letter.raw_length == letter.reject.raw.len() as u64;
+            if letter.stream.source != feed.feed.source || !whole {
+                kept.push(letter);
+                continue;
+            }
+            // One message may have several letters when it had several rows; then the letter does not hold the message, but the row.
+            if let Some(twin) = streams.entry(letter.stream).or_default().insert(letter.reject.offset, letter) {
+                kept.push(twin);
+            }
+        }
+        let mut rows = Vec::new();
+        let mut resolved = 0;
+        for (stream, mut letters) in streams {
+            let batch = decode_batch(decoder, stream, &messages(stream, &letters)?);
+            let batch = feed.feed.checks.apply(batch);
+            let transformed = versioned.transform.apply(&batch);
+            for reject in batch.rejects.iter().chain(&transformed.rejects) {
+                if let Some(mut letter) = letters.remove(&reject.offset) {
+                    letter.reject.reason.clone_from(&reject.reason);
+                    letter.reject.column.clone_from(&reject.column);
+                    kept.push(letter);
+                }
+            }
+            for offset in &transformed.row_offsets {
+                resolved += u64::from(letters.remove(offset).is_some());
+            }
+            // What the table's WHERE leaves out stays a letter: it is no row.
+            kept.extend(letters.into_values());
+            if transformed.rows.num_rows() > 0 {
+                rows.push(transformed.rows);
+            }
+        }
+        kept.sort_by_key(|letter| (letter.at_us, letter.stream, letter.reject.offset));
+        Ok(Retried { rows, kept, generation: versioned.generation, resolved })
+    }
+}
+
+/// The letters of one stream as the messages that they were.
+fn messages(stream: StreamId, letters: &BTreeMap<u64, DeadLetter>) -> Result<MessageBatch> {
+    let mut payloads = BytesMut::new();
+    let mut messages = Vec::with_capacity(letters.len());
+    for (offset, letter) in letters {
+        let start = payloads.len();
+        payloads.extend_from_slice(&letter.reject.raw);
+        let position = |at: usize| {
+            u32::try_from(at).map_err(|_| Error::Unavailable("a file of dead letters holds more than 4 GB".into()))
+        };
+        messages.push(Message {
+            payload: position(start)?..position(payloads.len())?,
+            is_null: false,
+            offset: *offset,
+            timestamp_ms: letter.reject.timestamp_ms,
+        });
+    }
+    let from = letters.keys().next().copied().unwrap_or(0);
+    let to = letters.keys().next_back().map_or(from, |last| last + 1);
+    Ok(MessageBatch { partition: stream.partition, payloads: payloads.freeze(), messages, from, to })
+}
