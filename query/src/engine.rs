@@ -24,7 +24,7 @@ use crate::{
     registry::QueryRegistry,
     rules,
     runtime::QueryRuntime,
-    views::SystemSchema,
+    views::{SystemSchema, SystemViewFunction},
 };
 
 /// What an engine may use.
@@ -112,6 +112,9 @@ impl Engine {
 
     /// Schema `rt`.
     pub fn register_system_views(&self, views: Arc<dyn SystemViews>) {
+        for function in SystemViewFunction::all(&views) {
+            self.base.write().register_udtf(function.name(), Arc::new(function));
+        }
         self.schemas.put("rt", Arc::new(SystemSchema::new(views)));
     }
 

@@ -2,6 +2,7 @@
 
 pub mod database;
 pub mod definition;
+mod history;
 pub mod metadata_log;
 pub mod store;
 

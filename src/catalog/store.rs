@@ -17,8 +17,9 @@ use serde::Serialize;
 use tidemill_storage::ids::{SourceId, TableId};
 
 use super::{
-    database::{Change, Database, Result},
+    database::{Change, Database, LogRecord, Result},
     definition::{SourceDefinition, TableDefinition},
+    history,
     metadata_log::RedbMetadataLog,
 };
 
@@ -83,6 +84,16 @@ impl Catalog {
         let value = self.database.write(|change| body(&mut CatalogChange { change }))?;
         *self.present.write() = Arc::new(self.database.read(load)?);
         Ok(value)
+    }
+
+    /// The definitions as they were right after change `version`. `Refused` for a version that is not there yet.
+    pub fn at(&self, version: u64) -> Result<Definitions> {
+        history::definitions_at(&self.database, version)
+    }
+
+    /// Every change of a definition that there ever was, oldest first, with its version.
+    pub fn changes(&self) -> Result<Vec<(u64, LogRecord)>> {
+        history::changes(&self.database, u64::MAX)
     }
 
     /// The number of the last change of any kind.
@@ -211,12 +222,24 @@ mod tests {
         catalog.change(|change| change.remove_table(&a)).unwrap();
         drop(catalog);
         let catalog = open();
+        let before = catalog.version().unwrap();
         let b = create(&catalog, "b");
         assert!(b.id > a.id && b.oid > a.oid && b.log > a.log);
         drop(catalog);
         let definitions = open().definitions();
         assert_eq!(definitions.table_named("b").map(|table| (**table).clone()), Some(b));
         assert!(definitions.table_named("a").is_none());
+        // What was, is still told: nothing, then a, then neither, then b.
+        let catalog = open();
+        let names = |version| {
+            let at = catalog.at(version).unwrap();
+            at.tables.values().map(|table| table.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!((names(0), names(1), names(before)), (vec![], vec!["a".into()], vec![]));
+        assert_eq!(names(catalog.version().unwrap()), ["b"]);
+        catalog.at(catalog.version().unwrap() + 1).unwrap_err();
+        let changes: Vec<_> = catalog.changes().unwrap().into_iter().map(|(_, record)| record.kind).collect();
+        assert_eq!(changes, ["table.create", "table.drop", "table.create"]);
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(super) fn sources(instance: &Instance) -> Result<Rows, SqlError> {
 }
 
 /// Passwords and keys of clients stay out of views.
-fn hide_secret(key: &str, value: &str) -> String {
+pub(super) fn hide_secret(key: &str, value: &str) -> String {
     let key = key.to_lowercase();
     let secret =
         ["password", "secret", "token", "key.pem", "sasl.jaas", "credential"].iter().any(|word| key.contains(word));

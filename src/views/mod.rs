@@ -2,6 +2,7 @@
 //!
 //! A view is a list of columns and a function that gives rows of [`Cell`]s; rows are computed when the view is scanned.
 
+mod catalog;
 mod ingestion;
 mod rows;
 mod server;
@@ -35,6 +36,7 @@ const VIEWS: &[View] = &[
     View { name: "segments", columns: ingestion::SEGMENTS, rows: ingestion::segments },
     View { name: "dlq", columns: ingestion::DLQ, rows: ingestion::dlq },
     View { name: "events", columns: ingestion::EVENTS, rows: ingestion::events },
+    View { name: "catalog_log", columns: catalog::LOG, rows: catalog::log },
     View { name: "queries", columns: server::QUERIES, rows: server::queries },
     View { name: "query_log", columns: server::QUERY_LOG, rows: server::query_log },
     View { name: "settings", columns: server::SETTINGS, rows: server::settings },
@@ -68,6 +70,17 @@ impl SystemViews for System {
     fn rows(&self, name: &str) -> Result<RecordBatch, SqlError> {
         let view = view(name).ok_or_else(|| SqlError::undefined_table(&format!("rt.{name}")))?;
         rows::batch(view.columns, (view.rows)(&self.instance)?)
+    }
+
+    fn functions(&self) -> Vec<&'static str> {
+        vec!["catalog_at"]
+    }
+
+    fn rows_for(&self, name: &str, argument: i64) -> Result<RecordBatch, SqlError> {
+        match name {
+            "catalog_at" => rows::batch(catalog::AT, catalog::at(&self.instance, argument)?),
+            _ => Err(SqlError::undefined_table(&format!("rt.{name}"))),
+        }
     }
 }
 

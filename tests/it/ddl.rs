@@ -135,3 +135,29 @@ fn a_table_is_made_of_a_query() {
     assert_eq!(refused(&server, "CREATE TABLE zero AS SELECT 1 / 0 AS a").0, "22012");
     assert_eq!(server.value("SELECT count(*) FROM rt.tables"), "1");
 }
+
+#[test]
+fn the_catalog_tells_what_was_defined_when() {
+    let mut server = server();
+    server.sql("CREATE TABLE t (id BIGINT)");
+    let first = server.value("SELECT max(version) FROM rt.catalog_log");
+    server.sql("ALTER TABLE t ADD COLUMN c TEXT");
+    server.sql("CREATE SOURCE demo WITH (connector = 'generator', rate = 1)");
+    server.kill_and_restart();
+    server.sql("DROP TABLE t");
+    let last = server.value("SELECT max(version) FROM rt.catalog_log");
+    let names = |version: &str| {
+        let sql = format!(
+            "SELECT string_agg(kind || ' ' || name || ' ' || version, ', ' ORDER BY kind) FROM rt.catalog_at({version})"
+        );
+        server.value(&sql)
+    };
+    assert_eq!(names(&first), "table t 1");
+    assert_eq!(names(&last), "source demo 1");
+    assert_eq!(names("0"), "NULL");
+    let changes = server.value("SELECT string_agg(change, ' ' ORDER BY version) FROM rt.catalog_log");
+    assert_eq!(changes, "table.create table.alter source.create table.drop");
+    for (wrong, state) in [("-1", "22023"), ("1000000", "22023"), ("'x'", "22P02"), ("", "42883")] {
+        assert_eq!(refused(&server, &format!("SELECT * FROM rt.catalog_at({wrong})")).0, state, "{wrong}");
+    }
+}

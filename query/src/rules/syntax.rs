@@ -6,7 +6,7 @@ use std::{collections::HashSet, ops::ControlFlow};
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, DataType as SqlType, DuplicateTreatment, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, Statement, Value, VisitMut, VisitorMut,
+    SelectItemQualifiedWildcardKind, Statement, TableFactor, Value, VisitMut, VisitorMut,
 };
 
 use crate::functions::like;
@@ -31,6 +31,17 @@ impl VisitorMut for Rewriter {
 
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         name_items(select);
+        ControlFlow::Continue(())
+    }
+
+    /// Functions in FROM are looked up by the first part of their name; ours have a schema at most.
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, args: Some(_), .. } = factor
+            && name.0.len() == 2
+            && matches!(name.0[0].to_string().trim_matches('"').to_lowercase().as_str(), "rt" | "pg_catalog")
+        {
+            name.0.remove(0);
+        }
         ControlFlow::Continue(())
     }
 

@@ -10,7 +10,7 @@ use arrow::{
 };
 use async_trait::async_trait;
 use datafusion::{
-    catalog::{SchemaProvider, Session, TableProvider},
+    catalog::{SchemaProvider, Session, TableFunctionArgs, TableFunctionImpl, TableProvider},
     common::ScalarValue,
     datasource::{MemTable, TableType},
     error::DataFusionError,
@@ -28,6 +28,14 @@ pub trait SystemViews: Send + Sync + std::fmt::Debug {
     fn schema(&self, name: &str) -> Option<SchemaRef>;
     /// The rows at this moment, in the columns of [`SystemViews::schema`].
     fn rows(&self, name: &str) -> Result<RecordBatch, SqlError>;
+    /// Views that are asked with a number, `FROM rt.<name>(<number>)`.
+    fn functions(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+    /// The rows of such a view.
+    fn rows_for(&self, name: &str, argument: i64) -> Result<RecordBatch, SqlError> {
+        Err(SqlError::not_supported(format!("rt.{name}({argument})")))
+    }
 }
 
 /// A function `rt.<name>(…)` that the server answers.
@@ -74,6 +82,33 @@ impl SchemaProvider for SystemSchema {
 
     fn table_exist(&self, name: &str) -> bool {
         self.views.schema(name).is_some()
+    }
+}
+
+/// A view that is asked with a number.
+#[derive(Debug)]
+pub(crate) struct SystemViewFunction {
+    name: &'static str,
+    views: Arc<dyn SystemViews>,
+}
+
+impl SystemViewFunction {
+    pub(crate) fn all(views: &Arc<dyn SystemViews>) -> Vec<Self> {
+        views.functions().into_iter().map(|name| Self { name, views: Arc::clone(views) }).collect()
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl TableFunctionImpl for SystemViewFunction {
+    fn call_with_args(&self, args: TableFunctionArgs) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+        let wrong = || SqlError::new("42883", format!("function rt.{}(bigint) takes one number", self.name));
+        let [Expr::Literal(value, _)] = args.exprs() else { return Err(wrong().into()) };
+        let ScalarValue::Int64(Some(argument)) = value.cast_to(&DataType::Int64)? else { return Err(wrong().into()) };
+        let rows = self.views.rows_for(self.name, argument)?;
+        Ok(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?))
     }
 }
 

@@ -1,0 +1,69 @@
+//! The definitions as they were: read from the log of changes, which is never edited.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use tidemill_storage::ids::{SourceId, TableId};
+
+use super::{
+    database::{Database, DatabaseError, LogRecord, Result},
+    store::Definitions,
+};
+
+/// Log records read at a time.
+const PAGE: usize = 4096;
+
+/// Every change of a definition, oldest first, up to version `last`.
+pub(super) fn changes(database: &Database, last: u64) -> Result<Vec<(u64, LogRecord)>> {
+    let mut changes = Vec::new();
+    let mut from = 1;
+    loop {
+        let page = database.log(from, PAGE)?;
+        let Some((end, _)) = page.last() else { return Ok(changes) };
+        from = end + 1;
+        let wanted = page.into_iter().filter(|(version, record)| {
+            *version <= last && (record.kind.starts_with("source.") || record.kind.starts_with("table."))
+        });
+        changes.extend(wanted);
+        if from > last {
+            return Ok(changes);
+        }
+    }
+}
+
+/// The definitions right after change `version`; before the first change there are none.
+pub(super) fn definitions_at(database: &Database, version: u64) -> Result<Definitions> {
+    let present = database.version()?;
+    if version > present {
+        return Err(DatabaseError::Refused(format!("the catalog has version {present}, there is no {version} yet")));
+    }
+    let mut definitions = Definitions::default();
+    for (_, record) in changes(database, version)? {
+        match record.kind.as_str() {
+            "source.create" | "source.alter" => {
+                let source: super::definition::SourceDefinition = read(&record)?;
+                definitions.sources.insert(source.id, Arc::new(source));
+            }
+            "table.create" | "table.alter" => {
+                let table: super::definition::TableDefinition = read(&record)?;
+                definitions.tables.insert(table.id, Arc::new(table));
+            }
+            "source.drop" => {
+                definitions.sources.remove(&SourceId(dropped(&record)));
+            }
+            "table.drop" => {
+                definitions.tables.remove(&TableId(dropped(&record)));
+            }
+            _ => {}
+        }
+    }
+    Ok(definitions)
+}
+
+fn read<T: DeserializeOwned>(record: &LogRecord) -> Result<T> {
+    Ok(T::deserialize(&record.body)?)
+}
+
+fn dropped(record: &LogRecord) -> u64 {
+    record.body["id"].as_u64().unwrap_or(0)
+}
