@@ -69,6 +69,16 @@ pub(crate) fn column_stats(data_type: &DataType, chunks: &[ArrayRef]) -> ColumnS
     stats
 }
 
+/// As [`column_stats`], of texts or bytes whose distinct values are known: `values`, ascending, and whether the rows are, too.
+pub(crate) fn sorted_stats(data_type: &DataType, values: &ArrayRef, chunks: &[ArrayRef], sorted: bool) -> ColumnStats {
+    let nulls = chunks.iter().map(|chunk| chunk.null_count() as u64).sum();
+    let ends = match values.len() {
+        0 | 1 => vec![ArrayRef::clone(values)],
+        count => vec![values.slice(0, 1), values.slice(count - 1, 1)],
+    };
+    ColumnStats { nulls, sorted: sorted && !values.is_empty(), ..column_stats(data_type, &ends) }
+}
+
 fn ints<T: ArrowPrimitiveType<Native: Into<i64> + Ord>>(stats: &mut ColumnStats, chunks: &[ArrayRef]) {
     let found = extremes(primitives::<T>(chunks), T::Native::cmp);
     set(stats, found, |value| Scalar::Int(value.into()));

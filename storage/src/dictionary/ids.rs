@@ -1,4 +1,4 @@
-//! The dictionary id of every row: packed one by one, or one per run.
+//! The dictionary id of every row: packed one by one, or one per run; packed ones that come again and again in compressed chunks.
 
 use std::{ops::Range, sync::OnceLock};
 
@@ -8,6 +8,7 @@ use crate::{
     Result,
     bitpack::{Bitmask, IdSet, PADDING, Packed, pack, packed_bytes, width_of},
     forward::{
+        chunks::{self, CHUNK_ROWS, Chunks},
         format::{Reader, Writer, corrupt},
         integers::{self, Integers},
     },
@@ -17,6 +18,8 @@ use crate::{
 const PACKED: u8 = 0;
 /// Ends of runs of equal ids, and the id of each run.
 const RUNS: u8 = 1;
+/// As packed, in compressed chunks.
+const CHUNKS: u8 = 2;
 
 /// Bytes of `rows` ids of a dictionary of `distinct` values.
 pub(crate) fn ids_bytes(rows: usize, distinct: usize) -> usize {
@@ -60,18 +63,39 @@ pub(crate) fn encode_ids(ids: &[u32], distinct: usize) -> Writer {
     writer
 }
 
+/// Puts the ids of `rows` rows that [`encode_ids`] wrote, at the beginning of `writer`, into compressed chunks where that pays.
+pub(crate) fn compress_ids(writer: &mut Writer, rows: usize) -> Result<()> {
+    let &mut [PACKED, width, ..] = writer.head() else { return Ok(()) };
+    let chunk = packed_bytes(CHUNK_ROWS, width);
+    let Some(packed) = writer.first_section().filter(|_| chunk > 0) else { return Ok(()) };
+    let pieces: Vec<&[u8]> = packed[..packed_bytes(rows, width)].chunks(chunk).collect();
+    if let Some(section) = chunks::compress(&pieces, rows)? {
+        writer.head()[0] = CHUNKS;
+        writer.replace_section(section);
+    }
+    Ok(())
+}
+
 /// The ids of a column. An id may be above the last value of the dictionary: the bytes decide, and who uses it checks.
 #[derive(Debug)]
 pub(crate) struct Ids {
     rows: usize,
     width: u8,
-    packed: Buffer,
-    runs: Option<Runs>,
+    layout: Layout,
+}
+
+#[derive(Debug)]
+enum Layout {
+    Packed(Buffer),
+    Chunks(Chunks),
+    Runs(Runs),
 }
 
 #[derive(Debug)]
 struct Runs {
     count: usize,
+    /// The id of each run.
+    packed: Buffer,
     ends: Integers,
     /// The ends, strictly ascending to the number of rows; read at the first use.
     loaded: OnceLock<Vec<u32>>,
@@ -84,33 +108,68 @@ impl Ids {
         if width > 32 {
             return Err(corrupt("width of ids", "at most 32", width));
         }
-        let runs = match kind {
-            PACKED => None,
+        let packed = |count: usize, reader: &mut Reader| {
+            let packed = reader.section("ids")?;
+            match Packed::new(&packed, width, count) {
+                Some(_) => Ok(packed),
+                None => Err(corrupt("ids", format!("{count} of {width} bits"), format!("{} bytes", packed.len()))),
+            }
+        };
+        let layout = match kind {
+            PACKED => Layout::Packed(packed(rows, reader)?),
             RUNS => {
                 let count = reader.u32("runs of ids")? as usize;
                 if count > rows {
                     return Err(corrupt("runs of ids", format!("at most {rows}"), count));
                 }
                 let ends = Integers::open(reader.section("ends of runs")?, count)?;
-                Some(Runs { count, ends, loaded: OnceLock::new() })
+                Layout::Runs(Runs { count, packed: packed(count, reader)?, ends, loaded: OnceLock::new() })
             }
-            other => return Err(corrupt("layout of ids", "0 or 1", other)),
+            CHUNKS => {
+                let count = rows.div_ceil(CHUNK_ROWS);
+                let raw = |chunk: usize| packed_bytes(CHUNK_ROWS.min(rows - chunk * CHUNK_ROWS), width);
+                Layout::Chunks(Chunks::open(reader.section("ids")?, 0, count, raw)?)
+            }
+            other => return Err(corrupt("layout of ids", "0, 1 or 2", other)),
         };
-        let count = runs.as_ref().map_or(rows, |runs| runs.count);
-        let packed = reader.section("ids")?;
-        if Packed::new(&packed, width, count).is_none() {
-            return Err(corrupt("ids", format!("{count} of {width} bits"), format!("{} bytes", packed.len())));
-        }
-        Ok(Self { rows, width, packed, runs })
+        Ok(Self { rows, width, layout })
     }
 
     pub(crate) fn layout(&self) -> &'static str {
-        if self.runs.is_some() { "runs" } else { "dictionary" }
+        match self.layout {
+            Layout::Packed(_) => "dictionary",
+            Layout::Chunks(_) => "compressed dictionary",
+            Layout::Runs(_) => "runs",
+        }
     }
 
-    fn packed(&self) -> Packed<'_> {
-        let count = self.runs.as_ref().map_or(self.rows, |runs| runs.count);
-        Packed::new(&self.packed, self.width, count).expect("invariant: open checked the length of the ids")
+    /// Calls `each` with the packed ids of `rows` chunk by chunk: the ids, which of them, and how many came before. Chunks that `wanted` (which
+    /// is given the rows, counted from the first of `rows`) does not take are left out.
+    fn for_each_chunk(
+        &self,
+        chunks: &Chunks,
+        rows: Range<usize>,
+        wanted: impl Fn(Range<usize>) -> bool,
+        mut each: impl FnMut(Packed<'_>, Range<usize>, usize),
+    ) -> Result<()> {
+        let mut bytes = Vec::new();
+        for chunk in rows.start / CHUNK_ROWS..rows.end.div_ceil(CHUNK_ROWS) {
+            let first = chunk * CHUNK_ROWS;
+            let count = CHUNK_ROWS.min(self.rows - first);
+            let part = rows.start.max(first)..rows.end.min(first + count);
+            let before = part.start - rows.start;
+            if part.is_empty() || !wanted(before..before + part.len()) {
+                continue;
+            }
+            chunks.read(chunk, packed_bytes(count, self.width), PADDING, &mut bytes)?;
+            let packed = Packed::new(&bytes, self.width, count).expect("invariant: a chunk has its bytes");
+            each(packed, part.start - first..part.end - first, before);
+        }
+        Ok(())
+    }
+
+    fn packed<'p>(&self, packed: &'p Buffer, count: usize) -> Packed<'p> {
+        Packed::new(packed, self.width, count).expect("invariant: open checked the length of the ids")
     }
 
     fn ends<'r>(&self, runs: &'r Runs) -> Result<&'r [u32]> {
@@ -137,7 +196,7 @@ impl Ids {
         rows: Range<usize>,
     ) -> Result<impl Iterator<Item = (u32, Range<usize>)> + 'r> {
         let ends = self.ends(runs)?;
-        let packed = self.packed();
+        let packed = self.packed(&runs.packed, runs.count);
         let first = ends.partition_point(|end| *end as usize <= rows.start);
         let mut start = rows.start;
         Ok((first..ends.len()).map_while(move |run| {
@@ -155,9 +214,17 @@ impl Ids {
     pub(crate) fn read(&self, rows: Range<usize>, out: &mut Vec<u32>) -> Result<()> {
         out.clear();
         out.resize(rows.len(), 0);
-        match &self.runs {
-            None => self.packed().unpack_u32(rows.start, out),
-            Some(runs) => {
+        match &self.layout {
+            Layout::Packed(packed) => self.packed(packed, self.rows).unpack_u32(rows.start, out),
+            Layout::Chunks(chunks) => self.for_each_chunk(
+                chunks,
+                rows,
+                |_| true,
+                |packed, part, before| {
+                    packed.unpack_u32(part.start, &mut out[before..before + part.len()]);
+                },
+            )?,
+            Layout::Runs(runs) => {
                 for (id, part) in self.runs_in(runs, rows)? {
                     out[part].fill(id);
                 }
@@ -169,9 +236,23 @@ impl Ids {
     /// The ids of those rows of `rows` that `selection` holds.
     pub(crate) fn gather(&self, rows: Range<usize>, selection: &Bitmask) -> Result<Vec<u32>> {
         let mut out = Vec::with_capacity(selection.count());
-        match &self.runs {
-            None => self.packed().gather_u32(rows.start, selection, &mut out),
-            Some(runs) => {
+        match &self.layout {
+            Layout::Packed(packed) => self.packed(packed, self.rows).gather_u32(rows.start, selection, &mut out),
+            Layout::Chunks(chunks) => {
+                let wanted = |part: Range<usize>| selection.count_in(part) > 0;
+                let mut ids = Vec::new();
+                self.for_each_chunk(chunks, rows, wanted, |packed, part, before| {
+                    let all = before..before + part.len();
+                    if selection.count_in(all.clone()) < part.len() / 8 {
+                        out.extend(selection.iter_in(all).map(|row| packed.get(part.start + row - before) as u32));
+                    } else {
+                        ids.resize(part.len(), 0);
+                        packed.unpack_u32(part.start, &mut ids);
+                        out.extend(selection.iter_in(all).map(|row| ids[row - before]));
+                    }
+                })?;
+            }
+            Layout::Runs(runs) => {
                 for (id, part) in self.runs_in(runs, rows)? {
                     out.resize(out.len() + selection.count_in(part), id);
                 }
@@ -189,46 +270,53 @@ impl Ids {
         inside: bool,
         mask: &mut Bitmask,
     ) -> Result<()> {
-        match &self.runs {
-            None => self.select_packed(rows, inside, mask, |packed, start, count, words| {
+        self.select(
+            rows,
+            inside,
+            mask,
+            |id| (low..=high).contains(&id) == inside,
+            |packed, start, count, words| {
                 packed.select_range(start, count, low, high, words);
-            }),
-            Some(runs) => self.select_runs(runs, rows, mask, |id| (low..=high).contains(&id) == inside)?,
-        }
-        Ok(())
+            },
+        )
     }
 
     /// As [`Self::select_range`], for membership in a set.
     pub(crate) fn select_set(&self, rows: Range<usize>, set: &IdSet, mask: &mut Bitmask) -> Result<()> {
-        match &self.runs {
-            None => self.select_packed(rows, true, mask, |packed, start, count, words| {
+        self.select(
+            rows,
+            true,
+            mask,
+            |id| set.contains(id),
+            |packed, start, count, words| {
                 packed.select_set(start, count, set, words);
-            }),
-            Some(runs) => self.select_runs(runs, rows, mask, |id| set.contains(id))?,
-        }
-        Ok(())
+            },
+        )
     }
 
-    fn select_packed(
+    /// `test` is asked of a run's id; `select` of packed ones, where what it finds is turned round unless `inside`.
+    fn select(
         &self,
         rows: Range<usize>,
         inside: bool,
         mask: &mut Bitmask,
+        test: impl Fn(u32) -> bool,
         select: impl Fn(Packed<'_>, usize, usize, &mut [u64]),
-    ) {
-        let mut words = [0u64; 64];
-        let packed = self.packed();
-        for at in (0..rows.len()).step_by(words.len() * 64) {
-            let count = (rows.len() - at).min(words.len() * 64);
-            if mask.count_in(at..at + count) == 0 {
-                continue;
+    ) -> Result<()> {
+        match &self.layout {
+            Layout::Packed(packed) => {
+                select_packed(self.packed(packed, self.rows), rows, 0, inside, mask, &select);
+                Ok(())
             }
-            let words = &mut words[..count.div_ceil(64)];
-            select(packed, rows.start + at, count, words);
-            if !inside {
-                words.iter_mut().for_each(|word| *word = !*word);
+            Layout::Chunks(chunks) => {
+                let live: Vec<bool> =
+                    (0..rows.len()).step_by(1024).map(|at| mask.count_in(at..rows.len().min(at + 1024)) > 0).collect();
+                let wanted = |part: Range<usize>| live[part.start / 1024..part.end.div_ceil(1024)].contains(&true);
+                self.for_each_chunk(chunks, rows, wanted, |packed, part, before| {
+                    select_packed(packed, part, before, inside, mask, &select);
+                })
             }
-            mask.and_bits(at, count, words);
+            Layout::Runs(runs) => self.select_runs(runs, rows, mask, test),
         }
     }
 
@@ -245,6 +333,30 @@ impl Ids {
             }
         }
         Ok(())
+    }
+}
+
+/// Takes out of `mask`, from bit `before` on, the rows whose packed id `select` does not find.
+fn select_packed(
+    packed: Packed<'_>,
+    rows: Range<usize>,
+    before: usize,
+    inside: bool,
+    mask: &mut Bitmask,
+    select: &impl Fn(Packed<'_>, usize, usize, &mut [u64]),
+) {
+    let mut words = [0u64; 64];
+    for at in (0..rows.len()).step_by(words.len() * 64) {
+        let count = (rows.len() - at).min(words.len() * 64);
+        if mask.count_in(before + at..before + at + count) == 0 {
+            continue;
+        }
+        let words = &mut words[..count.div_ceil(64)];
+        select(packed, rows.start + at, count, words);
+        if !inside {
+            words.iter_mut().for_each(|word| *word = !*word);
+        }
+        mask.and_bits(before + at, count, words);
     }
 }
 

@@ -9,7 +9,7 @@
 //! A block holds whole rows. What a run of rows needs is decompressed and nothing else; sparse selections copy their values out, so that
 //! a few rows do not keep whole blocks in memory.
 
-use std::ops::Range;
+use std::{cell::RefCell, ops::Range};
 
 use arrow::{
     array::ArrayRef,
@@ -31,7 +31,7 @@ use crate::{
 const BLOCK_BYTES: usize = 64 * 1024;
 const ENTRY_BYTES: usize = 24;
 /// No block is stored smaller than this part of its raw size, so that a file's size bounds what reading it allocates.
-const RATIO_MAX: usize = 256;
+pub(super) const RATIO_MAX: usize = 256;
 
 pub(super) fn encode(data_type: &DataType, chunks: &[ArrayRef], level: i32) -> Result<Writer> {
     let mut compressor = Compressor::new(level)?;
@@ -116,23 +116,32 @@ impl Compressor {
     }
 }
 
-/// What [`Compressor::append`] stored: `raw_bytes` bytes. `None` when it does not decompress to just that.
-pub(super) fn decompress(
-    decompressor: &mut zstd::bulk::Decompressor<'_>,
-    stored: &[u8],
-    raw_bytes: usize,
-) -> Option<Vec<u8>> {
-    if stored.len() == raw_bytes {
-        return Some(stored.to_vec());
-    }
-    if stored.len() > raw_bytes || stored.len().saturating_mul(RATIO_MAX) < raw_bytes {
-        return None;
-    }
-    decompressor.decompress(stored, raw_bytes).ok().filter(|raw| raw.len() == raw_bytes)
+thread_local! {
+    /// Its tables take 160 KB: far more to set up than a block takes to decompress.
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-pub(super) fn decompressor() -> Result<zstd::bulk::Decompressor<'static>> {
-    zstd::bulk::Decompressor::new().map_err(|error| Error::io("decompress", "", &error))
+/// Calls `run` with the thread's decompressor. Not from within `run`.
+pub(super) fn with_decompressor<T>(run: impl FnOnce(&mut zstd::bulk::Decompressor<'static>) -> T) -> Result<T> {
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(decompressor) => decompressor,
+            None => kept.insert(zstd::bulk::Decompressor::new().map_err(|error| Error::io("decompress", "", &error))?),
+        };
+        Ok(run(decompressor))
+    })
+}
+
+/// What [`Compressor::append`] stored: `raw_bytes` bytes. `None` when it does not decompress to just that.
+pub(super) fn decompress(stored: &[u8], raw_bytes: usize) -> Result<Option<Vec<u8>>> {
+    if stored.len() == raw_bytes {
+        return Ok(Some(stored.to_vec()));
+    }
+    if stored.len() > raw_bytes || stored.len().saturating_mul(RATIO_MAX) < raw_bytes {
+        return Ok(None);
+    }
+    let raw = with_decompressor(|decompressor| decompressor.decompress(stored, raw_bytes))?;
+    Ok(raw.ok().filter(|raw| raw.len() == raw_bytes))
 }
 
 #[derive(Debug)]
@@ -209,8 +218,8 @@ impl Blocks {
         low
     }
 
-    fn raw(&self, block: usize, entry: &Entry, decompressor: &mut zstd::bulk::Decompressor<'_>) -> Result<Vec<u8>> {
-        decompress(decompressor, &self.data[entry.stored.clone()], entry.raw_bytes).ok_or_else(|| {
+    fn raw(&self, block: usize, entry: &Entry) -> Result<Vec<u8>> {
+        decompress(&self.data[entry.stored.clone()], entry.raw_bytes)?.ok_or_else(|| {
             corrupt(format!("block {block}"), format!("{} bytes, compressed", entry.raw_bytes), "other bytes")
         })
     }
@@ -226,7 +235,6 @@ impl Blocks {
         if rows.is_empty() {
             return Ok(());
         }
-        let mut decompressor = decompressor()?;
         for block in self.block_of(rows.start)..self.blocks {
             let entry = self.entry(block);
             let part = rows.start.max(entry.rows.start)..rows.end.min(entry.rows.end);
@@ -236,7 +244,7 @@ impl Blocks {
             if !wanted(part.clone()) {
                 continue;
             }
-            let raw = self.raw(block, &entry, &mut decompressor)?;
+            let raw = self.raw(block, &entry)?;
             // Below the start wraps to far above the length, which is then refused.
             let within = |end: i64| usize::try_from((end as u64).wrapping_sub(entry.raw_start)).unwrap_or(usize::MAX);
             let ends = if part.start == entry.rows.start {

@@ -9,7 +9,7 @@ use arrow::{
 
 use super::{
     Encoding,
-    encode::{Choice, EncodeOptions, Place, encode_node},
+    encode::{Choice, EncodeOptions, Place, Values, encode_node},
     numbers::{array_of, integers_of},
 };
 use crate::{
@@ -96,8 +96,9 @@ pub(super) fn by_dictionary(
     let Some((ids, values)) = found else { return Ok(None) };
     let count = values.len();
     let mut writer = encode_ids(&ids, count);
-    writer.append(encode_node(data_type, &[values], count as u32, Place::Dictionary, options)?.writer);
-    let choice = Choice { encoding: Encoding::Dictionary, writer, distinct: Some(count as u64) };
+    writer.append(encode_node(data_type, &[Arc::clone(&values)], count as u32, Place::Dictionary, options)?.writer);
+    let dictionary = Some(Values { values, ascending: ids.is_sorted() });
+    let choice = Choice { encoding: Encoding::Dictionary, writer, dictionary };
     Ok(Some(choice).filter(|choice| choice.writer.bytes() <= budget.bytes))
 }
 

@@ -9,9 +9,16 @@ use super::{
     format::Writer,
     integers, list,
     numbers::integers_of,
-    scaled, strings, uuids,
+    ordered, scaled, strings, uuids,
 };
-use crate::{Error, Result, nulls, schema::DataType, segment::ColumnStats, stats::column_stats};
+use crate::{
+    Error, Result,
+    dictionary::compress_ids,
+    nulls,
+    schema::DataType,
+    segment::ColumnStats,
+    stats::{column_stats, sorted_stats},
+};
 
 /// What a writer may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +54,15 @@ pub fn encode_column(data_type: &DataType, chunks: &[ArrayRef], options: &Encode
     }
     let rows = chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
     let rows = u32::try_from(rows).map_err(|_| Error::Invalid(format!("{rows} rows do not fit a segment")))?;
-    let mut stats = column_stats(data_type, chunks);
     let node = encode_node(data_type, chunks, rows, Place::Column, options)?;
-    stats.distinct = node.distinct;
+    let mut stats = match &node.dictionary {
+        // A look at the two ends instead of one at every text.
+        Some(dictionary) if matches!(data_type, DataType::Text | DataType::Uuid | DataType::Bytea) => {
+            sorted_stats(data_type, &dictionary.values, chunks, dictionary.ascending)
+        }
+        _ => column_stats(data_type, chunks),
+    };
+    stats.distinct = node.dictionary.map(|dictionary| dictionary.values.len() as u64);
     Ok(EncodedColumn { encoding: node.encoding, sections: node.writer.finish(), stats, rows })
 }
 
@@ -63,7 +76,7 @@ pub(super) enum Place {
 pub(super) struct Node {
     encoding: Encoding,
     pub(super) writer: Writer,
-    distinct: Option<u64>,
+    dictionary: Option<Values>,
 }
 
 /// A column or a column inside one: encoding, rows, null rows, then what the encoding adds.
@@ -79,7 +92,11 @@ pub(super) fn encode_node(
     let choice = if all_null {
         Choice::of(Encoding::AllNull, Writer::default())
     } else {
-        choose(data_type, chunks, place, options)?
+        let mut choice = choose(data_type, chunks, place, options)?;
+        if place == Place::Column {
+            compress(&mut choice, rows as usize)?;
+        }
+        choice
     };
     let mut writer = Writer::default();
     writer.u8(choice.encoding as u8);
@@ -92,19 +109,43 @@ pub(super) fn encode_node(
         }
     }
     writer.append(choice.writer);
-    Ok(Node { encoding: choice.encoding, writer, distinct: choice.distinct })
+    Ok(Node { encoding: choice.encoding, writer, dictionary: choice.dictionary })
 }
 
 /// One way to keep the values of a column.
 pub(super) struct Choice {
     pub(super) encoding: Encoding,
     pub(super) writer: Writer,
-    pub(super) distinct: Option<u64>,
+    pub(super) dictionary: Option<Values>,
+}
+
+/// What a dictionary was made of.
+pub(super) struct Values {
+    /// Ascending.
+    pub(super) values: ArrayRef,
+    /// The ids never decrease from row to row.
+    pub(super) ascending: bool,
 }
 
 impl Choice {
     fn of(encoding: Encoding, writer: Writer) -> Self {
-        Self { encoding, writer, distinct: None }
+        Self { encoding, writer, dictionary: None }
+    }
+}
+
+/// Compresses what is packed where that pays. After the choice, not before: what repeats is as small in any encoding, and then it is better kept by
+/// dictionary.
+fn compress(choice: &mut Choice, rows: usize) -> Result<()> {
+    match choice.encoding {
+        Encoding::Integers | Encoding::Scaled | Encoding::Ordered => {
+            let integers = choice.writer.first_section().map(|section| integers::compressed(section, rows));
+            if let Some(section) = integers.transpose()?.flatten() {
+                choice.writer.replace_section(section);
+            }
+            Ok(())
+        }
+        Encoding::Dictionary => compress_ids(&mut choice.writer, rows),
+        _ => Ok(()),
     }
 }
 
@@ -122,14 +163,24 @@ fn choose(data_type: &DataType, chunks: &[ArrayRef], place: Place, options: &Enc
         DataType::Boolean => Choice::of(Encoding::Bits, fixed::encode_bits(chunks)?),
         DataType::Array(item) => Choice::of(Encoding::List, list::encode(item, chunks, options)?),
         DataType::Real | DataType::Double => {
-            let plain = match place {
-                Place::Dictionary => None,
-                Place::Column => scaled::encode(data_type, chunks)?,
-            };
-            match plain {
-                Some(writer) => with_dictionary(Choice::of(Encoding::Scaled, writer), 8)?,
-                None => with_dictionary(Choice::of(Encoding::Fixed, fixed::encode(data_type, chunks)?), 8)?,
+            let plain = || Ok(Choice::of(Encoding::Fixed, fixed::encode(data_type, chunks)?));
+            if place == Place::Dictionary {
+                return plain();
             }
+            // A REAL has so few digits that each is some decimal; often a long one, whose bits are shorter.
+            let scaled = scaled::encode(data_type, chunks)?;
+            let ordered = match &scaled {
+                Some(_) if *data_type == DataType::Double => None,
+                _ => ordered::encode(data_type, chunks)?,
+            };
+            let bytes = |writer: &Option<Writer>| writer.as_ref().map_or(usize::MAX, Writer::bytes);
+            let by_bits = bytes(&ordered) < bytes(&scaled);
+            let other = match (scaled, ordered) {
+                (_, Some(writer)) if by_bits => Choice::of(Encoding::Ordered, writer),
+                (Some(writer), _) => Choice::of(Encoding::Scaled, writer),
+                _ => plain()?,
+            };
+            with_dictionary(other, 8)?
         }
         DataType::Uuid => match uuids::encode(chunks) {
             Some(writer) => with_dictionary(Choice::of(Encoding::Uuids, writer), 16)?,

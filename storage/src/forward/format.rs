@@ -39,6 +39,19 @@ impl Writer {
         self.head.len() + self.sections.iter().map(Vec::len).sum::<usize>()
     }
 
+    pub(crate) fn head(&mut self) -> &mut [u8] {
+        &mut self.head
+    }
+
+    pub(crate) fn first_section(&self) -> Option<&[u8]> {
+        self.sections.first().map(Vec::as_slice)
+    }
+
+    /// Puts another section in the place of the first one.
+    pub(crate) fn replace_section(&mut self, section: Vec<u8>) {
+        self.sections[0] = section;
+    }
+
     /// Puts `inner` behind what was written so far.
     pub(crate) fn append(&mut self, inner: Self) {
         self.head.extend(inner.head);

@@ -16,12 +16,18 @@
 //!
 //! All arithmetic wraps at 64 bits, so that every run of integers has a representation. Frames and slopes read one value at a time;
 //! a delta reads the block up to it. Exceptions keep few outliers (late events) from widening their block.
+//!
+//! Where the data of the blocks repeat, they may be kept as compressed chunks of eight blocks each ([`compressed`]); a factor of 0, which
+//! is none, says so.
 
 use std::ops::Range;
 
 use arrow::buffer::Buffer;
 
-use super::format::corrupt;
+use super::{
+    chunks::{CHUNK_ROWS, Chunks, compress},
+    format::corrupt,
+};
 use crate::{
     Result,
     bitpack::{Bitmask, PADDING, Packed, pack, packed_bytes, range_mask_i64, width_of},
@@ -30,6 +36,9 @@ use crate::{
 /// Values of a block.
 pub(crate) const BLOCK: usize = 1024;
 const HEADER_BYTES: usize = 16;
+/// What stands in the place of offset and factor where the data are compressed; these follow.
+const COMPRESSED: [u8; HEADER_BYTES] = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const CHUNK_BLOCKS: usize = CHUNK_ROWS / BLOCK;
 const ENTRY_BYTES: usize = 24;
 /// An exception: its position and its term.
 const EXCEPTION_BYTES: usize = 10;
@@ -73,6 +82,19 @@ pub(crate) fn encode(values: &[i64]) -> Vec<u8> {
     directory.extend_from_slice(&data);
     directory.resize(directory.len() + PADDING, 0);
     directory
+}
+
+/// What [`encode`] made of `len` values, with compressed data; `None` where that does not pay.
+pub(super) fn compressed(section: &[u8], len: usize) -> Result<Option<Vec<u8>>> {
+    let integers = Integers::open(Buffer::from_slice_ref(section), len)?;
+    let (blocks, data) = (len.div_ceil(BLOCK), integers.data);
+    let starts: Vec<usize> = (0..blocks)
+        .step_by(CHUNK_BLOCKS)
+        .map(|block| data + integers.entry(block).at)
+        .chain([section.len() - PADDING])
+        .collect();
+    let chunks: Vec<&[u8]> = starts.windows(2).map(|pair| &section[pair[0]..pair[1]]).collect();
+    Ok(compress(&chunks, len)?.map(|packed| [&COMPRESSED, &section[..data], &packed].concat()))
 }
 
 /// An offset and the largest factor such that each value is the offset plus a multiple of the factor. (0, 1) when that says nothing.
@@ -231,11 +253,18 @@ pub(crate) struct Integers {
     len: usize,
     offset: i64,
     factor: i64,
+    /// Where the directory begins, and the data after it.
+    directory: usize,
+    data: usize,
+    /// The data, where they are compressed.
+    chunks: Option<Chunks>,
 }
 
 /// One entry of the directory.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
+    block: usize,
+    /// In the data of all blocks.
     at: usize,
     rows: usize,
     width: u8,
@@ -243,6 +272,50 @@ struct Entry {
     exceptions: usize,
     base: i64,
     extra: i64,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        packed_bytes(self.rows, self.width) + self.exceptions * EXCEPTION_BYTES
+    }
+
+    /// The residuals in the block's `data`.
+    fn packed<'d>(&self, data: &'d [u8]) -> Packed<'d> {
+        Packed::new(data, self.width, self.rows).expect("invariant: open checked the block's length")
+    }
+
+    /// Position and term of exception `index` in the block's `data`.
+    fn exception(&self, data: &[u8], index: usize) -> (usize, i64) {
+        let positions = packed_bytes(self.rows, self.width);
+        let terms = positions + self.exceptions * 2;
+        let position = bytes_at(data, positions + index * 2).map_or(0, u16::from_le_bytes);
+        let term = bytes_at(data, terms + index * 8).map_or(0, i64::from_le_bytes);
+        (usize::from(position), term)
+    }
+}
+
+/// Gives the data of blocks, one after the other; holds the chunk it decompressed last.
+struct Data<'a> {
+    integers: &'a Integers,
+    chunk: Option<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Data<'_> {
+    /// The bytes from the block's first on.
+    fn of(&mut self, entry: &Entry) -> Result<&[u8]> {
+        let Some(chunks) = &self.integers.chunks else {
+            return Ok(&self.integers.section[self.integers.data + entry.at..]);
+        };
+        let chunk = entry.block / CHUNK_BLOCKS;
+        let range = self.integers.chunk(chunk);
+        if self.chunk != Some(chunk) {
+            self.chunk = None;
+            chunks.read(chunk, range.len(), PADDING, &mut self.bytes)?;
+            self.chunk = Some(chunk);
+        }
+        Ok(&self.bytes[entry.at - range.start..])
+    }
 }
 
 fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
@@ -255,46 +328,56 @@ impl Integers {
         let blocks = len.div_ceil(BLOCK);
         let short =
             || corrupt("integers", format!("a directory of {blocks} blocks"), format!("{} bytes", section.len()));
-        let directory_end = HEADER_BYTES + blocks * ENTRY_BYTES;
-        if section.len() < directory_end {
+        let is_compressed = section.starts_with(&COMPRESSED);
+        let header = if is_compressed { HEADER_BYTES } else { 0 };
+        let directory = header + HEADER_BYTES;
+        let data = directory + blocks * ENTRY_BYTES;
+        if section.len() < data {
             return Err(short());
         }
-        let offset = bytes_at(&section, 0).map(i64::from_le_bytes).ok_or_else(short)?;
-        let factor = bytes_at(&section, 8).map(i64::from_le_bytes).ok_or_else(short)?;
+        let offset = bytes_at(&section, header).map(i64::from_le_bytes).ok_or_else(short)?;
+        let factor = bytes_at(&section, header + 8).map(i64::from_le_bytes).ok_or_else(short)?;
         if factor < 1 {
             return Err(corrupt("integers", "a factor above 0", factor));
         }
-        let integers = Self { section, len, offset, factor };
+        let mut integers = Self { section, len, offset, factor, directory, data, chunks: None };
+        let room = integers.section.len() - data;
+        let mut next = 0;
         for block in 0..blocks {
-            let at = HEADER_BYTES + block * ENTRY_BYTES;
-            let mode = integers.section[at + 5];
+            let mode = integers.section[directory + block * ENTRY_BYTES + 5];
             if mode > Mode::Delta as u8 {
                 return Err(corrupt(format!("integers, block {block}"), "mode 0 to 2", mode));
             }
             let entry = integers.entry(block);
-            let bytes = packed_bytes(entry.rows, entry.width) + entry.exceptions * EXCEPTION_BYTES;
-            if entry.width > 64 || entry.exceptions > entry.rows || entry.at + bytes > integers.section.len() {
-                let room = integers.section.len();
+            // Compressed blocks follow each other without gaps, so that the chunks have no other bytes.
+            let placed = if is_compressed { entry.at == next } else { entry.at + entry.bytes() <= room };
+            if entry.width > 64 || entry.exceptions > entry.rows || !placed {
                 return Err(corrupt(
                     format!("integers, block {block}"),
-                    format!("a block within {room} bytes"),
+                    if is_compressed { format!("a block at {next}") } else { format!("a block within {room} bytes") },
                     format!("{entry:?}"),
                 ));
             }
+            next = entry.at + entry.bytes();
+        }
+        if is_compressed {
+            let chunks = blocks.div_ceil(CHUNK_BLOCKS);
+            let section = integers.section.clone();
+            integers.chunks = Some(Chunks::open(section, data, chunks, |chunk| integers.chunk(chunk).len())?);
         }
         Ok(integers)
     }
 
     fn entry(&self, block: usize) -> Entry {
-        let at = HEADER_BYTES + block * ENTRY_BYTES;
+        let at = self.directory + block * ENTRY_BYTES;
         let entry: [u8; ENTRY_BYTES] =
             bytes_at(&self.section, at).expect("invariant: open checked the directory's length");
         let [a, b, c, d, width, mode, e, f, rest @ ..] = entry;
         let (base, extra) = rest.split_at(8);
         let i64_of = |bytes: &[u8]| bytes.try_into().map_or(0, i64::from_le_bytes);
-        let directory_end = HEADER_BYTES + self.len.div_ceil(BLOCK) * ENTRY_BYTES;
         Entry {
-            at: directory_end + u32::from_le_bytes([a, b, c, d]) as usize,
+            block,
+            at: u32::from_le_bytes([a, b, c, d]) as usize,
             rows: (self.len - block * BLOCK).min(BLOCK),
             width,
             mode: match mode {
@@ -308,23 +391,31 @@ impl Integers {
         }
     }
 
-    fn packed(&self, entry: &Entry) -> Packed<'_> {
-        Packed::new(&self.section[entry.at..], entry.width, entry.rows)
-            .expect("invariant: open checked the block's length")
+    /// The bytes of a chunk among the data of all blocks.
+    fn chunk(&self, chunk: usize) -> Range<usize> {
+        let last = ((chunk + 1) * CHUNK_BLOCKS).min(self.len.div_ceil(BLOCK)) - 1;
+        let last = self.entry(last);
+        self.entry(chunk * CHUNK_BLOCKS).at..last.at + last.bytes()
     }
 
-    /// Position and term of exception `index` of a block.
-    fn exception(&self, entry: &Entry, index: usize) -> (usize, i64) {
-        let positions = entry.at + packed_bytes(entry.rows, entry.width);
-        let terms = positions + entry.exceptions * 2;
-        let position = bytes_at(&self.section, positions + index * 2).map_or(0, u16::from_le_bytes);
-        let term = bytes_at(&self.section, terms + index * 8).map_or(0, i64::from_le_bytes);
-        (usize::from(position), term)
+    fn data(&self) -> Data<'_> {
+        Data { integers: self, chunk: None, bytes: Vec::new() }
+    }
+
+    /// Whether the data are compressed.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.chunks.is_some()
     }
 
     /// Decodes a block, but for offset and factor; gives the values as many as the block has.
-    fn decode_reduced<'b>(&self, entry: &Entry, out: &'b mut [i64; BLOCK]) -> Result<&'b mut [i64]> {
-        let packed = self.packed(entry);
+    fn decode_reduced<'b>(
+        &self,
+        entry: &Entry,
+        data: &mut Data<'_>,
+        out: &'b mut [i64; BLOCK],
+    ) -> Result<&'b mut [i64]> {
+        let data = data.of(entry)?;
+        let packed = entry.packed(data);
         let out = &mut out[..entry.rows];
         if entry.width == 0 {
             out.fill(entry.base);
@@ -344,7 +435,7 @@ impl Integers {
             }
         }
         for index in 0..entry.exceptions {
-            let (position, term) = self.exception(entry, index);
+            let (position, term) = entry.exception(data, index);
             match out.get_mut(position) {
                 Some(value) => *value = term,
                 None => return Err(corrupt("integers, exception", format!("a row below {}", entry.rows), position)),
@@ -368,8 +459,8 @@ impl Integers {
         Ok(out)
     }
 
-    fn decode_block<'b>(&self, entry: &Entry, out: &'b mut [i64; BLOCK]) -> Result<&'b mut [i64]> {
-        let out = self.decode_reduced(entry, out)?;
+    fn decode_block<'b>(&self, entry: &Entry, data: &mut Data<'_>, out: &'b mut [i64; BLOCK]) -> Result<&'b mut [i64]> {
+        let out = self.decode_reduced(entry, data, out)?;
         if self.factor != 1 {
             out.iter_mut().for_each(|value| *value = self.restore(*value));
         } else if self.offset != 0 {
@@ -398,9 +489,9 @@ impl Integers {
     /// The values of `rows`, each as `of` makes it.
     pub(crate) fn decode<T>(&self, rows: Range<usize>, of: impl Fn(i64) -> T) -> Result<Vec<T>> {
         let mut out = Vec::with_capacity(rows.len());
-        let mut buffer = [0; BLOCK];
+        let (mut buffer, mut data) = ([0; BLOCK], self.data());
         for (entry, within, _) in self.parts(rows) {
-            let values = self.decode_block(&entry, &mut buffer)?;
+            let values = self.decode_block(&entry, &mut data, &mut buffer)?;
             out.extend(values[within].iter().map(|value| of(*value)));
         }
         Ok(out)
@@ -410,18 +501,19 @@ impl Integers {
     pub(crate) fn get(&self, row: usize) -> Result<i64> {
         assert!(row < self.len, "invariant: row {row} of {} integers", self.len);
         let entry = self.entry(row / BLOCK);
-        self.get_in(&entry, row % BLOCK)
+        self.get_in(&entry, &mut self.data(), row % BLOCK)
     }
 
-    fn get_in(&self, entry: &Entry, row: usize) -> Result<i64> {
+    fn get_in(&self, entry: &Entry, data: &mut Data<'_>, row: usize) -> Result<i64> {
         if entry.mode == Mode::Delta {
             let mut buffer = [0; BLOCK];
-            return Ok(self.decode_block(entry, &mut buffer)?[row]);
+            return Ok(self.decode_block(entry, data, &mut buffer)?[row]);
         }
-        let exception = (0..entry.exceptions).map(|i| self.exception(entry, i)).find(|(position, _)| *position == row);
+        let data = data.of(entry)?;
+        let exception = (0..entry.exceptions).map(|i| entry.exception(data, i)).find(|(position, _)| *position == row);
         let term = match exception {
             Some((_, term)) => term,
-            None => entry.base.wrapping_add(self.packed(entry).get(row) as i64),
+            None => entry.base.wrapping_add(entry.packed(data).get(row) as i64),
         };
         let slope = if entry.mode == Mode::Slope { on_slope(entry.extra, row) } else { 0 };
         Ok(self.restore(term.wrapping_add(slope)))
@@ -430,7 +522,7 @@ impl Integers {
     /// The values of the rows of `rows` that `selection` holds, each as `of` makes it.
     pub(crate) fn gather<T>(&self, rows: Range<usize>, selection: &Bitmask, of: impl Fn(i64) -> T) -> Result<Vec<T>> {
         let mut out = Vec::with_capacity(selection.count());
-        let mut buffer = [0; BLOCK];
+        let (mut buffer, mut data) = ([0; BLOCK], self.data());
         for (entry, within, before) in self.parts(rows) {
             let selected = selection.count_in(before..before + within.len());
             let picks = || selection.iter_in(before..before + within.len()).map(|row| row - before + within.start);
@@ -439,10 +531,10 @@ impl Integers {
             }
             if selected <= 16 && entry.mode != Mode::Delta && entry.exceptions <= 16 {
                 for row in picks() {
-                    out.push(of(self.get_in(&entry, row)?));
+                    out.push(of(self.get_in(&entry, &mut data, row)?));
                 }
             } else {
-                let values = self.decode_block(&entry, &mut buffer)?;
+                let values = self.decode_block(&entry, &mut data, &mut buffer)?;
                 out.extend(picks().map(|row| of(values[row])));
             }
         }
@@ -462,7 +554,7 @@ impl Integers {
         let (low, high) = (i128::from(low) - i128::from(self.offset), i128::from(high) - i128::from(self.offset));
         let factor = i128::from(self.factor);
         let (low, high) = (-(-low).div_euclid(factor), high.div_euclid(factor));
-        let mut buffer = [0; BLOCK];
+        let (mut buffer, mut data) = ([0; BLOCK], self.data());
         for (entry, within, before) in self.parts(rows) {
             let count = within.len();
             if mask.count_in(before..before + count) == 0 {
@@ -479,13 +571,13 @@ impl Integers {
                         words.fill(u64::MAX);
                     } else {
                         let (low, high) = (low.max(0) as u32, high.min(top) as u32);
-                        self.packed(&entry).select_range(within.start, count, low, high, words);
+                        entry.packed(data.of(&entry)?).select_range(within.start, count, low, high, words);
                     }
                 }
             } else if low <= high {
                 let clamp = |bound: i128| bound.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
                 if low <= i128::from(i64::MAX) && high >= i128::from(i64::MIN) {
-                    let values = self.decode_reduced(&entry, &mut buffer)?;
+                    let values = self.decode_reduced(&entry, &mut data, &mut buffer)?;
                     range_mask_i64(&values[within], clamp(low), clamp(high), words);
                 }
             }
@@ -499,12 +591,12 @@ impl Integers {
 
     /// Takes out of `mask` the rows whose value does not pass `test`.
     pub(crate) fn select(&self, rows: Range<usize>, test: impl Fn(i64) -> bool, mask: &mut Bitmask) -> Result<()> {
-        let mut buffer = [0; BLOCK];
+        let (mut buffer, mut data) = ([0; BLOCK], self.data());
         for (entry, within, before) in self.parts(rows) {
             if mask.count_in(before..before + within.len()) == 0 {
                 continue;
             }
-            let values = &self.decode_block(&entry, &mut buffer)?[within];
+            let values = &self.decode_block(&entry, &mut data, &mut buffer)?[within];
             let mut words = [0u64; BLOCK / 64];
             for (values, word) in values.chunks(64).zip(&mut words) {
                 *word = values.iter().enumerate().fold(0, |word, (bit, value)| word | u64::from(test(*value)) << bit);

@@ -9,12 +9,14 @@
 
 mod blocks;
 mod by_dictionary;
+pub(crate) mod chunks;
 mod encode;
 mod fixed;
 pub(crate) mod format;
 pub(crate) mod integers;
 mod list;
 mod numbers;
+mod ordered;
 mod reader;
 mod scaled;
 mod select;
@@ -54,6 +56,8 @@ pub enum Encoding {
     Blocks = 8,
     /// UUIDs as two columns of integers.
     Uuids = 9,
+    /// Floats by their bits, as integers.
+    Ordered = 10,
 }
 
 impl Encoding {
@@ -69,7 +73,8 @@ impl Encoding {
             7 => Self::Scaled,
             8 => Self::Blocks,
             9 => Self::Uuids,
-            other => return Err(corrupt("column encoding", "one of 0 to 9", other)),
+            10 => Self::Ordered,
+            other => return Err(corrupt("column encoding", "one of 0 to 10", other)),
         })
     }
 
@@ -86,6 +91,7 @@ impl Encoding {
             Self::Scaled => "scaled",
             Self::Blocks => "blocks",
             Self::Uuids => "uuids",
+            Self::Ordered => "ordered",
         }
     }
 }

@@ -16,6 +16,7 @@ use super::{
     integers::Integers,
     list::List,
     numbers::{Read, array_of, is_integral},
+    ordered::Ordered,
     scaled::Scaled,
     strings::Strings,
     uuids::Uuids,
@@ -39,6 +40,7 @@ pub(super) enum Values {
     Dictionary(Dictionary),
     Integers(Integers),
     Scaled(Scaled),
+    Ordered(Ordered),
     Blocks(Blocks),
     Uuids(Uuids),
     Fixed(Fixed),
@@ -98,6 +100,9 @@ impl ColumnReader {
             (Encoding::Scaled, DataType::Real | DataType::Double) => {
                 Values::Scaled(Scaled::open(data_type, found, reader)?)
             }
+            (Encoding::Ordered, DataType::Real | DataType::Double) => {
+                Values::Ordered(Ordered::open(data_type, found, reader)?)
+            }
             (Encoding::Uuids, DataType::Uuid) => Values::Uuids(Uuids::open(found, reader)?),
             (Encoding::List, DataType::Array(item)) => Values::List(List::open(item, found, reader)?),
             (Encoding::Fixed, _) if data_type.arrow().is_primitive() => {
@@ -116,12 +121,17 @@ impl ColumnReader {
         &self.data_type
     }
 
-    /// For `rt.segments`: a word, and for dictionaries the number of values.
+    /// For `rt.segments`: a word or two, and for dictionaries the number of values.
     pub fn encoding_name(&self) -> String {
-        match &self.values {
-            Values::Dictionary(dictionary) => dictionary.name(),
-            _ => self.encoding.name().to_owned(),
-        }
+        let integers = match &self.values {
+            Values::Dictionary(dictionary) => return dictionary.name(),
+            Values::Integers(integers) => Some(integers),
+            Values::Scaled(floats) => Some(floats.integers()),
+            Values::Ordered(floats) => Some(floats.integers()),
+            _ => None,
+        };
+        let compressed = if integers.is_some_and(Integers::is_compressed) { "compressed " } else { "" };
+        format!("{compressed}{}", self.encoding.name())
     }
 
     pub(super) fn values(&self) -> &Values {
@@ -140,6 +150,7 @@ impl ColumnReader {
             Values::Dictionary(values) => values.decode(rows, nulls),
             Values::Integers(values) => array_of(&self.data_type, Run(values, rows), nulls),
             Values::Scaled(values) => values.decode(rows, nulls),
+            Values::Ordered(values) => values.decode(rows, nulls),
             Values::Blocks(values) => values.decode(rows, nulls),
             Values::Uuids(values) => values.decode(rows, nulls),
             Values::Fixed(values) => values.decode(rows, nulls),
@@ -169,6 +180,7 @@ impl ColumnReader {
             Values::Dictionary(values) => values.gather(range.clone(), selection, nulls()),
             Values::Integers(values) => array_of(&self.data_type, Selected(values, range.clone(), selection), nulls()),
             Values::Scaled(values) => values.gather(range.clone(), selection, nulls()),
+            Values::Ordered(values) => values.gather(range.clone(), selection, nulls()),
             Values::Blocks(values) => values.gather(range.clone(), selection, nulls()),
             Values::Uuids(values) => values.gather(range.clone(), selection, nulls()),
             // Reading these copies nothing, or they are read whole by nature.

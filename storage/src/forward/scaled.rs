@@ -149,6 +149,10 @@ impl Scaled {
         Ok(Self { width, divisor: divisor(power), integers, count, exceptions })
     }
 
+    pub(super) fn integers(&self) -> &Integers {
+        &self.integers
+    }
+
     fn row_of(&self, exception: usize) -> usize {
         let bytes = self.exceptions.get(exception * 4..).and_then(<[u8]>::first_chunk);
         bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)

@@ -11,7 +11,7 @@ use arrow::{
 };
 
 use super::{
-    blocks::{Compressor, decompress, decompressor},
+    blocks::{Compressor, decompress},
     format::{Reader, Writer, corrupt},
     integers::{self, Integers},
 };
@@ -85,7 +85,7 @@ impl Strings {
         if let Some(raw) = self.raw.get() {
             return Ok(raw);
         }
-        let raw = decompress(&mut decompressor()?, &self.stored, self.raw_bytes)
+        let raw = decompress(&self.stored, self.raw_bytes)?
             .ok_or_else(|| corrupt("texts", format!("{} bytes, compressed", self.raw_bytes), "other bytes"))?;
         Ok(self.raw.get_or_init(|| Buffer::from_vec(raw)))
     }

@@ -50,6 +50,10 @@ enum Shape {
     Steady,
     Extreme,
     Same,
+    /// 64 numbers that come again eleven times: packed, they are worth compressing.
+    Echo,
+    /// Floats of one exponent that are no decimals.
+    Narrow,
 }
 
 fn number(random: &mut Random, shape: Shape, row: usize) -> i64 {
@@ -60,6 +64,8 @@ fn number(random: &mut Random, shape: Shape, row: usize) -> i64 {
         Shape::Steady => 1_700_000_000_000_000 + row as i64 * 20_000 + random.below(5000) as i64,
         Shape::Extreme => [i64::MIN, i64::MAX, 0, -1][random.below(4) as usize],
         Shape::Same => 42,
+        Shape::Echo => Random((row % 64 + row / 768 * 64) as u64).next() as i64 >> 40,
+        Shape::Narrow => random.below(1 << 40) as i64,
     }
 }
 
@@ -69,6 +75,7 @@ fn float(random: &mut Random, shape: Shape, row: usize) -> f64 {
         Shape::Extreme => {
             [f64::NAN, -f64::NAN, 0.0, -0.0, f64::INFINITY, f64::MIN_POSITIVE, -1.5, f64::MAX][random.below(8) as usize]
         }
+        Shape::Narrow => 48.0 + number(random, shape, row) as f64 / (1u64 << 40) as f64,
         _ => (number(random, shape, row) % 1_000_000) as f64 / 100.0,
     }
 }
@@ -77,6 +84,7 @@ fn text(random: &mut Random, shape: Shape, row: usize) -> String {
     let number = number(random, shape, row);
     match random.below(5) {
         _ if matches!(shape, Shape::Same) => "the same é text for all rows".into(),
+        _ if matches!(shape, Shape::Echo) => format!("{number}"),
         0 if !matches!(shape, Shape::Runs) => String::new(),
         1 => format!("é{}", number % 1000),
         2 => format!("{number} with more than twelve bytes €"),
@@ -181,7 +189,8 @@ prop_compose! {
     fn columns()(
         data_type in types(), seed in any::<u64>(),
         shape in prop_oneof![
-            Just(Shape::Few), Just(Shape::Runs), Just(Shape::Many), Just(Shape::Steady), Just(Shape::Extreme), Just(Shape::Same)
+            Just(Shape::Few), Just(Shape::Runs), Just(Shape::Many), Just(Shape::Steady), Just(Shape::Extreme), Just(Shape::Same),
+            Just(Shape::Echo), Just(Shape::Narrow)
         ],
         sizes in prop_oneof![prop::collection::vec(0usize..40, 0..4), prop::collection::vec(0usize..2500, 1..4)],
     ) -> (DataType, Vec<ArrayRef>, u64) {
@@ -421,4 +430,43 @@ fn wrong_calls_are_errors() {
     assert!(ColumnReader::open(&DataType::BigInt, column.encoding as u8, 4, sections(&column)).is_err());
     assert!(ColumnReader::open(&DataType::BigInt, 0, 3, sections(&column)).is_err());
     assert!(ColumnReader::open(&DataType::BigInt, column.encoding as u8, 3, vec![]).is_err());
+}
+
+#[test]
+fn what_repeats_at_a_distance_is_compressed() {
+    let cases = [
+        (DataType::BigInt, Shape::Echo, "compressed dictionary(832)"),
+        (DataType::Text, Shape::Echo, "compressed dictionary(832)"),
+        (DataType::Numeric { precision: 12, scale: 2 }, Shape::Echo, "compressed dictionary(832)"),
+        (DataType::Double, Shape::Narrow, "ordered"),
+        (DataType::Real, Shape::Narrow, "ordered"),
+        (DataType::BigInt, Shape::Narrow, "integers"),
+        (DataType::Int, Shape::Few, "dictionary(7)"),
+    ];
+    for (data_type, shape, expected) in cases {
+        let chunk = items(&data_type, &mut Random(3), shape, 10_000 - 16);
+        let column = encode_column(&data_type, &[chunk], &EncodeOptions::default()).expect("encodes");
+        assert_eq!(open(&data_type, &column).encoding_name(), expected, "{data_type} {shape:?}");
+    }
+    // Each block has its own range, so that a dictionary of all values does not pay.
+    let echo = |row: u64| (row / 1024, Random(row % 64 + row / 512 * 64).next() % 4096);
+    let integers = Int64Array::from_iter_values((0..20_000).map(echo).map(|(block, n)| (block << 40 | n) as i64));
+    let floats = (0..20_000).map(echo).map(|(block, n)| (block * 1_000_000 + n) as f64 / 100.0);
+    let others = (0..20_000).map(echo).map(|(block, n)| f64::from_bits((1023 + block) << 52 | n));
+    let cases: [(DataType, ArrayRef, &str); 3] = [
+        (DataType::BigInt, Arc::new(integers), "compressed integers"),
+        (DataType::Double, Arc::new(Float64Array::from_iter_values(floats)), "compressed scaled"),
+        (DataType::Double, Arc::new(Float64Array::from_iter_values(others)), "compressed ordered"),
+    ];
+    for (data_type, array, expected) in cases {
+        let column = encode_column(&data_type, &[Arc::clone(&array)], &EncodeOptions::default()).expect("encodes");
+        let reader = open(&data_type, &column);
+        assert_eq!(reader.encoding_name(), expected);
+        assert!(same(&reader.decode(0..20_000).expect("decodes"), &array));
+        let mut mask = Bitmask::none(9000);
+        [0, 7, 500, 8190, 8999].into_iter().for_each(|row| mask.set(row));
+        let found = reader.decode_selected(5000..14_000, &mask).expect("decodes");
+        let bits = BooleanArray::new(mask.to_boolean_buffer(), None);
+        assert!(same(&found, &filter(&array.slice(5000, 9000), &bits).expect("filters")));
+    }
 }

@@ -139,6 +139,7 @@ fn write_file(segment: &ConsumingSegment, path: &Path, context: &SealContext) ->
         file_bytes: out.position + bytes.len() as u64 + format::TRAILER_BYTES as u64,
         footer_bytes,
         footer_crc: crc32c::crc32c(&bytes),
+        version: format::VERSION,
     };
     out.write(&bytes)?;
     out.write(&trailer.encode())?;

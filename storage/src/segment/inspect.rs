@@ -95,7 +95,7 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
         .collect();
     file.check()?;
     Ok(Inspection {
-        version: format::VERSION,
+        version: trailer.version,
         bytes: trailer.file_bytes,
         checksum: trailer.footer_crc,
         table: footer.table,

@@ -24,8 +24,12 @@ pub fn with_right_footer_checksum(file: &[u8]) -> Option<Vec<u8>> {
     let footer_bytes = u32::from_le_bytes(file[end + 8..end + 12].try_into().ok()?);
     let start = end.checked_sub(footer_bytes as usize)?;
     let mut forged = file.to_vec();
-    let trailer =
-        Trailer { file_bytes: file.len() as u64, footer_bytes, footer_crc: crc32c::crc32c(&file[start..end]) };
+    let trailer = Trailer {
+        file_bytes: file.len() as u64,
+        footer_bytes,
+        footer_crc: crc32c::crc32c(&file[start..end]),
+        version: u32::from_le_bytes(file.get(8..12)?.try_into().ok()?),
+    };
     forged[end..].copy_from_slice(&trailer.encode());
     Some(forged)
 }

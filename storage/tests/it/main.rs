@@ -3,6 +3,7 @@
 mod corruption;
 #[cfg(feature = "failpoints")]
 mod failpoints;
+mod fuzz;
 mod golden;
 mod scan;
 mod table;

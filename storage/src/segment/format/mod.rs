@@ -1,4 +1,4 @@
-//! The bytes of a segment file, version 1: header, sections, footer, trailer. `storage/README.md` is the description; this is the code.
+//! The bytes of a segment file, version 2: header, sections, footer, trailer. `storage/README.md` is the description; this is the code.
 //!
 //! ```text
 //! [header 64][section][pad]…[section][pad][footer][trailer 32]      all little-endian, sections at multiples of 64
@@ -19,8 +19,8 @@ use crate::{Error, Result};
 pub(crate) const MAGIC: [u8; 8] = *b"TIDEMILL";
 /// Last eight bytes of a file.
 pub(crate) const END_MAGIC: [u8; 8] = *b"LLIMEDIT";
-/// The one version there is.
-pub(crate) const VERSION: u32 = 1;
+/// The version that is written. Every one up to it is read.
+pub(crate) const VERSION: u32 = 2;
 pub(crate) const HEADER_BYTES: usize = 64;
 pub(crate) const TRAILER_BYTES: usize = 32;
 /// Sections begin at multiples of this, so that any Arrow type can be read in place.
@@ -60,6 +60,7 @@ pub(crate) struct Trailer {
     pub(crate) file_bytes: u64,
     pub(crate) footer_bytes: u32,
     pub(crate) footer_crc: u32,
+    pub(crate) version: u32,
 }
 
 impl Trailer {
@@ -68,7 +69,7 @@ impl Trailer {
         out[..8].copy_from_slice(&self.file_bytes.to_le_bytes());
         out[8..12].copy_from_slice(&self.footer_bytes.to_le_bytes());
         out[12..16].copy_from_slice(&self.footer_crc.to_le_bytes());
-        out[16..20].copy_from_slice(&VERSION.to_le_bytes());
+        out[16..20].copy_from_slice(&self.version.to_le_bytes());
         out[24..].copy_from_slice(&END_MAGIC);
         out
     }
@@ -78,20 +79,20 @@ impl Trailer {
         if bytes[24..] != END_MAGIC {
             return Err(Error::corrupt(path, "trailer, magic", escape(&END_MAGIC), escape(&bytes[24..])));
         }
-        if word(16) != VERSION {
-            return Err(Error::corrupt(path, "trailer, version", VERSION, word(16)));
+        if !(1..=VERSION).contains(&word(16)) {
+            return Err(Error::corrupt(path, "trailer, version", format!("1 to {VERSION}"), word(16)));
         }
         if word(20) != 0 {
             return Err(Error::corrupt(path, "trailer, reserved bytes", 0, word(20)));
         }
         let file_bytes = u64::from(word(0)) | u64::from(word(4)) << 32;
-        Ok(Self { file_bytes, footer_bytes: word(8), footer_crc: word(12) })
+        Ok(Self { file_bytes, footer_bytes: word(8), footer_crc: word(12), version: word(16) })
     }
 }
 
 /// Finds and checks header, trailer and footer in the bytes of a whole file. Reads no section.
 pub(crate) fn read_footer(path: &Path, file: &[u8]) -> Result<(Trailer, Footer)> {
-    check_header(path, file)?;
+    let version = check_header(path, file)?;
     let (_, tail) = file
         .split_last_chunk::<TRAILER_BYTES>()
         .filter(|(before, _)| before.len() >= HEADER_BYTES)
@@ -99,6 +100,9 @@ pub(crate) fn read_footer(path: &Path, file: &[u8]) -> Result<(Trailer, Footer)>
             Error::corrupt(path, "file length", format!("{} bytes or more", HEADER_BYTES + TRAILER_BYTES), file.len())
         })?;
     let trailer = Trailer::decode(path, tail)?;
+    if trailer.version != version {
+        return Err(Error::corrupt(path, "trailer, version", format!("{version}, as in the header"), trailer.version));
+    }
     if trailer.file_bytes != file.len() as u64 {
         return Err(Error::corrupt(path, "file length", trailer.file_bytes, file.len()));
     }
@@ -125,32 +129,33 @@ pub(crate) fn read_footer(path: &Path, file: &[u8]) -> Result<(Trailer, Footer)>
 
 /// Where the part begins that makes [`read_footer`] fail: header, footer or trailer.
 pub(crate) fn start_of_damage(path: &Path, file: &[u8]) -> usize {
-    if check_header(path, file).is_err() {
-        return 0;
-    }
+    let Ok(version) = check_header(path, file) else { return 0 };
     let trailer_start = file.len().saturating_sub(TRAILER_BYTES);
     let trailer = file.last_chunk().and_then(|tail| Trailer::decode(path, tail).ok());
+    if trailer.is_some_and(|trailer| trailer.version != version) {
+        return 0;
+    }
     trailer
         .filter(|trailer| trailer.file_bytes == file.len() as u64)
         .and_then(|trailer| trailer_start.checked_sub(trailer.footer_bytes as usize))
         .unwrap_or(trailer_start)
 }
 
-pub(crate) fn check_header(path: &Path, file: &[u8]) -> Result<()> {
-    let expected = header();
+/// The version that the header says.
+pub(crate) fn check_header(path: &Path, file: &[u8]) -> Result<u32> {
     let found = file.get(..HEADER_BYTES).ok_or_else(|| {
         Error::corrupt(path, "file length", format!("{} bytes or more", HEADER_BYTES + TRAILER_BYTES), file.len())
     })?;
     if found[..8] != MAGIC {
         return Err(Error::corrupt(path, "header, magic", escape(&MAGIC), escape(&found[..8])));
     }
-    if found[8..12] != expected[8..12] {
-        let version = u32::from_le_bytes([found[8], found[9], found[10], found[11]]);
-        return Err(Error::corrupt(path, "header, version", VERSION, version));
+    let version = u32::from_le_bytes([found[8], found[9], found[10], found[11]]);
+    if !(1..=VERSION).contains(&version) {
+        return Err(Error::corrupt(path, "header, version", format!("1 to {VERSION}"), version));
     }
     match (12..HEADER_BYTES).find(|at| found[*at] != 0) {
         Some(at) => Err(Error::corrupt(path, format!("header, reserved byte {at}"), 0, found[at])),
-        None => Ok(()),
+        None => Ok(version),
     }
 }
 

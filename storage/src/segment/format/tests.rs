@@ -148,8 +148,17 @@ fn header_and_trailer_have_one_right_form() {
         changed[at] ^= 1;
         assert!(matches!(check_header(path, &changed), Err(Error::Corrupt { .. })), "byte {at}");
     }
-    let trailer = Trailer { file_bytes: 1 << 40, footer_bytes: 77, footer_crc: 0xdead_beef };
-    assert_eq!(Trailer::decode(path, &trailer.encode()).unwrap(), trailer);
+    for version in 1..=VERSION {
+        let trailer = Trailer { file_bytes: 1 << 40, footer_bytes: 77, footer_crc: 0xdead_beef, version };
+        assert_eq!(Trailer::decode(path, &trailer.encode()).unwrap(), trailer);
+        let mut header = header();
+        header[8] = version as u8;
+        assert_eq!(check_header(path, &header).unwrap(), version);
+    }
+    for version in [0, VERSION + 1] {
+        let trailer = Trailer { file_bytes: 1 << 40, footer_bytes: 77, footer_crc: 0xdead_beef, version };
+        assert!(matches!(Trailer::decode(path, &trailer.encode()), Err(Error::Corrupt { .. })));
+    }
     for length in 0..HEADER_BYTES + TRAILER_BYTES {
         let mut file = header().to_vec();
         file.resize(length.max(1), 0);
