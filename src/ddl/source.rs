@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tidemill_ingest::{Error, decode, source::ConnectorOptions};
+use tidemill_ingest::{
+    Error, decode,
+    source::{ConnectorOptions, SourceOptions},
+};
 
 use super::{columns::check_names, error::locate, free_name};
 use crate::{
@@ -44,7 +47,9 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateSource) ->
         let columns = live::source_columns(&source.columns)?;
         decode::decoder(format, &columns).map_err(located)?;
     }
-    reach(instance, &source, &options.connector).await.map_err(|error| locate(error, &statement.options))?;
+    if let Some(stop) = reach(instance, &source, &options).await.map_err(|error| locate(error, &statement.options))? {
+        source.options.insert("stop".into(), stop);
+    }
     instance.catalog.change(|change| {
         source.id = change.new_source_id()?;
         source.oid = change.new_oid()?;
@@ -147,20 +152,22 @@ fn check_expressions(instance: &Instance, source: &SourceDefinition, statement: 
         .map_err(|error| SqlError::from(error).at(parsed.column.position))
 }
 
-/// Asks the outside world whether the source is there.
-async fn reach(instance: &Arc<Instance>, source: &SourceDefinition, connector: &ConnectorOptions) -> Result<()> {
-    if matches!(connector, ConnectorOptions::Generator(_)) {
-        return Ok(());
+/// Asks the outside world whether the source is there, and for the offsets at which it is to end.
+async fn reach(instance: &Arc<Instance>, source: &SourceDefinition, options: &SourceOptions) -> Result<Option<String>> {
+    if matches!(options.connector, ConnectorOptions::Generator(_)) && options.stop.is_none() {
+        return Ok(None);
     }
     let (instance, source) = (Arc::clone(instance), source.clone());
     runtime::blocking(move || {
-        let (connected, _) = live::connect(&source, &instance.clock)?;
-        connected.connector.partitions()
+        let (connected, options) = live::connect(&source, &instance.clock)?;
+        let now_ms = instance.clock.now_us() / 1000;
+        let stop = options.settled_stop(&*connected.connector, now_ms)?;
+        connected.connector.partitions()?;
+        Ok(stop)
     })
     .await
     .map_err(|error| match error {
         Error::Unavailable(message) => SqlError::new(state::CANNOT_ESTABLISH_CONNECTION, message),
         error => error.into(),
-    })?;
-    Ok(())
+    })
 }

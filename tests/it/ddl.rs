@@ -1,6 +1,9 @@
 //! CREATE, ALTER and DROP of sources and tables, as a client sees them.
 
-use crate::support::server::Server;
+use crate::support::{
+    kafka::{Feed, brokers, create_topic},
+    server::Server,
+};
 
 fn server() -> Server {
     Server::start(env!("CARGO_BIN_EXE_tidemill"))
@@ -160,4 +163,55 @@ fn the_catalog_tells_what_was_defined_when() {
     for (wrong, state) in [("-1", "22023"), ("1000000", "22023"), ("'x'", "22P02"), ("", "42883")] {
         assert_eq!(refused(&server, &format!("SELECT * FROM rt.catalog_at({wrong})")).0, state, "{wrong}");
     }
+}
+
+#[test]
+fn a_bounded_read_begins_and_ends_at_exact_offsets() {
+    let Some(brokers) = brokers("a_bounded_read_begins_and_ends_at_exact_offsets") else { return };
+    let topic = format!("bounded-{}", std::process::id());
+    create_topic(&brokers, &topic, 1, &[]);
+    let feed = Feed::new(&brokers, &topic);
+    let produce = |from: i64, to: i64| {
+        for id in from..to {
+            feed.send(0, format!("{{\"id\":{id}}}").as_bytes());
+        }
+        feed.flush();
+    };
+    produce(0, 100);
+    let mut server = server();
+    for (name, start, stop) in [
+        ("from_40", "offsets:{0:40}", None),
+        ("to_now", "offsets:{0:40}", Some("latest")),
+        ("to_70", "earliest", Some("offsets:{0:70}")),
+        ("nothing", "latest", Some("latest")),
+    ] {
+        let stop = stop.map_or(String::new(), |stop| format!(", stop = '{stop}'"));
+        server.sql(&format!(
+            "CREATE SOURCE {name}_raw (id BIGINT) WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}', \
+             start = '{start}'{stop})"
+        ));
+        server.sql(&format!("CREATE TABLE {name} FROM SOURCE {name}_raw"));
+    }
+    produce(100, 130);
+    let check = |server: &Server| {
+        for (name, wanted) in
+            [("from_40", "90 40 129"), ("to_now", "60 40 99"), ("to_70", "70 0 69"), ("nothing", "0 ")]
+        {
+            server.sql(&format!("SELECT rt.drain('{name}_raw')"));
+            let sql = format!("SELECT concat_ws(' ', count(*), coalesce(min(id)::text, ''), max(id)) FROM {name}");
+            assert_eq!(server.value(&sql), wanted, "{name}");
+        }
+    };
+    check(&server);
+    // The end is where it was when the source was made, also after a restart.
+    server.kill_and_restart();
+    check(&server);
+    let message = refused(
+        &server,
+        &format!(
+            "CREATE SOURCE future (id BIGINT) WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}', stop = 'timestamp:2999-01-01')"
+        ),
+    );
+    assert!(message.2.contains("has passed"), "{message:?}");
+    assert_eq!(refused(&server, "CREATE SOURCE s WITH (connector = 'generator', stop = 'earliest')").0, "22023");
 }

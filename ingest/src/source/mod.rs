@@ -3,6 +3,7 @@
 //! A [`Connector`] knows one topic, log, file set or generator; a [`Reader`] is one thread's way through some of its partitions. A reader is polled
 //! at the consumer's own pace; what is not polled stays in the topic. Offsets are the caller's: a connector keeps none.
 
+mod bounded;
 pub mod file;
 pub mod generator;
 pub mod kafka;

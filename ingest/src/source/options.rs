@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `connector` | `kafka`, `file`, `generator` or `log`; required |
 //! | `start` | where partitions begin that have no committed offset (see [`Start`]); `earliest` by default |
+//! | `stop` | where a bounded read ends: `latest`, `timestamp:…` or `offsets:{…}` |
 //! | `on_error` | `dlq` (default), `skip` or `stop` |
 //! | … | the options of the format ([`Format::take`]) and of the connector (in its own folder) |
 //!
@@ -15,6 +16,7 @@ use tidemill_storage::{clock::Clock, ids::SourceId};
 
 use super::{
     Connector, Start,
+    bounded::Bounded,
     file::{FileFormat, FileOptions},
     generator::{self, GeneratorOptions},
     kafka::{KafkaOptions, flink_start},
@@ -26,7 +28,7 @@ use crate::{
     decode::{Format, SourceColumn, nearest},
 };
 
-const COMMON: [&str; 3] = ["connector", "start", "on_error"];
+const COMMON: [&str; 4] = ["connector", "start", "stop", "on_error"];
 const CONNECTORS: &str = "kafka, file, generator or log";
 
 /// What CREATE SOURCE … WITH (…) says, checked.
@@ -36,6 +38,8 @@ pub struct SourceOptions {
     /// How messages are decoded; `None` when the connector brings rows.
     pub format: Option<Format>,
     pub start: Start,
+    /// Where a bounded read ends; `None` reads on for ever. Anything but offsets is still to be settled (see [`Self::settled_stop`]).
+    pub stop: Option<Start>,
     pub on_error: OnError,
 }
 
@@ -93,6 +97,7 @@ impl SourceOptions {
         let mut start = explicit_start
             .as_deref()
             .map_or(Ok(Start::Earliest), |text| text.parse().map_err(|wanted| wrong("start", text, wanted)))?;
+        let stop = options.text("stop").map(|text| parse_stop(&text)).transpose()?;
         let connector = connector.trim().to_ascii_lowercase();
         if start == Start::Committed && connector != "kafka" {
             return Err(wrong("start", "committed", "committed for kafka sources only"));
@@ -125,7 +130,7 @@ impl SourceOptions {
             _ => return Err(wrong("connector", &connector, CONNECTORS)),
         };
         options.finish()?;
-        Ok(Self { connector, format, start, on_error })
+        Ok(Self { connector, format, start, stop, on_error })
     }
 
     /// The columns of a source that is created without any; `None` when the connector cannot know them.
@@ -151,7 +156,32 @@ impl SourceOptions {
                 log.connector(context.source)
             }
         };
+        let connector = match &self.stop {
+            Some(Start::Offsets(stops)) => Arc::new(Bounded::new(connector, stops.clone())),
+            _ => connector,
+        };
         Ok(Connected { connector, format })
+    }
+
+    /// The option `stop` in offsets, which stay the same over restarts and whatever is written later; `None` when it needs no settling.
+    /// Blocks: asks the source.
+    pub fn settled_stop(&self, connector: &dyn Connector, now_ms: i64) -> Result<Option<String>> {
+        let stop = match &self.stop {
+            None | Some(Start::Offsets(_)) => return Ok(None),
+            Some(Start::TimestampMs(ms)) if *ms > now_ms => {
+                return Err(wrong("stop", &Start::TimestampMs(*ms).to_string(), "a time that has passed"));
+            }
+            Some(stop) => stop,
+        };
+        let offsets = connector.resolve(stop, &connector.partitions()?)?;
+        Ok(Some(Start::Offsets(offsets).to_string()))
+    }
+}
+
+fn parse_stop(text: &str) -> Result<Start> {
+    match text.parse() {
+        Ok(stop @ (Start::Latest | Start::TimestampMs(_) | Start::Offsets(_))) => Ok(stop),
+        _ => Err(wrong("stop", text, "latest, timestamp:<ISO 8601 or milliseconds> or offsets:{partition:offset, …}")),
     }
 }
 
