@@ -11,6 +11,13 @@
 //! is a power cut. Better is: more rows/s, fewer CPU seconds, fewer milliseconds; kill knows only right and wrong.
 //! A broker is started by `tests/tools/kafka` unless `TIDEMILL_TEST_KAFKA` names one.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "for benchmarks, which print and measure"
+)]
+
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
 

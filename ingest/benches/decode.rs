@@ -4,6 +4,7 @@
 //! event stream. `github events`: nested objects of 3.7 KB, six of their fields by path (only where the file of
 //! `TIDEMILL_GITHUB_EVENTS` is given). Higher is better; the floor for orders is 2.5 million messages a second.
 
+#![allow(clippy::unwrap_used, reason = "for benchmarks")]
 #![expect(clippy::disallowed_macros, reason = "a benchmark prints what it measures")]
 
 use std::hint::black_box;

@@ -4,6 +4,7 @@
 //! bounded by the disk's sync. `log read`: the same rows back. `kafka`: 2 million messages of 150 bytes in 4 partitions, read from the start, only where
 //! `TIDEMILL_TEST_KAFKA` names a broker; the aim is 1.5 million messages a second. Higher is better everywhere.
 
+#![allow(clippy::unwrap_used, reason = "for benchmarks")]
 #![expect(clippy::disallowed_macros, reason = "a benchmark prints what it measures")]
 
 use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Duration};

@@ -246,7 +246,7 @@ impl DeadLetterReader {
             Self { path: path.to_owned(), file: BufReader::new(file), block: Bytes::new(), count: 0, is_done: false };
         let magic: [u8; 8] = reader.read("the beginning")?;
         if &magic != MAGIC {
-            return Err(reader.corrupt("the beginning", "TMDEAD01", &String::from_utf8_lossy(&magic)));
+            return Err(reader.corrupt("the beginning", "TMDEAD01", String::from_utf8_lossy(&magic)));
         }
         Ok(reader)
     }

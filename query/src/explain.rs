@@ -19,12 +19,24 @@ use crate::{
     session::physical_plan,
 };
 
+/// What the plan is written as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// A line per operator.
+    #[default]
+    Text,
+    /// One document in one row.
+    Json,
+    /// The same in PostgreSQL's XML, for DBeaver.
+    Xml,
+}
+
 /// What EXPLAIN was asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Explain {
     pub analyze: bool,
     pub verbose: bool,
-    pub json: bool,
+    pub shape: Shape,
 }
 
 impl Explain {
@@ -42,7 +54,7 @@ impl Explain {
             let value = option.arg.as_ref().map(crate::rules::word);
             let on = !matches!(value.as_deref(), Some("off" | "false" | "0"));
             match option.name.value.to_lowercase().as_str() {
-                "analyze" => self.analyze = on,
+                "analyze" | "analyse" => self.analyze = on,
                 "verbose" => self.verbose = on,
                 "format" => self.format(value.as_deref().unwrap_or("text"))?,
                 "costs" | "buffers" | "settings" | "timing" | "summary" | "wal" | "generic_plan" => {}
@@ -53,9 +65,10 @@ impl Explain {
     }
 
     fn format(&mut self, name: &str) -> Result<(), SqlError> {
-        self.json = match name.to_lowercase().as_str() {
-            "text" => false,
-            "json" => true,
+        self.shape = match name.to_lowercase().as_str() {
+            "text" => Shape::Text,
+            "json" => Shape::Json,
+            "xml" => Shape::Xml,
             other => {
                 return Err(SqlError::invalid_parameter(format!(
                     "unrecognized value for EXPLAIN option \"format\": \"{other}\""
@@ -86,15 +99,24 @@ pub(crate) async fn run(
             batch.map_err(located)?;
         }
     }
-    let lines: ArrayRef = if explain.json {
-        let document = serde_json::json!([{ "Plan": node(physical.as_ref(), explain) }]);
-        let text = serde_json::to_string_pretty(&document).map_err(|error| SqlError::internal(error.to_string()))?;
-        Arc::new(StringViewArray::from_iter_values([text]))
-    } else {
-        let mut lines = Vec::new();
-        indented(physical.as_ref(), explain, 0, &mut lines);
-        Arc::new(StringViewArray::from_iter_values(lines))
+    let lines = match explain.shape {
+        Shape::Json => {
+            let document = serde_json::json!([{ "Plan": node(physical.as_ref(), explain) }]);
+            vec![serde_json::to_string_pretty(&document).map_err(|error| SqlError::internal(error.to_string()))?]
+        }
+        Shape::Xml => {
+            let mut text = "<explain xmlns=\"http://www.postgresql.org/2009/explain\">\n  <Query>\n".to_owned();
+            element("Plan", &node(physical.as_ref(), explain), 2, &mut text);
+            text.push_str("  </Query>\n</explain>");
+            vec![text]
+        }
+        Shape::Text => {
+            let mut lines = Vec::new();
+            indented(physical.as_ref(), explain, 0, &mut lines);
+            lines
+        }
     };
+    let lines: ArrayRef = Arc::new(StringViewArray::from_iter_values(lines));
     Ok(RecordBatch::try_new(schema(), vec![lines])?)
 }
 
@@ -167,4 +189,31 @@ fn node(plan: &dyn ExecutionPlan, explain: &Explain) -> serde_json::Value {
         node["Plans"] = children.into();
     }
     node
+}
+
+/// A value of the JSON document as PostgreSQL writes it in XML: `Node Type` is `<Node-Type>`, the plans below are `<Plan>`s.
+fn element(name: &str, value: &serde_json::Value, depth: usize, out: &mut String) {
+    use fmt::Write;
+    let (indent, tag) = ("  ".repeat(depth), name.replace(' ', "-"));
+    match value {
+        serde_json::Value::Object(fields) => {
+            let _ = writeln!(out, "{indent}<{tag}>");
+            for (name, value) in fields {
+                element(name, value, depth + 1, out);
+            }
+            let _ = writeln!(out, "{indent}</{tag}>");
+        }
+        serde_json::Value::Array(plans) => {
+            let _ = writeln!(out, "{indent}<{tag}>");
+            for plan in plans {
+                element("Plan", plan, depth + 1, out);
+            }
+            let _ = writeln!(out, "{indent}</{tag}>");
+        }
+        value => {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            let _ = writeln!(out, "{indent}<{tag}>{text}</{tag}>");
+        }
+    }
 }

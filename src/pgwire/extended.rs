@@ -72,6 +72,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         if let Err(error) = done {
             self.skips_to_sync = true;
             self.failed(&error)?;
+            // A client may send Sync only after it has read the error.
+            return self.flush().await;
         }
         Ok(())
     }

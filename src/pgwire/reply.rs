@@ -24,34 +24,34 @@ fn string(text: &str) -> String {
     text.chars().filter(|c| *c != '\0').collect()
 }
 
-pub fn authentication_ok(out: &mut BytesMut) {
+pub(super) fn authentication_ok(out: &mut BytesMut) {
     write(out, &Authentication::Ok);
 }
 
-pub fn authentication_sasl(out: &mut BytesMut, mechanism: &str) {
+pub(super) fn authentication_sasl(out: &mut BytesMut, mechanism: &str) {
     write(out, &Authentication::SASL(vec![mechanism.to_owned()]));
 }
 
 /// `last`: the exchange's final step.
-pub fn authentication_sasl_step(out: &mut BytesMut, last: bool, data: &str) {
+pub(super) fn authentication_sasl_step(out: &mut BytesMut, last: bool, data: &str) {
     let data = Bytes::copy_from_slice(data.as_bytes());
     write(out, &if last { Authentication::SASLFinal(data) } else { Authentication::SASLContinue(data) });
 }
 
-pub fn negotiate_protocol(out: &mut BytesMut, minor: u32, unknown: &[String]) {
+pub(super) fn negotiate_protocol(out: &mut BytesMut, minor: u32, unknown: &[String]) {
     let newest = ((3 << 16) | minor) as i32;
     write(out, &NegotiateProtocolVersion::new(newest, unknown.iter().map(|name| string(name)).collect()));
 }
 
-pub fn backend_key(out: &mut BytesMut, pid: i32, secret: i32) {
+pub(super) fn backend_key(out: &mut BytesMut, pid: i32, secret: i32) {
     write(out, &BackendKeyData::new(pid, SecretKey::I32(secret)));
 }
 
-pub fn parameter_status(out: &mut BytesMut, name: &str, value: &str) {
+pub(super) fn parameter_status(out: &mut BytesMut, name: &str, value: &str) {
     write(out, &ParameterStatus::new(string(name), string(value)));
 }
 
-pub fn ready(out: &mut BytesMut, status: Status) {
+pub(super) fn ready(out: &mut BytesMut, status: Status) {
     write(
         out,
         &ReadyForQuery::new(match status {
@@ -62,7 +62,7 @@ pub fn ready(out: &mut BytesMut, status: Status) {
     );
 }
 
-pub fn error(out: &mut BytesMut, fatal: bool, error: &SqlError) {
+pub(super) fn error(out: &mut BytesMut, fatal: bool, error: &SqlError) {
     let severity = if fatal { "FATAL" } else { "ERROR" };
     let mut fields = vec![
         (b'S', severity.to_owned()),
@@ -77,7 +77,7 @@ pub fn error(out: &mut BytesMut, fatal: bool, error: &SqlError) {
     write(out, &ErrorResponse::new(fields));
 }
 
-pub fn notice(out: &mut BytesMut, notice: &Notice) {
+pub(super) fn notice(out: &mut BytesMut, notice: &Notice) {
     let severity = if notice.warning { "WARNING" } else { "NOTICE" };
     write(
         out,
@@ -91,7 +91,7 @@ pub fn notice(out: &mut BytesMut, notice: &Notice) {
 }
 
 /// `formats`: one per column.
-pub fn row_description(out: &mut BytesMut, columns: &[Column], formats: impl Fn(usize) -> Format) {
+pub(super) fn row_description(out: &mut BytesMut, columns: &[Column], formats: impl Fn(usize) -> Format) {
     let fields = columns
         .iter()
         .enumerate()
@@ -113,15 +113,15 @@ pub fn row_description(out: &mut BytesMut, columns: &[Column], formats: impl Fn(
     write(out, &RowDescription::new(fields));
 }
 
-pub fn parameter_description(out: &mut BytesMut, oids: impl ExactSizeIterator<Item = u32>) {
+pub(super) fn parameter_description(out: &mut BytesMut, oids: impl ExactSizeIterator<Item = u32>) {
     write(out, &ParameterDescription::new(oids.collect()));
 }
 
-pub fn command_complete(out: &mut BytesMut, tag: &str) {
+pub(super) fn command_complete(out: &mut BytesMut, tag: &str) {
     write(out, &CommandComplete::new(string(tag)));
 }
 
-pub fn copy_response(out: &mut BytesMut, incoming: bool, binary: bool, columns: usize) {
+pub(super) fn copy_response(out: &mut BytesMut, incoming: bool, binary: bool, columns: usize) {
     let format = i8::from(binary);
     let formats = vec![i16::from(binary); columns];
     if incoming {
@@ -131,13 +131,13 @@ pub fn copy_response(out: &mut BytesMut, incoming: bool, binary: bool, columns: 
     }
 }
 
-pub fn copy_data(out: &mut BytesMut, data: &[u8]) {
+pub(super) fn copy_data(out: &mut BytesMut, data: &[u8]) {
     write(out, &CopyData::new(Bytes::copy_from_slice(data)));
 }
 
 /// Messages without a body.
 #[derive(Clone, Copy, Debug)]
-pub enum Plain {
+pub(super) enum Plain {
     ParseComplete,
     BindComplete,
     CloseComplete,
@@ -147,7 +147,7 @@ pub enum Plain {
     CopyDone,
 }
 
-pub fn plain(out: &mut BytesMut, which: Plain) {
+pub(super) fn plain(out: &mut BytesMut, which: Plain) {
     match which {
         Plain::ParseComplete => write(out, &ParseComplete::new()),
         Plain::BindComplete => write(out, &BindComplete::new()),

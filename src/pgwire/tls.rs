@@ -14,7 +14,7 @@ fn wrong(what: &str, path: &Path, error: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{what} {}: {error}", path.display()))
 }
 
-pub fn acceptor(files: &TlsFiles) -> io::Result<TlsAcceptor> {
+pub(super) fn acceptor(files: &TlsFiles) -> io::Result<TlsAcceptor> {
     let certificates = CertificateDer::pem_file_iter(&files.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| wrong("TLS certificate", &files.certificate, error))?;

@@ -55,7 +55,6 @@ impl fmt::Debug for Instance {
 }
 
 impl Instance {
-    #[expect(clippy::too_many_arguments, reason = "the parts of a server, each made by the caller")]
     pub fn new(
         config: Config,
         clock: Arc<dyn Clock>,

@@ -566,7 +566,7 @@ fn columns(plan: &Plan) -> Arc<[Column]> {
             Column {
                 name: field.name().clone(),
                 table_oid: origin.map_or(0, |origin| origin.table_oid),
-                table_column: origin.map_or(0, |origin| origin.column as i16),
+                table_column: origin.map_or(0, |origin| origin.column),
                 pg_type: PgType::of_field(field),
                 modifier: if origin.is_some() { PgType::modifier(field) } else { -1 },
             }

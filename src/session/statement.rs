@@ -569,9 +569,7 @@ fn fetch(cursor: &mut Cursor<'_>, moves: bool) -> Result<Fetch> {
     if cursor.keyword("ALL") {
         count = None;
     } else if cursor.keyword("NEXT") {
-    } else if matches!(cursor.peek(), Some(Token::Number(..))) {
-        count = Some(cursor.number("count")?);
-    } else if cursor.keyword("RELATIVE") {
+    } else if matches!(cursor.peek(), Some(Token::Number(..))) || cursor.keyword("RELATIVE") {
         count = Some(cursor.number("count")?);
     } else if matches!(cursor.peek(), Some(Token::Minus))
         || ["PRIOR", "BACKWARD", "FIRST", "LAST", "ABSOLUTE"].iter().any(|word| cursor.is_keyword(word))

@@ -136,6 +136,7 @@ pub struct AlterTable {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one statement holds few of them")]
 pub enum AlterAction {
     AddColumn { column: ColumnDefinition, if_not_exists: bool },
     DropColumn { name: Name, if_exists: bool },

@@ -1,6 +1,8 @@
 //! The packed-integer kernels: bulk unpacking, one by one, gathering and selecting, for the widths that dictionary ids have. 64 Ki values,
 //! so that the second-level cache holds them: what a scan sees of a column that it just read. More elements per second are better.
 
+#![allow(clippy::unwrap_used, reason = "for benchmarks")]
+
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -1,6 +1,13 @@
 //! Encoding and decoding the columns of a food-delivery order stream, a million rows of each: what sealing and scanning a segment cost
 //! by column. The bytes each column takes are printed first; fewer are better, as are more elements per second.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "for benchmarks, which print and measure"
+)]
+
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use arrow::{
@@ -118,7 +125,7 @@ fn columns() -> Vec<(&'static str, DataType, ArrayRef)> {
 }
 
 fn open(data_type: &DataType, column: &EncodedColumn) -> ColumnReader {
-    let sections = column.sections.iter().map(|section| Buffer::from_slice_ref(section)).collect();
+    let sections = column.sections.iter().map(Buffer::from_slice_ref).collect();
     ColumnReader::open(data_type, column.encoding as u8, column.rows, sections).expect("own bytes are sound")
 }
 

@@ -6,6 +6,8 @@
 //! * `scan`: a committed million; all columns, one column, a selective and a broad filter. Better: less time.
 //! * `open`, `plan`: what a query pays before its first row.
 
+#![allow(clippy::unwrap_used, reason = "for benchmarks")]
+
 use std::{hint::black_box, path::Path, sync::Arc, time::Duration};
 
 use arrow::array::{

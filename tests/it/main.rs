@@ -1,5 +1,12 @@
 //! The one test binary of the root package.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "for tests, which wait and tell"
+)]
+
 mod cli;
 mod ddl;
 mod dead_letters;

@@ -83,7 +83,7 @@ impl Connection {
 }
 
 fn changes_something(sql: &str) -> bool {
-    let first = sql.trim_start().split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    let first = sql.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
     ["CREATE", "INSERT", "COPY", "ALTER", "DROP", "UPDATE", "DELETE"].contains(&first.as_str())
 }
 
@@ -223,9 +223,9 @@ fn files() -> Vec<PathBuf> {
 }
 
 /// Runs every file and tells all that failed, not just the first.
-fn run_all<D: DB<Error = Failure, ColumnType = DefaultColumnType> + Send>(what: &str, start: impl Fn(&Path) -> D)
+fn run_all<D>(what: &str, start: impl Fn(&Path) -> D)
 where
-    D: 'static,
+    D: DB<Error = Failure, ColumnType = DefaultColumnType> + Send + 'static,
 {
     let mut failures = Vec::new();
     for file in files() {

@@ -25,7 +25,7 @@ pub(super) enum Item {
     Wildcard,
     Derived {
         name: String,
-        expression: ast::Expr,
+        expression: Box<ast::Expr>,
     },
 }
 
@@ -75,7 +75,9 @@ fn item(item: SelectItem) -> Result<Item> {
                 Err(definition("* stands alone in AS SELECT, without EXCLUDE, REPLACE or RENAME"))
             }
         }
-        SelectItem::ExprWithAlias { expr, alias } => Ok(Item::Derived { name: identifier(&alias), expression: expr }),
+        SelectItem::ExprWithAlias { expr, alias } => {
+            Ok(Item::Derived { name: identifier(&alias), expression: Box::new(expr) })
+        }
         SelectItem::UnnamedExpr(expression) => {
             let name = match &expression {
                 ast::Expr::Identifier(name) => identifier(name),
@@ -86,7 +88,7 @@ fn item(item: SelectItem) -> Result<Item> {
                     });
                 }
             };
-            Ok(Item::Derived { name, expression })
+            Ok(Item::Derived { name, expression: Box::new(expression) })
         }
         other => Err(definition(format!("{other} is not understood in AS SELECT"))),
     }

@@ -122,7 +122,7 @@ impl Transform {
                     if matches!(outputs[position], Some(Output::Expression(..) | Output::Constant(_))) {
                         return Err(definition(format!("the SELECT makes column \"{name}\" twice")));
                     }
-                    let expression = Expression::compile(state, source, expression, &format!("column \"{name}\""))?;
+                    let expression = Expression::compile(state, source, *expression, &format!("column \"{name}\""))?;
                     outputs[position] = Some(derive(expression, &target.columns[position])?);
                 }
             }

@@ -28,7 +28,7 @@ const DAY_NS: f64 = 86_400e9;
 /// interval × double: months and days that come out broken are carried down (a month is 30 days, a day 24 hours).
 pub(crate) fn scale() -> Arc<ScalarUDF> {
     Simple::udf("interval_multiply", any(2, Volatility::Immutable), Returns::Type(types::interval()), |call| {
-        scaled(call, |value, factor| Ok(multiplied(value, factor)?))
+        scaled(call, multiplied)
     })
 }
 

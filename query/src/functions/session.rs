@@ -81,7 +81,7 @@ pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
         Simple::udf("current_schema", any(0, Stable), text(), |call| {
             let path = call.session().map(|session| session.shared.settings.lock().search_path()).unwrap_or_default();
             let first = path.into_iter().find(|schema| schema != "pg_catalog");
-            Ok(repeated(call, ScalarValue::Utf8View(first))?)
+            repeated(call, ScalarValue::Utf8View(first))
         }),
         Simple::aliased("current_user", &["session_user", "user", "current_role"], any(0, Stable), text(), |call| {
             one_text(call, call.session().map(|session| session.shared.user.clone()).unwrap_or_default())

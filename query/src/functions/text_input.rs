@@ -208,7 +208,7 @@ fn bytea(text: &str) -> Result<Vec<u8>, SqlError> {
     let invalid = || SqlError::invalid_text("bytea", text);
     if let Some(hex) = text.strip_prefix("\\x") {
         let digits: Vec<u8> = hex.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
-        if digits.len() % 2 != 0 {
+        if !digits.len().is_multiple_of(2) {
             return Err(SqlError::new("22023", "invalid hexadecimal data: odd number of digits"));
         }
         let digit = |b: u8| char::from(b).to_digit(16).map(|d| d as u8).ok_or_else(invalid);

@@ -187,7 +187,7 @@ pub(super) fn all(relations: &Arc<Relations>) -> Vec<Arc<ScalarUDF>> {
         define("quote_literal", text_type(), false, |args| Ok(utf8(args.first().map(|v| quote_literal(&text(v)))))),
         define("parse_ident", Returns::Fixed(DataType::new_list(DataType::Utf8, true)), false, |args| {
             let parts: Vec<_> = args.first().map(|v| split_name(&text(v))).unwrap_or_default();
-            let parts: Vec<_> = parts.into_iter().map(|part| utf8(part)).collect();
+            let parts: Vec<_> = parts.into_iter().map(utf8).collect();
             Ok(ScalarValue::List(ScalarValue::new_list_nullable(&parts, &DataType::Utf8)))
         }),
         define("pg_encoding_to_char", text_type(), false, |args| {

@@ -33,10 +33,8 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
             }
         }
         "information_schema_catalog_name" => rows.add([("catalog_name", DATABASE.into())]),
-        "enabled_roles" | "applicable_roles" => {
-            if name == "enabled_roles" {
-                rows.add([("role_name", OWNER.into())]);
-            }
+        "enabled_roles" | "applicable_roles" if name == "enabled_roles" => {
+            rows.add([("role_name", OWNER.into())]);
         }
         "character_sets" => rows.add([
             ("character_set_name", "UTF8".into()),

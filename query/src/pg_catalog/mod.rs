@@ -14,6 +14,7 @@
 mod definitions;
 mod functions;
 mod information_schema;
+mod keywords;
 mod nothing;
 mod relations;
 mod rewrite;
@@ -44,7 +45,7 @@ pub(crate) fn install(engine: &Arc<Engine>) -> Result<(), SqlError> {
     for function in functions::all(&relations) {
         engine.register_function(function)?;
     }
-    Ok(())
+    keywords::install(engine)
 }
 
 /// One of the two schemas.

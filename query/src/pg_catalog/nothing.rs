@@ -2,13 +2,15 @@
 //!
 //! psql and others look up policies, publications and the like row by row, with subqueries that the planner cannot take out of their
 //! correlation. There are no policies here, so nothing is lost when such a subquery is written as what it always gives: NULL, or the
-//! empty array for `ARRAY(SELECT …)`.
+//! empty array for `ARRAY(SELECT …)`. Nor are there domains, so that asyncpg's walk from a domain to its base type, a recursive query for
+//! each type, begins nowhere.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Array, ArrayElemTypeDef, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
-    JoinOperator, Query, Select, SetExpr, TableFactor, Value, VisitMut, VisitorMut,
+    Array, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArguments, JoinOperator, ObjectName, Query, Select, SetExpr, TableFactor, Value, Visit, VisitMut, Visitor,
+    VisitorMut,
 };
 
 use super::rewrite::{part, unnested};
@@ -40,7 +42,7 @@ const NULL_ARRAYS: &[&str] =
 /// Takes the subqueries out of a select list that is never computed.
 pub(super) fn simplify(select: &mut Select) {
     if gives_no_row(select) {
-        let _ = select.projection.visit(&mut Forget);
+        let _ = VisitMut::visit(&mut select.projection, &mut Forget);
     }
 }
 
@@ -56,8 +58,53 @@ pub(super) fn replacement(expr: &Expr) -> Option<Expr> {
     match expr {
         Expr::Subquery(query) if found(query) => Some(null()),
         Expr::Function(function) if array_query(function).is_some_and(found) => Some(empty_array()),
+        Expr::Case { operand: None, conditions, else_result, .. } => match conditions.as_slice() {
+            [domain] if is_domain(&domain.condition) && asks_catalogs(&domain.result) => {
+                Some(else_result.as_deref().filter(|other| !is_null(other)).map_or_else(null_oid, Expr::clone))
+            }
+            _ => None,
+        },
         _ => None,
     }
+}
+
+/// `t.typtype = 'd'`, which holds of no type.
+fn is_domain(condition: &Expr) -> bool {
+    let Expr::BinaryOp { left, op: BinaryOperator::Eq, right } = unnested(condition) else { return false };
+    let column = match unnested(left) {
+        Expr::Identifier(name) => Some(name),
+        Expr::CompoundIdentifier(names) => names.last(),
+        _ => None,
+    };
+    column.is_some_and(|name| name.value.eq_ignore_ascii_case("typtype"))
+        && matches!(unnested(right), Expr::Value(value)
+            if matches!(&value.value, Value::SingleQuotedString(kind) if kind == "d"))
+}
+
+/// Whether `expr` is a subquery over relations of the catalogs alone.
+fn asks_catalogs(expr: &Expr) -> bool {
+    struct Foreign {
+        own: Vec<String>,
+    }
+    impl Visitor for Foreign {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            let tables = query.with.iter().flat_map(|with| &with.cte_tables);
+            self.own.extend(tables.map(|table| table.alias.name.value.to_lowercase()));
+            ControlFlow::Continue(())
+        }
+
+        fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+            let name = relation.0.last().and_then(part).unwrap_or_default().to_lowercase();
+            if name.starts_with("pg_") || self.own.contains(&name) {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        }
+    }
+    matches!(unnested(expr), Expr::Subquery(_)) && Visit::visit(expr, &mut Foreign { own: Vec::new() }).is_continue()
 }
 
 struct Forget;
@@ -77,6 +124,21 @@ impl VisitorMut for Forget {
 
 fn null() -> Expr {
     Expr::Value(Value::Null.into())
+}
+
+fn is_null(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value) if matches!(value.value, Value::Null))
+}
+
+/// What is looked up of a domain is its base type's oid.
+fn null_oid() -> Expr {
+    Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(null()),
+        data_type: DataType::Int(None),
+        array: false,
+        format: None,
+    }
 }
 
 fn empty_array() -> Expr {

@@ -12,6 +12,7 @@
 //! | the collation look-up of psql's `\d` | NULL: every column has its type's collation |
 //! | `p.oid = t.typreceive` | `p.oid = <oid of the function of that name>`: such columns are kept as names |
 //! | `generate_subscripts(a, 1)` | `unnest(generate_series(1, array_upper(a, 1)))` |
+//! | `(information_schema._pg_expandarray(a)).n`, `.x` | the same, `unnest(a)` |
 //! | subqueries over relations that hold nothing here | what they give, see [`nothing`] |
 //!
 //! Only statements whose text mentions such things are touched (see [`rewrite`]).
@@ -19,9 +20,9 @@
 use std::{collections::HashSet, ops::ControlFlow, sync::LazyLock};
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, GroupByExpr, Ident, ObjectName, ObjectNamePart, OrderByKind, Query, Select, SelectItem, SetExpr,
-    Statement, TableFactor, TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
+    AccessExpr, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, ObjectName, ObjectNamePart, OrderByKind, Query,
+    Select, SelectItem, SetExpr, Statement, TableFactor, TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
     helpers::attached_token::AttachedToken,
 };
 
@@ -130,6 +131,11 @@ impl VisitorMut for Rewriter {
                     *expr = call(OID_ARRAY, vec![expr.clone()]);
                 } else if let Some(subquery) = array_of(function) {
                     *expr = call(EMPTY_ARRAY, vec![Expr::Subquery(subquery)]);
+                }
+            }
+            Expr::CompoundFieldAccess { root, access_chain } => {
+                if let Some(items) = expanded(root, access_chain) {
+                    *expr = items;
                 }
             }
             Expr::Subquery(query) => {
@@ -302,9 +308,30 @@ fn subscripts(function: &Function) -> Option<Expr> {
     if !part(name)?.eq_ignore_ascii_case("generate_subscripts") || arguments.len() != 2 {
         return None;
     }
+    Some(numbers_of(arguments[0]))
+}
+
+fn numbers_of(array: &Expr) -> Expr {
     let number = |number: &str| Expr::Value(Value::Number(number.to_owned(), false).into());
-    let length = call("array_upper", vec![arguments[0].clone(), number("1")]);
-    Some(call("unnest", vec![call("generate_series", vec![number("1"), length])]))
+    let length = call("array_upper", vec![array.clone(), number("1")]);
+    call("unnest", vec![call("generate_series", vec![number("1"), length])])
+}
+
+/// A field of the rows that `_pg_expandarray` gives: the items and their numbers.
+fn expanded(root: &Expr, access: &[AccessExpr]) -> Option<Expr> {
+    let Expr::Function(function) = unnested(root) else { return None };
+    let arguments = arguments(function);
+    let ([array], [AccessExpr::Dot(Expr::Identifier(field))]) = (arguments.as_slice(), access) else {
+        return None;
+    };
+    if !function.name.0.last().and_then(part)?.eq_ignore_ascii_case("_pg_expandarray") {
+        return None;
+    }
+    match field.value.to_lowercase().as_str() {
+        "n" => Some(numbers_of(array)),
+        "x" => Some(call("unnest", vec![(*array).clone()])),
+        _ => None,
+    }
 }
 
 /// The query of `ARRAY(SELECT e … ORDER BY …)` with its rows gathered into one array.

@@ -150,7 +150,11 @@ fn jsonb_field(expr: Expr) -> Expr {
 
 /// The JSON text and the keys of a path: `'{a,0}'` or an array written out.
 fn path(raw: &RawBinaryExpr) -> Result<Vec<Expr>, DataFusionError> {
-    let keys: Vec<String> = match &raw.right {
+    let mut written = &raw.right;
+    while let Expr::Cast(cast) = written {
+        written = &cast.expr;
+    }
+    let keys: Vec<String> = match written {
         Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) => {
             text_input::elements(text)?.into_iter().flatten().collect()
         }

@@ -1,5 +1,7 @@
 //! The engine at its surface: tables built in memory, statements in, rows or errors out.
 
+#![allow(clippy::unwrap_used, reason = "for tests")]
+
 mod cancel;
 mod errors;
 mod postgres;

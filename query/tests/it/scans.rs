@@ -25,7 +25,7 @@ use tidemill_storage::{
 
 use crate::support::World;
 
-pub const COLUMNS: [(&str, DataType); 5] = [
+pub(crate) const COLUMNS: [(&str, DataType); 5] = [
     ("id", DataType::BigInt),
     ("city", DataType::Text),
     ("price", DataType::Double),
@@ -34,7 +34,7 @@ pub const COLUMNS: [(&str, DataType); 5] = [
 ];
 
 #[derive(Clone, Debug)]
-pub struct Row {
+pub(crate) struct Row {
     id: Option<i64>,
     city: Option<String>,
     price: Option<f64>,
@@ -54,7 +54,7 @@ fn batch(schema: &SchemaRef, rows: &[Row]) -> RecordBatch {
 }
 
 /// A consuming table of `count` plain rows.
-pub fn filled(world: &World, name: &str, count: i64) {
+pub(crate) fn filled(world: &World, name: &str, count: i64) {
     let mut writer = world.table(name, &COLUMNS);
     let rows: Vec<Row> = (0..count)
         .map(|id| Row {

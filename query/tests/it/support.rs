@@ -21,7 +21,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Tables by name.
 #[derive(Debug, Default)]
-pub struct Tables(RwLock<BTreeMap<String, TableHandle>>);
+pub(crate) struct Tables(RwLock<BTreeMap<String, TableHandle>>);
 
 impl TableCatalog for Tables {
     fn table(&self, name: &str) -> Option<TableHandle> {
@@ -33,7 +33,7 @@ impl TableCatalog for Tables {
     }
 }
 
-pub struct World {
+pub(crate) struct World {
     pub tables: Arc<Tables>,
     pub engine: Arc<Engine>,
     _spill: tempfile::TempDir,
@@ -45,21 +45,21 @@ fn cpu() -> &'static Runtime {
     CPU.get_or_init(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
 }
 
-pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }
 
-    pub fn with(change: impl FnOnce(&mut EngineConfig)) -> Self {
+    pub(crate) fn with(change: impl FnOnce(&mut EngineConfig)) -> Self {
         Self::on(cpu().handle(), change)
     }
 
     /// With query work on threads of the caller's.
-    pub fn on(cpu: &Handle, change: impl FnOnce(&mut EngineConfig)) -> Self {
+    pub(crate) fn on(cpu: &Handle, change: impl FnOnce(&mut EngineConfig)) -> Self {
         let tables = Arc::new(Tables::default());
         let spill = tempfile::tempdir().unwrap();
         let mut config = EngineConfig::new(spill.path());
@@ -70,12 +70,12 @@ impl World {
         Self { tables, engine, _spill: spill }
     }
 
-    pub fn session(&self) -> Session {
+    pub(crate) fn session(&self) -> Session {
         self.engine.session(SessionOptions { user: "ann".into(), pid: 7, settings: Vec::new() })
     }
 
     /// A table of one partition; `columns` are all nullable.
-    pub fn table(&self, name: &str, columns: &[(&str, DataType)]) -> PartitionWriter {
+    pub(crate) fn table(&self, name: &str, columns: &[(&str, DataType)]) -> PartitionWriter {
         let columns = columns
             .iter()
             .enumerate()
@@ -96,23 +96,23 @@ impl World {
     }
 
     /// The rows of one statement.
-    pub fn rows(&self, sql: &str) -> Result<Vec<Vec<String>>, SqlError> {
+    pub(crate) fn rows(&self, sql: &str) -> Result<Vec<Vec<String>>, SqlError> {
         rows(&self.session(), sql)
     }
 
     /// Rows as lines, values separated by `|`, as `psql -At` prints them.
-    pub fn lines(&self, sql: &str) -> Vec<String> {
+    pub(crate) fn lines(&self, sql: &str) -> Vec<String> {
         match self.rows(sql) {
             Ok(rows) => rows.into_iter().map(|row| row.join("|")).collect(),
             Err(error) => panic!("{sql}: {error} {error:?}"),
         }
     }
 
-    pub fn value(&self, sql: &str) -> String {
+    pub(crate) fn value(&self, sql: &str) -> String {
         self.lines(sql).join("\n")
     }
 
-    pub fn error(&self, sql: &str) -> SqlError {
+    pub(crate) fn error(&self, sql: &str) -> SqlError {
         match self.rows(sql) {
             Ok(rows) => panic!("{sql} gave {rows:?}"),
             Err(error) => error,
@@ -120,7 +120,7 @@ impl World {
     }
 }
 
-pub fn rows(session: &Session, sql: &str) -> Result<Vec<Vec<String>>, SqlError> {
+pub(crate) fn rows(session: &Session, sql: &str) -> Result<Vec<Vec<String>>, SqlError> {
     block_on(async {
         let statements = tidemill_query::parse::parse(sql)?;
         let plan = session.plan(&statements[0], sql).await?;
@@ -130,7 +130,7 @@ pub fn rows(session: &Session, sql: &str) -> Result<Vec<Vec<String>>, SqlError> 
 }
 
 /// Values as text; NULL is empty.
-pub fn text(batches: &[RecordBatch]) -> Vec<Vec<String>> {
+pub(crate) fn text(batches: &[RecordBatch]) -> Vec<Vec<String>> {
     let options = FormatOptions::new().with_null("");
     let mut out = Vec::new();
     for batch in batches {

@@ -9,8 +9,8 @@ use arrow::{
     array::{
         Array, ArrayRef, AsArray, BinaryArray, BinaryViewArray, BooleanArray, Decimal128Array, Decimal256Array,
         FixedSizeBinaryArray, Float32Array, Float64Array, Int8Array, Int16Array, Int32Array, Int64Array,
-        IntervalMonthDayNanoArray, LargeBinaryArray, LargeStringArray, StringArray, StringViewArray, StructArray,
-        UInt8Array, UInt16Array, UInt32Array, UInt64Array,
+        IntervalMonthDayNanoArray, LargeBinaryArray, LargeStringArray, StringArray, StringViewArray, UInt8Array,
+        UInt16Array, UInt32Array, UInt64Array,
     },
     compute::{CastOptions, cast, cast_with_options},
     datatypes::{
@@ -90,7 +90,7 @@ enum Values {
         items: Box<ColumnEncoder>,
         ranges: Vec<(usize, usize)>,
     },
-    Struct(StructArray, Vec<ColumnEncoder>),
+    Struct(Vec<ColumnEncoder>),
 }
 
 /// Values of `array` in the column type that all of `DataType`'s variants of it share.
@@ -125,11 +125,11 @@ impl ColumnEncoder {
         if let DataType::Dictionary(_, values) = array.data_type() {
             array = cast(&array, &values.as_ref().clone())?;
         }
-        let values = Self::values(field, &mut array, style)?;
+        let values = Self::values(&mut array, style)?;
         Ok(Self { pg_type, values, array, style })
     }
 
-    fn values(field: &Field, array: &mut ArrayRef, style: Style) -> Result<Values> {
+    fn values(array: &mut ArrayRef, style: Style) -> Result<Values> {
         let list = |items: &ArrayRef, item: &Field, ranges: Vec<(usize, usize)>| -> Result<Values> {
             Ok(Values::List { items: Box::new(Self::new(item, items, style)?), ranges })
         };
@@ -202,7 +202,7 @@ impl ColumnEncoder {
             }
             DataType::ListView(item) | DataType::LargeListView(item) => {
                 *array = cast(array, &DataType::LargeList(Arc::clone(item)))?;
-                return Self::values(field, array, style);
+                return Self::values(array, style);
             }
             DataType::Struct(fields) => {
                 let rows = array.as_struct().clone();
@@ -211,7 +211,7 @@ impl ColumnEncoder {
                     .zip(rows.columns())
                     .map(|(field, column)| Self::new(field, column, style))
                     .collect::<Result<_>>()?;
-                Values::Struct(rows, columns)
+                Values::Struct(columns)
             }
             _ => {
                 let options = CastOptions { safe: false, format_options: FormatOptions::default() };
@@ -300,7 +300,7 @@ impl ColumnEncoder {
                 }
                 out.put_u8(b'}');
             }
-            Values::Struct(_, columns) => {
+            Values::Struct(columns) => {
                 out.put_u8(b'(');
                 for (index, column) in columns.iter().enumerate() {
                     if index > 0 {
@@ -401,7 +401,7 @@ impl ColumnEncoder {
                 out.put_i64(0);
             }
             Values::List { .. } => self.binary_array(row, out)?,
-            Values::Struct(_, columns) => {
+            Values::Struct(columns) => {
                 out.put_i32(columns.len() as i32);
                 for column in columns {
                     out.put_u32(column.pg_type.oid());

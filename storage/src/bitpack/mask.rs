@@ -174,7 +174,7 @@ impl Bitmask {
 
     fn clear_tail(&mut self) {
         if let Some(last) = self.words.last_mut()
-            && self.len % 64 != 0
+            && !self.len.is_multiple_of(64)
         {
             *last &= (1 << (self.len % 64)) - 1;
         }

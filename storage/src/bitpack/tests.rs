@@ -116,12 +116,12 @@ proptest! {
         for (index, value) in run.iter().enumerate() {
             prop_assert_eq!(out[index / 64] >> (index % 64) & 1 == 1, set.contains(*value));
         }
-        if let Some(last) = out.last() && run.len() % 64 != 0 {
+        if let Some(last) = out.last() && !run.len().is_multiple_of(64) {
             prop_assert_eq!(last >> (run.len() % 64), 0);
         }
 
         let mut mask = Bitmask::none(run.len());
-        (0..run.len()).filter(|index| run[*index] % 2 == 0).for_each(|index| mask.set(index));
+        (0..run.len()).filter(|index| run[*index].is_multiple_of(2)).for_each(|index| mask.set(index));
         let mut gathered = vec![9];
         packed.gather_u32(from, &mask, &mut gathered);
         prop_assert_eq!(&gathered[1..], run.iter().copied().filter(|value| value % 2 == 0).collect::<Vec<_>>());

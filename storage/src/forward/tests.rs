@@ -212,7 +212,7 @@ fn whole(data_type: &DataType, chunks: &[ArrayRef]) -> ArrayRef {
 
 fn sections(column: &EncodedColumn) -> Vec<Buffer> {
     assert!(column.sections.len() <= SECTIONS_MAX);
-    column.sections.iter().map(|section| Buffer::from_slice_ref(section)).collect()
+    column.sections.iter().map(Buffer::from_slice_ref).collect()
 }
 
 fn open(data_type: &DataType, column: &EncodedColumn) -> ColumnReader {

@@ -20,6 +20,7 @@ impl Random {
         Self { state: seed }
     }
 
+    #[expect(clippy::should_implement_trait, reason = "an endless source of numbers, not an iterator")]
     pub fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;

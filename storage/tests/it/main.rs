@@ -1,5 +1,7 @@
 //! Tests of the package at its surface.
 
+#![allow(clippy::unwrap_used, reason = "for tests")]
+
 mod corruption;
 #[cfg(feature = "failpoints")]
 mod failpoints;

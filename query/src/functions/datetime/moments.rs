@@ -62,8 +62,8 @@ fn in_zone(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
     let source = if to_instant { wall_clocks(call, 1, session)? } else { instants(call, 1, session)? };
     let zones = zones(call)?;
     let mut out = Vec::with_capacity(call.rows);
-    for row in 0..call.rows {
-        out.push(match zones[row] {
+    for (row, zone) in zones.iter().enumerate() {
+        out.push(match zone {
             Some(zone) if source.is_valid(row) => Some(match to_instant {
                 true => zone.to_instant(source.value(row)),
                 false => zone.to_local(source.value(row)),

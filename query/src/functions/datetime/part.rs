@@ -71,11 +71,14 @@ fn extracted(args: &ReturnFieldArgs<'_>) -> Result<FieldRef, DataFusionError> {
     Ok(Arc::new(Field::new("extract", DataType::Decimal128(26, scale), true)))
 }
 
+/// The part of that name of the value in a row.
+type ReadPart = Box<dyn Fn(usize, &str) -> Result<i64, SqlError>>;
+
 fn parts(call: &Call<'_>) -> Result<Vec<Option<i64>>, DataFusionError> {
     let names = call.text(0)?;
     let source = &call.arrays[1];
     let zone = call.zone()?;
-    let read: Box<dyn Fn(usize, &str) -> Result<i64, SqlError>> = match source.data_type() {
+    let read: ReadPart = match source.data_type() {
         DataType::Date32 => {
             let days = source.as_primitive::<Date32Type>().clone();
             Box::new(move |row, name| of_clock(name, i64::from(days.value(row)) * DAY_US, None))

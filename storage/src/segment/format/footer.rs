@@ -160,7 +160,7 @@ fn read_column_footer(
         let field = format!("column {name}, section {index}");
         let section = Section { offset: r.u64(&field)?, length: r.u64(&field)?, crc: r.u32(&field)? };
         // Exactly one after the other: so every byte between is padding, and no two overlap.
-        if section.offset != align(*next) || section.offset % ALIGNMENT != 0 {
+        if section.offset != align(*next) || !section.offset.is_multiple_of(ALIGNMENT) {
             return Err(r.corrupt(&field, format!("offset {}", align(*next)), section.offset));
         }
         if section.end() > footer_position {
