@@ -2,7 +2,12 @@
 
 use std::future::Future;
 
-use tokio::{runtime::Handle, task::AbortHandle};
+use tokio::{
+    runtime::Handle,
+    task::{AbortHandle, JoinHandle},
+};
+
+use crate::SqlError;
 
 /// Query work goes to the runtime behind `cpu`.
 #[derive(Clone, Debug)]
@@ -18,5 +23,28 @@ impl QueryRuntime {
     /// Runs `work` until it ends or the handle aborts it; then it, and all tasks it owns, are dropped at their next yield.
     pub(crate) fn start(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         self.cpu.spawn(work).abort_handle()
+    }
+
+    /// Runs `work` there and waits for what it gives. Who stops waiting aborts it; a panic in it is an error.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, SqlError>> + Send + 'static,
+    ) -> Result<T, SqlError> {
+        let mut task = Awaited(self.cpu.spawn(work));
+        match (&mut task.0).await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => {
+                Err(SqlError::internal("planning the statement panicked; see the server's log"))
+            }
+            Err(_) => Err(SqlError::new("57P01", "terminating connection: the server is shutting down")),
+        }
+    }
+}
+
+struct Awaited<T>(JoinHandle<T>);
+
+impl<T> Drop for Awaited<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

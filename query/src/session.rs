@@ -49,7 +49,7 @@ pub struct Session {
     engine: Arc<Engine>,
     shared: Arc<SessionShared>,
     /// The state made for the settings of that version.
-    state: Mutex<Option<(u64, SessionState)>>,
+    state: Mutex<Option<(u64, Arc<SessionState>)>>,
 }
 
 impl Session {
@@ -92,15 +92,18 @@ impl Session {
         self.plan_typed(statement, sql, &[]).await
     }
 
-    /// Like [`Session::plan`] with types that the client gave for `$1`, `$2`, … (`None`: infer).
+    /// Like [`Session::plan`] with types that the client gave for `$1`, `$2`, … (`None`: infer). The work is done on the engine's CPU
+    /// runtime, so that a statement that takes long to plan holds up no sockets.
     pub async fn plan_typed(
         &self,
         statement: &Statement,
         sql: &str,
         types: &[Option<arrow::datatypes::DataType>],
     ) -> Result<Plan, SqlError> {
-        let state = self.state();
-        rules::plan_statement(self, &state, statement, sql, types).await
+        let planner =
+            rules::Planner { engine: Arc::clone(&self.engine), shared: Arc::clone(&self.shared), state: self.state() };
+        let (statement, sql, types) = (statement.clone(), sql.to_owned(), types.to_vec());
+        self.engine.runtime.run(async move { planner.plan(&statement, &sql, &types).await }).await
     }
 
     /// The plan with its parameters replaced by values. Values are cast to the types the plan asks for.
@@ -128,7 +131,7 @@ impl Session {
             return Err(SqlError::new("42P02", "there is no parameter $1").with_hint("Bind values before executing."));
         }
         let timeout = self.settings().statement_timeout_ms().map(Duration::from_millis);
-        let mut state = self.state();
+        let mut state = SessionState::clone(&self.state());
         state.config_mut().set_extension(Arc::new(QuerySnapshots::default()));
         let now_us = self.engine.clock.now_us();
         state
@@ -165,20 +168,21 @@ impl Session {
     }
 
     /// The state under the present settings.
-    pub(crate) fn state(&self) -> SessionState {
+    fn state(&self) -> Arc<SessionState> {
         let (version, time_zone) = {
             let settings = self.settings();
             (settings.version(), settings.time_zone().to_owned())
         };
         let mut cached = self.state.lock();
         match cached.as_ref() {
-            Some((known, state)) if *known == version => state.clone(),
+            Some((known, state)) if *known == version => Arc::clone(state),
             _ => {
                 let mut state = self.engine.base_state();
                 let options = state.config_mut().options_mut();
                 options.execution.time_zone = Some(time_zone);
                 options.extensions.insert(SessionFacts { shared: Arc::clone(&self.shared), statement_us: None });
-                *cached = Some((version, state.clone()));
+                let state = Arc::new(state);
+                *cached = Some((version, Arc::clone(&state)));
                 state
             }
         }

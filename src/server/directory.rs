@@ -13,11 +13,16 @@ use std::{
     fs::{self, File, TryLockError},
     io::{Read, Seek, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use tidemill_storage::ids::TableId;
 
 use crate::server::Error;
+
+/// How often, and how far apart, the lock is tried: a process that was killed keeps it until the system has taken its memory back.
+const LOCK_ATTEMPTS: u32 = 60;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A data directory that this process owns until it ends.
 #[derive(Debug)]
@@ -27,7 +32,8 @@ pub struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Makes the directory when it is not there. Fails when another process owns it, naming that one.
+    /// Makes the directory when it is not there. Fails when another process owns it and does not end within three seconds, naming
+    /// that one.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let io = |action: &str, path: &Path, error: std::io::Error| {
             Error(format!("cannot {action} {}: {error}", path.display()))
@@ -42,7 +48,7 @@ impl DataDirectory {
             .truncate(false)
             .open(&lock_path)
             .map_err(|error| io("open", &lock_path, error))?;
-        match lock.try_lock() {
+        match try_lock(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut owner = String::new();
@@ -114,6 +120,22 @@ impl DataDirectory {
     }
 }
 
+fn try_lock(lock: &File) -> Result<(), TryLockError> {
+    let mut attempt = 1;
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if attempt < LOCK_ATTEMPTS => {
+                if attempt == 1 {
+                    tracing::info!("another process has the data directory; waiting for its end");
+                }
+                attempt += 1;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +146,15 @@ mod tests {
         let directory = DataDirectory::open(&temporary.path().join("data")).unwrap();
         let error = DataDirectory::open(&temporary.path().join("data")).unwrap_err();
         assert!(error.0.contains(&format!("in use by process {}", std::process::id())), "{error}");
+        // One whose owner was killed and is not quite gone yet.
+        let dying = DataDirectory::open(&temporary.path().join("dying")).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(LOCK_PAUSE * 3);
+                drop(dying);
+            });
+            DataDirectory::open(&temporary.path().join("dying")).unwrap();
+        });
         for id in [1, 2] {
             fs::create_dir_all(directory.table(TableId(id))).unwrap();
             fs::create_dir_all(directory.log(TableId(id))).unwrap();

@@ -17,10 +17,6 @@ from lib.tidemill import Server  # noqa: E402
 SCHEMA, TABLE = "public", "orders"
 # What is known not to work, as "tool: name". A statement that fails and is not here fails the test; one that is here and works is said.
 KNOWN_GAPS = {
-    "dbeaver: explain of the plan view",
-    "dbeaver: keywords (pg_get_keywords, string_agg, <> ALL of an array literal)",
-    "metabase: JSON unfolding (#>> text[])",
-    "metabase: indexes (information_schema._pg_expandarray, pg_get_indexdef)",
     "tableau: temporary table dropped",
     "tableau: temporary table for a large filter (CREATE LOCAL TEMPORARY TABLE)",
 }

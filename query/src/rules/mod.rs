@@ -39,105 +39,112 @@ use datafusion::{
     },
 };
 
-use crate::{Plan, Session, SqlError, explain::Explain};
+use crate::{Engine, Plan, SqlError, explain::Explain, session::SessionShared};
 
-/// Plans one statement in `state`.
-pub(crate) async fn plan_statement(
-    session: &Session,
-    state: &SessionState,
-    statement: &Statement,
-    sql: &str,
-    types: &[Option<DataType>],
-) -> Result<Plan, SqlError> {
-    match statement {
-        Statement::Explain { analyze, verbose, statement, options, format, .. } => {
-            let mut explain = Explain { analyze: *analyze, verbose: *verbose, ..Explain::default() };
-            explain.read(format.as_ref(), options.as_deref().unwrap_or_default())?;
-            let mut plan = Box::pin(plan_statement(session, state, statement, sql, types)).await?;
-            plan.schema = crate::explain::schema();
-            plan.origins = vec![None];
-            plan.explain = Some(explain);
-            Ok(plan)
-        }
-        Statement::ShowVariable { variable } => {
-            let name = variable.iter().map(|part| part.value.as_str()).collect::<Vec<_>>().join(" ");
-            show(session, state, &name, sql)
-        }
-        Statement::Query(_) | Statement::Insert(_) => plan_query(session, state, statement, sql, types).await,
-        other => {
-            let word = other.to_string();
-            let word = word.split_whitespace().next().unwrap_or_default().to_uppercase();
-            Err(SqlError::not_supported(format!("{word} as a query")))
+/// What planning one statement needs to know of its session.
+pub(crate) struct Planner {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) shared: Arc<SessionShared>,
+    pub(crate) state: Arc<SessionState>,
+}
+
+impl Planner {
+    pub(crate) async fn plan(
+        &self,
+        statement: &Statement,
+        sql: &str,
+        types: &[Option<DataType>],
+    ) -> Result<Plan, SqlError> {
+        match statement {
+            Statement::Explain { analyze, verbose, statement, options, format, .. } => {
+                let mut explain = Explain { analyze: *analyze, verbose: *verbose, ..Explain::default() };
+                explain.read(format.as_ref(), options.as_deref().unwrap_or_default())?;
+                let mut plan = Box::pin(self.plan(statement, sql, types)).await?;
+                plan.schema = crate::explain::schema();
+                plan.origins = vec![None];
+                plan.explain = Some(explain);
+                Ok(plan)
+            }
+            Statement::ShowVariable { variable } => {
+                let name = variable.iter().map(|part| part.value.as_str()).collect::<Vec<_>>().join(" ");
+                self.show(&name, sql)
+            }
+            Statement::Query(_) | Statement::Insert(_) => self.query(statement, sql, types).await,
+            other => {
+                let word = other.to_string();
+                let word = word.split_whitespace().next().unwrap_or_default().to_uppercase();
+                Err(SqlError::not_supported(format!("{word} as a query")))
+            }
         }
     }
-}
 
-/// SHOW name, as a query of one row.
-fn show(session: &Session, state: &SessionState, name: &str, sql: &str) -> Result<Plan, SqlError> {
-    use datafusion::logical_expr::lit;
-    let logical = {
-        let settings = session.settings();
-        if name.eq_ignore_ascii_case("all") {
-            let rows = settings.all().into_iter().map(|(name, value, about)| vec![lit(name), lit(value), lit(about)]);
-            LogicalPlanBuilder::values(rows.collect())?
-                .project(vec![
-                    col("column1").alias("name"),
-                    col("column2").alias("setting"),
-                    col("column3").alias("description"),
-                ])?
-                .build()?
+    /// SHOW name, as a query of one row.
+    fn show(&self, name: &str, sql: &str) -> Result<Plan, SqlError> {
+        use datafusion::logical_expr::lit;
+        let logical = {
+            let settings = self.shared.settings.lock();
+            if name.eq_ignore_ascii_case("all") {
+                let rows =
+                    settings.all().into_iter().map(|(name, value, about)| vec![lit(name), lit(value), lit(about)]);
+                LogicalPlanBuilder::values(rows.collect())?
+                    .project(vec![
+                        col("column1").alias("name"),
+                        col("column2").alias("setting"),
+                        col("column3").alias("description"),
+                    ])?
+                    .build()?
+            } else {
+                let value = settings.show(name)?;
+                let shown = crate::settings::Settings::canonical_name(name).unwrap_or(name).to_owned();
+                LogicalPlanBuilder::empty(true).project(vec![lit(value).alias(shown)])?.build()?
+            }
+        };
+        finish(logical, None, sql)
+    }
+
+    async fn query(&self, statement: &Statement, sql: &str, types: &[Option<DataType>]) -> Result<Plan, SqlError> {
+        let state = self.state.as_ref();
+        let located = |error: DataFusionError| SqlError::from_datafusion(&error, sql);
+        let mut statement = statement.clone();
+        syntax::rewrite(&mut statement);
+        crate::pg_catalog::rewrite(&mut statement, sql);
+        let statement = DfStatement::Statement(Box::new(statement));
+        let path = self.shared.settings.lock().search_path();
+        let context = names::Names::resolve(&path, state, &statement).await?;
+        let logical = SqlToRel::new_with_options(&context, context.parser_options())
+            .statement_to_plan(statement)
+            .map_err(located)?;
+        let logical = set_operations::count_copies(logical).map_err(located)?;
+        let (logical, insert_into) = match logical {
+            LogicalPlan::Dml(DmlStatement { table_name, op: WriteOp::Insert(_), input, .. }) => {
+                let handle = self
+                    .engine
+                    .tables()
+                    .table(table_name.table())
+                    .ok_or_else(|| SqlError::undefined_table(table_name.table()))?;
+                (Arc::unwrap_or_clone(input), Some(handle))
+            }
+            other => (other, None),
+        };
+        let is_insert = insert_into.is_some();
+        let logical = match &insert_into {
+            Some(handle) => marked_columns(logical, &handle.table.schema().arrow()).map_err(located)?,
+            None => logical,
+        };
+        // Rows to insert are cast to their columns already.
+        let first_terms = recursive_types(&logical)?;
+        let logical = if first_terms.is_empty() {
+            settle(logical, state, types, is_insert, !is_insert).map_err(located)?
         } else {
-            let value = settings.show(name)?;
-            let shown = crate::settings::Settings::canonical_name(name).unwrap_or(name).to_owned();
-            LogicalPlanBuilder::empty(true).project(vec![lit(value).alias(shown)])?.build()?
-        }
-    };
-    let _ = state;
-    finish(logical, None, sql)
-}
-
-async fn plan_query(
-    session: &Session,
-    state: &SessionState,
-    statement: &Statement,
-    sql: &str,
-    types: &[Option<DataType>],
-) -> Result<Plan, SqlError> {
-    let located = |error: DataFusionError| SqlError::from_datafusion(&error, sql);
-    let mut statement = statement.clone();
-    syntax::rewrite(&mut statement);
-    crate::pg_catalog::rewrite(&mut statement, sql);
-    let statement = DfStatement::Statement(Box::new(statement));
-    let context = names::Names::resolve(session, state, &statement).await?;
-    let logical =
-        SqlToRel::new_with_options(&context, context.parser_options()).statement_to_plan(statement).map_err(located)?;
-    let logical = set_operations::count_copies(logical).map_err(located)?;
-    let (logical, insert_into) = match logical {
-        LogicalPlan::Dml(DmlStatement { table_name, op: WriteOp::Insert(_), input, .. }) => {
-            let handle = session
-                .engine()
-                .tables()
-                .table(table_name.table())
-                .ok_or_else(|| SqlError::undefined_table(table_name.table()))?;
-            (Arc::unwrap_or_clone(input), Some(handle))
-        }
-        other => (other, None),
-    };
-    let is_insert = insert_into.is_some();
-    let logical = match &insert_into {
-        Some(handle) => marked_columns(logical, &handle.table.schema().arrow()).map_err(located)?,
-        None => logical,
-    };
-    // Rows to insert are cast to their columns already.
-    let first_terms = recursive_types(&logical)?;
-    let logical = match settle(logical.clone(), state, types, is_insert, !is_insert) {
-        Ok(settled) if recursive_types(&settled)? == first_terms => settled,
-        Err(error) if first_terms.is_empty() => return Err(located(error)),
-        // The working table of WITH RECURSIVE was made with bigints: so they stay.
-        _ => settle(logical, state, types, is_insert, false).map_err(located)?,
-    };
-    let logical = storable(logical).map_err(located)?;
-    finish(logical, insert_into, sql)
+            match settle(logical.clone(), state, types, is_insert, !is_insert) {
+                Ok(settled) if recursive_types(&settled)? == first_terms => settled,
+                // The working table of WITH RECURSIVE was made with bigints: so they stay.
+                _ => settle(logical, state, types, is_insert, false).map_err(located)?,
+            }
+        };
+        let logical = storable(logical).map_err(located)?;
+        finish(logical, insert_into, sql)
+    }
 }
 
 /// Rows for a table whose uuid and jsonb columns are read as such: DataFusion's INSERT knows only their Arrow type.

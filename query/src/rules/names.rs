@@ -19,7 +19,7 @@ use datafusion::{
     sql::{parser::Statement, planner::ParserOptions},
 };
 
-use crate::{Session, SqlError, catalog::DATABASE, error::nearest};
+use crate::{SqlError, catalog::DATABASE, error::nearest};
 
 /// The names of one statement, looked up before it is planned.
 pub(crate) struct Names<'a> {
@@ -30,11 +30,10 @@ pub(crate) struct Names<'a> {
 
 impl<'a> Names<'a> {
     pub(crate) async fn resolve(
-        session: &Session,
+        path: &[String],
         state: &'a SessionState,
         statement: &Statement,
     ) -> Result<Self, SqlError> {
-        let path = session.settings().search_path();
         let mut names = Self { state, tables: HashMap::new(), near: HashMap::new() };
         let database = state.catalog_list().catalog(DATABASE);
         for reference in state.resolve_table_references(statement)? {
@@ -45,7 +44,7 @@ impl<'a> Names<'a> {
             }
             let schemas: Vec<String> = match reference.schema() {
                 Some(schema) => vec![schema.to_owned()],
-                None => path.clone(),
+                None => path.to_vec(),
             };
             for name in &schemas {
                 let Some(schema) = database.as_ref().and_then(|database| database.schema(name)) else { continue };

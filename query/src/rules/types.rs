@@ -10,7 +10,7 @@ use datafusion::{
 };
 use tidemill_storage::schema::{TYPE_KEY, UTC};
 
-use crate::SqlError;
+use crate::{SqlError, pg_catalog::OID_KEY};
 
 /// What a cast to plain `numeric` becomes until the type of its operand is known.
 pub(crate) const NUMERIC: DataType = DataType::Decimal128(38, 16);
@@ -77,7 +77,8 @@ pub(crate) fn field(sql_type: &ast::DataType) -> Result<Field, SqlError> {
                 "name" | "bpchar" | "regclass" | "regtype" | "regproc" | "citext" | "unknown" => {
                     plain(DataType::Utf8View)
                 }
-                "oid" => plain(DataType::Int64),
+                // Marked, so that a parameter `$1::oid[]` is described as oid[]: asyncpg looks up any array type but that.
+                "oid" => plain(DataType::Int64).with_metadata(HashMap::from([(OID_KEY.to_owned(), "oid".to_owned())])),
                 "int4" => plain(DataType::Int32),
                 "int8" => plain(DataType::Int64),
                 "int2" => plain(DataType::Int16),

@@ -4,6 +4,7 @@
 
 mod cancel;
 mod errors;
+mod planning;
 mod postgres;
 mod scans;
 mod sessions;

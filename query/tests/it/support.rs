@@ -42,7 +42,9 @@ pub(crate) struct World {
 /// One CPU runtime for all tests.
 fn cpu() -> &'static Runtime {
     static CPU: OnceLock<Runtime> = OnceLock::new();
-    CPU.get_or_init(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
+    CPU.get_or_init(|| {
+        Builder::new_multi_thread().worker_threads(2).thread_stack_size(16 << 20).enable_all().build().unwrap()
+    })
 }
 
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
