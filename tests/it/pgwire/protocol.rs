@@ -267,6 +267,23 @@ fn backends_are_cancelled_and_terminated_by_sql() {
     });
 }
 
+/// asyncpg reads the answer of Parse, Describe, Flush before it sends Sync: an error that waited for Sync hung it for ever.
+#[test]
+fn an_error_is_sent_before_sync() {
+    run(async {
+        let fixture = Fixture::start().await;
+        let mut raw = super::hostile::Raw::connect(&fixture).await;
+        raw.send(b'P', b"s\0SELECT * FROM nosuch\0\0\0").await;
+        raw.send(b'D', b"Ss\0").await;
+        raw.send(b'H', b"").await;
+        let messages = raw.until(b'E').await.unwrap();
+        assert!(messages.iter().any(|(_, body)| body.windows(5).any(|window| window == b"42P01")), "{messages:?}");
+        raw.send(b'S', b"").await;
+        raw.until(b'Z').await.unwrap();
+        fixture.stop().await;
+    });
+}
+
 #[test]
 fn too_many_connections_are_refused() {
     run(async {

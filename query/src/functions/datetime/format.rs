@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, Date32Array, StringViewArray, StringViewBuilder, TimestampMicrosecondArray},
-    datatypes::{DataType, Date32Type, Float64Type, TimeUnit, TimestampMicrosecondType},
+    datatypes::{DataType, Date32Type, Float64Type, IntervalMonthDayNanoType, TimeUnit, TimestampMicrosecondType},
 };
 use datafusion::{
     error::DataFusionError,
@@ -103,11 +103,20 @@ fn to_char(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
         }
         data_type if data_type.is_numeric() => {
             let number = number_pattern::reader(source)?;
+            patterned(&patterns, NumberPattern::parse, |row| source.is_null(row), |row, pattern| number(row, pattern))?
+        }
+        DataType::Interval(_) => {
+            let intervals = call.cast(0, &types::interval())?;
+            let intervals = intervals.as_primitive::<IntervalMonthDayNanoType>();
             patterned(
                 &patterns,
-                NumberPattern::parse,
-                |row| source.is_null(row),
-                |row, pattern| Ok(pattern.write(&number(row, pattern.decimals()))),
+                Pattern::parse,
+                |row| intervals.is_null(row),
+                |row, pattern| {
+                    let mut out = String::new();
+                    pattern.write_interval(intervals.value(row), &mut out)?;
+                    Ok(out)
+                },
             )?
         }
         DataType::Null => vec![None; call.rows],

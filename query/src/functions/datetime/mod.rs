@@ -1,6 +1,7 @@
 //! Dates, times, intervals: reading, writing, patterns, truncation, parts.
 
 pub(crate) mod format;
+mod interval_pattern;
 pub(crate) mod interval_text;
 pub(crate) mod moments;
 pub(crate) mod parse;

@@ -34,14 +34,14 @@ const FIELDS: [&str; 51] = [
 const SHORT_YEARS: [&str; 3] = ["YYY", "YY", "Y"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Case {
+pub(super) enum Case {
     Upper,
     Lower,
     Capital,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Node {
+pub(super) enum Node {
     Field {
         name: &'static str,
         case: Case,
@@ -58,7 +58,7 @@ enum Node {
 /// A pattern, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pattern {
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
 }
 
 /// What was read: a wall clock, and the offset if TZH stood in the pattern.
@@ -308,7 +308,7 @@ impl Clock {
     }
 }
 
-fn cased(text: &str, case: Case, out: &mut String) {
+pub(super) fn cased(text: &str, case: Case, out: &mut String) {
     match case {
         Case::Upper => out.push_str(&text.to_uppercase()),
         Case::Lower => out.push_str(&text.to_lowercase()),
@@ -317,7 +317,7 @@ fn cased(text: &str, case: Case, out: &mut String) {
 }
 
 /// st, nd, rd or th.
-fn suffix(value: i64, ordinal: Option<Case>, out: &mut String) {
+pub(super) fn suffix(value: i64, ordinal: Option<Case>, out: &mut String) {
     let Some(case) = ordinal else { return };
     let text = match (value % 10, value % 100) {
         (_, 11..=13) => "th",
