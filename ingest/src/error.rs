@@ -11,6 +11,10 @@ pub enum Error {
     #[error("{message}")]
     Definition { message: String, hint: Option<String> },
 
+    /// What is asked for exists elsewhere and not here.
+    #[error("{message}")]
+    Unsupported { message: String, hint: Option<String> },
+
     /// The outside world does not answer as it should right now: a broker that is down, a topic that is not there, a full disk.
     /// Tried again with growing pauses.
     #[error("{0}")]

@@ -51,6 +51,21 @@ pub struct SourceBatch {
     /// Largest message timestamp (milliseconds) in the range, -1 when unknown: freshness is measured from it.
     pub newest_timestamp_ms: i64,
     pub rejects: Vec<Reject>,
+    /// The messages that the rows were decoded from, where there were any: for what a reject says of its message.
+    pub origin: Option<MessageBatch>,
+}
+
+impl SourceBatch {
+    /// When the message at `offset` was made (-1 when unknown) and, when it became one row, the message as it came.
+    pub fn origin_of(&self, offset: u64) -> (i64, Option<Bytes>) {
+        let Some(origin) = &self.origin else { return (-1, None) };
+        let Ok(at) = origin.messages.binary_search_by_key(&offset, |message| message.offset) else { return (-1, None) };
+        let message = &origin.messages[at];
+        let first = self.row_offsets.partition_point(|row| *row < offset);
+        let is_one_row = self.row_offsets.get(first + 1) != Some(&offset);
+        // Copied: a slice would keep all the messages of the batch in memory.
+        (message.timestamp_ms, is_one_row.then(|| Bytes::copy_from_slice(origin.payload(message))))
+    }
 }
 
 /// A message, or a row of one, that could not become a row of the table.
@@ -62,6 +77,6 @@ pub struct Reject {
     pub column: Option<String>,
     /// What is wrong, for a person.
     pub reason: String,
-    /// The message as it came.
+    /// The message as it came; where it cannot be told apart from other rows of the message, the row as JSON.
     pub raw: Bytes,
 }

@@ -159,7 +159,8 @@ async fn reach(instance: &Arc<Instance>, source: &SourceDefinition, options: &So
     }
     let (instance, source) = (Arc::clone(instance), source.clone());
     runtime::blocking(move || {
-        let (connected, options) = live::connect(&source, &instance.clock)?;
+        let connected = live::connect(&source, &instance.clock)?;
+        let (options, _) = live::source_options(&source)?;
         let now_ms = instance.clock.now_us() / 1000;
         let stop = options.settled_stop(&*connected.connector, now_ms)?;
         connected.connector.partitions()?;

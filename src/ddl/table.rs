@@ -227,7 +227,7 @@ async fn source_partitions(instance: &Arc<Instance>, sources: &[Arc<SourceDefini
     let (instance, sources) = (Arc::clone(instance), sources.to_vec());
     runtime::blocking(move || {
         let count = |source: &Arc<SourceDefinition>| {
-            let (connected, _) = live::connect(source, &instance.clock).ok()?;
+            let connected = instance.connections.get(source, &instance.clock).ok()?;
             connected.connector.partitions().ok().map(|partitions| partitions.len() as u32)
         };
         sources.iter().filter_map(count).max().unwrap_or(1).clamp(1, PARTITIONS_BY_DEFAULT)

@@ -15,6 +15,7 @@ use tidemill_query::{Engine, TableCatalog, TableHandle};
 use tidemill_storage::{clock::Clock, ids::TableId};
 
 use super::{
+    connections::Connections,
     directory::DataDirectory,
     live::{LiveTable, Parts},
 };
@@ -40,6 +41,8 @@ pub struct Instance {
     pub started_us: i64,
     /// One definition statement at a time.
     pub ddl: tokio::sync::Mutex<()>,
+    /// The sources that tables read.
+    pub connections: Connections,
     live: RwLock<BTreeMap<TableId, Arc<LiveTable>>>,
     /// Why a table could not be opened at start.
     broken: RwLock<BTreeMap<TableId, String>>,
@@ -75,6 +78,7 @@ impl Instance {
             events,
             started_us,
             ddl: tokio::sync::Mutex::new(()),
+            connections: Connections::default(),
             live: RwLock::default(),
             broken: RwLock::default(),
             expressions: OnceLock::new(),
@@ -102,7 +106,13 @@ impl Instance {
     }
 
     pub fn parts(&self) -> Parts<'_> {
-        Parts { runtime: &self.ingest, directory: &self.directory, clock: &self.clock, expressions: self.expressions() }
+        Parts {
+            runtime: &self.ingest,
+            directory: &self.directory,
+            clock: &self.clock,
+            connections: &self.connections,
+            expressions: self.expressions(),
+        }
     }
 
     /// Opens every table that is defined. One that cannot be opened is named in the log and in `rt.tables`; the others go on. Blocks.

@@ -27,7 +27,7 @@ use crate::{
         Definitions,
         definition::{SourceColumnDefinition, SourceDefinition, TableDefinition, TableOptions},
     },
-    server::directory::DataDirectory,
+    server::{connections::Connections, directory::DataDirectory},
 };
 
 type Result<T, E = tidemill_ingest::Error> = std::result::Result<T, E>;
@@ -37,6 +37,7 @@ pub struct Parts<'a> {
     pub runtime: &'a Arc<IngestRuntime>,
     pub directory: &'a DataDirectory,
     pub clock: &'a Arc<dyn Clock>,
+    pub connections: &'a Connections,
     /// Functions for CHECK constraints and transforms.
     pub expressions: &'a SessionState,
 }
@@ -137,8 +138,8 @@ pub fn source_options(source: &SourceDefinition) -> Result<(SourceOptions, OnGap
     Ok((SourceOptions::parse(&options)?, on_gap))
 }
 
-/// A source's connector. Waits for no broker.
-pub fn connect(source: &SourceDefinition, clock: &Arc<dyn Clock>) -> Result<(Connected, SourceOptions)> {
+/// A connector of its own for a source; see [`Connections`] for the one that its tables share. Waits for no broker.
+pub fn connect(source: &SourceDefinition, clock: &Arc<dyn Clock>) -> Result<Connected> {
     let (options, _) = source_options(source)?;
     let context = ConnectContext {
         source: source.id,
@@ -147,7 +148,7 @@ pub fn connect(source: &SourceDefinition, clock: &Arc<dyn Clock>) -> Result<(Con
         clock: Arc::clone(clock),
         log: None,
     };
-    Ok((options.connect(&context)?, options))
+    options.connect(&context)
 }
 
 /// What turns rows of a source into rows of a table.
@@ -167,8 +168,8 @@ pub fn checks(expressions: &SessionState, source: &SourceDefinition, columns: &[
 
 pub fn source_feed(parts: &Parts<'_>, definition: &TableDefinition, source: &SourceDefinition) -> Result<Feed> {
     let columns = source_columns(&source.columns)?;
-    let (connected, options) = connect(source, parts.clock)?;
-    let (_, on_gap) = source_options(source)?;
+    let connected = parts.connections.get(source, parts.clock)?;
+    let (options, on_gap) = source_options(source)?;
     let format = connected.format.clone();
     let decoder_columns = columns.clone();
     Ok(Feed {

@@ -3,6 +3,7 @@
 //! Order of start: data directory locked → metadata file → ingestion runtime → query engine → HTTP (alive, not ready) → tables recovered →
 //! Postgres listener (ready). Order of the end: no new connections → running statements within `shutdown_grace` → ingestion → exit.
 
+pub mod connections;
 pub mod directory;
 pub mod instance;
 pub mod live;

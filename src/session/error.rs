@@ -183,6 +183,7 @@ impl From<tidemill_ingest::Error> for SqlError {
         use tidemill_ingest::Error as E;
         match error {
             E::Definition { message, hint } => Self { hint, ..Self::new(state::INVALID_PARAMETER_VALUE, message) },
+            E::Unsupported { message, hint } => Self { hint, ..Self::unsupported(message) },
             E::Unavailable(message) => Self::new(state::CONNECTION_FAILURE, message),
             E::Storage(error) => Self::from(error),
             E::DataFusion(error) => Self::from(tidemill_query::SqlError::from_datafusion(&error, "")),

@@ -160,6 +160,7 @@ pub(super) const PARTITIONS: &[(&str, Kind)] = &[
     ("rows", Int),
     ("dead_letters", Int),
     ("skipped", Int),
+    ("readers", Int),
     ("state", Text),
     ("error", Text),
 ];
@@ -181,6 +182,7 @@ pub(super) fn partitions(instance: &Instance) -> Result<Rows, SqlError> {
                 status.rows.into(),
                 status.dead_letters.into(),
                 status.skipped.into(),
+                status.sharing.into(),
                 status.state.into(),
                 status.error.into(),
             ]);

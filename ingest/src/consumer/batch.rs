@@ -51,6 +51,7 @@ mod tests {
             to: 12,
             newest_timestamp_ms: -1,
             rejects: vec![reject(11), reject(8)],
+            origin: None,
         };
         let first = first_reject(&whole.rejects).unwrap();
         assert_eq!(first.offset, 8);

@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -122,6 +122,8 @@ pub(crate) struct StreamState {
     pub(crate) rows: AtomicU64,
     pub(crate) dead_letters: AtomicU64,
     pub(crate) skipped: AtomicU64,
+    /// Tables that the fetch of this stream serves, this one included.
+    pub(crate) sharing: AtomicU32,
     /// Age of the newest message when it became visible, milliseconds; -1 when unknown.
     pub(crate) freshness_ms: AtomicI64,
     run: Mutex<StreamRun>,
@@ -138,6 +140,7 @@ impl StreamState {
             rows: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            sharing: AtomicU32::new(0),
             freshness_ms: AtomicI64::new(-1),
             run: Mutex::new(StreamRun::Running),
         }
@@ -282,6 +285,7 @@ impl FeedState {
                     rows: stream.rows.load(Ordering::Relaxed),
                     dead_letters: stream.dead_letters.load(Ordering::Relaxed),
                     skipped: stream.skipped.load(Ordering::Relaxed),
+                    sharing: stream.sharing.load(Ordering::Relaxed),
                     state: if paused && matches!(run, StreamRun::Running) { "paused" } else { run.name() },
                     error,
                 }

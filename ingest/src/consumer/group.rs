@@ -94,6 +94,8 @@ impl Consumer {
             self.regroup();
         }
         if self.feed.is_paused() || self.reading.is_empty() {
+            // A reader that does not poll would hold up others with which it shares a fetch.
+            self.close();
             self.feed.rest(Duration::from_millis(100));
             return Ok(());
         }
@@ -115,13 +117,16 @@ impl Consumer {
             self.failures = 0;
             *self.feed.error.lock() = None;
         }
+        for (partition, stream) in &self.reading {
+            stream.sharing.store(reader.sharing(*partition) as u32, Ordering::Relaxed);
+        }
         let mut messages = 0;
         for one in fetched {
             match self.take(one) {
                 Ok(taken) => messages += taken,
                 Err(error) => {
                     // The rest of the poll is dropped; a new reader begins at the positions and brings it again.
-                    self.reader = None;
+                    self.close();
                     return Err(error);
                 }
             }
@@ -131,6 +136,15 @@ impl Consumer {
             self.feed.rest(Duration::from_micros(rest as u64));
         }
         Ok(())
+    }
+
+    /// Reading goes on with a new reader, from the streams' positions.
+    fn close(&mut self) {
+        if self.reader.take().is_some() {
+            for stream in self.reading.values() {
+                stream.sharing.store(0, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Brings what is read in line with what should be. A reader cannot leave a partition: then a new one is opened.
@@ -149,7 +163,7 @@ impl Consumer {
             let added = only_grows
                 && new.map(|(partition, stream)| reader.add(*partition, stream.position())).all(|added| added.is_ok());
             if !added {
-                self.reader = None;
+                self.close();
             }
         }
         self.reading = wanted;
@@ -172,7 +186,7 @@ impl Consumer {
                     Some(decoder) => decoder,
                     None => self.decoder.insert((self.feed.feed.decoder)()?),
                 };
-                let batch = decode_batch(&mut **decoder, id, &batch);
+                let batch = decode_batch(&mut **decoder, id, batch);
                 self.take_rows(&stream, batch);
                 Ok(messages)
             }
@@ -339,7 +353,7 @@ impl Consumer {
         self.failures += 1;
         *self.feed.error.lock() = Some(error.to_string());
         if !matches!(error, Error::Unavailable(_)) || self.failures > 3 {
-            self.reader = None;
+            self.close();
         }
         if self.failures == 1 {
             self.table.event(

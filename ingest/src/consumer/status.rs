@@ -45,6 +45,8 @@ pub struct PartitionStatus {
     pub dead_letters: u64,
     /// Messages and rows dropped by `on_error = 'skip'` since the server started.
     pub skipped: u64,
+    /// Tables that one fetch of this source partition serves now, this one included; 0 when it is not being read.
+    pub sharing: u32,
     /// "running", "paused", "ended" or "stopped".
     pub state: &'static str,
     /// Why it stopped, or what is wrong with the source right now.

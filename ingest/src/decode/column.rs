@@ -145,7 +145,7 @@ impl Column {
         }
     }
 
-    /// Appends the value, or refuses it and stays as it was.
+    /// Appends the value, or refuses it: then it stays as it was, or has NULL where an array was refused.
     pub(super) fn append(&mut self, value: Value<'_>) -> Result<(), Box<Refusal>> {
         if value == Value::Null {
             self.append_null();
@@ -156,7 +156,13 @@ impl Column {
                 self.nulls.append_non_null();
                 Ok(())
             }
-            Err(misfit) => Err(self.refusal(value, misfit)),
+            Err(misfit) => {
+                if matches!(self.values, Values::List { .. }) {
+                    // Elements before the bad one are in already: they must not become the next row's.
+                    self.append_null();
+                }
+                Err(self.refusal(value, misfit))
+            }
         }
     }
 
@@ -211,8 +217,7 @@ impl Column {
                 values.push(micros?);
             }
             (Values::List { ends, item }, Json(text) | Text(text)) => {
-                let before = item.len();
-                match json::for_each_element(text, &mut |element| match element {
+                let taken = json::for_each_element(text, &mut |element| match element {
                     Json(element)
                         if element.starts_with('[') && !matches!(item.values, Values::Text(_) | Values::Jsonb(_)) =>
                     {
@@ -227,14 +232,9 @@ impl Column {
                         item.nulls.append_non_null();
                         Ok(())
                     }
-                }) {
-                    Ok(()) => ends.push(i32::try_from(item.len()).map_err(|_| Misfit::Size)?),
-                    // Elements of a refused array stay behind as part of the NULL that takes the row's place.
-                    Err(misfit) => {
-                        debug_assert!(item.len() >= before, "invariant: columns only grow");
-                        return Err(misfit);
-                    }
-                }
+                });
+                taken?;
+                ends.push(i32::try_from(item.len()).map_err(|_| Misfit::Size)?);
             }
             _ => return Err(Misfit::Kind),
         }

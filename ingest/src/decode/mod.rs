@@ -120,8 +120,8 @@ pub fn decoder(format: &Format, columns: &[SourceColumn]) -> Result<Box<dyn Deco
 }
 
 /// Decodes a batch of messages of `stream`; rows and rejects account for the batch's whole range of offsets.
-pub fn decode_batch(decoder: &mut dyn Decoder, stream: StreamId, messages: &MessageBatch) -> SourceBatch {
-    let Decoded { rows, row_offsets, rejects } = decoder.decode(messages);
+pub fn decode_batch(decoder: &mut dyn Decoder, stream: StreamId, messages: MessageBatch) -> SourceBatch {
+    let Decoded { rows, row_offsets, rejects } = decoder.decode(&messages);
     SourceBatch {
         stream,
         rows,
@@ -130,6 +130,7 @@ pub fn decode_batch(decoder: &mut dyn Decoder, stream: StreamId, messages: &Mess
         to: messages.to,
         newest_timestamp_ms: messages.messages.iter().map(|message| message.timestamp_ms).max().unwrap_or(-1),
         rejects,
+        origin: Some(messages),
     }
 }
 

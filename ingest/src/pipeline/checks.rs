@@ -1,7 +1,7 @@
 //! CHECK constraints of a source: a row for which one is FALSE is a dead letter; NULL passes, as in Postgres.
 
 use arrow::{
-    array::{Array, AsArray, BooleanArray, RecordBatch},
+    array::{Array, AsArray, BooleanArray},
     compute::filter_record_batch,
     datatypes::{DataType as ArrowType, SchemaRef},
 };
@@ -68,7 +68,7 @@ impl Checks {
         // Stable: of several constraints the first one stated gives the reason.
         failures.sort_by_key(|(row, _)| *row);
         failures.dedup_by_key(|(row, _)| *row);
-        reject_rows(&mut batch.rows, &mut batch.row_offsets, &mut batch.rejects, failures);
+        reject_rows(&mut batch, failures);
         batch
     }
 }
@@ -83,30 +83,23 @@ fn false_rows(passed: &dyn Array) -> impl Iterator<Item = usize> {
 }
 
 /// Takes rows (ascending) out of a batch and puts them among the rejects, which stay in offset order.
-fn reject_rows(
-    rows: &mut RecordBatch,
-    row_offsets: &mut Vec<u64>,
-    rejects: &mut Vec<Reject>,
-    failures: Vec<(usize, String)>,
-) {
-    let mut keep = vec![true; rows.num_rows()];
+fn reject_rows(batch: &mut SourceBatch, failures: Vec<(usize, String)>) {
+    let mut keep = vec![true; batch.rows.num_rows()];
     for (row, reason) in failures {
         keep[row] = false;
-        rejects.push(row_reject(rows, row, row_offsets[row], None, reason));
+        let reject = row_reject(batch, row, None, reason);
+        batch.rejects.push(reject);
     }
-    rejects.sort_by_key(|reject| reject.offset);
+    batch.rejects.sort_by_key(|reject| reject.offset);
     let mut kept = keep.iter();
-    row_offsets.retain(|_| *kept.next().expect("invariant: one offset per row"));
-    *rows = filter_record_batch(rows, &BooleanArray::from(keep)).expect("invariant: one flag per row");
+    batch.row_offsets.retain(|_| *kept.next().expect("invariant: one offset per row"));
+    batch.rows = filter_record_batch(&batch.rows, &BooleanArray::from(keep)).expect("invariant: one flag per row");
 }
 
 /// A reject of a row that was decoded well.
-pub(super) fn row_reject(
-    rows: &RecordBatch,
-    row: usize,
-    offset: u64,
-    column: Option<String>,
-    reason: String,
-) -> Reject {
-    Reject { offset, timestamp_ms: -1, column, reason, raw: Bytes::from(row_json(rows, row)) }
+pub(super) fn row_reject(batch: &SourceBatch, row: usize, column: Option<String>, reason: String) -> Reject {
+    let offset = batch.row_offsets[row];
+    let (timestamp_ms, raw) = batch.origin_of(offset);
+    let raw = raw.unwrap_or_else(|| Bytes::from(row_json(&batch.rows, row)));
+    Reject { offset, timestamp_ms, column, reason, raw }
 }

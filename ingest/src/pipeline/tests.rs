@@ -62,6 +62,7 @@ fn batch() -> SourceBatch {
         to: 31,
         newest_timestamp_ms: -1,
         rejects: vec![],
+        origin: None,
     }
 }
 
@@ -284,4 +285,35 @@ fn empty_batches_stay_empty() {
     let target = table(&[("id", DataType::BigInt, true)]);
     let made = compile("SELECT id WHERE id > 0", &target).unwrap().apply(&empty);
     assert_eq!((made.rows.num_rows(), made.rows.schema()), (0, target.arrow()));
+}
+
+/// Rejects of checks and transforms had no time (-1) and a row written anew instead of the message.
+#[test]
+fn a_reject_has_the_time_and_the_bytes_of_its_message() {
+    let raw = [r#"{"a":1,  "b":0}"#, r#"{"a":2,  "b":2}"#, r#"{"a":3}"#];
+    let mut payloads = Vec::new();
+    let messages = raw
+        .iter()
+        .zip([10, 20, 30])
+        .map(|(raw, offset)| {
+            let start = payloads.len() as u32;
+            payloads.extend_from_slice(raw.as_bytes());
+            let payload = start..payloads.len() as u32;
+            crate::message::Message { payload, is_null: false, offset, timestamp_ms: 1000 + offset as i64 }
+        })
+        .collect();
+    let mut batch = batch();
+    batch.origin =
+        Some(crate::message::MessageBatch { partition: 0, payloads: payloads.into(), messages, from: 10, to: 31 });
+    let checks = Checks::compile(&state(), &source(), &[("small".into(), "id < 5".into())]).unwrap();
+    let checked = checks.apply(batch.clone());
+    assert_eq!(checked.rejects.len(), 1);
+    assert_eq!((checked.rejects[0].offset, checked.rejects[0].timestamp_ms), (20, 1020));
+    assert_eq!(checked.rejects[0].raw, raw[1].as_bytes());
+
+    // Two rows of one message: it is not told which of them the message is.
+    batch.row_offsets = vec![10, 20, 20];
+    let reject = &checks.apply(batch).rejects[0];
+    assert_eq!(reject.timestamp_ms, 1020);
+    assert!(reject.raw.starts_with(br#"{"id": 9223372036854775807"#), "{:?}", reject.raw);
 }

@@ -172,10 +172,7 @@ impl Transform {
             }));
         }
         faults.sort_by_key(|(row, ..)| *row);
-        let rejects = faults
-            .into_iter()
-            .map(|(row, column, reason)| row_reject(rows, row, batch.row_offsets[row], column, reason))
-            .collect();
+        let rejects = faults.into_iter().map(|(row, column, reason)| row_reject(batch, row, column, reason)).collect();
         let row_offsets = pieces.iter().flat_map(|piece| &piece.sources).map(|row| batch.row_offsets[*row]).collect();
         let rows = match pieces.as_slice() {
             [piece] => piece.rows.clone(),

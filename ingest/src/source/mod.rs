@@ -9,6 +9,7 @@ pub mod generator;
 pub mod kafka;
 pub mod log;
 mod options;
+mod share;
 mod start;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -87,4 +88,10 @@ pub trait Reader: Send {
 
     /// Begins to read another partition.
     fn add(&mut self, partition: u32, offset: u64) -> Result<()>;
+
+    /// How many readers one fetch of the partition serves now, this one included.
+    fn sharing(&self, partition: u32) -> usize {
+        let _ = partition;
+        1
+    }
 }

@@ -193,7 +193,8 @@ impl Reader for FileReader {
             }
             OpenFile::Rows(rows) => rows.read(from, max_messages.max(1)).map(|(rows, row_offsets, rejects, to)| {
                 let stream = StreamId { source: self.shared.source, partition };
-                let batch = SourceBatch { stream, rows, row_offsets, from, to, newest_timestamp_ms: -1, rejects };
+                let batch =
+                    SourceBatch { stream, rows, row_offsets, from, to, newest_timestamp_ms: -1, rejects, origin: None };
                 (to, Fetched::Rows(batch))
             }),
         };

@@ -185,6 +185,7 @@ impl GeneratorReader {
                         _ => stream.time_us(partition, to - 1) / 1000,
                     },
                     rejects: Vec::new(),
+                    origin: None,
                 }));
             }
             if stream.options.rows.is_some() && !*ended && *next >= stream.rows(partition) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, ClientContext, TopicPartitionList,
     config::RDKafkaLogLevel,
@@ -13,9 +14,6 @@ use super::KafkaOptions;
 use crate::{Error, Result};
 
 pub(super) type Client = BaseConsumer<Tracing>;
-
-/// Bytes of fetched messages that one reader keeps ahead of polls.
-const PREFETCH_KIB: u32 = 32 * 1024;
 
 /// One topic at one cluster, and how to speak to it.
 #[derive(Clone, Debug)]
@@ -38,13 +36,13 @@ impl Endpoint {
         }
     }
 
-    /// A client that connects in the background.
-    pub(super) fn client(&self) -> Result<Client> {
+    /// A client that connects in the background and fetches up to `prefetch_kib` of each partition ahead of polls.
+    pub(super) fn client(&self, prefetch_kib: usize) -> Result<Client> {
         let mut config = ClientConfig::new();
         config
             .set("client.id", "tidemill")
             .set("queued.min.messages", "100000")
-            .set("queued.max.messages.kbytes", PREFETCH_KIB.to_string())
+            .set("queued.max.messages.kbytes", prefetch_kib.to_string())
             // Brokers send a message that is larger than this all the same, one at a time.
             .set("fetch.message.max.bytes", (4 << 20).to_string())
             .set("fetch.max.bytes", (16 << 20).to_string())
@@ -54,7 +52,8 @@ impl Endpoint {
             .set("fetch.error.backoff.ms", "200")
             .set("reconnect.backoff.max.ms", "2000")
             .set("check.crcs", "true")
-            .set("socket.keepalive.enable", "true");
+            .set("socket.keepalive.enable", "true")
+            .set("statistics.interval.ms", "5000");
         for (key, value) in &self.options.properties {
             config.set(key, value);
         }
@@ -67,7 +66,7 @@ impl Endpoint {
             .set("auto.offset.reset", "error")
             .set("allow.auto.create.topics", "false")
             .set_log_level(RDKafkaLogLevel::Info);
-        config.create_with_context(Tracing).map_err(|error| match error {
+        config.create_with_context(Tracing::new(&self.topic)).map_err(|error| match error {
             KafkaError::ClientConfig(_, reason, key, value) => Error::Definition {
                 message: format!("option 'properties.{key}' cannot be '{value}': {reason}"),
                 hint: Some("properties.<key> takes the settings of librdkafka".into()),
@@ -93,6 +92,10 @@ impl Endpoint {
         Error::Unavailable(format!("kafka topic '{}' at {}: {what}: {reason}", self.topic, self.brokers))
     }
 
+    pub(super) fn refused(&self, reason: &str) -> Error {
+        Error::Unavailable(format!("kafka at {} does not let us read topic '{}': {reason}", self.brokers, self.topic))
+    }
+
     pub(super) fn no_topic(&self) -> Error {
         Error::Unavailable(format!("kafka topic '{}' does not exist at {}", self.topic, self.brokers))
     }
@@ -106,9 +109,36 @@ impl Endpoint {
     }
 }
 
-/// Brings librdkafka's logs, errors and commit answers to `tracing`.
+/// Brings librdkafka's logs, errors and commit answers to `tracing`, its counters to the metrics.
 #[derive(Debug)]
-pub(super) struct Tracing;
+pub(super) struct Tracing {
+    topic: String,
+    /// What the metrics know already.
+    counted: Mutex<Received>,
+    /// Why brokers do not let us in, as long as none does.
+    refused: Mutex<Option<String>>,
+}
+
+/// Of librdkafka's statistics, what a client has received from brokers since it began.
+#[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
+struct Received {
+    /// All bytes, as they came over the wire.
+    rx_bytes: u64,
+    /// Messages, and their bytes after decompression.
+    rxmsgs: u64,
+    rxmsg_bytes: u64,
+}
+
+impl Tracing {
+    fn new(topic: &str) -> Self {
+        Self { topic: topic.to_owned(), counted: Mutex::default(), refused: Mutex::default() }
+    }
+
+    /// What a broker said the last time it refused our name or password.
+    pub(super) fn refused(&self) -> Option<String> {
+        self.refused.lock().clone()
+    }
+}
 
 impl ClientContext for Tracing {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -127,10 +157,23 @@ impl ClientContext for Tracing {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
+            *self.refused.lock() = Some(reason.to_owned());
+        }
         tracing::debug!(target: "librdkafka", %error, "{reason}");
     }
 
-    fn stats_raw(&self, _statistics: &[u8]) {}
+    fn stats_raw(&self, statistics: &[u8]) {
+        let Ok(now) = serde_json::from_slice::<Received>(statistics) else { return };
+        let before = std::mem::replace(&mut *self.counted.lock(), now);
+        for (name, before, now) in [
+            ("tidemill_kafka_received_bytes_total", before.rx_bytes, now.rx_bytes),
+            ("tidemill_kafka_messages_total", before.rxmsgs, now.rxmsgs),
+            ("tidemill_kafka_message_bytes_total", before.rxmsg_bytes, now.rxmsg_bytes),
+        ] {
+            metrics::counter!(name, "topic" => self.topic.clone()).increment(now.saturating_sub(before));
+        }
+    }
 }
 
 impl ConsumerContext for Tracing {

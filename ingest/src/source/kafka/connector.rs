@@ -1,6 +1,6 @@
 //! What can be asked about a topic without reading it.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -8,18 +8,28 @@ use rdkafka::{
     error::RDKafkaErrorCode,
 };
 
+use tidemill_storage::clock::Clock;
+
 use super::{
     client::{Client, Endpoint},
-    reader::KafkaReader,
+    fetcher::KafkaFetcher,
 };
 use crate::{
     Result,
-    source::{Connector, Reader, Start, Watermarks},
+    source::{
+        Connector, Reader, Start, Watermarks,
+        share::{Fetcher, Share},
+    },
 };
+
+/// The client that only asks fetches nothing.
+const ASKING_KIB: usize = 1;
 
 pub(super) struct KafkaConnector {
     endpoint: Endpoint,
     client: Client,
+    fetcher: Arc<KafkaFetcher>,
+    share: Arc<Share>,
 }
 
 impl fmt::Debug for KafkaConnector {
@@ -29,9 +39,11 @@ impl fmt::Debug for KafkaConnector {
 }
 
 impl KafkaConnector {
-    pub(super) fn new(endpoint: Endpoint) -> Result<Self> {
-        let client = endpoint.client()?;
-        Ok(Self { endpoint, client })
+    pub(super) fn new(endpoint: Endpoint, clock: Arc<dyn Clock>) -> Result<Self> {
+        let client = endpoint.client(ASKING_KIB)?;
+        let fetcher = KafkaFetcher::new(endpoint.clone(), Arc::clone(&clock));
+        let share = Share::new(Arc::clone(&fetcher) as Arc<dyn Fetcher>, clock);
+        Ok(Self { endpoint, client, fetcher, share })
     }
 
     /// Answers to commits wait in the client's queue until somebody looks.
@@ -73,10 +85,12 @@ impl KafkaConnector {
 impl Connector for KafkaConnector {
     fn partitions(&self) -> Result<Vec<u32>> {
         self.serve_callbacks();
-        let metadata = self
-            .client
-            .fetch_metadata(Some(&self.endpoint.topic), self.endpoint.timeout)
-            .map_err(|error| self.endpoint.failed("asking for the partitions", &error))?;
+        let metadata = self.client.fetch_metadata(Some(&self.endpoint.topic), self.endpoint.timeout).map_err(
+            |error| match self.client.context().refused() {
+                Some(reason) => self.endpoint.refused(&reason),
+                None => self.endpoint.failed("asking for the partitions", &error),
+            },
+        )?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == self.endpoint.topic);
         let topic = topic.ok_or_else(|| self.endpoint.no_topic())?;
         if let Some(error) = topic.error() {
@@ -93,6 +107,7 @@ impl Connector for KafkaConnector {
         if partitions.is_empty() {
             return Err(self.endpoint.no_topic());
         }
+        self.fetcher.set_partitions(partitions.len());
         Ok(partitions)
     }
 
@@ -129,7 +144,7 @@ impl Connector for KafkaConnector {
     }
 
     fn open(&self, positions: &BTreeMap<u32, u64>) -> Result<Box<dyn Reader>> {
-        Ok(Box::new(KafkaReader::new(self.endpoint.clone(), positions)?))
+        Ok(self.share.reader(positions))
     }
 
     fn committed(&self, positions: &BTreeMap<u32, u64>) {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! KafkaConnector ── one idle client: metadata, watermarks, times, the consumer group's mirror of our offsets
-//!   └─ open ─► KafkaReader ── one consuming client per reading thread: assign, poll, seek
+//!   └─ open ─► Share ── readers of all tables; each partition is fetched once for those that are at about the same place
+//!                └─ KafkaFetcher ── consuming clients ── KafkaLane: one partition with a queue of its own
 //! ```
 //!
 //! What always holds: librdkafka never chooses an offset (`auto.offset.reset=error`) and never stores one; what the group's committed
@@ -12,8 +13,9 @@
 
 mod client;
 mod connector;
+mod fetcher;
+mod lane;
 mod options;
-mod reader;
 #[cfg(test)]
 mod tests;
 
@@ -28,5 +30,5 @@ use crate::Result;
 /// A connector for one topic. Fails on settings that librdkafka refuses; waits for no broker.
 pub(super) fn connect(options: &KafkaOptions, context: &ConnectContext) -> Result<Arc<dyn Connector>> {
     let group = options.group.clone().unwrap_or_else(|| format!("tidemill-{}", context.name));
-    Ok(Arc::new(KafkaConnector::new(Endpoint::new(options, group))?))
+    Ok(Arc::new(KafkaConnector::new(Endpoint::new(options, group), Arc::clone(&context.clock))?))
 }

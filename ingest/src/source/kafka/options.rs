@@ -8,6 +8,7 @@
 //! | `isolation` | `read_committed` (default) or `read_uncommitted` |
 //! | `timeout` | how long to wait for a broker's answer: `5s` by default |
 //! | `scan.startup.mode` | Flink's word for `start` |
+//! | `properties.security.protocol` | `PLAINTEXT` (default) or `SASL_PLAINTEXT` with `properties.sasl.mechanism = 'PLAIN'`, username and password |
 //! | `properties.<key>` | any other setting of librdkafka, except those that the connector must hold itself |
 
 use std::{collections::BTreeMap, time::Duration};
@@ -104,7 +105,57 @@ impl KafkaOptions {
                 hint: Some("use 'start' to choose where reading begins".into()),
             });
         }
+        security(&properties)?;
         Ok(Self { brokers, topic, group, isolation, timeout, properties })
+    }
+}
+
+/// What of Kafka's security there is: no encryption, and names with passwords (PLAIN). Encryption and SCRAM need OpenSSL inside librdkafka,
+/// which this server is built without: all its TLS is rustls.
+fn security(properties: &BTreeMap<String, String>) -> Result<()> {
+    let unsupported = |key: &str, value: &str, hint: &str| {
+        Err(Error::Unsupported {
+            message: format!("option 'properties.{key}' cannot be '{value}': librdkafka is built without OpenSSL here"),
+            hint: Some(hint.into()),
+        })
+    };
+    let get = |key: &str| properties.get(key).map(|value| value.trim().to_ascii_uppercase());
+    let protocol = get("security.protocol").unwrap_or_else(|| "PLAINTEXT".into());
+    match protocol.as_str() {
+        "PLAINTEXT" | "SASL_PLAINTEXT" => {}
+        "SSL" | "SASL_SSL" => {
+            return unsupported(
+                "security.protocol",
+                &protocol,
+                "read over PLAINTEXT or SASL_PLAINTEXT in a network that you trust, or through a TLS proxy beside the server",
+            );
+        }
+        _ => {
+            return Err(wrong("properties.security.protocol", &protocol, "PLAINTEXT or SASL_PLAINTEXT"));
+        }
+    }
+    if let Some(key) =
+        properties.keys().find(|key| key.starts_with("ssl.") || *key == "enable.ssl.certificate.verification")
+    {
+        return unsupported(key, "…", "leave it out: it is for security.protocol = 'SSL' and 'SASL_SSL'");
+    }
+    let mechanism = get("sasl.mechanism").or_else(|| get("sasl.mechanisms"));
+    match mechanism.as_deref() {
+        None if protocol == "SASL_PLAINTEXT" => Err(Error::Definition {
+            message: "properties.security.protocol = 'SASL_PLAINTEXT' needs 'properties.sasl.mechanism'".into(),
+            hint: Some("it takes PLAIN, with properties.sasl.username and properties.sasl.password".into()),
+        }),
+        None => Ok(()),
+        Some("PLAIN") => {
+            match ["sasl.username", "sasl.password"].into_iter().find(|key| !properties.contains_key(*key)) {
+                Some(missing) if protocol == "SASL_PLAINTEXT" => Err(Error::Definition {
+                    message: format!("properties.sasl.mechanism = 'PLAIN' needs 'properties.{missing}'"),
+                    hint: None,
+                }),
+                _ => Ok(()),
+            }
+        }
+        Some(other) => unsupported("sasl.mechanism", other, "it takes PLAIN"),
     }
 }
 
@@ -192,6 +243,27 @@ mod tests {
         ];
         assert_eq!(start(&offsets), Some(Start::Offsets(BTreeMap::from([(0, 42), (1, 300)]))));
         assert_eq!(start(&[("scan.startup.mode", "sometimes")]), None);
+    }
+
+    #[test]
+    fn tells_which_security_there_is() {
+        let with = |more: &[(&str, &str)]| take(&[&[("brokers", "a:1"), ("topic", "t")], more].concat());
+        let name = [("properties.sasl.username", "u"), ("properties.sasl.password", "p")];
+        let plain = [("properties.security.protocol", "SASL_PLAINTEXT"), ("properties.sasl.mechanism", "PLAIN")];
+        assert!(with(&[&plain[..], &name].concat()).is_ok());
+        assert!(matches!(with(&plain), Err(Error::Definition { .. })));
+        assert!(matches!(with(&plain[..1]), Err(Error::Definition { .. })));
+        assert!(matches!(with(&[("properties.security.protocol", "TLS")]), Err(Error::Definition { .. })));
+        for (key, value) in [
+            ("properties.security.protocol", "ssl"),
+            ("properties.security.protocol", "SASL_SSL"),
+            ("properties.ssl.ca.location", "/ca.pem"),
+            ("properties.sasl.mechanism", "SCRAM-SHA-512"),
+            ("properties.sasl.mechanisms", "GSSAPI"),
+        ] {
+            let Err(Error::Unsupported { message, .. }) = with(&[(key, value)]) else { panic!("{key} = {value}") };
+            assert!(message.contains(key.trim_end_matches('s')), "{message}");
+        }
     }
 
     #[test]

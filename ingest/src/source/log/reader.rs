@@ -121,6 +121,7 @@ impl LogReader {
             to,
             newest_timestamp_ms: -1,
             rejects: Vec::new(),
+            origin: None,
         })))
     }
 }

@@ -1,12 +1,14 @@
 //! Exactly once, proven with the real process: kill -9 in the middle of everything, aborted transactions, retention gaps, late partitions.
 
+mod shared_fetch;
+
 use std::{collections::HashMap, env, path::Path, process::Command, time::Duration};
 
 use rdkafka::producer::Producer;
 
 use crate::support::{
     kafka::{Feed, add_partitions, brokers, create_topic},
-    server::Server,
+    server::{Server, describe},
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tidemill");
@@ -123,6 +125,41 @@ fn aborted_transactions_are_never_seen() {
     server.sql("SELECT rt.drain('raw')");
     assert_eq!(server.value("SELECT max(seq) FROM t"), "149");
     assert_eq!(server.value("SELECT count(*) FROM rt.dlq"), "0");
+}
+
+#[test]
+fn reads_with_a_name_and_a_password_and_says_what_is_refused() {
+    let Some(brokers) = brokers("exactly_once::reads_with_a_name_and_a_password_and_says_what_is_refused") else {
+        return;
+    };
+    // tests/tools/kafka has its SASL listener two ports on.
+    let (host, port) = brokers.rsplit_once(':').unwrap();
+    let secured = format!("{host}:{}", port.parse::<u16>().unwrap() + 2);
+    let topic = topic("sasl");
+    create_topic(&brokers, &topic, 1, &[]);
+    let feed = Feed::new(&brokers, &topic);
+    send(&feed, 0, 0..100);
+    feed.flush();
+    let server = Server::start(BINARY);
+    let source = |name: &str, more: &str| {
+        server.try_sql(&format!(
+            "CREATE SOURCE {name} (part INT, seq BIGINT) WITH (connector = 'kafka', brokers = '{secured}', topic = '{topic}',
+             properties.security.protocol = 'SASL_PLAINTEXT', properties.sasl.mechanism = 'PLAIN',
+             properties.sasl.username = 'alice', {more})"
+        ))
+    };
+    let refused = describe(&source("wrong", "properties.sasl.password = 'guessed'").unwrap_err());
+    assert!(refused.starts_with("08001") && refused.contains("uthentication"), "{refused}");
+    source("raw", "properties.sasl.password = 'alice-secret'").unwrap();
+    server.sql("CREATE TABLE t FROM SOURCE raw");
+    server.wait_for("SELECT count(*) FROM t", "100", Duration::from_secs(20));
+    assert!(!server.value("SELECT options FROM rt.sources").contains("alice-secret"), "passwords are not shown");
+    let ssl = server.try_sql(&format!(
+        "CREATE SOURCE ssl (part INT) WITH (connector = 'kafka', brokers = '{secured}', topic = '{topic}',
+         properties.security.protocol = 'SSL')"
+    ));
+    let ssl = describe(&ssl.unwrap_err());
+    assert!(ssl.starts_with("0A000") && ssl.contains("properties.security.protocol"), "{ssl}");
 }
 
 #[test]
