@@ -216,6 +216,9 @@ fn read_storage(error: &tidemill_storage::Error) -> SqlError {
     match error {
         Error::Corrupt { .. } | Error::Poisoned { .. } => SqlError::new("XX001", error.to_string())
             .with_hint("The segment is left out of service; `tidemill segment verify` tells what is damaged."),
+        Error::Io { kind: std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded, .. } => {
+            SqlError::new("53100", error.to_string()).with_hint("Free disk space in the data directory.")
+        }
         Error::Io { .. } => SqlError::new("58030", error.to_string()),
         _ => SqlError::internal(error.to_string()),
     }

@@ -4,11 +4,11 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use chrono::DateTime;
 use datafusion::{
-    common::{ParamValues, ScalarValue},
+    common::{DFSchemaRef, ParamValues, ScalarValue},
     execution::SessionState,
-    logical_expr::LogicalPlan,
+    logical_expr::{Expr, LogicalPlan},
     physical_plan::{ExecutionPlan, execute_stream},
-    sql::sqlparser::ast::Statement,
+    sql::sqlparser::ast::{Expr as SqlExpr, Statement},
 };
 use futures::{FutureExt, StreamExt};
 use parking_lot::{Mutex, MutexGuard};
@@ -104,6 +104,19 @@ impl Session {
             rules::Planner { engine: Arc::clone(&self.engine), shared: Arc::clone(&self.shared), state: self.state() };
         let (statement, sql, types) = (statement.clone(), sql.to_owned(), types.to_vec());
         self.engine.runtime.run(async move { planner.plan(&statement, &sql, &types).await }).await
+    }
+
+    /// An expression over rows of `schema` that come from no table, as a query would understand it.
+    pub fn row_expression(&self, expression: SqlExpr, schema: &DFSchemaRef) -> Result<Expr, SqlError> {
+        rules::row::expression(self, &self.state(), schema, expression)
+    }
+
+    /// What makes expressions of [`Session::row_expression`] physical.
+    pub fn expression_state(&self) -> SessionState {
+        let mut state = self.state();
+        let options = Arc::clone(state.config_options());
+        state.execution_props_mut().config_options = Some(options);
+        state
     }
 
     /// The plan with its parameters replaced by values. Values are cast to the types the plan asks for.

@@ -85,6 +85,7 @@ fn definition(instance: &Instance, statement: &CreateSource, notices: &mut Vec<S
         };
         options.insert(key, pair.value.clone());
     }
+    SourceOptions::settle(&mut options, instance.clock.now_us());
     let mut checks: Vec<CheckDefinition> = Vec::new();
     for check in &statement.checks {
         let name = check.name.clone().unwrap_or_else(|| {
@@ -140,14 +141,7 @@ fn check_expressions(instance: &Instance, source: &SourceDefinition, statement: 
             return Err(SqlError::new(state::UNDEFINED_COLUMN, message).at(parsed.column.position));
         }
     }
-    let compiles = SourceDefinition {
-        checks: vec![CheckDefinition {
-            name: "watermark".into(),
-            expression: format!("({}) <= {}", watermark.expression, watermark.column),
-        }],
-        ..source.clone()
-    };
-    live::checks(instance.expressions(), &compiles, &columns)
+    live::watermark(instance.expressions(), source, &columns)
         .map(|_| ())
         .map_err(|error| SqlError::from(error).at(parsed.column.position))
 }

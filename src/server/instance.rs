@@ -8,15 +8,15 @@ use std::{
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use datafusion::execution::SessionState;
 use parking_lot::RwLock;
-use tidemill_ingest::{commit::MetadataLog, events::EventRing, runtime::IngestRuntime};
+use tidemill_ingest::{commit::MetadataLog, events::EventRing, pipeline::Rules, runtime::IngestRuntime};
 use tidemill_query::{Engine, TableCatalog, TableHandle};
 use tidemill_storage::{clock::Clock, ids::TableId};
 
 use super::{
     connections::Connections,
     directory::DataDirectory,
+    expressions::QueryRules,
     live::{LiveTable, Parts},
 };
 use crate::{
@@ -46,7 +46,7 @@ pub struct Instance {
     live: RwLock<BTreeMap<TableId, Arc<LiveTable>>>,
     /// Why a table could not be opened at start.
     broken: RwLock<BTreeMap<TableId, String>>,
-    expressions: OnceLock<SessionState>,
+    expressions: OnceLock<QueryRules>,
     /// The engine holds the instance, so the instance must not hold the engine.
     engine: OnceLock<Weak<Engine>>,
 }
@@ -86,13 +86,10 @@ impl Instance {
         })
     }
 
-    /// Gives the functions of the query engine to CHECK constraints and transforms. Once, before tables are opened.
-    pub fn set_engine(&self, engine: &Arc<Engine>) -> Result<(), tidemill_query::SqlError> {
+    /// Gives the rules of the query engine to CHECK constraints and transforms. Once, before tables are opened.
+    pub fn set_engine(&self, engine: &Arc<Engine>) {
         let _ = self.engine.set(Arc::downgrade(engine));
-        engine.extend(|state| {
-            let _ = self.expressions.set(state.clone());
-            Ok(())
-        })
+        let _ = self.expressions.set(QueryRules::new(engine));
     }
 
     /// 57P01 when the server is about to end.
@@ -101,7 +98,7 @@ impl Instance {
         engine.ok_or_else(|| SqlError::new(state::ADMIN_SHUTDOWN, "the server is shutting down"))
     }
 
-    pub fn expressions(&self) -> &SessionState {
+    pub fn expressions(&self) -> &dyn Rules {
         self.expressions.get().expect("invariant: the engine is set before anything is defined")
     }
 

@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use datafusion::execution::SessionState;
 use tidemill_ingest::{
     consumer::{Feed, Latency, OnGap, TableIngest, TableSpec},
     dead_letters::OnError,
     decode::{self, EpochUnit, SourceColumn, parse_path},
-    pipeline::{Checks, Transform},
+    pipeline::{Checks, Rules, Transform, Watermark},
     runtime::IngestRuntime,
     seal::SealPolicy,
     source::{
@@ -25,7 +24,7 @@ use tidemill_storage::{
 use crate::{
     catalog::{
         Definitions,
-        definition::{SourceColumnDefinition, SourceDefinition, TableDefinition, TableOptions},
+        definition::{SourceColumnDefinition, SourceDefinition, TableDefinition, TableOptions, WatermarkDefinition},
     },
     server::{connections::Connections, directory::DataDirectory},
 };
@@ -38,8 +37,8 @@ pub struct Parts<'a> {
     pub directory: &'a DataDirectory,
     pub clock: &'a Arc<dyn Clock>,
     pub connections: &'a Connections,
-    /// Functions for CHECK constraints and transforms.
-    pub expressions: &'a SessionState,
+    /// What CHECK constraints and transforms mean.
+    pub expressions: &'a dyn Rules,
 }
 
 pub struct LiveTable {
@@ -83,7 +82,7 @@ impl LiveTable {
     /// From now on rows are of `definition`'s schema. Blocks.
     pub fn set_schema(
         &self,
-        expressions: &SessionState,
+        expressions: &dyn Rules,
         definition: &TableDefinition,
         definitions: &Definitions,
     ) -> Result<()> {
@@ -153,7 +152,7 @@ pub fn connect(source: &SourceDefinition, clock: &Arc<dyn Clock>) -> Result<Conn
 
 /// What turns rows of a source into rows of a table.
 pub fn transform(
-    expressions: &SessionState,
+    expressions: &dyn Rules,
     columns: &[SourceColumn],
     definition: &TableDefinition,
 ) -> Result<Arc<Transform>> {
@@ -161,9 +160,19 @@ pub fn transform(
     Ok(Arc::new(Transform::compile(expressions, &schema, definition.transform.as_deref(), &definition.schema)?))
 }
 
-pub fn checks(expressions: &SessionState, source: &SourceDefinition, columns: &[SourceColumn]) -> Result<Checks> {
+pub fn checks(expressions: &dyn Rules, source: &SourceDefinition, columns: &[SourceColumn]) -> Result<Checks> {
     let checks = source.checks.iter().map(|check| (check.name.clone(), check.expression.clone())).collect::<Vec<_>>();
     Checks::compile(expressions, &decode::source_schema(columns), &checks)
+}
+
+pub fn watermark(
+    expressions: &dyn Rules,
+    source: &SourceDefinition,
+    columns: &[SourceColumn],
+) -> Result<Option<Watermark>> {
+    let schema = decode::source_schema(columns);
+    let compile = |watermark: &WatermarkDefinition| Watermark::compile(expressions, &schema, &watermark.expression);
+    source.watermark.as_ref().map(compile).transpose()
 }
 
 pub fn source_feed(parts: &Parts<'_>, definition: &TableDefinition, source: &SourceDefinition) -> Result<Feed> {
@@ -183,13 +192,14 @@ pub fn source_feed(parts: &Parts<'_>, definition: &TableDefinition, source: &Sou
         }),
         checks: Arc::new(checks(parts.expressions, source, &columns)?),
         transform: transform(parts.expressions, &columns, definition)?,
+        watermark: watermark(parts.expressions, source, &columns)?.map(Arc::new),
         on_error: options.on_error,
         on_gap,
         latency: Latency::Paced,
     })
 }
 
-fn log_feed(expressions: &SessionState, definition: &TableDefinition, log: &Arc<Log>) -> Result<Feed> {
+fn log_feed(expressions: &dyn Rules, definition: &TableDefinition, log: &Arc<Log>) -> Result<Feed> {
     Ok(Feed {
         source: definition.log,
         name: format!("{}.log", definition.name),
@@ -198,6 +208,7 @@ fn log_feed(expressions: &SessionState, definition: &TableDefinition, log: &Arc<
         decoder: Arc::new(|| Err(no_bytes())),
         checks: Arc::new(Checks::compile(expressions, &definition.schema.arrow(), &[])?),
         transform: log_transform(expressions, &definition.schema)?,
+        watermark: None,
         on_error: OnError::Dlq,
         on_gap: OnGap::Stop,
         latency: Latency::Prompt,
@@ -205,7 +216,7 @@ fn log_feed(expressions: &SessionState, definition: &TableDefinition, log: &Arc<
 }
 
 /// Rows of the log are rows of the table already.
-fn log_transform(expressions: &SessionState, schema: &TableSchema) -> Result<Arc<Transform>> {
+fn log_transform(expressions: &dyn Rules, schema: &TableSchema) -> Result<Arc<Transform>> {
     Ok(Arc::new(Transform::compile(expressions, &schema.arrow(), None, schema)?))
 }
 

@@ -5,6 +5,7 @@
 
 pub mod connections;
 pub mod directory;
+pub mod expressions;
 pub mod instance;
 pub mod live;
 mod quickstart;
@@ -167,7 +168,7 @@ fn engine(instance: &Arc<Instance>, clock: &Arc<dyn Clock>, cpu: tokio::runtime:
     let wrong = |error: &dyn fmt::Display| Error::of("cannot start the query engine")(error);
     let tables = Arc::clone(instance) as Arc<dyn TableCatalog>;
     let engine = Engine::new(engine_config, tables, Arc::clone(clock), cpu).map_err(|error| wrong(&error))?;
-    instance.set_engine(&engine).map_err(|error| wrong(&error))?;
+    instance.set_engine(&engine);
     let system = Arc::new(views::System::new(Arc::clone(instance)));
     engine.register_system_views(Arc::clone(&system) as _);
     engine.register_system_functions(system as _).map_err(|error| wrong(&error))?;

@@ -1,17 +1,19 @@
 //! Views of sources, tables, their partitions and segments, dead letters and events.
 
+use tidemill_ingest::dead_letters::DeadLetter;
 use tidemill_query::SqlError;
 use tidemill_storage::schema::DataType;
 
 use super::{
     Cell,
     Kind::{self, Boolean, Bytes, Int, Text, Time},
-    Rows, ingest_error,
+    Pages, Rows, ingest_error,
 };
 use crate::server::instance::Instance;
 
-/// Raw bytes of dead letters that one query may be shown.
-const DLQ_BYTES_MAX: usize = 256 << 20;
+/// Dead letters that are in memory at a time: rows, and about so many bytes.
+const DLQ_PAGE_ROWS: usize = 1024;
+const DLQ_PAGE_BYTES: usize = 4 << 20;
 
 pub(super) const SOURCES: &[(&str, Kind)] = &[
     ("id", Int),
@@ -156,6 +158,7 @@ pub(super) const PARTITIONS: &[(&str, Kind)] = &[
     ("committed_offset", Int),
     ("high_watermark", Int),
     ("lag", Int),
+    ("watermark", Time),
     ("freshness_ms", Int),
     ("rows", Int),
     ("dead_letters", Int),
@@ -178,6 +181,7 @@ pub(super) fn partitions(instance: &Instance) -> Result<Rows, SqlError> {
                 status.committed.into(),
                 status.high.into(),
                 status.lag().into(),
+                status.watermark_us.map_or(Cell::Null, Cell::Time),
                 status.freshness_ms.into(),
                 status.rows.into(),
                 status.dead_letters.into(),
@@ -296,41 +300,52 @@ pub(super) const DLQ: &[(&str, Kind)] = &[
     ("raw_length", Int),
 ];
 
-pub(super) fn dlq(instance: &Instance) -> Result<Rows, SqlError> {
-    let mut rows = Vec::new();
-    let mut bytes = 0;
-    for (table, live) in instance.all_live() {
-        for letter in live.ingest.dead_letters() {
-            let letter = letter.map_err(ingest_error)?;
-            let reject = letter.reject;
-            bytes += reject.raw.len() + reject.reason.len();
-            if bytes > DLQ_BYTES_MAX {
-                return Err(SqlError::new(
-                    "53200",
-                    format!("rt.dlq holds more than {} MB, which one query cannot show", DLQ_BYTES_MAX >> 20),
-                )
-                .with_hint("count them with SELECT sum(dead_letters) FROM rt.partitions"));
+fn dead_letter(table: String, letter: DeadLetter) -> Vec<Cell> {
+    let reject = letter.reject;
+    let timestamp = match reject.timestamp_ms {
+        ..0 => Cell::Null,
+        ms => Cell::Time(ms.saturating_mul(1_000)),
+    };
+    vec![
+        table.into(),
+        letter.source.into(),
+        letter.stream.partition.into(),
+        reject.offset.into(),
+        timestamp,
+        Cell::Time(letter.at_us),
+        reject.column.into(),
+        reject.reason.into(),
+        Cell::Bytes(reject.raw.clone()),
+        std::str::from_utf8(&reject.raw).ok().into(),
+        letter.raw_length.into(),
+    ]
+}
+
+/// Read from the files as the query goes on: there may be more of them than memory.
+pub(super) fn dlq(instance: &Instance) -> Pages {
+    let tables = instance.all_live().into_iter();
+    let mut letters = tables.flat_map(|(table, live)| {
+        let name = table.name.clone();
+        live.ingest.dead_letters().map(move |letter| (name.clone(), letter))
+    });
+    let mut failed = false;
+    Box::new(std::iter::from_fn(move || {
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while !failed && rows.len() < DLQ_PAGE_ROWS && bytes < DLQ_PAGE_BYTES {
+            match letters.next() {
+                None => break,
+                Some((table, Ok(letter))) => {
+                    bytes += letter.reject.raw.len() + letter.reject.reason.len();
+                    rows.push(dead_letter(table, letter));
+                }
+                Some((_, Err(error))) => {
+                    failed = true;
+                    return Some(Err(ingest_error(error)));
+                }
             }
-            rows.push(vec![
-                table.name.as_str().into(),
-                letter.source.into(),
-                letter.stream.partition.into(),
-                reject.offset.into(),
-                if reject.timestamp_ms < 0 {
-                    Cell::Null
-                } else {
-                    Cell::Time(reject.timestamp_ms.saturating_mul(1_000))
-                },
-                Cell::Time(letter.at_us),
-                reject.column.into(),
-                reject.reason.into(),
-                Cell::Bytes(reject.raw.clone()),
-                std::str::from_utf8(&reject.raw).ok().into(),
-                letter.raw_length.into(),
-            ]);
         }
-    }
-    Ok(rows)
+        (!rows.is_empty()).then_some(Ok(rows))
+    }))
 }
 
 pub(super) const EVENTS: &[(&str, Kind)] = &[

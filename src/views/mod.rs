@@ -15,31 +15,46 @@ use arrow::{
 };
 use async_trait::async_trait;
 use datafusion::common::ScalarValue;
-use tidemill_query::{SqlError, SystemFunctions, SystemViews, views::SystemFunction};
+use tidemill_query::{
+    SqlError, SystemFunctions, SystemViews,
+    views::{SystemFunction, ViewRows},
+};
 
-use self::rows::{Cell, Kind};
+use self::{
+    Make::{AtOnce, Paged},
+    rows::{Cell, Kind},
+};
 use crate::server::instance::Instance;
 
 type Rows = Vec<Vec<Cell>>;
+/// Rows, some at a time.
+type Pages = Box<dyn Iterator<Item = Result<Rows, SqlError>> + Send>;
 
 /// One view.
 struct View {
     name: &'static str,
     columns: &'static [(&'static str, Kind)],
-    rows: fn(&Instance) -> Result<Rows, SqlError>,
+    rows: Make,
+}
+
+/// How the rows of a view are made.
+enum Make {
+    AtOnce(fn(&Instance) -> Result<Rows, SqlError>),
+    /// Where they may be more than memory holds.
+    Paged(fn(&Instance) -> Pages),
 }
 
 const VIEWS: &[View] = &[
-    View { name: "sources", columns: ingestion::SOURCES, rows: ingestion::sources },
-    View { name: "tables", columns: ingestion::TABLES, rows: ingestion::tables },
-    View { name: "partitions", columns: ingestion::PARTITIONS, rows: ingestion::partitions },
-    View { name: "segments", columns: ingestion::SEGMENTS, rows: ingestion::segments },
-    View { name: "dlq", columns: ingestion::DLQ, rows: ingestion::dlq },
-    View { name: "events", columns: ingestion::EVENTS, rows: ingestion::events },
-    View { name: "catalog_log", columns: catalog::LOG, rows: catalog::log },
-    View { name: "queries", columns: server::QUERIES, rows: server::queries },
-    View { name: "query_log", columns: server::QUERY_LOG, rows: server::query_log },
-    View { name: "settings", columns: server::SETTINGS, rows: server::settings },
+    View { name: "sources", columns: ingestion::SOURCES, rows: AtOnce(ingestion::sources) },
+    View { name: "tables", columns: ingestion::TABLES, rows: AtOnce(ingestion::tables) },
+    View { name: "partitions", columns: ingestion::PARTITIONS, rows: AtOnce(ingestion::partitions) },
+    View { name: "segments", columns: ingestion::SEGMENTS, rows: AtOnce(ingestion::segments) },
+    View { name: "dlq", columns: ingestion::DLQ, rows: Paged(ingestion::dlq) },
+    View { name: "events", columns: ingestion::EVENTS, rows: AtOnce(ingestion::events) },
+    View { name: "catalog_log", columns: catalog::LOG, rows: AtOnce(catalog::log) },
+    View { name: "queries", columns: server::QUERIES, rows: AtOnce(server::queries) },
+    View { name: "query_log", columns: server::QUERY_LOG, rows: AtOnce(server::query_log) },
+    View { name: "settings", columns: server::SETTINGS, rows: AtOnce(server::settings) },
 ];
 
 /// The schema `rt`.
@@ -58,6 +73,10 @@ fn view(name: &str) -> Option<&'static View> {
     VIEWS.iter().find(|view| view.name == name)
 }
 
+fn known(name: &str) -> Result<&'static View, SqlError> {
+    view(name).ok_or_else(|| SqlError::undefined_table(&format!("rt.{name}")))
+}
+
 impl SystemViews for System {
     fn names(&self) -> Vec<String> {
         VIEWS.iter().map(|view| view.name.to_owned()).collect()
@@ -68,8 +87,26 @@ impl SystemViews for System {
     }
 
     fn rows(&self, name: &str) -> Result<RecordBatch, SqlError> {
-        let view = view(name).ok_or_else(|| SqlError::undefined_table(&format!("rt.{name}")))?;
-        rows::batch(view.columns, (view.rows)(&self.instance)?)
+        let view = known(name)?;
+        match view.rows {
+            AtOnce(rows) => rows::batch(view.columns, rows(&self.instance)?),
+            Paged(pages) => {
+                let all = pages(&self.instance).collect::<Result<Vec<_>, _>>()?;
+                rows::batch(view.columns, all.into_iter().flatten().collect())
+            }
+        }
+    }
+
+    fn is_large(&self, name: &str) -> bool {
+        view(name).is_some_and(|view| matches!(view.rows, Paged(_)))
+    }
+
+    fn pages(&self, name: &str) -> Result<ViewRows, SqlError> {
+        let view = known(name)?;
+        match view.rows {
+            AtOnce(_) => Ok(Box::new(std::iter::once(self.rows(name)))),
+            Paged(pages) => Ok(Box::new(pages(&self.instance).map(|rows| rows::batch(view.columns, rows?)))),
+        }
     }
 
     fn functions(&self) -> Vec<&'static str> {

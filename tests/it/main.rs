@@ -12,6 +12,7 @@ mod ddl;
 mod dead_letters;
 mod exactly_once;
 mod http;
+mod ingest_sql;
 mod metadata;
 mod pgwire;
 mod readme;

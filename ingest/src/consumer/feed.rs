@@ -23,7 +23,7 @@ use crate::{
     Error, Result,
     dead_letters::OnError,
     decode::Decoder,
-    pipeline::{Checks, Transform},
+    pipeline::{Checks, Transform, Watermark},
     source::{Connector, Start},
 };
 
@@ -84,6 +84,7 @@ pub struct Feed {
     pub decoder: DecoderFactory,
     pub checks: Arc<Checks>,
     pub transform: Arc<Transform>,
+    pub watermark: Option<Arc<Watermark>>,
     pub on_error: OnError,
     pub on_gap: OnGap,
     pub latency: Latency,
@@ -109,6 +110,7 @@ pub(crate) struct VersionedTransform {
 
 /// Unknown high watermark.
 const UNKNOWN: u64 = u64::MAX;
+const NO_WATERMARK: i64 = i64::MIN;
 
 /// What is known of one stream. Written by its consuming thread and by the sealer, read by everyone.
 #[derive(Debug)]
@@ -126,6 +128,8 @@ pub(crate) struct StreamState {
     pub(crate) sharing: AtomicU32,
     /// Age of the newest message when it became visible, milliseconds; -1 when unknown.
     pub(crate) freshness_ms: AtomicI64,
+    /// Largest watermark of the rows that became visible, microseconds since 1970.
+    watermark_us: AtomicI64,
     run: Mutex<StreamRun>,
 }
 
@@ -142,6 +146,7 @@ impl StreamState {
             skipped: AtomicU64::new(0),
             sharing: AtomicU32::new(0),
             freshness_ms: AtomicI64::new(-1),
+            watermark_us: AtomicI64::new(NO_WATERMARK),
             run: Mutex::new(StreamRun::Running),
         }
     }
@@ -160,6 +165,15 @@ impl StreamState {
 
     pub(crate) fn set_run(&self, run: StreamRun) {
         *self.run.lock() = run;
+    }
+
+    /// A watermark never goes back.
+    pub(crate) fn raise_watermark(&self, us: i64) {
+        self.watermark_us.fetch_max(us, Ordering::Relaxed);
+    }
+
+    fn watermark_us(&self) -> Option<i64> {
+        Some(self.watermark_us.load(Ordering::Relaxed)).filter(|us| *us != NO_WATERMARK)
     }
 
     fn high(&self) -> Option<u64> {
@@ -281,6 +295,7 @@ impl FeedState {
                     position: stream.position(),
                     committed: stream.committed.load(Ordering::Relaxed),
                     high: stream.high(),
+                    watermark_us: stream.watermark_us(),
                     freshness_ms: Some(stream.freshness_ms.load(Ordering::Relaxed)).filter(|age| *age >= 0),
                     rows: stream.rows.load(Ordering::Relaxed),
                     dead_letters: stream.dead_letters.load(Ordering::Relaxed),

@@ -231,6 +231,7 @@ impl Consumer {
             bad = Some(reject.clone());
             cut_at(&mut batch, reject.offset);
         }
+        let watermark_us = feed.watermark.as_ref().and_then(|watermark| watermark.of(&batch.rows));
         let target = self.table.partition_of(stream.id.partition);
         loop {
             let versioned = self.feed.transform.load_full();
@@ -261,6 +262,9 @@ impl Consumer {
                     Appended::Done => {}
                     Appended::Outdated => continue,
                     Appended::Closed => return Ok(()),
+                }
+                if let Some(us) = watermark_us {
+                    stream.raise_watermark(us);
                 }
                 self.count(stream, &batch, transformed.rows.num_rows() as u64, rejects.len() as u64, range.to);
             }

@@ -6,12 +6,12 @@ use arrow::{
     datatypes::{DataType as ArrowType, SchemaRef},
 };
 use bytes::Bytes;
-use datafusion::execution::SessionState;
 
 use super::{
     bisect::bisect,
     expression::{Expression, definition, parse},
     row_json::row_json,
+    rules::Rules,
 };
 use crate::{
     Result,
@@ -25,13 +25,13 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// `checks` are (constraint name, SQL expression) over the columns of `schema`; functions come from `state`. `Definition` for an
+    /// `checks` are (constraint name, SQL expression) over the columns of `schema`; they mean what `rules` say. `Definition` for an
     /// expression that is not boolean, does not parse or names what is not there.
-    pub fn compile(state: &SessionState, schema: &SchemaRef, checks: &[(String, String)]) -> Result<Self> {
+    pub fn compile(rules: &dyn Rules, schema: &SchemaRef, checks: &[(String, String)]) -> Result<Self> {
         let mut constraints = Vec::with_capacity(checks.len());
         for (name, text) in checks {
             let what = format!("constraint \"{name}\"");
-            let expression = Expression::compile(state, schema, parse(state, text)?, &what)?;
+            let expression = Expression::compile(rules, schema, parse(rules, text)?, &what)?;
             if !matches!(expression.field.data_type(), ArrowType::Boolean | ArrowType::Null) {
                 return Err(definition(format!("{what}: the expression {text} is not boolean")));
             }

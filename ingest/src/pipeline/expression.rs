@@ -19,7 +19,6 @@ use datafusion::{
         config::Dialect,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
-    execution::SessionState,
     logical_expr::{Expr, Operator, Volatility},
     physical_expr::{
         PhysicalExpr,
@@ -28,6 +27,7 @@ use datafusion::{
     sql::sqlparser::ast,
 };
 
+use super::rules::Rules;
 use crate::{Error, Result};
 
 /// A compiled expression.
@@ -38,6 +38,8 @@ pub(super) struct Expression {
     pub(super) field: FieldRef,
     /// The value, when the expression is a literal.
     pub(super) literal: Option<ScalarValue>,
+    /// What a row failed with, for a user.
+    reader: fn(&DataFusionError) -> String,
 }
 
 pub(super) fn definition(message: impl Into<String>) -> Error {
@@ -45,28 +47,30 @@ pub(super) fn definition(message: impl Into<String>) -> Error {
 }
 
 /// Reads one SQL expression.
-pub(super) fn parse(state: &SessionState, text: &str) -> Result<ast::Expr> {
-    state
+pub(super) fn parse(rules: &dyn Rules, text: &str) -> Result<ast::Expr> {
+    rules
+        .state()
         .sql_to_expr(text, &Dialect::PostgreSQL)
         .map_err(|error| definition(format!("cannot read the expression {text}: {}", plain_message(&error))))
 }
 
 impl Expression {
     /// Compiles `expression` over rows of `schema`. `what` names it in messages.
-    pub(super) fn compile(state: &SessionState, schema: &SchemaRef, expression: ast::Expr, what: &str) -> Result<Self> {
-        let fail = |error: DataFusionError| definition(format!("{what}: {}", plain_message(&error)));
-        let df_schema = DFSchema::try_from(SchemaRef::clone(schema)).map_err(fail)?;
-        let with_alias = ast::ExprWithAlias { expr: expression, alias: None };
-        let logical = state.create_logical_expr_from_sql_expr(with_alias, &df_schema).map_err(fail)?;
+    pub(super) fn compile(rules: &dyn Rules, schema: &SchemaRef, expression: ast::Expr, what: &str) -> Result<Self> {
+        let reader = rules.reader();
+        let fail = |error: DataFusionError| definition(format!("{what}: {}", reader(&error)));
+        let df_schema = Arc::new(DFSchema::try_from(SchemaRef::clone(schema)).map_err(fail)?);
+        let planned = rules.plan(expression, &df_schema);
+        let logical = planned.map_err(|message| definition(format!("{what}: {message}")))?;
         refuse_what_is_not_per_row(&logical, what)?;
         let literal = match &logical {
             Expr::Literal(value, _) => Some(value.clone()),
             _ => None,
         };
-        let physical = state.create_physical_expr(logical, &df_schema).map_err(fail)?;
+        let physical = rules.state().create_physical_expr(logical, &df_schema).map_err(fail)?;
         let physical = physical.transform_up(|expr| checked(expr, schema)).map_err(fail)?.data;
         let field = physical.return_field(schema).map_err(fail)?;
-        Ok(Self { physical, field, literal })
+        Ok(Self { physical, field, literal, reader })
     }
 
     /// One value per row. An expression that panics fails.
@@ -78,7 +82,7 @@ impl Expression {
                 Ok(new_null_array(&ArrowType::Null, rows.num_rows()))
             }
             Ok(Ok(array)) => Ok(array),
-            Ok(Err(error)) => Err(plain_message(&error)),
+            Ok(Err(error)) => Err((self.reader)(&error)),
             Err(_) => Err("the expression cannot be computed for this row".into()),
         }
     }
@@ -117,6 +121,18 @@ fn integer_zero(data_type: &ArrowType) -> Option<ScalarValue> {
     })
 }
 
+/// Functions whose answer depends on when they are called.
+const NOW: [&str; 8] = [
+    "now",
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "localtime",
+    "localtimestamp",
+    "statement_timestamp",
+    "transaction_timestamp",
+];
+
 fn refuse_what_is_not_per_row(expr: &Expr, what: &str) -> Result<()> {
     let mut refused = None;
     let visit = expr.apply(|expr| {
@@ -130,7 +146,9 @@ fn refuse_what_is_not_per_row(expr: &Expr, what: &str) -> Result<()> {
             Expr::Placeholder(_) => Some(("a parameter".to_owned(), false)),
             Expr::ScalarFunction(f)
                 if f.func.signature().volatility == Volatility::Volatile
-                    || ["now", "current_date", "current_time", "current_timestamp"].contains(&f.func.name()) =>
+                    || NOW.contains(&f.func.name())
+                    // From today to the argument.
+                    || f.func.name() == "age" && f.args.len() == 1 =>
             {
                 Some((format!("{}(), which gives another answer each time,", f.func.name()), false))
             }

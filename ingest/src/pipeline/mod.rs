@@ -8,13 +8,17 @@ mod bisect;
 mod checks;
 mod expression;
 mod row_json;
+mod rules;
 mod select;
 mod transform;
+mod watermark;
 
 #[cfg(test)]
 mod tests;
 
 pub use self::{
     checks::Checks,
+    rules::Rules,
     transform::{Transform, TransformedBatch},
+    watermark::Watermark,
 };

@@ -2,14 +2,16 @@
 
 use datafusion::{
     common::config::Dialect,
-    execution::SessionState,
     sql::{
         parser::Statement,
         sqlparser::ast::{self, SelectItem, SetExpr},
     },
 };
 
-use super::expression::{definition, plain_message};
+use super::{
+    expression::{definition, plain_message},
+    rules::Rules,
+};
 use crate::{Error, Result};
 
 /// What a SELECT makes of each row.
@@ -31,9 +33,10 @@ pub(super) enum Item {
 
 impl Select {
     /// `None` is `SELECT *`.
-    pub(super) fn parse(state: &SessionState, text: Option<&str>) -> Result<Self> {
+    pub(super) fn parse(rules: &dyn Rules, text: Option<&str>) -> Result<Self> {
         let Some(text) = text else { return Ok(Self { items: vec![Item::Wildcard], condition: None }) };
-        let statement = state
+        let statement = rules
+            .state()
             .sql_to_statement(text, &Dialect::PostgreSQL)
             .map_err(|error| definition(format!("cannot read AS SELECT: {}", plain_message(&error))))?;
         let Statement::Statement(statement) = statement else { return Err(only_select("")) };

@@ -14,7 +14,6 @@ use arrow::{
     compute::{concat_batches, filter_record_batch, prep_null_mask_filter, take},
     datatypes::{DataType as ArrowType, Field, SchemaRef},
 };
-use datafusion::execution::SessionState;
 use tidemill_storage::{
     evaluate::default_array,
     schema::{Column, DataType, TableSchema},
@@ -25,6 +24,7 @@ use super::{
     bisect::bisect,
     checks::row_reject,
     expression::{Expression, definition},
+    rules::Rules,
     select::{Item, Select},
 };
 use crate::{
@@ -79,17 +79,12 @@ impl Transform {
     /// the source; a derived column replaces the one of `*` with its name. Output goes to table columns by name; columns that get nothing have
     /// their default or NULL. `Definition` for what cannot work: unknown names, a NOT NULL column without a value, a type that would have to
     /// be narrowed, aggregates.
-    pub fn compile(
-        state: &SessionState,
-        source: &SchemaRef,
-        select: Option<&str>,
-        target: &TableSchema,
-    ) -> Result<Self> {
-        let select = Select::parse(state, select)?;
+    pub fn compile(rules: &dyn Rules, source: &SchemaRef, select: Option<&str>, target: &TableSchema) -> Result<Self> {
+        let select = Select::parse(rules, select)?;
         let condition = match select.condition {
             None => None,
             Some(text) => {
-                let condition = Expression::compile(state, source, text, "WHERE")?;
+                let condition = Expression::compile(rules, source, text, "WHERE")?;
                 if !matches!(condition.field.data_type(), ArrowType::Boolean | ArrowType::Null) {
                     return Err(definition("the WHERE condition is not boolean"));
                 }
@@ -122,7 +117,7 @@ impl Transform {
                     if matches!(outputs[position], Some(Output::Expression(..) | Output::Constant(_))) {
                         return Err(definition(format!("the SELECT makes column \"{name}\" twice")));
                     }
-                    let expression = Expression::compile(state, source, *expression, &format!("column \"{name}\""))?;
+                    let expression = Expression::compile(rules, source, *expression, &format!("column \"{name}\""))?;
                     outputs[position] = Some(derive(expression, &target.columns[position])?);
                 }
             }

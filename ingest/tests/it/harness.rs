@@ -386,6 +386,7 @@ impl Rig {
                     transform: transform(1),
                     on_error: options.on_error,
                     on_gap: options.on_gap,
+                    watermark: None,
                     latency: Latency::Prompt,
                 }],
             },

@@ -19,6 +19,7 @@ pub(crate) mod operators;
 mod origins;
 mod parameters;
 mod quantified;
+pub(crate) mod row;
 mod set_operations;
 mod syntax;
 pub mod types;

@@ -10,12 +10,15 @@ use arrow::{
 };
 use async_trait::async_trait;
 use datafusion::{
-    catalog::{SchemaProvider, Session, TableFunctionArgs, TableFunctionImpl, TableProvider},
+    catalog::{
+        SchemaProvider, Session, TableFunctionArgs, TableFunctionImpl, TableProvider, streaming::StreamingTable,
+    },
     common::ScalarValue,
     datasource::{MemTable, TableType},
     error::DataFusionError,
+    execution::{SendableRecordBatchStream, TaskContext},
     logical_expr::Expr,
-    physical_plan::ExecutionPlan,
+    physical_plan::{ExecutionPlan, stream::RecordBatchStreamAdapter, streaming::PartitionStream},
 };
 
 use crate::SqlError;
@@ -36,7 +39,18 @@ pub trait SystemViews: Send + Sync + std::fmt::Debug {
     fn rows_for(&self, name: &str, argument: i64) -> Result<RecordBatch, SqlError> {
         Err(SqlError::not_supported(format!("rt.{name}({argument})")))
     }
+    /// Whether the rows may be more than memory holds: then they are read by [`SystemViews::pages`].
+    fn is_large(&self, _name: &str) -> bool {
+        false
+    }
+    /// The rows at this moment, some at a time.
+    fn pages(&self, name: &str) -> Result<ViewRows, SqlError> {
+        Ok(Box::new(std::iter::once(self.rows(name))))
+    }
 }
+
+/// Rows of a view, in batches that are made when they are asked for.
+pub type ViewRows = Box<dyn Iterator<Item = Result<RecordBatch, SqlError>> + Send>;
 
 /// A function `rt.<name>(…)` that the server answers.
 #[derive(Clone, Debug)]
@@ -137,7 +151,37 @@ impl TableProvider for SystemView {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        let rows = self.views.rows(&self.name)?;
-        MemTable::try_new(Arc::clone(&self.schema), vec![vec![rows]])?.scan(state, projection, filters, limit).await
+        if !self.views.is_large(&self.name) {
+            let rows = self.views.rows(&self.name)?;
+            let table = MemTable::try_new(Arc::clone(&self.schema), vec![vec![rows]])?;
+            return table.scan(state, projection, filters, limit).await;
+        }
+        let rows = Rows { name: self.name.clone(), schema: Arc::clone(&self.schema), views: Arc::clone(&self.views) };
+        StreamingTable::try_new(Arc::clone(&self.schema), vec![Arc::new(rows)])?
+            .scan(state, projection, filters, limit)
+            .await
+    }
+}
+
+/// The rows of a view as the one stream of its scan.
+#[derive(Debug)]
+struct Rows {
+    name: String,
+    schema: SchemaRef,
+    views: Arc<dyn SystemViews>,
+}
+
+impl PartitionStream for Rows {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let batches: ViewRows = match self.views.pages(&self.name) {
+            Ok(batches) => batches,
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        };
+        let batches = batches.map(|batch| batch.map_err(DataFusionError::from));
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), futures::stream::iter(batches)))
     }
 }

@@ -1,5 +1,8 @@
 //! Exactly once, proven with the real process: kill -9 in the middle of everything, aborted transactions, retention gaps, late partitions.
 
+mod alter;
+mod files;
+mod full_disk;
 mod shared_fetch;
 
 use std::{collections::HashMap, env, path::Path, process::Command, time::Duration};

@@ -143,7 +143,11 @@ fn a_paused_table_holds_no_other_up_and_misses_nothing() {
         server.wait_for(&format!("SELECT count(*) FROM {table}"), "2000", Duration::from_secs(30));
     }
     server.sql("ALTER TABLE b PAUSE INGESTION");
-    server.wait_for("SELECT max(readers) FROM rt.partitions WHERE \"table\" = 'b'", "0", Duration::from_secs(10));
+    server.wait_for(
+        "SELECT max(readers) FROM rt.partitions WHERE \"table\" = 'b' AND source = 'raw'",
+        "0",
+        Duration::from_secs(10),
+    );
     // Far more than the tables' common window holds.
     (0..2).for_each(|part| send(&feed, part, 1000..120_000));
     feed.flush();

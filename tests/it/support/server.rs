@@ -31,7 +31,23 @@ impl Server {
         Self::start_with(binary, &[])
     }
 
-    /// The same with more arguments for `tidemill server`.
+    /// A server in a data directory of the caller's.
+    pub(crate) fn start_in(binary: impl Into<PathBuf>, data_dir: &Path) -> Self {
+        let mut server = Self {
+            binary: binary.into(),
+            data_dir: data_dir.to_owned(),
+            pg_port: free_port(),
+            http_port: free_port(),
+            arguments: Vec::new(),
+            child: None,
+            _temporary: None,
+        };
+        server.spawn();
+        server.wait_ready();
+        server
+    }
+
+    /// [`Self::start`] with more arguments for `tidemill server`.
     pub(crate) fn start_with(binary: impl Into<PathBuf>, arguments: &[&str]) -> Self {
         Self::start_command("server", binary, arguments)
     }

@@ -454,6 +454,18 @@ fn beyond_the_twin(columns: &[SourceColumn], message: &Json) -> bool {
     strings_with_points(message) || (has_time && numbers_of_size(message))
 }
 
+/// The elements of a refused array before its bad one became elements of the next row's array, where no other column of the bad row had
+/// been read.
+#[test]
+fn a_refused_array_leaves_nothing_behind() {
+    let columns = [SourceColumn::new("b", array(DataType::Int), false)];
+    let messages = [r#"{"b": [7, []]}"#, r#"{"b": []}"#, r#"{"b": [1, "x"]}"#, r#"{"b": [2]}"#];
+    let decoded = decoder(&JSON, &columns).unwrap().decode(&batch(messages.map(|message| Some(message.as_bytes()))));
+    assert_eq!(decoded.rejects.len(), 2);
+    let column = decoded.rows.column(0);
+    assert_eq!([cell(column, 0), cell(column, 1)], [Some("[]".to_owned()), Some("[2]".to_owned())]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, max_global_rejects: 100_000, ..ProptestConfig::default() })]
 

@@ -6,10 +6,13 @@
 //! | csv | record, which quotes may spread over lines; a header is none | message |
 //! | parquet, avro container | row | rows, cast to the source's columns |
 //!
+//! Text files may be packed: `.gz` and `.zst` are unpacked on the way. All files are read through `object_store`, in ranges.
+//!
 //! The files of a directory or pattern are listed once, when the source is made ([`settle`]), so that a partition stays the same file. Each
 //! partition ends with [`Fetched::End`]. Files are expected not to change.
 
 mod cast;
+mod object;
 mod options;
 mod records;
 mod rows;

@@ -2,7 +2,7 @@
 //!
 //! | option | meaning |
 //! |---|---|
-//! | `path` | a file, a directory, a pattern (`/data/*.csv`) or a `file://` URL of one of these; required |
+//! | `path` | a file (ndjson and csv also packed: `.gz`, `.zst`), a directory, a pattern (`/data/*.csv`) or a `file://` URL of one of these; required |
 //! | `format` | `ndjson` (or `json`), `csv`, `parquet` or `avro` (container files); by the file's name where it is not given |
 //! | `header` | csv: whether each file begins with a line of column names; `false` by default |
 //! | `files` | one path per line; written by [`settle`], not by people |
@@ -14,6 +14,7 @@ use std::{
 
 use super::{
     super::options::{OptionReader, wrong},
+    object::Packing,
     unreadable,
 };
 use crate::{Error, Result};
@@ -113,17 +114,28 @@ impl FileOptions {
             Some(("file", rest)) if rest.starts_with('/') => percent_decoded(rest).ok_or_else(|| {
                 wrong("path", &given, "a file:// URL whose percent signs each stand before two hex digits")
             })?,
+            Some((scheme @ ("s3" | "s3a" | "gs" | "az" | "abfss" | "http" | "https" | "hdfs"), _)) => {
+                return Err(Error::Unsupported {
+                    message: format!("option 'path' cannot begin with '{scheme}://' yet"),
+                    hint: Some("it takes a path of this machine, or a file:///… URL of one".into()),
+                });
+            }
             Some(_) => return Err(wrong("path", &given, "a path of this machine, or a file:///… URL of one")),
         };
-        let format = match options.text("format") {
-            Some(name) => FileFormat::parse(&name).ok_or_else(|| wrong("format", &name, FileFormat::WANTED))?,
-            None => {
-                path.rsplit_once('.').and_then(|(_, end)| FileFormat::parse(end)).ok_or_else(|| Error::Definition {
-                    message: "connector 'file' needs the option 'format': the path does not end in a known one".into(),
-                    hint: Some(format!("it takes {}", FileFormat::WANTED)),
-                })?
-            }
-        };
+        let format =
+            match options.text("format") {
+                Some(name) => FileFormat::parse(&name).ok_or_else(|| wrong("format", &name, FileFormat::WANTED))?,
+                None => Packing::of(&path).1.rsplit_once('.').and_then(|(_, end)| FileFormat::parse(end)).ok_or_else(
+                    || Error::Definition {
+                        message: "connector 'file' needs the option 'format': the path does not end in a known one"
+                            .into(),
+                        hint: Some(format!("it takes {}", FileFormat::WANTED)),
+                    },
+                )?,
+            };
+        if Packing::of(&path).0 != Packing::Plain && matches!(format, FileFormat::Parquet | FileFormat::Avro) {
+            return Err(wrong("path", &given, "a file of this format as it is: it packs its own contents"));
+        }
         let header = options.boolean("header")?;
         if header.is_some() && format != FileFormat::Csv {
             return Err(Error::Definition {
@@ -217,7 +229,7 @@ mod tests {
         for bad in [
             &[][..],
             &[("path", "/tmp/dir")],
-            &[("path", "s3://bucket/x.csv")],
+            &[("path", "/x.parquet.gz")],
             &[("path", "file://host/x.csv")],
             &[("path", "file:///x%2.csv")],
             &[("path", "/x.csv"), ("format", "xml")],

@@ -1,12 +1,11 @@
 //! Lines and CSV records of a file, one after the other, with their numbers as offsets.
 
 use std::{
-    fs::File,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
 
-use super::{unfit, unreadable};
+use super::{object::text, unfit, unreadable};
 use crate::{Error, Result};
 
 /// Most bytes of one record: a stray quote must not read a whole file into memory.
@@ -24,7 +23,7 @@ pub(super) struct Dialect {
 
 pub(super) struct Records {
     path: PathBuf,
-    reader: BufReader<File>,
+    reader: BufReader<Box<dyn Read + Send>>,
     quoting: Option<(u8, u8)>,
     /// Number of the next record.
     next: u64,
@@ -85,8 +84,7 @@ impl Records {
     }
 
     fn begin(path: &Path, quoting: Option<(u8, u8)>) -> Result<Self> {
-        let file = File::open(path).map_err(|error| unreadable("opening file", path, &error))?;
-        let mut reader = BufReader::with_capacity(1 << 18, file);
+        let mut reader = BufReader::with_capacity(1 << 18, text(path)?);
         let start = reader.fill_buf().map_err(|error| unreadable("reading file", path, &error))?;
         if start.starts_with(BYTE_ORDER_MARK) {
             reader.consume(BYTE_ORDER_MARK.len());

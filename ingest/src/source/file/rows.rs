@@ -1,7 +1,6 @@
 //! Rows of Parquet files and Avro container files.
 
 use std::{
-    fs::File,
     io::BufReader,
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,7 +17,8 @@ use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuild
 
 use super::{
     cast::{Cast, Misfit},
-    unfit, unreadable,
+    object::Object,
+    unfit,
 };
 use crate::{Result, decode::SourceColumn, message::Reject};
 
@@ -57,10 +57,9 @@ impl RowFile {
     }
 
     pub(super) fn avro(path: &Path, columns: &[SourceColumn], offset: u64) -> Result<Self> {
-        let file = File::open(path).map_err(|error| unreadable("opening file", path, &error))?;
         let reader = ReaderBuilder::new()
             .with_batch_size(BATCH_ROWS)
-            .build(BufReader::with_capacity(1 << 18, file))
+            .build(BufReader::with_capacity(1 << 18, Object::open(path)?.stream()))
             .map_err(|error| unfit(path, error, Some("is it an Avro container file?")))?;
         let cast = Cast::new(&reader.schema(), columns).map_err(|misfit| misfit_error(path, misfit))?;
         let mut opened = Self { path: path.to_owned(), batches: Box::new(reader), cast, rest: None };
@@ -130,9 +129,9 @@ pub(super) fn parquet_rows(path: &Path) -> Result<u64> {
     Ok(u64::try_from(rows).unwrap_or(0))
 }
 
-fn parquet_builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
-    let file = File::open(path).map_err(|error| unreadable("opening file", path, &error))?;
-    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| unfit(path, error, Some("is it a Parquet file?")))
+fn parquet_builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<Object>> {
+    ParquetRecordBatchReaderBuilder::try_new(Object::open(path)?)
+        .map_err(|error| unfit(path, error, Some("is it a Parquet file?")))
 }
 
 fn misfit_error(path: &Path, misfit: Misfit) -> crate::Error {

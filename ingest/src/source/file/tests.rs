@@ -201,3 +201,47 @@ fn names_what_is_not_there() {
     let source = connected(&[("path", garbage.to_str().unwrap())], Vec::new()).unwrap();
     assert!(source.connector.watermarks(0).unwrap_err().to_string().contains("x.parquet"));
 }
+
+#[test]
+fn packed_files_are_unpacked_on_the_way() {
+    use std::io::Write;
+    let directory = tempfile::tempdir().unwrap();
+    let text: String = (0..50_000).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    // Two members in one file, as appending tools make them.
+    let (first, second) = text.split_at(text.len() / 2);
+    let mut gzip = Vec::new();
+    for part in [first, second] {
+        let mut encoder = flate2::write::GzEncoder::new(&mut gzip, flate2::Compression::fast());
+        encoder.write_all(part.as_bytes()).unwrap();
+        encoder.finish().unwrap();
+    }
+    fs::write(directory.path().join("a.ndjson.gz"), gzip).unwrap();
+    fs::write(directory.path().join("b.ndjson.zst"), zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap();
+    fs::write(directory.path().join("c.ndjson"), &text).unwrap();
+    let path = directory.path().to_str().unwrap();
+    let source = connected(&[("path", path), ("format", "ndjson")], Vec::new()).unwrap();
+    let (all, _) = messages(source.connector.as_ref(), &[(0, 0), (1, 49_990), (2, 25_000)], 7_000);
+    for (partition, from) in [(0, 0), (1, 49_990), (2, 25_000)] {
+        let lines: Vec<_> = all.iter().filter(|(of, ..)| *of == partition).map(|(.., line)| line.clone()).collect();
+        assert_eq!(lines, text.lines().skip(from).collect::<Vec<_>>(), "partition {partition}");
+    }
+    let one = directory.path().join("a.ndjson.gz");
+    assert!(connected(&[("path", one.to_str().unwrap())], Vec::new()).is_ok(), "the format is told by the name");
+
+    // A cut file is an error, not an early end.
+    let cut = fs::read(directory.path().join("b.ndjson.zst")).unwrap();
+    fs::write(directory.path().join("b.ndjson.zst"), &cut[..cut.len() / 2]).unwrap();
+    let mut reader = source.connector.open(&BTreeMap::from([(1, 0)])).unwrap();
+    let error = (0..100).find_map(|_| reader.poll(10_000, 1 << 20, Duration::ZERO).err());
+    assert!(error.is_some());
+}
+
+#[test]
+fn names_the_stores_that_are_not_there_yet() {
+    for path in ["s3://bucket/x.csv", "https://host/x.parquet"] {
+        let Err(Error::Unsupported { message, .. }) = connected(&[("path", path)], Vec::new()) else {
+            panic!("{path}")
+        };
+        assert!(message.contains(path.split("://").next().unwrap()), "{message}");
+    }
+}

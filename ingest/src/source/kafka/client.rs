@@ -115,7 +115,7 @@ pub(super) struct Tracing {
     topic: String,
     /// What the metrics know already.
     counted: Mutex<Received>,
-    /// Why brokers do not let us in, as long as none does.
+    /// Why a broker did not take our name and password.
     refused: Mutex<Option<String>>,
 }
 
@@ -134,9 +134,14 @@ impl Tracing {
         Self { topic: topic.to_owned(), counted: Mutex::default(), refused: Mutex::default() }
     }
 
-    /// What a broker said the last time it refused our name or password.
-    pub(super) fn refused(&self) -> Option<String> {
+    /// What a broker last said when it did not take our name and password.
+    pub(super) fn refusal(&self) -> Option<String> {
         self.refused.lock().clone()
+    }
+
+    /// A broker took them.
+    pub(super) fn let_in(&self) {
+        *self.refused.lock() = None;
     }
 }
 

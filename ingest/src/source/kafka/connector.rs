@@ -48,10 +48,9 @@ impl KafkaConnector {
 
     /// Answers to commits wait in the client's queue until somebody looks.
     fn serve_callbacks(&self) {
-        for _ in 0..16 {
-            if self.client.poll(Duration::ZERO).is_none() {
-                return;
-            }
+        // A poll that only handed a log line on looks like one that found nothing.
+        for _ in 0..32 {
+            let _ = self.client.poll(Duration::ZERO);
         }
     }
 
@@ -85,12 +84,15 @@ impl KafkaConnector {
 impl Connector for KafkaConnector {
     fn partitions(&self) -> Result<Vec<u32>> {
         self.serve_callbacks();
-        let metadata = self.client.fetch_metadata(Some(&self.endpoint.topic), self.endpoint.timeout).map_err(
-            |error| match self.client.context().refused() {
-                Some(reason) => self.endpoint.refused(&reason),
-                None => self.endpoint.failed("asking for the partitions", &error),
-            },
-        )?;
+        let metadata =
+            self.client.fetch_metadata(Some(&self.endpoint.topic), self.endpoint.timeout).map_err(|error| {
+                self.serve_callbacks();
+                match self.client.context().refusal() {
+                    Some(reason) => self.endpoint.refused(&reason),
+                    None => self.endpoint.failed("asking for the partitions", &error),
+                }
+            })?;
+        self.client.context().let_in();
         let topic = metadata.topics().iter().find(|topic| topic.name() == self.endpoint.topic);
         let topic = topic.ok_or_else(|| self.endpoint.no_topic())?;
         if let Some(error) = topic.error() {

@@ -279,8 +279,9 @@ fn sync(file: &File) -> io::Result<()> {
     file.sync_data()
 }
 
-fn failed(action: &str, path: &Path, error: &io::Error) -> Error {
-    Error::Unavailable(format!("{action} log file {path:?}: {error}"))
+/// Keeps the kind, by which a full disk is told from a broken one.
+fn failed(action: &'static str, path: &Path, error: &io::Error) -> Error {
+    Error::Storage(tidemill_storage::Error::io(action, path, error))
 }
 
 #[derive(Debug)]
