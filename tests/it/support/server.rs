@@ -38,6 +38,7 @@ impl Server {
             data_dir: data_dir.to_owned(),
             pg_port: free_port(),
             http_port: free_port(),
+            command: "server",
             arguments: Vec::new(),
             child: None,
             _temporary: None,
