@@ -8,6 +8,8 @@ use datafusion::{
     logical_expr::{Expr, LogicalPlan},
 };
 
+use tidemill_storage::schema::TableSchema;
+
 use crate::{SqlError, TableHandle, explain::Explain};
 
 /// The table column that a result column comes from, as RowDescription names it.
@@ -28,6 +30,7 @@ pub struct Plan {
     pub(crate) origins: Vec<Option<ColumnOrigin>>,
     pub(crate) explain: Option<Explain>,
     pub(crate) insert_into: Option<TableHandle>,
+    pub(crate) insert_schema: Option<Arc<TableSchema>>,
 }
 
 impl Plan {
@@ -54,6 +57,11 @@ impl Plan {
     /// server appends them.
     pub fn insert_into(&self) -> Option<&TableHandle> {
         self.insert_into.as_ref()
+    }
+
+    /// The columns that the table of [`Plan::insert_into`] had when the statement was planned: those of the rows.
+    pub fn insert_schema(&self) -> Option<&Arc<TableSchema>> {
+        self.insert_schema.as_ref()
     }
 
     pub fn is_explain(&self) -> bool {

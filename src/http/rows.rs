@@ -59,7 +59,7 @@ pub(super) async fn post(
     }
     let stored = rows.num_rows();
     if stored > 0 {
-        state.shared.backend.append(target.id, vec![rows]).await?;
+        state.shared.backend.append(&target, vec![rows]).await?;
     }
     ::metrics::counter!("tidemill_http_rows_total", "table" => target.name).increment(stored as u64);
     Ok(Json(json!({ "rows": stored, "rejected": rejects.len(), "lines": listed(&rejects) })))

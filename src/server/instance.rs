@@ -227,11 +227,12 @@ impl Backend for ServerBackend {
         Ok(WriteTarget { id: definition.id, name: definition.name.clone(), schema: live.table.schema() })
     }
 
-    async fn append(&self, table: TableId, rows: Vec<RecordBatch>) -> Result<()> {
-        let live = self.0.live(table).ok_or_else(|| {
+    async fn append(&self, target: &WriteTarget, rows: Vec<RecordBatch>) -> Result<()> {
+        let live = self.0.live(target.id).ok_or_else(|| {
             SqlError::new(state::UNDEFINED_TABLE, "the table was dropped while rows were on their way to it")
         })?;
-        let schema = live.table.schema();
+        // The log keeps the columns that rows were made for; they are read under those that the table has then.
+        let schema = Arc::clone(&target.schema);
         let log = Arc::clone(&live.log);
         let range = runtime::blocking(move || log.append(&schema, &rows)).await?;
         Ok(live.wait_log(range.end).await?)

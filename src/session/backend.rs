@@ -33,7 +33,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// The table INSERT and COPY name. 42P01 when there is none, 42809 when it takes no rows that way (a source, a view).
     fn write_target(&self, name: &str) -> Result<WriteTarget>;
 
-    /// Appends rows (the table's columns, in order, in its Arrow types) through the table's log source. At return they are
+    /// Appends rows (the columns of `target.schema`, in order, in its Arrow types; the table's may have changed since) through the table's log source. At return they are
     /// durable (fsynced) and visible to every snapshot taken from now on. All batches become visible or, on an error, none is promised.
-    async fn append(&self, table: TableId, rows: Vec<RecordBatch>) -> Result<()>;
+    async fn append(&self, target: &WriteTarget, rows: Vec<RecordBatch>) -> Result<()>;
 }

@@ -178,7 +178,11 @@ impl Session {
         if let Some(target) = plan.insert_into() {
             let name = target.name.clone();
             self.writable("INSERT")?;
-            let target = self.shared.backend.write_target(&name)?;
+            let mut target = self.shared.backend.write_target(&name)?;
+            if let Some(schema) = plan.insert_schema() {
+                // The plan gives rows for the columns that the table had when it was made.
+                target.schema = Arc::clone(schema);
+            }
             let (_, mut batches) = self.start(plan, values)?;
             let mut staged = Staged::default();
             let schema = target.schema.arrow();
@@ -207,8 +211,8 @@ impl Session {
             return Ok(());
         }
         // In a task of its own: it is carried through even when the client goes away meanwhile.
-        let (backend, table) = (Arc::clone(&self.shared.backend), target.id);
-        runtime::spawn(async move { backend.append(table, staged.batches).await }).await.map_err(died)??;
+        let (backend, target) = (Arc::clone(&self.shared.backend), target.clone());
+        runtime::spawn(async move { backend.append(&target, staged.batches).await }).await.map_err(died)??;
         if self.status() == Status::Open {
             self.transaction.wrote = true;
         }

@@ -19,7 +19,8 @@ use datafusion::{
         config::Dialect,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
-    logical_expr::{Expr, Operator, Volatility},
+    logical_expr::{Expr, Operator, Volatility, simplify::SimplifyContext},
+    optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::{
         PhysicalExpr,
         expressions::{BinaryExpr, Literal, NegativeExpr},
@@ -67,6 +68,14 @@ impl Expression {
             Expr::Literal(value, _) => Some(value.clone()),
             _ => None,
         };
+        // Some functions (coalesce) are only there to be simplified.
+        let context = SimplifyContext::builder()
+            .with_schema(Arc::clone(&df_schema))
+            .with_config_options(Arc::clone(rules.state().config_options()))
+            .build();
+        let simplifier = ExprSimplifier::new(context);
+        let logical =
+            simplifier.coerce(logical, &df_schema).and_then(|logical| simplifier.simplify(logical)).map_err(fail)?;
         let physical = rules.state().create_physical_expr(logical, &df_schema).map_err(fail)?;
         let physical = physical.transform_up(|expr| checked(expr, schema)).map_err(fail)?.data;
         let field = physical.return_field(schema).map_err(fail)?;

@@ -259,6 +259,14 @@ fn storable(logical: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
 
 fn finish(logical: LogicalPlan, insert_into: Option<crate::TableHandle>, sql: &str) -> Result<Plan, SqlError> {
     let parameters = Plan::open_parameters(&logical)?;
+    let insert_schema = insert_into.as_ref().map(|handle| handle.table.schema());
+    if let Some(table) = &insert_schema {
+        let types = |schema: &Schema| schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
+        if types(&table.arrow()) != types(logical.schema().as_arrow()) {
+            return Err(SqlError::new("40001", "the table's columns changed while the statement was planned")
+                .with_hint("Send it again."));
+        }
+    }
     let fields: Vec<Field> = logical
         .schema()
         .fields()
@@ -274,6 +282,7 @@ fn finish(logical: LogicalPlan, insert_into: Option<crate::TableHandle>, sql: &s
         origins,
         explain: None,
         insert_into,
+        insert_schema,
     })
 }
 

@@ -110,8 +110,8 @@ impl Backend for Tables {
         }
     }
 
-    async fn append(&self, table: TableId, rows: Vec<RecordBatch>) -> Result<()> {
-        let stored = self.tables.lock().values().find(|stored| stored.handle.table.id() == table).cloned();
+    async fn append(&self, target: &WriteTarget, rows: Vec<RecordBatch>) -> Result<()> {
+        let stored = self.tables.lock().values().find(|stored| stored.handle.table.id() == target.id).cloned();
         let stored = stored.ok_or_else(|| SqlError::internal("no such table"))?;
         let mut writer = stored.writer.lock();
         for batch in rows {
