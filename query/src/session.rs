@@ -108,12 +108,12 @@ impl Session {
 
     /// An expression over rows of `schema` that come from no table, as a query would understand it.
     pub fn row_expression(&self, expression: SqlExpr, schema: &DFSchemaRef) -> Result<Expr, SqlError> {
-        rules::row::expression(self, &self.state(), schema, expression)
+        rules::row::expression(&self.state(), schema, expression)
     }
 
     /// What makes expressions of [`Session::row_expression`] physical.
     pub fn expression_state(&self) -> SessionState {
-        let mut state = self.state();
+        let mut state = Arc::unwrap_or_clone(self.state());
         let options = Arc::clone(state.config_options());
         state.execution_props_mut().config_options = Some(options);
         state

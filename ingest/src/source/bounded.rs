@@ -177,6 +177,10 @@ impl Reader for BoundedReader {
             None => self.reopen(),
         }
     }
+
+    fn sharing(&self, partition: u32) -> usize {
+        self.inner.as_ref().map_or(1, |inner| inner.sharing(partition))
+    }
 }
 
 fn cut_messages(mut batch: MessageBatch, stop: u64) -> MessageBatch {

@@ -36,11 +36,16 @@ use datafusion::{
     sql::{
         parser::Statement as DfStatement,
         planner::SqlToRel,
-        sqlparser::ast::{Expr as SqlExpr, Statement, Value},
+        sqlparser::ast::{Expr as SqlExpr, Statement, TableObject, Value},
     },
 };
 
 use crate::{Engine, Plan, SqlError, explain::Explain, session::SessionShared};
+
+/// A table changed while a statement was planned for it.
+const CHANGED: &str = "40001";
+/// How often a statement is planned anew because of that.
+const PLANNING_TRIES: usize = 20;
 
 /// What planning one statement needs to know of its session.
 pub(crate) struct Planner {
@@ -70,7 +75,15 @@ impl Planner {
                 let name = variable.iter().map(|part| part.value.as_str()).collect::<Vec<_>>().join(" ");
                 self.show(&name, sql)
             }
-            Statement::Query(_) | Statement::Insert(_) => self.query(statement, sql, types).await,
+            Statement::Query(_) | Statement::Insert(_) => {
+                for _ in 0..PLANNING_TRIES {
+                    match self.query(statement, sql, types).await {
+                        Err(error) if error.sqlstate == CHANGED => {}
+                        planned => return planned,
+                    }
+                }
+                self.query(statement, sql, types).await
+            }
             other => {
                 let word = other.to_string();
                 let word = word.split_whitespace().next().unwrap_or_default().to_uppercase();
@@ -111,6 +124,9 @@ impl Planner {
         crate::pg_catalog::rewrite(&mut statement, sql);
         let statement = DfStatement::Statement(Box::new(statement));
         let path = self.shared.settings.lock().search_path();
+        // The columns that the rows of an INSERT are planned for: read before, compared after.
+        let target = insert_target(&statement);
+        let insert_schema = target.and_then(|name| Some(self.engine.tables().table(&name)?.table.schema()));
         let context = names::Names::resolve(&path, state, &statement).await?;
         let logical = SqlToRel::new_with_options(&context, context.parser_options())
             .statement_to_plan(statement)
@@ -144,8 +160,24 @@ impl Planner {
             }
         };
         let logical = storable(logical).map_err(located)?;
-        finish(logical, insert_into, sql)
+        if let (Some(handle), Some(planned)) = (&insert_into, &insert_schema)
+            && handle.table.schema().version != planned.version
+        {
+            return Err(SqlError::new(CHANGED, "the table's columns changed while the statement was planned")
+                .with_hint("Send it again."));
+        }
+        let plan = finish(logical, insert_into, sql)?;
+        Ok(Plan { insert_schema: insert_schema.or(plan.insert_schema), ..plan })
     }
+}
+
+/// The table that INSERT names, without its schema.
+fn insert_target(statement: &DfStatement) -> Option<String> {
+    let DfStatement::Statement(statement) = statement else { return None };
+    let Statement::Insert(insert) = statement.as_ref() else { return None };
+    let TableObject::TableName(name) = &insert.table else { return None };
+    let name = name.0.last()?.as_ident()?;
+    Some(if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() })
 }
 
 /// Rows for a table whose uuid and jsonb columns are read as such: DataFusion's INSERT knows only their Arrow type.
@@ -260,13 +292,6 @@ fn storable(logical: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
 fn finish(logical: LogicalPlan, insert_into: Option<crate::TableHandle>, sql: &str) -> Result<Plan, SqlError> {
     let parameters = Plan::open_parameters(&logical)?;
     let insert_schema = insert_into.as_ref().map(|handle| handle.table.schema());
-    if let Some(table) = &insert_schema {
-        let types = |schema: &Schema| schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
-        if types(&table.arrow()) != types(logical.schema().as_arrow()) {
-            return Err(SqlError::new("40001", "the table's columns changed while the statement was planned")
-                .with_hint("Send it again."));
-        }
-    }
     let fields: Vec<Field> = logical
         .schema()
         .fields()

@@ -15,15 +15,10 @@ use datafusion::{
 use futures::FutureExt;
 
 use super::{names, settle, syntax};
-use crate::{Session, SqlError};
+use crate::SqlError;
 
 /// The expression with its names resolved, its types made to fit and PostgreSQL's casts and checks in it.
-pub(crate) fn expression(
-    session: &Session,
-    state: &SessionState,
-    schema: &DFSchemaRef,
-    expression: SqlExpr,
-) -> Result<Expr, SqlError> {
+pub(crate) fn expression(state: &SessionState, schema: &DFSchemaRef, expression: SqlExpr) -> Result<Expr, SqlError> {
     let text = expression.to_string();
     let located = |error: DataFusionError| SqlError::from_datafusion(&error, &text);
     let mut statement = select(expression)?;
@@ -32,7 +27,7 @@ pub(crate) fn expression(
     let wanted = selected(&statement).ok_or_else(|| not_one(&text))?;
     let statement = DfStatement::Statement(Box::new(statement));
     // Tables are looked up in subqueries only, which rows without a table have not.
-    let context = names::Names::resolve(session, state, &statement).now_or_never().ok_or_else(|| not_one(&text))??;
+    let context = names::Names::resolve(&[], state, &statement).now_or_never().ok_or_else(|| not_one(&text))??;
     let planner = SqlToRel::new_with_options(&context, context.parser_options());
     let expr = planner.sql_to_expr(wanted, schema, &mut PlannerContext::new()).map_err(located)?;
     let rows = EmptyRelation { produce_one_row: false, schema: Arc::clone(schema) };

@@ -247,10 +247,10 @@ impl Writer {
         for ticket in group {
             let frame = ticket.draft.place(offset, durable);
             if let Err(error) = write_frame(&self.file, frame, position) {
-                let error = failed("writing", &self.log.path, &error);
+                let error = failed("writing log file", &self.log.path, &error);
                 // Take back what is half written; nothing of it was synced or shown.
                 if let Err(error) = self.file.set_len(durable) {
-                    self.failed = Some(failed("cutting", &self.log.path, &error));
+                    self.failed = Some(failed("cutting log file", &self.log.path, &error));
                 }
                 return Err(error);
             }
@@ -258,7 +258,7 @@ impl Writer {
             offset += u64::from(ticket.draft.rows);
         }
         if let Err(error) = sync(&self.file) {
-            let error = failed("syncing", &self.log.path, &error);
+            let error = failed("syncing log file", &self.log.path, &error);
             self.failed =
                 Some(Error::Unavailable(format!("{error}; the log takes no more rows until the server starts again")));
             return Err(error);
