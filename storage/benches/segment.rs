@@ -22,7 +22,7 @@ use tidemill_storage::{
     scan::{ScanMetrics, ScanRequest},
     schema::{Column, DataType, TableSchema, UTC},
     segment::{
-        Segment,
+        Segment, SegmentState,
         builder::{SealContext, SealedFile, seal},
         committed::{Expected, open},
         consuming::ConsumingSegment,
@@ -214,7 +214,7 @@ fn open_and_plan(c: &mut Criterion) {
         let batch = batch(&schema, &mut random, id * 10, 10);
         let segment =
             ConsumingSegment::new(SegmentId(id as u64), Arc::clone(&schema)).with(&batch, &[]).expect("appends");
-        table.partitions()[0].put(Arc::new(segment));
+        table.partitions()[0].put(Arc::new(segment.with_state(SegmentState::Committed)));
     }
     let snapshot = table.snapshot();
     let mut group = c.benchmark_group("plan");

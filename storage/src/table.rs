@@ -9,14 +9,18 @@
 //! What always holds: a view never changes; a row is in exactly one segment of a view; a segment that is sealed replaces the consuming
 //! one it was written from in one swap, so that no reader sees its rows twice or not at all.
 
+mod bounds;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use arrow::array::RecordBatch;
 use parking_lot::Mutex;
 
+use self::bounds::{Bounds, leaves};
 use crate::{
     Result,
+    bitpack::Bitmask,
     ids::{OffsetRange, PartitionId, SegmentId, TableId},
     prune::{Run, Verdict, judge},
     scan::{ScanPlan, ScanRequest, ScanUnit},
@@ -95,12 +99,12 @@ impl Partition {
     pub fn put(&self, segment: Arc<dyn Segment>) {
         let _edit = self.edit.lock();
         let view = self.view.load();
-        let committed = view.committed.binary_search_by_key(&segment.id(), |known| known.id());
+        let committed = view.committed.segments.binary_search_by_key(&segment.id(), |known| known.id());
         let next = match committed {
             Ok(at) => {
-                let mut segments = view.committed.to_vec();
+                let mut segments = view.committed.segments.clone();
                 segments[at] = segment;
-                PartitionView::new(segments.into(), view.recent.clone())
+                PartitionView::new(Committed::new(segments), view.recent.clone())
             }
             Err(_) => {
                 let mut recent = view.recent.clone();
@@ -108,7 +112,7 @@ impl Partition {
                     Some(known) => *known = segment,
                     None => recent.push(segment),
                 }
-                PartitionView::settled(&view.committed, recent, view.committed_rows)
+                PartitionView::settled(&view.committed, recent)
             }
         };
         self.view.store(Arc::new(next));
@@ -119,9 +123,9 @@ impl Partition {
         let _edit = self.edit.lock();
         let view = self.view.load();
         let keep = |segment: &&Arc<dyn Segment>| !ids.contains(&segment.id());
-        let committed = view.committed.iter().filter(keep).cloned().collect();
+        let committed = view.committed.segments.iter().filter(keep).cloned().collect();
         let recent = view.recent.iter().filter(keep).cloned().collect();
-        self.view.store(Arc::new(PartitionView::new(committed, recent)));
+        self.view.store(Arc::new(PartitionView::new(Committed::new(committed), recent)));
     }
 }
 
@@ -129,27 +133,50 @@ impl Partition {
 #[derive(Debug)]
 pub struct PartitionView {
     /// Committed segments before the first that is not, ascending by id. Shared by all views between two commits.
-    committed: Arc<[Arc<dyn Segment>]>,
-    committed_rows: u64,
+    committed: Arc<Committed>,
     /// The others: few, because sealing keeps up or consumption waits.
     recent: Vec<Arc<dyn Segment>>,
 }
 
+#[derive(Debug, Default)]
+struct Committed {
+    segments: Vec<Arc<dyn Segment>>,
+    rows: u64,
+    bounds: Bounds,
+}
+
+impl Committed {
+    fn new(segments: Vec<Arc<dyn Segment>>) -> Self {
+        Self { rows: rows(&segments), segments, bounds: Bounds::default() }
+    }
+
+    fn extended(&self, more: Vec<Arc<dyn Segment>>) -> Self {
+        Self {
+            rows: self.rows + rows(&more),
+            bounds: self.bounds.extended(&more),
+            segments: self.segments.iter().cloned().chain(more).collect(),
+        }
+    }
+}
+
+fn rows(segments: &[Arc<dyn Segment>]) -> u64 {
+    segments.iter().map(|segment| u64::from(segment.rows())).sum()
+}
+
 impl Default for PartitionView {
     fn default() -> Self {
-        Self::new(Arc::new([]), Vec::new())
+        Self::new(Committed::default(), Vec::new())
     }
 }
 
 impl PartitionView {
-    fn new(committed: Arc<[Arc<dyn Segment>]>, recent: Vec<Arc<dyn Segment>>) -> Self {
-        let committed_rows = committed.iter().map(|segment| u64::from(segment.rows())).sum();
-        Self { committed, committed_rows, recent }
+    fn new(committed: Committed, recent: Vec<Arc<dyn Segment>>) -> Self {
+        Self { committed: Arc::new(committed), recent }
     }
 
     /// A view whose recent segments that are settled by now have joined the committed ones, as long as ids ascend.
-    fn settled(committed: &Arc<[Arc<dyn Segment>]>, mut recent: Vec<Arc<dyn Segment>>, rows: u64) -> Self {
-        let mut last = committed.last().map(|segment| segment.id());
+    fn settled(committed: &Arc<Committed>, mut recent: Vec<Arc<dyn Segment>>) -> Self {
+        let mut last = committed.segments.last().map(|segment| segment.id());
         let settled = recent
             .iter()
             .take_while(|segment| {
@@ -160,18 +187,18 @@ impl PartitionView {
             })
             .count();
         if settled == 0 {
-            return Self { committed: Arc::clone(committed), committed_rows: rows, recent };
+            return Self { committed: Arc::clone(committed), recent };
         }
-        let joined = committed.iter().cloned().chain(recent.drain(..settled)).collect();
+        let joined = committed.extended(recent.drain(..settled).collect());
         Self::new(joined, recent)
     }
 
     pub fn segments(&self) -> impl DoubleEndedIterator<Item = &Arc<dyn Segment>> {
-        self.committed.iter().chain(&self.recent)
+        self.committed.segments.iter().chain(&self.recent)
     }
 
     pub fn rows(&self) -> u64 {
-        self.committed_rows + self.recent.iter().map(|segment| u64::from(segment.rows())).sum::<u64>()
+        self.committed.rows + rows(&self.recent)
     }
 }
 
@@ -191,15 +218,47 @@ impl TableSnapshot {
     /// from disk.
     pub fn plan(&self, request: &ScanRequest) -> ScanPlan {
         let mut plan = ScanPlan::default();
-        for segment in self.views.iter().flat_map(|view| view.segments()) {
-            plan.segments_total += 1;
-            match pruned_by(segment.as_ref(), request) {
-                Some(Pruned::ByTime) => plan.pruned_by_time += 1,
-                Some(Pruned::ByMinMax) => plan.pruned_by_min_max += 1,
-                None => plan.units.extend(units(segment)),
+        let time = request.schema.time_column;
+        let (leaves, time_elsewhere) = match &request.predicate {
+            Some(predicate) => leaves(predicate, &request.schema, time),
+            None => (Vec::new(), false),
+        };
+        for view in &self.views {
+            let Committed { segments, bounds, .. } = view.committed.as_ref();
+            if leaves.is_empty() {
+                segments.iter().for_each(|segment| consider(segment, request, &mut plan));
+            } else {
+                // What the bounds of the time column leave, and of these what those of the others leave.
+                let mut in_time = Bitmask::all(segments.len());
+                let (by_time, others): (Vec<_>, Vec<_>) = leaves.iter().partition(|leaf| Some(leaf.column) == time);
+                by_time.iter().for_each(|leaf| bounds.select(leaf, segments, &mut in_time));
+                let about_time = time_elsewhere || !by_time.is_empty();
+                let mut left = in_time.clone();
+                others.into_iter().for_each(|leaf| bounds.select(leaf, segments, &mut left));
+                plan.segments_total += segments.len() - in_time.count();
+                plan.pruned_by_time += segments.len() - in_time.count();
+                if about_time {
+                    // Only statistics tell whether time would have ruled them out as well.
+                    left = in_time;
+                } else {
+                    plan.segments_total += in_time.count() - left.count();
+                    plan.pruned_by_min_max += in_time.count() - left.count();
+                }
+                left.iter().for_each(|at| consider(&segments[at], request, &mut plan));
             }
+            view.recent.iter().for_each(|segment| consider(segment, request, &mut plan));
         }
         plan
+    }
+}
+
+/// Takes one segment into the plan, or counts why not.
+fn consider(segment: &Arc<dyn Segment>, request: &ScanRequest, plan: &mut ScanPlan) {
+    plan.segments_total += 1;
+    match pruned_by(segment.as_ref(), request) {
+        Some(Pruned::ByTime) => plan.pruned_by_time += 1,
+        Some(Pruned::ByMinMax) => plan.pruned_by_min_max += 1,
+        None => plan.units.extend(units(segment)),
     }
 }
 
@@ -279,3 +338,6 @@ impl PartitionWriter {
         Some(ended)
     }
 }
+
+#[cfg(test)]
+mod tests;
