@@ -22,6 +22,10 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
 
+    /// A value that was asked for lies outside its type: a sum, a time rounded down.
+    #[error("{0}")]
+    OutOfRange(String),
+
     #[error("{0}")]
     Arrow(String),
 }

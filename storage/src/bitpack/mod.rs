@@ -13,6 +13,8 @@
 //! bounds. Kernels load whole vectors only where these lie inside the buffer; the last values of a buffer that is not followed by
 //! [`PADDING`] bytes take the scalar way.
 //!
+//! [`lanes`] has loops over numbers that are unpacked already.
+//!
 //! [`views`] is here for another reason: it makes Arrow string views from dictionary ids without checking every string again,
 //! which needs `unsafe`, which lives here.
 
@@ -21,6 +23,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod compare;
+pub(crate) mod lanes;
 mod mask;
 pub mod scalar;
 #[cfg(test)]

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     Result,
-    bitpack::{Bitmask, PADDING, Packed, pack, packed_bytes, range_mask_i64, width_of},
+    bitpack::{Bitmask, PADDING, Packed, lanes, pack, packed_bytes, range_mask_i64, width_of},
 };
 
 /// Values of a block.
@@ -423,9 +423,7 @@ impl Integers {
             let mut residuals = [0u32; BLOCK];
             let residuals = &mut residuals[..entry.rows];
             packed.unpack_u32(0, residuals);
-            for (value, residual) in out.iter_mut().zip(&*residuals) {
-                *value = entry.base.wrapping_add(i64::from(*residual));
-            }
+            lanes::raised(residuals, entry.base, out);
         } else {
             let mut residuals = [0u64; BLOCK];
             let residuals = &mut residuals[..entry.rows];
@@ -443,11 +441,7 @@ impl Integers {
         }
         match entry.mode {
             Mode::Frame => {}
-            Mode::Slope => {
-                for (row, value) in out.iter_mut().enumerate() {
-                    *value = value.wrapping_add(on_slope(entry.extra, row));
-                }
-            }
+            Mode::Slope => lanes::add_slope(out, entry.extra, SLOPE_BITS),
             Mode::Delta => {
                 let mut sum = entry.extra;
                 for value in out.iter_mut() {
@@ -461,10 +455,8 @@ impl Integers {
 
     fn decode_block<'b>(&self, entry: &Entry, data: &mut Data<'_>, out: &'b mut [i64; BLOCK]) -> Result<&'b mut [i64]> {
         let out = self.decode_reduced(entry, data, out)?;
-        if self.factor != 1 {
-            out.iter_mut().for_each(|value| *value = self.restore(*value));
-        } else if self.offset != 0 {
-            out.iter_mut().for_each(|value| *value = value.wrapping_add(self.offset));
+        if self.factor != 1 || self.offset != 0 {
+            lanes::restore(out, self.offset, self.factor);
         }
         Ok(out)
     }
@@ -488,13 +480,21 @@ impl Integers {
 
     /// The values of `rows`, each as `of` makes it.
     pub(crate) fn decode<T>(&self, rows: Range<usize>, of: impl Fn(i64) -> T) -> Result<Vec<T>> {
-        let mut out = Vec::with_capacity(rows.len());
+        let mut out = Vec::new();
+        self.fill(rows, &mut out, of)?;
+        Ok(out)
+    }
+
+    /// As [`Self::decode`], into `out`, which is cleared first.
+    pub(crate) fn fill<T>(&self, rows: Range<usize>, out: &mut Vec<T>, of: impl Fn(i64) -> T) -> Result<()> {
+        out.clear();
+        out.reserve(rows.len());
         let (mut buffer, mut data) = ([0; BLOCK], self.data());
         for (entry, within, _) in self.parts(rows) {
             let values = self.decode_block(&entry, &mut data, &mut buffer)?;
             out.extend(values[within].iter().map(|value| of(*value)));
         }
-        Ok(out)
+        Ok(())
     }
 
     /// The value of one row.

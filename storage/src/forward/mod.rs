@@ -11,6 +11,7 @@ mod blocks;
 mod by_dictionary;
 pub(crate) mod chunks;
 mod encode;
+mod fill;
 mod fixed;
 pub(crate) mod format;
 pub(crate) mod integers;

@@ -18,7 +18,11 @@ use super::{
     format::{Reader, Writer, corrupt},
     integers::{self, Integers},
 };
-use crate::{Error, Result, bitpack::Bitmask, schema::DataType};
+use crate::{
+    Error, Result,
+    bitpack::{Bitmask, lanes},
+    schema::DataType,
+};
 
 /// 10²² is the largest power of ten that is a float itself.
 const POWER_MAX: u8 = 15;
@@ -193,21 +197,58 @@ impl Scaled {
         })
     }
 
-    pub(super) fn gather(
-        &self,
-        rows: Range<usize>,
-        selection: &Bitmask,
-        nulls: Option<NullBuffer>,
-    ) -> Result<ArrayRef> {
-        // Place among the selected rows, and bits.
+    /// Exceptions among the selected rows: place among these, and bits.
+    fn selected_exceptions(&self, rows: Range<usize>, selection: &Bitmask) -> Vec<(usize, u64)> {
         let (mut exceptions, mut place, mut counted) = (Vec::new(), 0, 0);
-        for (row, bits) in self.exceptions_in(rows.clone()) {
+        for (row, bits) in self.exceptions_in(rows) {
             if row >= counted && selection.get(row) {
                 place += selection.count_in(counted..row);
                 counted = row;
                 exceptions.push((place, bits));
             }
         }
+        exceptions
+    }
+
+    /// The values of `rows`, of either width, or of those that `selection` holds, in double precision.
+    pub(super) fn fill(&self, rows: Range<usize>, selection: Option<&Bitmask>, out: &mut Vec<f64>) -> Result<()> {
+        let value = |bits: u64| match self.width {
+            Width::Real => f64::from(f32::from_bits(bits as u32)),
+            Width::Double => f64::from_bits(bits),
+        };
+        let scaled = |integer: i64| match self.width {
+            Width::Real => f64::from(self.real(integer)),
+            Width::Double => self.double(integer),
+        };
+        match selection {
+            None => {
+                match self.width {
+                    Width::Real => self.integers.fill(rows.clone(), out, scaled)?,
+                    Width::Double => {
+                        let mut integers = Vec::new();
+                        self.integers.fill(rows.clone(), &mut integers, |integer| integer)?;
+                        out.resize(integers.len(), 0.0);
+                        lanes::quotients(&integers, self.divisor, out);
+                    }
+                }
+                self.exceptions_in(rows).for_each(|(row, bits)| out[row] = value(bits));
+            }
+            Some(selection) => {
+                *out = self.integers.gather(rows.clone(), selection, scaled)?;
+                let exceptions = self.selected_exceptions(rows, selection);
+                exceptions.iter().for_each(|(at, bits)| out[*at] = value(*bits));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn gather(
+        &self,
+        rows: Range<usize>,
+        selection: &Bitmask,
+        nulls: Option<NullBuffer>,
+    ) -> Result<ArrayRef> {
+        let exceptions = self.selected_exceptions(rows.clone(), selection);
         Ok(match self.width {
             Width::Real => {
                 let mut values = self.integers.gather(rows, selection, |integer| self.real(integer))?;

@@ -14,6 +14,8 @@
 //! What always holds: the rows of `full` then `tail` are the rows appended, in order; `bytes` is the sum over all chunks of what their
 //! buffers take; no chunk pins memory beyond its own rows ([`compact`](super::compact)); the statistics cover exactly the rows.
 
+mod aggregate;
+
 use std::{ops::Range, sync::Arc};
 
 use arrow::{
@@ -25,6 +27,7 @@ use arrow::{
 use super::{ColumnStats, Segment, SegmentState, chunk::Chunk};
 use crate::{
     Error, Result,
+    aggregate::{AggregateRequest, Aggregation},
     evaluate::{evaluate, project},
     ids::{ColumnId, OffsetRange, SegmentId},
     prune::{Run, Verdict, judge},
@@ -227,6 +230,31 @@ impl Segment for ConsumingSegment {
         metrics: Arc<ScanMetrics>,
     ) -> Result<BatchIterator> {
         let output = request.output_schema()?;
+        let pieces = self.pieces(&rows, &request);
+        let scan = ConsumingScan {
+            segment: self,
+            left: request.limit.unwrap_or(usize::MAX),
+            coalescer: Coalescer::new(output, request.batch_rows),
+            request,
+            metrics,
+            pieces: pieces.into_iter(),
+        };
+        Ok(Box::new(scan))
+    }
+
+    fn aggregate(
+        self: Arc<Self>,
+        rows: Range<u32>,
+        request: Arc<AggregateRequest>,
+        metrics: Arc<ScanMetrics>,
+    ) -> Result<Box<dyn Aggregation>> {
+        aggregate::begin(&self, rows, &request, &metrics)
+    }
+}
+
+impl ConsumingSegment {
+    /// Slices of the chunks that `rows` touches, at most `batch_rows` long, without those that the statistics rule out.
+    fn pieces(&self, rows: &Range<u32>, request: &ScanRequest) -> Vec<Piece> {
         let batch_rows = request.batch_rows.max(1);
         let mut pieces = Vec::new();
         let mut start = 0usize;
@@ -234,7 +262,7 @@ impl Segment for ConsumingSegment {
             let end = start + chunk.batch().num_rows();
             let from = start.max(rows.start as usize);
             let to = end.min(rows.end as usize);
-            let verdict = if from < to { self.verdict(&request, chunk) } else { Verdict::Never };
+            let verdict = if from < to { self.verdict(request, chunk) } else { Verdict::Never };
             if verdict != Verdict::Never {
                 for at in (from..to).step_by(batch_rows) {
                     let length = (to - at).min(batch_rows);
@@ -245,19 +273,9 @@ impl Segment for ConsumingSegment {
             }
             start = end;
         }
-        let scan = ConsumingScan {
-            segment: self,
-            left: request.limit.unwrap_or(usize::MAX),
-            coalescer: Coalescer::new(output, batch_rows),
-            request,
-            metrics,
-            pieces: pieces.into_iter(),
-        };
-        Ok(Box::new(scan))
+        pieces
     }
-}
 
-impl ConsumingSegment {
     fn verdict(&self, request: &ScanRequest, chunk: &Chunk) -> Verdict {
         let Some(predicate) = &request.predicate else { return Verdict::Always };
         let run = Run {
@@ -270,6 +288,7 @@ impl ConsumingSegment {
 }
 
 /// A slice of a chunk.
+#[derive(Debug)]
 struct Piece {
     rows: RecordBatch,
     /// Its share of the chunk's memory.

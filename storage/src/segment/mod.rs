@@ -14,6 +14,7 @@ use std::{cmp::Ordering, fmt, ops::Range, sync::Arc};
 
 use crate::{
     Result,
+    aggregate::{AggregateRequest, Aggregation},
     ids::{ColumnId, OffsetRange, SegmentId},
     scalar::Scalar,
     scan::{BatchIterator, ScanMetrics, ScanRequest},
@@ -100,4 +101,11 @@ pub trait Segment: Send + Sync + fmt::Debug {
         request: Arc<ScanRequest>,
         metrics: Arc<ScanMetrics>,
     ) -> Result<BatchIterator>;
+    /// Begins to group the rows of `rows` that the request selects.
+    fn aggregate(
+        self: Arc<Self>,
+        rows: Range<u32>,
+        request: Arc<AggregateRequest>,
+        metrics: Arc<ScanMetrics>,
+    ) -> Result<Box<dyn Aggregation>>;
 }

@@ -5,6 +5,7 @@ use std::{ops::Range, sync::Arc};
 use super::{ColumnStats, Segment, SegmentState};
 use crate::{
     Error, Result,
+    aggregate::{AggregateRequest, Aggregation},
     ids::{ColumnId, OffsetRange, SegmentId},
     scan::{BatchIterator, ScanMetrics, ScanRequest},
     schema::TableSchema,
@@ -77,6 +78,15 @@ impl Segment for QuarantinedSegment {
         _request: Arc<ScanRequest>,
         _metrics: Arc<ScanMetrics>,
     ) -> Result<BatchIterator> {
+        Err(self.error.clone())
+    }
+
+    fn aggregate(
+        self: Arc<Self>,
+        _rows: Range<u32>,
+        _request: Arc<AggregateRequest>,
+        _metrics: Arc<ScanMetrics>,
+    ) -> Result<Box<dyn Aggregation>> {
         Err(self.error.clone())
     }
 }

@@ -4,6 +4,7 @@
 //! Everything is drawn from one seed ([`Random`]), so that a failure is replayed by its numbers.
 #![allow(clippy::unwrap_used, reason = "for tests")]
 
+pub mod aggregate;
 pub mod forge;
 pub mod fuzz;
 pub mod generate;

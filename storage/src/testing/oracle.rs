@@ -116,7 +116,7 @@ pub fn scan(
 }
 
 /// Column `id` of a row in its current type.
-fn read(written: &Written, current: &TableSchema, row: &Row, id: ColumnId) -> Value {
+pub(super) fn read(written: &Written, current: &TableSchema, row: &Row, id: ColumnId) -> Value {
     let column = current.column(id).unwrap();
     match written.schema.index_of(id) {
         None => column.default.clone().map_or(Value::Null, Value::One),

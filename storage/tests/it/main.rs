@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "for tests")]
 
+mod aggregate;
 mod corruption;
 #[cfg(feature = "failpoints")]
 mod failpoints;

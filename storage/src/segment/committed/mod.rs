@@ -4,6 +4,7 @@
 //! after the map was found sound once they were read; what is handed out does not point into the map, so that nothing can change it
 //! afterwards. A segment that failed either is *quarantined*: it goes on failing, and nothing else does.
 
+mod aggregate;
 mod detach;
 mod filter;
 mod scan;
@@ -26,6 +27,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    aggregate::{AggregateRequest, Aggregation},
     forward::ColumnReader,
     ids::{ColumnId, OffsetRange, SegmentId},
     mmap::MappedFile,
@@ -220,6 +222,18 @@ impl Segment for CommittedSegment {
             return Err(Error::Invalid(format!("rows {rows:?} of a segment of {} rows", self.rows)));
         }
         Ok(Box::new(scan::CommittedScan::new(self, rows, request, metrics)?))
+    }
+
+    fn aggregate(
+        self: Arc<Self>,
+        rows: Range<u32>,
+        request: Arc<AggregateRequest>,
+        metrics: Arc<ScanMetrics>,
+    ) -> Result<Box<dyn Aggregation>> {
+        if rows.start > rows.end || rows.end > self.rows {
+            return Err(Error::Invalid(format!("rows {rows:?} of a segment of {} rows", self.rows)));
+        }
+        aggregate::begin(&self, rows, &request, &metrics)
     }
 }
 

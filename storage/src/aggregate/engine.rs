@@ -1,0 +1,522 @@
+//! Window by window: the group of each row, then what each aggregate learns of it.
+//!
+//! ```text
+//! segment ─► blocks (a window's selected rows, one block a column)
+//!              ├─ key columns ─► grouper ─► group of each row ─► rows of each group
+//!              └─ inputs: a column under a filter ─► rows that have a value ─► counts, sums, extremes
+//! ```
+//!
+//! An input is shared by all aggregates of one column and filter: `avg(x)`, `sum(x)` and `count(x)` read `x` once.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions},
+    datatypes::{DataType as ArrowType, Decimal128Type, SchemaRef},
+};
+
+use super::{
+    block::{self, Block, Shape, Values, compact},
+    groups::Grouper,
+    keys::Key,
+    request::{AggregateRequest, Function},
+    states::{Counts, Groups, Operation, State},
+};
+use crate::{
+    Error, Result,
+    bitpack::Bitmask,
+    predicate::Predicate,
+    prune::widen,
+    scalar::Scalar,
+    schema::{Column, DataType},
+    segment::ColumnStats,
+};
+
+/// A column that an aggregation reads, and whether it needs more than which rows are null.
+#[derive(Clone, Debug)]
+pub(crate) struct Needed {
+    pub(crate) column: Column,
+    pub(crate) has_values: bool,
+}
+
+/// What a request comes down to.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub(crate) request: Arc<AggregateRequest>,
+    schema: SchemaRef,
+    pub(crate) needed: Vec<Needed>,
+    /// The FILTER clauses.
+    pub(crate) filters: Vec<Predicate>,
+    /// Index in `needed`.
+    keys: Vec<usize>,
+    inputs: Vec<InputLayout>,
+    outputs: Vec<Output>,
+}
+
+#[derive(Clone, Debug)]
+struct InputLayout {
+    /// Index in `needed`; `None`: whole rows.
+    column: Option<usize>,
+    /// Index in `filters`.
+    filter: Option<usize>,
+    operations: Vec<Operation>,
+}
+
+/// Where an aggregate's column comes from.
+#[derive(Clone, Copy, Debug)]
+enum Output {
+    Rows,
+    Count { input: usize },
+    State { input: usize, operation: usize },
+}
+
+impl Layout {
+    pub(crate) fn new(request: &Arc<AggregateRequest>) -> Result<Self> {
+        let mut layout = Self {
+            schema: request.output_schema()?,
+            request: Arc::clone(request),
+            needed: Vec::new(),
+            filters: Vec::new(),
+            keys: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+        };
+        for key in &request.keys {
+            let column = layout.need(request.column(key.column)?, true);
+            layout.keys.push(column);
+        }
+        for aggregate in &request.aggregates {
+            let operation = match aggregate.function {
+                Function::Rows | Function::Count(_) => None,
+                Function::Sum(_) => Some(Operation::Sum),
+                Function::Min(_) | Function::And(_) => Some(Operation::Min),
+                Function::Max(_) | Function::Or(_) => Some(Operation::Max),
+            };
+            let column = match aggregate.function.column() {
+                None => None,
+                Some(id) => Some(layout.need(request.column(id)?, operation.is_some())),
+            };
+            let filter = aggregate.filter.as_ref().map(|filter| {
+                layout.filters.iter().position(|known| known == filter).unwrap_or_else(|| {
+                    layout.filters.push(filter.clone());
+                    layout.filters.len() - 1
+                })
+            });
+            if column.is_none() && filter.is_none() {
+                layout.outputs.push(Output::Rows);
+                continue;
+            }
+            let known = layout.inputs.iter().position(|input| input.column == column && input.filter == filter);
+            let input = known.unwrap_or_else(|| {
+                layout.inputs.push(InputLayout { column, filter, operations: Vec::new() });
+                layout.inputs.len() - 1
+            });
+            layout.outputs.push(match operation {
+                None => Output::Count { input },
+                Some(operation) => {
+                    let operations = &mut layout.inputs[input].operations;
+                    let known = operations.iter().position(|known| *known == operation);
+                    let operation = known.unwrap_or_else(|| {
+                        operations.push(operation);
+                        operations.len() - 1
+                    });
+                    Output::State { input, operation }
+                }
+            });
+        }
+        Ok(layout)
+    }
+
+    /// The index of a column in `needed`.
+    fn need(&mut self, column: &Column, has_values: bool) -> usize {
+        match self.needed.iter().position(|known| known.column.id == column.id) {
+            Some(index) => {
+                self.needed[index].has_values |= has_values;
+                index
+            }
+            None => {
+                self.needed.push(Needed { column: column.clone(), has_values });
+                self.needed.len() - 1
+            }
+        }
+    }
+}
+
+/// The groups of the rows read so far.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    layout: Arc<Layout>,
+    shapes: Vec<Shape>,
+    /// One for each needed column: the segment fills them before each [`Engine::update`].
+    pub(crate) blocks: Vec<Block>,
+    grouper: Grouper,
+    expected_rows: usize,
+    rows: Counts,
+    inputs: Vec<Input>,
+    groups: Vec<u32>,
+    scratch: Scratch,
+}
+
+#[derive(Debug)]
+struct Input {
+    tally: Tally,
+    states: Vec<State>,
+    /// The numbers that ids stand for, where they are summed.
+    numbers: Option<Values>,
+}
+
+/// Rows of each group that have a value, or those that have none: what is rarer.
+#[derive(Debug)]
+enum Tally {
+    Present(Counts),
+    Missing(Counts),
+}
+
+#[derive(Debug)]
+struct Scratch {
+    groups: Vec<u32>,
+    values: Values,
+    numbers: Values,
+}
+
+impl Engine {
+    /// `shapes`: of each needed column; `rows`: about how many come.
+    pub(crate) fn new(layout: Arc<Layout>, shapes: Vec<Shape>, rows: usize) -> Result<Self> {
+        let keys = layout
+            .keys
+            .iter()
+            .zip(&layout.request.keys)
+            .map(|(index, key)| {
+                Ok((*index, Key::new(&layout.needed[*index].column.data_type, key.bin, &shapes[*index])?))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let grouper = Grouper::new(keys, rows);
+        let groups = grouper.groups();
+        let blocks: Vec<Block> = shapes.iter().map(Block::new).collect();
+        let inputs = layout
+            .inputs
+            .iter()
+            .map(|input| {
+                let column = input.column.map(|index| (&blocks[index].values, &shapes[index]));
+                let sums = input.operations.contains(&Operation::Sum);
+                let numbers = match column {
+                    Some((_, Shape::Ids(values))) if sums => Some(numbers_of(values)?),
+                    _ => None,
+                };
+                let states = input
+                    .operations
+                    .iter()
+                    .map(|operation| {
+                        let values = match (operation, &numbers, column) {
+                            (Operation::Sum, Some(numbers), _) => numbers,
+                            (_, _, Some((values, _))) => values,
+                            _ => &Values::None,
+                        };
+                        State::new(*operation, values, groups)
+                    })
+                    .collect::<Result<Vec<_>>>()?;
+                let tally = match input.filter {
+                    None => Tally::Missing(Counts::new(groups)),
+                    Some(_) => Tally::Present(Counts::new(groups)),
+                };
+                Ok(Input { tally, states, numbers })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let scratch = Scratch { groups: Vec::new(), values: Values::None, numbers: Values::None };
+        Ok(Self {
+            expected_rows: rows,
+            rows: Counts::new(groups),
+            groups: Vec::new(),
+            layout,
+            shapes,
+            blocks,
+            grouper,
+            inputs,
+            scratch,
+        })
+    }
+
+    /// Takes `rows` rows, whose values are in the blocks. `filters`: for each FILTER clause the rows that pass.
+    pub(crate) fn update(&mut self, rows: usize, filters: &[Bitmask]) -> Result<()> {
+        if rows == 0 {
+            return Ok(());
+        }
+        self.grouper.number(&mut self.blocks, &mut self.groups)?;
+        let count = self.grouper.groups();
+        self.rows.grow(count);
+        let groups = if self.layout.keys.is_empty() { Groups::Same(0, rows) } else { Groups::of(&self.groups) };
+        self.rows.add(groups);
+        for (input, layout) in self.inputs.iter_mut().zip(&self.layout.inputs) {
+            let block = layout.column.map(|index| &self.blocks[index]);
+            let filter = layout.filter.map(|index| &filters[index]);
+            input.update(count, rows, groups, block, filter, &mut self.scratch)?;
+        }
+        Ok(())
+    }
+
+    /// Rows of memory that grow with the groups.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let inputs: usize = self
+            .inputs
+            .iter()
+            .map(|input| {
+                let (Tally::Present(counts) | Tally::Missing(counts)) = &input.tally;
+                counts.memory_bytes() + input.states.iter().map(State::memory_bytes).sum::<usize>()
+            })
+            .sum();
+        self.grouper.memory_bytes() + self.rows.memory_bytes() + inputs
+    }
+
+    /// The groups and their states; afterwards there are none.
+    pub(crate) fn take(&mut self) -> Result<RecordBatch> {
+        let rows = self.rows.settle();
+        let every = self.layout.keys.is_empty();
+        let groups: Vec<u32> = (0..rows.len() as u32).filter(|group| every || rows[*group as usize] > 0).collect();
+        let row_counts: Vec<u64> = groups.iter().map(|group| rows[*group as usize]).collect();
+        let mut columns = self.grouper.values(&groups)?;
+        let counts: Vec<Vec<u64>> = self
+            .inputs
+            .iter_mut()
+            .map(|input| match &mut input.tally {
+                Tally::Present(counts) => {
+                    let counts = counts.settle();
+                    groups.iter().map(|group| counts[*group as usize]).collect()
+                }
+                Tally::Missing(counts) => {
+                    let counts = counts.settle();
+                    groups.iter().zip(&row_counts).map(|(group, rows)| rows - counts[*group as usize]).collect()
+                }
+            })
+            .collect();
+        let count_column =
+            |counts: &[u64]| Arc::new(counts.iter().map(|count| *count as i64).collect::<Int64Array>()) as ArrayRef;
+        for output in &self.layout.outputs {
+            columns.push(match output {
+                Output::Rows => count_column(&row_counts),
+                Output::Count { input } => count_column(&counts[*input]),
+                Output::State { input, operation } => {
+                    let layout = &self.layout.inputs[*input];
+                    let index = layout.column.ok_or_else(|| Error::Invalid("an aggregate without a column".into()))?;
+                    let dictionary = match &self.shapes[index] {
+                        Shape::Ids(values) => Some(values),
+                        _ => None,
+                    };
+                    let data_type = &self.layout.needed[index].column.data_type;
+                    let counts = &counts[*input];
+                    self.inputs[*input].states[*operation]
+                        .column(data_type, dictionary, &groups, |at| counts[at] > 0)?
+                }
+            });
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(groups.len()));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.layout.schema), columns, &options)?;
+        *self = Self::new(Arc::clone(&self.layout), std::mem::take(&mut self.shapes), self.expected_rows)?;
+        Ok(batch)
+    }
+
+    /// How groups are found.
+    pub(crate) fn way(&self) -> &'static str {
+        self.grouper.name()
+    }
+
+    pub(crate) fn shapes(&self) -> &[Shape] {
+        &self.shapes
+    }
+}
+
+impl Input {
+    fn update(
+        &mut self,
+        count: usize,
+        rows: usize,
+        groups: Groups<'_>,
+        block: Option<&Block>,
+        filter: Option<&Bitmask>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let (Tally::Present(counts) | Tally::Missing(counts)) = &mut self.tally;
+        counts.grow(count);
+        self.states.iter_mut().for_each(|state| state.grow(count));
+        let valid = block.and_then(|block| block.valid.as_ref());
+        let both;
+        let present = match (valid, filter) {
+            (Some(valid), Some(filter)) => {
+                let mut all = valid.clone();
+                all.and(filter);
+                both = all;
+                Some(&both)
+            }
+            (one, other) => one.or(other),
+        };
+        let Some(present) = present else {
+            if let Tally::Present(counts) = &mut self.tally {
+                counts.add(groups);
+            }
+            return match block {
+                Some(block) => self.learn(groups, &block.values, &mut scratch.numbers),
+                None => Ok(()),
+            };
+        };
+        if present.len() != rows {
+            return Err(Error::Invalid(format!("a mask of {} rows for {rows} rows", present.len())));
+        }
+        if let Tally::Missing(counts) = &mut self.tally {
+            let mut missing = Bitmask::all(rows);
+            missing.and_not(present);
+            counts.add(picked_groups(groups, &missing, &mut scratch.groups));
+            if self.states.is_empty() {
+                return Ok(());
+            }
+        }
+        let groups = picked_groups(groups, present, &mut scratch.groups);
+        if let Tally::Present(counts) = &mut self.tally {
+            counts.add(groups);
+        }
+        match block {
+            Some(block) if !self.states.is_empty() => {
+                picked_values(&block.values, present, &mut scratch.values)?;
+                self.learn(groups, &scratch.values, &mut scratch.numbers)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn learn(&mut self, groups: Groups<'_>, values: &Values, scratch: &mut Values) -> Result<()> {
+        if let (Some(numbers), Values::Ids(ids)) = (&self.numbers, values) {
+            look_up(numbers, ids, scratch);
+        }
+        for state in &mut self.states {
+            let is_sum = matches!(state, State::IntegerSums(_) | State::WideSums(_) | State::FloatSums(_));
+            state.add(groups, if is_sum && self.numbers.is_some() { scratch } else { values })?;
+        }
+        Ok(())
+    }
+}
+
+fn picked_groups<'s>(groups: Groups<'_>, rows: &Bitmask, out: &'s mut Vec<u32>) -> Groups<'s> {
+    match groups {
+        Groups::Same(group, _) => Groups::Same(group, rows.count()),
+        Groups::Each(groups) => {
+            compact(groups, rows, out);
+            Groups::Each(out)
+        }
+    }
+}
+
+/// Puts what `fill` makes into `out`, in the memory that is there where it has the form.
+macro_rules! refill {
+    ($out:expr, $form:ident, $fill:expr) => {{
+        let mut inner = match std::mem::replace($out, Values::None) {
+            Values::$form(inner) => inner,
+            _ => Vec::new(),
+        };
+        $fill(&mut inner);
+        *$out = Values::$form(inner);
+    }};
+}
+
+fn picked_values(values: &Values, rows: &Bitmask, out: &mut Values) -> Result<()> {
+    match values {
+        Values::None => *out = Values::None,
+        Values::Ids(values) => refill!(out, Ids, |inner| compact(values, rows, inner)),
+        Values::Integers(values) => refill!(out, Integers, |inner| compact(values, rows, inner)),
+        Values::Wide(values) => refill!(out, Wide, |inner| compact(values, rows, inner)),
+        Values::Floats(values) => refill!(out, Floats, |inner| compact(values, rows, inner)),
+        Values::Texts(values) => {
+            let rows = BooleanArray::new(rows.to_boolean_buffer(), None);
+            *out = Values::Texts(arrow::compute::filter(values, &rows)?);
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of ids, all of which have one.
+fn look_up(numbers: &Values, ids: &[u32], out: &mut Values) {
+    fn all<T: Copy>(numbers: &[T], ids: &[u32], out: &mut Vec<T>) {
+        out.clear();
+        out.extend(ids.iter().map(|id| numbers[*id as usize]));
+    }
+    match numbers {
+        Values::Integers(numbers) => refill!(out, Integers, |inner| all(numbers, ids, inner)),
+        Values::Wide(numbers) => refill!(out, Wide, |inner| all(numbers, ids, inner)),
+        Values::Floats(numbers) => refill!(out, Floats, |inner| all(numbers, ids, inner)),
+        _ => *out = Values::None,
+    }
+}
+
+/// A dictionary's values as numbers that can be summed.
+fn numbers_of(values: &ArrayRef) -> Result<Values> {
+    Ok(match values.data_type() {
+        ArrowType::Float32 | ArrowType::Float64 => {
+            let mut out = Vec::new();
+            block::floats(values, &mut out)?;
+            Values::Floats(out)
+        }
+        ArrowType::Decimal128(..) => {
+            let mut block = Block::new(&Shape::Wide);
+            block.fill(values, &Shape::Wide)?;
+            block.values
+        }
+        _ => {
+            let mut out = Vec::new();
+            block::integers(values, &mut out)?;
+            Values::Integers(out)
+        }
+    })
+}
+
+/// Smallest and largest of the integers that stand for a column's values, in the type `current`; `None` when all of `rows` are null.
+pub(crate) fn bounds_in(
+    stats: &ColumnStats,
+    rows: u64,
+    written: &DataType,
+    current: &DataType,
+) -> Option<(i128, i128)> {
+    if stats.nulls >= rows {
+        return None;
+    }
+    let integer = |bound: &Option<Scalar>| match widen(bound.as_ref()?, written, current)?.as_ref() {
+        Scalar::Int(value) => Some(i128::from(*value)),
+        Scalar::Decimal(value) => Some(*value),
+        _ => None,
+    };
+    // What is not known may be anything.
+    let everything = match current {
+        DataType::Numeric { .. } => (i128::MIN, i128::MAX),
+        _ => (i128::from(i64::MIN), i128::from(i64::MAX)),
+    };
+    Some(integer(&stats.min).zip(integer(&stats.max)).unwrap_or(everything))
+}
+
+/// The same of an array of one value.
+pub(crate) fn bounds_of(one: &ArrayRef) -> Option<(i128, i128)> {
+    if one.is_null(0) {
+        return None;
+    }
+    if let ArrowType::Decimal128(..) = one.data_type() {
+        let value = one.as_primitive::<Decimal128Type>().value(0);
+        return Some((value, value));
+    }
+    let mut integers = Vec::new();
+    // Other types have none, and nobody asks.
+    let value = block::integers(one, &mut integers).ok().and_then(|()| integers.first().copied()).unwrap_or(0);
+    Some((value.into(), value.into()))
+}
+
+/// The form in which an Arrow array of the type gives its values; `bounds` are those of its integers (`None`: all are null).
+pub(crate) fn shape_of(data_type: &DataType, has_values: bool, bounds: Option<(i128, i128)>) -> Shape {
+    use DataType::{BigInt, Boolean, Date, Double, Int, Numeric, Real, SmallInt, Text, Timestamp, TimestampTz, Uuid};
+    let narrow = |(min, max)| Some((i64::try_from(min).ok()?, i64::try_from(max).ok()?));
+    match data_type {
+        _ if !has_values => Shape::Validity,
+        Boolean => Shape::Integers(Some((0, 1))),
+        SmallInt | Int | BigInt | Date | Timestamp | TimestampTz | Numeric { .. } => match bounds.map(narrow) {
+            None => Shape::Integers(None),
+            Some(Some(bounds)) => Shape::Integers(Some(bounds)),
+            Some(None) => Shape::Wide,
+        },
+        Real | Double => Shape::Floats,
+        Text | Uuid => Shape::Texts,
+        _ => Shape::Validity,
+    }
+}

@@ -1,0 +1,139 @@
+//! Answers from a segment's statistics, without reading a row.
+//!
+//! They say something of whole segments only: no keys, every row of the segment, no condition (or one that the statistics say is
+//! true of every row). What they leave open is aggregated from the rows; nothing needs to be when they leave nothing open.
+
+use std::{ops::Range, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, new_null_array},
+    datatypes::SchemaRef,
+};
+
+use super::{Aggregate, AggregateRequest, Aggregation, Function};
+use crate::{
+    Result,
+    evaluate::scalar_array,
+    prune::{Run, Verdict, judge, widen},
+    scan::ScanMetrics,
+    schema::DataType,
+    segment::{ColumnStats, Segment},
+};
+
+/// The columns of the answer that are known, by place; `None` when none is.
+pub(crate) fn answers(
+    segment: &dyn Segment,
+    rows: &Range<u32>,
+    request: &AggregateRequest,
+) -> Result<Option<Vec<Option<ArrayRef>>>> {
+    if !request.keys.is_empty() || *rows != (0..segment.rows()) || rows.is_empty() {
+        return Ok(None);
+    }
+    let written = segment.schema();
+    let run = Run {
+        rows: u64::from(segment.rows()),
+        written,
+        stats: |index: usize| segment.stats(written.columns[index].id),
+    };
+    if let Some(predicate) = &request.predicate
+        && judge(predicate, &request.schema, &run, None) != Verdict::Always
+    {
+        return Ok(None);
+    }
+    let known =
+        request.aggregates.iter().map(|aggregate| answer(segment, request, aggregate)).collect::<Result<Vec<_>>>()?;
+    Ok(known.iter().any(Option::is_some).then_some(known))
+}
+
+fn answer(segment: &dyn Segment, request: &AggregateRequest, aggregate: &Aggregate) -> Result<Option<ArrayRef>> {
+    if aggregate.filter.is_some() {
+        return Ok(None);
+    }
+    let rows = i64::from(segment.rows());
+    let count = |count: i64| Ok(Some(Arc::new(Int64Array::from(vec![count])) as ArrayRef));
+    let Some(id) = aggregate.function.column() else { return count(rows) };
+    let column = request.column(id)?;
+    let Some(index) = segment.schema().index_of(id) else { return Ok(None) };
+    let Some(ColumnStats { min, max, exact, nulls, .. }) = segment.stats(id) else { return Ok(None) };
+    let bound = match aggregate.function {
+        Function::Count(_) => return count(rows - *nulls as i64),
+        Function::Min(_) => min,
+        Function::Max(_) => max,
+        _ => return Ok(None),
+    };
+    if matches!(column.data_type, DataType::Real | DataType::Double) {
+        // Statistics do not tell the zeros apart, nor the NaNs.
+        return Ok(None);
+    }
+    if *nulls as i64 == rows {
+        return Ok(Some(new_null_array(&column.data_type.arrow(), 1)));
+    }
+    let written = &segment.schema().columns[index].data_type;
+    match bound.as_ref().filter(|_| *exact).and_then(|bound| widen(bound, written, &column.data_type)) {
+        Some(bound) => Ok(Some(scalar_array(&bound, &column.data_type)?)),
+        None => Ok(None),
+    }
+}
+
+/// The request for what is not known.
+pub(crate) fn rest(request: &AggregateRequest, known: &[Option<ArrayRef>]) -> AggregateRequest {
+    let mut rest = request.clone();
+    let mut known = known.iter();
+    rest.aggregates.retain(|_| known.next().is_some_and(Option::is_none));
+    rest
+}
+
+/// Known columns beside those that an inner aggregation finds.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    schema: SchemaRef,
+    known: Vec<Option<ArrayRef>>,
+    /// `None`: nothing is left to find.
+    rest: Option<Box<dyn Aggregation>>,
+    is_taken: bool,
+}
+
+impl Answered {
+    pub(crate) fn new(
+        schema: SchemaRef,
+        known: Vec<Option<ArrayRef>>,
+        rest: Option<Box<dyn Aggregation>>,
+        rows: u32,
+        metrics: &ScanMetrics,
+    ) -> Self {
+        if rest.is_none() {
+            metrics.add(0, u64::from(rows), 0);
+        }
+        Self { schema, known, rest, is_taken: false }
+    }
+}
+
+impl Aggregation for Answered {
+    fn step(&mut self) -> Result<bool> {
+        self.rest.as_mut().map_or(Ok(false), |rest| rest.step())
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.rest.as_ref().map_or(0, |rest| rest.memory_bytes())
+    }
+
+    fn take(&mut self) -> Result<RecordBatch> {
+        if self.is_taken {
+            return Ok(RecordBatch::new_empty(Arc::clone(&self.schema)));
+        }
+        // What is known is known of all rows: it must not be given twice.
+        while self.step()? {}
+        self.is_taken = true;
+        let found = self.rest.as_mut().map(|rest| rest.take()).transpose()?;
+        let mut found = found.iter().flat_map(|batch| batch.columns().iter().cloned());
+        let columns =
+            self.known.iter().cloned().map(|known| known.or_else(|| found.next())).collect::<Option<Vec<_>>>();
+        let options = RecordBatchOptions::new().with_row_count(Some(1));
+        let columns = columns.ok_or_else(|| crate::Error::Invalid("an aggregate that nobody answered".into()))?;
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
+    }
+
+    fn way(&self) -> &'static str {
+        if self.rest.is_some() { "metadata and rows" } else { "metadata" }
+    }
+}

@@ -1,0 +1,150 @@
+//! What an aggregation asks for, and the columns of its answer.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType as ArrowType, Field, Schema as ArrowSchema, SchemaRef};
+
+use crate::{
+    Error, Result,
+    ids::ColumnId,
+    predicate::Predicate,
+    schema::{Column, DataType, TableSchema},
+};
+
+/// Digits of a sum of integers or decimals.
+pub const SUM_PRECISION: u8 = 38;
+
+/// Groups of the rows of one table, and what is to be known of each.
+#[derive(Clone, Debug)]
+pub struct AggregateRequest {
+    /// The schema of the snapshot, as in [`ScanRequest`](crate::scan::ScanRequest).
+    pub schema: Arc<TableSchema>,
+    /// What rows of one group have in common; nulls are one group. Without keys all rows are one group, which is there even
+    /// when no row is.
+    pub keys: Vec<GroupKey>,
+    pub aggregates: Vec<Aggregate>,
+    /// Only rows for which this is TRUE. Evaluated exactly.
+    pub predicate: Option<Predicate>,
+}
+
+/// A column, or a column rounded down.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupKey {
+    pub column: ColumnId,
+    pub bin: Option<Bin>,
+}
+
+/// Rounds the integer that stands for a value (microseconds of a timestamp, days of a date) down to `origin + n · width`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bin {
+    /// Above 0.
+    pub width: i64,
+    pub origin: i64,
+}
+
+/// One state column of the answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Aggregate {
+    pub function: Function,
+    /// Only rows for which this is TRUE too (the FILTER clause).
+    pub filter: Option<Predicate>,
+}
+
+/// | function | of columns of | its column in the answer | when no value is there |
+/// |---|---|---|---|
+/// | `Rows` | – | Int64 | 0 |
+/// | `Count` | any type | Int64 | 0 |
+/// | `Sum` | integers | Decimal128(38, 0) | null |
+/// | | NUMERIC(p, s) | Decimal128(38, s) | null |
+/// | | REAL, DOUBLE | Float64 | null |
+/// | `Min`, `Max` | integers, NUMERIC, floats, TEXT, DATE, TIMESTAMP(TZ) | the column's type | null |
+/// | `And`, `Or` | BOOLEAN | Boolean | null |
+///
+/// Sums of integers and decimals are exact; one that leaves 128 bits is an error. Floats are ordered as PostgreSQL orders them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Function {
+    Rows,
+    Count(ColumnId),
+    Sum(ColumnId),
+    Min(ColumnId),
+    Max(ColumnId),
+    And(ColumnId),
+    Or(ColumnId),
+}
+
+impl Function {
+    pub fn column(&self) -> Option<ColumnId> {
+        match self {
+            Self::Rows => None,
+            Self::Count(id) | Self::Sum(id) | Self::Min(id) | Self::Max(id) | Self::And(id) | Self::Or(id) => Some(*id),
+        }
+    }
+}
+
+impl GroupKey {
+    /// Whether columns of the type may be keys.
+    pub fn is_supported(&self, data_type: &DataType) -> bool {
+        use DataType::{BigInt, Boolean, Date, Int, Numeric, SmallInt, Text, Timestamp, TimestampTz, Uuid};
+        match self.bin {
+            None => matches!(
+                data_type,
+                Boolean | SmallInt | Int | BigInt | Numeric { .. } | Text | Uuid | Date | Timestamp | TimestampTz
+            ),
+            Some(bin) => bin.width > 0 && matches!(data_type, Date | Timestamp | TimestampTz),
+        }
+    }
+}
+
+/// The type of the function's column in the answer; `None` where columns of the type have no such aggregate.
+pub fn state_type(function: &Function, column: Option<&DataType>) -> Option<ArrowType> {
+    use DataType::{BigInt, Boolean, Date, Double, Int, Numeric, Real, SmallInt, Text, Timestamp, TimestampTz};
+    Some(match (function, column) {
+        (Function::Rows, _) | (Function::Count(_), Some(_)) => ArrowType::Int64,
+        (Function::Sum(_), Some(SmallInt | Int | BigInt)) => ArrowType::Decimal128(SUM_PRECISION, 0),
+        (Function::Sum(_), Some(Numeric { scale, .. })) => ArrowType::Decimal128(SUM_PRECISION, *scale),
+        (Function::Sum(_), Some(Real | Double)) => ArrowType::Float64,
+        (
+            Function::Min(_) | Function::Max(_),
+            Some(
+                data_type @ (SmallInt
+                | Int
+                | BigInt
+                | Numeric { .. }
+                | Real
+                | Double
+                | Text
+                | Date
+                | Timestamp
+                | TimestampTz),
+            ),
+        ) => data_type.arrow(),
+        (Function::And(_) | Function::Or(_), Some(Boolean)) => ArrowType::Boolean,
+        _ => return None,
+    })
+}
+
+impl AggregateRequest {
+    pub(crate) fn column(&self, id: ColumnId) -> Result<&Column> {
+        self.schema.column(id).ok_or_else(|| Error::Invalid(format!("the table has no column with id {id}")))
+    }
+
+    /// The answer's columns: the keys, then the state of each aggregate. Errors: `Invalid` for what no aggregation gives.
+    pub fn output_schema(&self) -> Result<SchemaRef> {
+        let mut fields = Vec::with_capacity(self.keys.len() + self.aggregates.len());
+        for key in &self.keys {
+            let column = self.column(key.column)?;
+            if !key.is_supported(&column.data_type) {
+                return Err(Error::Invalid(format!("rows are not grouped by {key:?} of type {}", column.data_type)));
+            }
+            fields.push(column.data_type.field(&column.name, column.nullable));
+        }
+        for Aggregate { function, .. } in &self.aggregates {
+            let column = function.column().map(|id| self.column(id)).transpose()?;
+            let state = state_type(function, column.map(|column| &column.data_type))
+                .ok_or_else(|| Error::Invalid(format!("{function:?} does not fit the type of its column")))?;
+            let nullable = !matches!(function, Function::Rows | Function::Count(_));
+            fields.push(Field::new(column.map_or("*", |column| &column.name), state, nullable));
+        }
+        Ok(Arc::new(ArrowSchema::new(fields)))
+    }
+}

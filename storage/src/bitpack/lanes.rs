@@ -1,0 +1,151 @@
+//! Plain loops over slices, compiled once more for processors with wide registers and chosen at run time.
+//!
+//! What is portable has registers of 128 bits and no conversion from integers of 64 bits to floats. The loops are the same text in each version,
+//! so they cannot disagree; the versions differ in what the compiler may use.
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "calls of functions that only some processors may run; every loop is safe code")
+)]
+
+/// Defines `$name` with its versions. The body sees only slices and numbers.
+macro_rules! lanes {
+    ($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? $body:block) => {
+        $(#[$doc])*
+        pub(crate) fn $name($($arg: $type),*) $(-> $out)? {
+            #[inline(always)]
+            fn plain($($arg: $type),*) $(-> $out)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn avx2($($arg: $type),*) $(-> $out)? {
+                    plain($($arg),*)
+                }
+
+                #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw")]
+                fn avx512($($arg: $type),*) $(-> $out)? {
+                    plain($($arg),*)
+                }
+
+                // The standard library asks the processor once and keeps the answer.
+                if is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512bw")
+                {
+                    // SAFETY: the processor has all that the function may use, as was just asked; it has no other condition.
+                    return unsafe { avx512($($arg),*) };
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: as above.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            plain($($arg),*)
+        }
+    };
+}
+
+lanes! {
+    /// Puts each integer divided by `divisor` into `out`, which is as long.
+    quotients(integers: &[i64], divisor: f64, out: &mut [f64]) {
+        for (out, integer) in out.iter_mut().zip(integers) {
+            *out = *integer as f64 / divisor;
+        }
+    }
+}
+
+lanes! {
+    /// Puts `base` and each residual together, wrapping, into `out`, which is as long.
+    raised(residuals: &[u32], base: i64, out: &mut [i64]) {
+        for (out, residual) in out.iter_mut().zip(residuals) {
+            *out = base.wrapping_add(i64::from(*residual));
+        }
+    }
+}
+
+lanes! {
+    /// Makes each value `offset + factor · value`, wrapping.
+    restore(values: &mut [i64], offset: i64, factor: i64) {
+        for value in values {
+            *value = offset.wrapping_add(factor.wrapping_mul(*value));
+        }
+    }
+}
+
+lanes! {
+    /// Adds `step · i >> bits`, wrapping, to each value `i`.
+    add_slope(values: &mut [i64], step: i64, bits: u32) {
+        let mut row = 0i64;
+        for value in values {
+            *value = value.wrapping_add(step.wrapping_mul(row) >> (bits & 63));
+            row = row.wrapping_add(1);
+        }
+    }
+}
+
+lanes! {
+    /// The largest; 0 of none.
+    largest(values: &[u32]) -> u32 {
+        values.iter().fold(0, |largest, value| if *value > largest { *value } else { largest })
+    }
+}
+
+lanes! {
+    /// The bits that any value has, or any negative value has not: no value is farther from 0 than one above them.
+    reach(values: &[i64]) -> u64 {
+        values.iter().fold(0, |bits, value| bits | (value ^ (value >> 63)) as u64)
+    }
+}
+
+lanes! {
+    /// The wrapping sum.
+    sum(values: &[i64]) -> i64 {
+        values.iter().fold(0i64, |sum, value| sum.wrapping_add(*value))
+    }
+}
+
+lanes! {
+    /// The least and the greatest; (`i64::MAX`, `i64::MIN`) of none.
+    extremes(values: &[i64]) -> (i64, i64) {
+        values.iter().fold((i64::MAX, i64::MIN), |(least, greatest), value| {
+            (if *value < least { *value } else { least }, if *value > greatest { *value } else { greatest })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn wide_registers_change_nothing(values in prop::collection::vec(any::<i64>(), 0..200), shift in 0u32..64, base: i64) {
+            let values: Vec<i64> = values.iter().map(|value| value >> shift).collect();
+            let mut floats = vec![0.0; values.len()];
+            quotients(&values, 100.0, &mut floats);
+            prop_assert!(values.iter().zip(&floats).all(|(value, float)| *float == *value as f64 / 100.0));
+            let residuals: Vec<u32> = values.iter().map(|value| *value as u32).collect();
+            let mut out = vec![0; values.len()];
+            raised(&residuals, base, &mut out);
+            prop_assert!(residuals.iter().zip(&out).all(|(residual, value)| *value == base.wrapping_add(i64::from(*residual))));
+            let mut changed = values.clone();
+            restore(&mut changed, base, 1000);
+            prop_assert!(values.iter().zip(&changed).all(|(a, b)| *b == base.wrapping_add(a.wrapping_mul(1000))));
+            let mut changed = values.clone();
+            add_slope(&mut changed, base >> 20, 16);
+            let sloped = |row: usize| values[row].wrapping_add((base >> 20).wrapping_mul(row as i64) >> 16);
+            prop_assert!(changed.iter().enumerate().all(|(row, value)| *value == sloped(row)));
+            prop_assert_eq!(largest(&residuals), residuals.iter().copied().max().unwrap_or(0));
+            let farthest = values.iter().map(|value| value.unsigned_abs()).max().unwrap_or(0);
+            prop_assert!(u128::from(reach(&values)) + 1 >= u128::from(farthest));
+            prop_assert!(u128::from(reach(&values)) <= 2 * u128::from(farthest));
+            prop_assert_eq!(sum(&values), values.iter().fold(0, |sum: i64, value| sum.wrapping_add(*value)));
+            let (least, greatest) = extremes(&values);
+            prop_assert_eq!(Some(least), values.iter().copied().min().or(Some(i64::MAX)));
+            prop_assert_eq!(Some(greatest), values.iter().copied().max().or(Some(i64::MIN)));
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Aggregating a committed segment: window by window, first which rows, then the ids and numbers of the columns needed.
+
+use std::{ops::Range, sync::Arc};
+
+use arrow::array::{ArrayRef, RecordBatch};
+
+use super::{CommittedSegment, detach::detach, filter::Filter};
+use crate::{
+    Result,
+    aggregate::{
+        AggregateRequest, Aggregation, STEP_ROWS, WINDOW_ROWS,
+        block::{Block, Shape, picked},
+        engine::{Engine, Layout, Needed, bounds_of, shape_of},
+        metadata,
+    },
+    bitpack::Bitmask,
+    evaluate::{default_array, widened},
+    forward::Encoding,
+    ids::ColumnId,
+    predicate::Predicate,
+    scan::ScanMetrics,
+    schema::{Column, DataType},
+};
+
+/// Rows of a window where texts are read that are kept in compressed blocks: a block is unpacked for each window that touches it.
+const WINDOW_ROWS_OF_TEXTS: usize = 32 * 1024;
+/// Windows begin at multiples of this.
+const BLOCK_ROWS: usize = 1024;
+
+#[derive(Debug)]
+struct CommittedAggregation {
+    segment: Arc<CommittedSegment>,
+    metrics: Arc<ScanMetrics>,
+    engine: Engine,
+    filter: Filter,
+    /// Of the FILTER clauses.
+    filters: Vec<Filter>,
+    sources: Vec<Source>,
+    rows: Range<u32>,
+    window_rows: usize,
+}
+
+/// Where a needed column comes from.
+#[derive(Debug)]
+enum Source {
+    /// The segment's column at this index, in the type it was written in.
+    Encoded { index: usize, way: Way },
+    /// The same, decoded and put into the type that the column has now.
+    Decoded { index: usize, column: Column },
+    /// The segment is older than the column.
+    Default { column: Column },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Validity,
+    Ids,
+    Integers,
+    Floats,
+}
+
+pub(super) fn begin(
+    segment: &Arc<CommittedSegment>,
+    rows: Range<u32>,
+    request: &Arc<AggregateRequest>,
+    metrics: &Arc<ScanMetrics>,
+) -> Result<Box<dyn Aggregation>> {
+    segment.file.check().map_err(|error| segment.failed(error))?;
+    if let Some(known) = metadata::answers(segment.as_ref(), &rows, request)? {
+        let rest = metadata::rest(request, &known);
+        let rest = match rest.aggregates.is_empty() {
+            true => None,
+            false => Some(rows_of(segment, rows.clone(), &Arc::new(rest), metrics)?),
+        };
+        let schema = request.output_schema()?;
+        return Ok(Box::new(metadata::Answered::new(schema, known, rest, rows.end, metrics)));
+    }
+    rows_of(segment, rows, request, metrics)
+}
+
+fn rows_of(
+    segment: &Arc<CommittedSegment>,
+    rows: Range<u32>,
+    request: &Arc<AggregateRequest>,
+    metrics: &Arc<ScanMetrics>,
+) -> Result<Box<dyn Aggregation>> {
+    let layout = Arc::new(Layout::new(request)?);
+    let filter_of = |predicate: &Predicate| Filter::new(predicate, &request.schema, segment);
+    let filter = request.predicate.as_ref().map_or(Ok(Filter::Everything), filter_of)?;
+    let filters = layout.filters.iter().map(filter_of).collect::<Result<Vec<_>>>()?;
+    let mut sources = Vec::with_capacity(layout.needed.len());
+    let mut shapes = Vec::with_capacity(layout.needed.len());
+    for needed in &layout.needed {
+        let (source, shape) = source_of(segment, needed)?;
+        sources.push(source);
+        shapes.push(shape);
+    }
+    let window_rows = if reads_blocks(segment, request, &layout)? { WINDOW_ROWS_OF_TEXTS } else { WINDOW_ROWS };
+    Ok(Box::new(CommittedAggregation {
+        engine: Engine::new(layout, shapes, rows.len())?,
+        segment: Arc::clone(segment),
+        metrics: Arc::clone(metrics),
+        filter,
+        filters,
+        sources,
+        rows,
+        window_rows,
+    }))
+}
+
+fn source_of(segment: &CommittedSegment, needed: &Needed) -> Result<(Source, Shape)> {
+    let column = &needed.column;
+    let Some(index) = segment.schema.index_of(column.id) else {
+        let bounds = bounds_of(&default_array(column, 1)?);
+        let shape = shape_of(&column.data_type, needed.has_values, bounds);
+        return Ok((Source::Default { column: column.clone() }, shape));
+    };
+    let failed = |error| segment.failed(segment.named(error, index));
+    let reader = segment.reader(index)?;
+    let written = &segment.schema.columns[index].data_type;
+    let bounds = segment.bounds(index, &column.data_type);
+    if !needed.has_values {
+        return Ok((Source::Encoded { index, way: Way::Validity }, Shape::Validity));
+    }
+    let way = match reader.encoding() {
+        Encoding::Dictionary => Some(Way::Ids),
+        Encoding::Integers if same_integers(written, &column.data_type) => Some(Way::Integers),
+        Encoding::Scaled => Some(Way::Floats),
+        _ => None,
+    };
+    let shape = match way {
+        Some(Way::Ids) => match reader.dictionary().map_err(failed)? {
+            Some(values) => Shape::Ids(widened(values, column)?),
+            None => Shape::Validity,
+        },
+        Some(Way::Integers) => {
+            let cut = |bound: i128| bound.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
+            Shape::Integers(bounds.map(|(min, max)| (cut(min), cut(max))))
+        }
+        Some(Way::Floats) => Shape::Floats,
+        _ => shape_of(&column.data_type, true, bounds),
+    };
+    let source = match way {
+        Some(way) => Source::Encoded { index, way },
+        None => Source::Decoded { index, column: column.clone() },
+    };
+    Ok((source, shape))
+}
+
+/// Whether the integers of a column as it was written are those of the column as it is now.
+fn same_integers(written: &DataType, current: &DataType) -> bool {
+    use DataType::{BigInt, Int, SmallInt};
+    written == current || matches!((written, current), (SmallInt | Int, Int | BigInt))
+}
+
+/// Whether the aggregation reads texts that are kept in compressed blocks.
+fn reads_blocks(segment: &CommittedSegment, request: &AggregateRequest, layout: &Layout) -> Result<bool> {
+    fn columns(predicate: &Predicate, out: &mut Vec<ColumnId>) {
+        match predicate {
+            Predicate::And(children) | Predicate::Or(children) => {
+                children.iter().for_each(|child| columns(child, out));
+            }
+            Predicate::Compare { column, .. }
+            | Predicate::In { column, .. }
+            | Predicate::Like { column, .. }
+            | Predicate::IsNull { column, .. } => out.push(*column),
+        }
+    }
+    let mut read: Vec<ColumnId> =
+        layout.needed.iter().filter(|needed| needed.has_values).map(|needed| needed.column.id).collect();
+    request.predicate.iter().chain(&layout.filters).for_each(|predicate| columns(predicate, &mut read));
+    for index in read.into_iter().filter_map(|id| segment.schema.index_of(id)) {
+        if matches!(segment.reader(index)?.encoding(), Encoding::Blocks | Encoding::Strings) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+impl CommittedAggregation {
+    fn read(&mut self, window: &Range<u32>) -> Result<()> {
+        let Self { segment, engine, filter, filters, sources, .. } = self;
+        let rows = window.len();
+        let mut bytes_read = 0;
+        let mut read = |index: usize| {
+            let bytes = u128::from(segment.columns[index].bytes) * rows as u128;
+            bytes_read += (bytes / u128::from(segment.rows.max(1))) as u64;
+        };
+        let mut mask = Bitmask::all(rows);
+        filter.apply(segment, window, &mut mask, &mut read)?;
+        let selected = mask.count();
+        if selected > 0 {
+            let selection = (selected < rows).then_some(&mask);
+            let passed = filters
+                .iter()
+                .map(|filter| {
+                    let mut passed = mask.clone();
+                    filter.apply(segment, window, &mut passed, &mut read)?;
+                    Ok(selection.map_or_else(|| passed.clone(), |selection| picked(&passed, selection)))
+                })
+                .collect::<Result<Vec<_>>>()?;
+            for (at, source) in sources.iter().enumerate() {
+                let shape = engine.shapes()[at].clone();
+                fill(segment, source, window, selection, selected, &mut engine.blocks[at], &shape, &mut read)?;
+            }
+            engine.update(selected, &passed)?;
+        }
+        segment.file.check()?;
+        self.metrics.add(rows as u64, selected as u64, bytes_read);
+        Ok(())
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "a window has many sides")]
+fn fill(
+    segment: &CommittedSegment,
+    source: &Source,
+    window: &Range<u32>,
+    selection: Option<&Bitmask>,
+    selected: usize,
+    block: &mut Block,
+    shape: &Shape,
+    read: &mut impl FnMut(usize),
+) -> Result<()> {
+    match source {
+        Source::Default { column } => block.fill(&default_array(column, selected)?, shape),
+        Source::Decoded { index, column } => {
+            read(*index);
+            let reader = segment.reader(*index)?;
+            let array = match selection {
+                None => reader.decode(window.clone()),
+                Some(selection) => reader.decode_selected(window.clone(), selection),
+            };
+            block.fill(&widened(array.map_err(|error| segment.named(error, *index))?, column)?, shape)
+        }
+        Source::Encoded { index, way } => {
+            let reader = segment.reader(*index)?;
+            let named = |error| segment.named(error, *index);
+            block.valid = reader.validity(window.clone()).map_err(named)?.map(|valid| {
+                let valid = Bitmask::from_boolean_buffer(valid.inner());
+                selection.map_or_else(|| valid.clone(), |selection| picked(&valid, selection))
+            });
+            if block.valid.as_ref().is_some_and(Bitmask::is_all) {
+                block.valid = None;
+            }
+            if *way == Way::Validity {
+                return Ok(());
+            }
+            read(*index);
+            block.fill_encoded(reader, window.clone(), selection).map_err(named)
+        }
+    }
+}
+
+impl Aggregation for CommittedAggregation {
+    fn step(&mut self) -> Result<bool> {
+        if matches!(self.filter, Filter::Nothing) {
+            self.metrics.add(self.rows.len() as u64, 0, 0);
+            self.rows.start = self.rows.end;
+        }
+        let mut left = STEP_ROWS;
+        while left > 0 && !self.rows.is_empty() {
+            let start = self.rows.start as usize;
+            let end = ((start + self.window_rows) / BLOCK_ROWS * BLOCK_ROWS).min(self.rows.end as usize);
+            self.rows.start = end as u32;
+            left = left.saturating_sub(end - start);
+            if let Err(error) = self.read(&(start as u32..end as u32)) {
+                self.rows.start = self.rows.end;
+                return Err(self.segment.failed(error));
+            }
+        }
+        Ok(!self.rows.is_empty())
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.engine.memory_bytes()
+    }
+
+    fn take(&mut self) -> Result<RecordBatch> {
+        let batch = self.engine.take()?;
+        let file = &self.segment.file;
+        let columns = batch.columns().iter().map(|column| detach(file, column)).collect::<Result<Vec<ArrayRef>>>()?;
+        // As in a scan: nothing in the batch points into the map, which is sound now.
+        file.check().map_err(|error| self.segment.failed(error))?;
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &options)?)
+    }
+
+    fn way(&self) -> &'static str {
+        self.engine.way()
+    }
+}
+
+impl CommittedSegment {
+    /// Smallest and largest of the integers that stand for the column's values, in the type it has now; `None` when all are null.
+    fn bounds(&self, index: usize, current: &DataType) -> Option<(i128, i128)> {
+        crate::aggregate::engine::bounds_in(
+            &self.stats[index],
+            u64::from(self.rows),
+            &self.schema.columns[index].data_type,
+            current,
+        )
+    }
+}

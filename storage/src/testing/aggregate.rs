@@ -1,0 +1,178 @@
+//! The plain twin of aggregation in the segment: groups rows one at a time, and random requests for both to answer.
+
+use arrow::array::RecordBatch;
+
+use super::{
+    Random, generate,
+    oracle::{self, Row, Value, Written, holds, read},
+};
+use crate::{
+    aggregate::{Aggregate, AggregateRequest, Bin, Function, GroupKey, SUM_PRECISION, state_type},
+    ids::ColumnId,
+    scalar::{Scalar, compare_floats},
+    schema::{DataType, TableSchema},
+};
+use std::sync::Arc;
+
+/// A request about the columns of `schema`.
+pub fn request(random: &mut Random, schema: &TableSchema) -> AggregateRequest {
+    let mut keys = Vec::new();
+    let mut aggregates = Vec::new();
+    for column in &schema.columns {
+        let bin = random.one_in(2).then(|| Bin {
+            width: *random.pick(&[1, 7, 1_000_000, 3_600_000_000, 86_400_000_000, 1 << 40]),
+            origin: *random.pick(&[0, 3, -1_000_000]),
+        });
+        for bin in [bin, None] {
+            let key = GroupKey { column: column.id, bin };
+            if random.one_in(3) && key.is_supported(&column.data_type) {
+                keys.push(key);
+            }
+        }
+        let id = column.id;
+        use Function::{And, Count, Max, Min, Or, Rows, Sum};
+        for function in [Rows, Count(id), Sum(id), Min(id), Max(id), And(id), Or(id)] {
+            if random.one_in(2) && state_type(&function, Some(&column.data_type)).is_some() {
+                let filter = random.one_in(4).then(|| generate::predicate(random, schema, 1));
+                aggregates.push(Aggregate { function, filter });
+            }
+        }
+    }
+    let predicate = random.one_in(2).then(|| generate::predicate(random, schema, 2));
+    AggregateRequest { schema: Arc::new(schema.clone()), keys, aggregates, predicate }
+}
+
+/// Keys, then states; in the order of what they look like.
+pub type Groups = Vec<(String, Row)>;
+
+/// The groups of the rows, the hard way. `None`: a value lies outside its type.
+pub fn groups(written: &Written, request: &AggregateRequest) -> Option<Groups> {
+    let current = &request.schema;
+    let mut groups: Vec<(Row, Vec<&Row>)> = Vec::new();
+    if request.keys.is_empty() {
+        groups.push((Vec::new(), Vec::new()));
+    }
+    let mut places = std::collections::HashMap::new();
+    for row in &written.rows {
+        if request.predicate.as_ref().is_some_and(|predicate| !holds(predicate, written, current, row)) {
+            continue;
+        }
+        let keys = request
+            .keys
+            .iter()
+            .map(|key| floor(read(written, current, row, key.column), key, current))
+            .collect::<Option<Row>>()?;
+        let place = *places.entry(shown(&keys)).or_insert_with(|| {
+            if !request.keys.is_empty() {
+                groups.push((keys, Vec::new()));
+            }
+            groups.len() - 1
+        });
+        groups[place].1.push(row);
+    }
+    let mut out = groups
+        .into_iter()
+        .map(|(keys, rows)| {
+            let states = request.aggregates.iter().map(|aggregate| state(written, current, &rows, aggregate));
+            let all: Row = keys.into_iter().map(Some).chain(states).collect::<Option<Row>>()?;
+            Some((shown(&all[..request.keys.len()]), all))
+        })
+        .collect::<Option<Groups>>()?;
+    out.sort_by(|a, b| a.0.cmp(&b.0));
+    Some(out)
+}
+
+fn floor(value: Value, key: &GroupKey, current: &TableSchema) -> Option<Value> {
+    match (value, key.bin) {
+        (Value::One(Scalar::Int(value)), Some(bin)) => {
+            let wide = (i128::from(value) - i128::from(bin.origin)).div_euclid(bin.width.into());
+            let floor = i64::try_from(wide * i128::from(bin.width) + i128::from(bin.origin)).ok()?;
+            if current.column(key.column).unwrap().data_type == DataType::Date {
+                i32::try_from(floor).ok()?;
+            }
+            Some(Value::One(Scalar::Int(floor)))
+        }
+        (value, _) => Some(value),
+    }
+}
+
+fn shown(values: &[Value]) -> String {
+    format!("{values:?}")
+}
+
+fn state(written: &Written, current: &TableSchema, rows: &[&Row], aggregate: &Aggregate) -> Option<Value> {
+    let rows =
+        rows.iter().filter(|row| aggregate.filter.as_ref().is_none_or(|filter| holds(filter, written, current, row)));
+    let Some(id) = aggregate.function.column() else { return Some(Value::One(Scalar::Int(rows.count() as i64))) };
+    let values = rows.map(|row| read(written, current, row, id)).filter(|value| !matches!(value, Value::Null));
+    if let Function::Count(_) = aggregate.function {
+        return Some(Value::One(Scalar::Int(values.count() as i64)));
+    }
+    let scalars: Vec<Scalar> = values
+        .map(|value| match value {
+            Value::One(scalar) => scalar,
+            other => panic!("{other:?} in an aggregate"),
+        })
+        .collect();
+    if scalars.is_empty() {
+        return Some(Value::Null);
+    }
+    let first = scalars[0].clone();
+    Some(Value::One(match aggregate.function {
+        Function::Sum(_) => match first {
+            Scalar::Float(_) => {
+                let floats = scalars.iter().map(|scalar| if let Scalar::Float(v) = scalar { *v } else { f64::NAN });
+                Scalar::Float(floats.fold(0.0, |sum, value| sum + value))
+            }
+            _ => {
+                let mut sum = 0i128;
+                for scalar in &scalars {
+                    sum = sum.checked_add(match scalar {
+                        Scalar::Int(value) => i128::from(*value),
+                        Scalar::Decimal(value) => *value,
+                        other => panic!("a sum of {other:?}"),
+                    })?;
+                }
+                if sum.unsigned_abs() >= 10u128.pow(SUM_PRECISION.into()) {
+                    return None;
+                }
+                Scalar::Decimal(sum)
+            }
+        },
+        Function::Min(_) | Function::And(_) => {
+            scalars.into_iter().fold(first, |a, b| if b.compare(&a).is_some_and(|order| order.is_lt()) { b } else { a })
+        }
+        _ => {
+            scalars.into_iter().fold(first, |a, b| if b.compare(&a).is_some_and(|order| order.is_gt()) { b } else { a })
+        }
+    }))
+}
+
+/// The groups of answers whose groups differ.
+pub fn answered(request: &AggregateRequest, batch: &RecordBatch) -> Groups {
+    let type_of = |id: ColumnId| request.schema.column(id).unwrap().data_type.clone();
+    let mut types: Vec<DataType> = request.keys.iter().map(|key| type_of(key.column)).collect();
+    types.extend(request.aggregates.iter().map(|aggregate| match aggregate.function {
+        Function::Rows | Function::Count(_) => DataType::BigInt,
+        Function::Sum(id) => match type_of(id) {
+            DataType::Real | DataType::Double => DataType::Double,
+            DataType::Numeric { scale, .. } => DataType::Numeric { precision: SUM_PRECISION, scale },
+            _ => DataType::Numeric { precision: SUM_PRECISION, scale: 0 },
+        },
+        Function::Min(id) | Function::Max(id) | Function::And(id) | Function::Or(id) => type_of(id),
+    }));
+    let rows = oracle::rows_of(&types, batch);
+    let mut out: Groups = rows.into_iter().map(|row| (shown(&row[..request.keys.len()]), row)).collect();
+    out.sort_by(|a, b| a.0.cmp(&b.0));
+    out
+}
+
+/// Whether both say the same; floats may differ in what SQL does not see (the sign of 0, which NaN).
+pub fn agree(a: &Groups, b: &Groups) -> bool {
+    let same = |a: &Value, b: &Value| match (a, b) {
+        (Value::One(Scalar::Float(a)), Value::One(Scalar::Float(b))) => compare_floats(*a, *b).is_eq(),
+        (a, b) => a == b,
+    };
+    a.len() == b.len()
+        && a.iter().zip(b).all(|(a, b)| a.1.len() == b.1.len() && a.1.iter().zip(&b.1).all(|(a, b)| same(a, b)))
+}
