@@ -192,6 +192,8 @@ fn base_state(config: &EngineConfig, schemas: &Arc<Schemas>) -> Result<SessionSt
         .with_runtime_env(runtime_env(config)?)
         .with_catalog_list(Arc::new(Databases { schemas: Arc::clone(schemas) }))
         .with_type_planner(Arc::new(rules::types::PostgresTypes))
+        // After all others: it replaces what they have settled.
+        .with_physical_optimizer_rule(Arc::new(rules::segment_aggregates::SegmentAggregates))
         .build())
 }
 

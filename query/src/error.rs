@@ -220,6 +220,7 @@ fn read_storage(error: &tidemill_storage::Error) -> SqlError {
             SqlError::new("53100", error.to_string()).with_hint("Free disk space in the data directory.")
         }
         Error::Io { .. } => SqlError::new("58030", error.to_string()),
+        Error::OutOfRange(message) => SqlError::new("22003", message.clone()),
         _ => SqlError::internal(error.to_string()),
     }
 }

@@ -91,6 +91,12 @@ const SETTINGS: &[Setting] = &[
     setting("max_index_keys", "32", Kind::ReadOnly, "Columns of an index."),
     setting("quote_all_identifiers", "off", Kind::Bool, "Taken for compatibility."),
     setting("row_security", "on", Kind::Bool, "Taken for compatibility."),
+    setting(
+        crate::rules::segment_aggregates::SETTING,
+        "on",
+        Kind::Bool,
+        "Whether segments group their rows themselves; off to compare.",
+    ),
     setting("search_path", "\"$user\", public", Kind::Text, "Schemas that names are looked up in."),
     reported("server_encoding", "UTF8", Kind::ReadOnly, "Always UTF8."),
     reported(
@@ -236,6 +242,11 @@ impl Settings {
             path.insert(0, "pg_catalog".to_owned());
         }
         path
+    }
+
+    /// Of a setting that is on or off.
+    pub(crate) fn is_on(&self, name: &str) -> bool {
+        self.show(name).is_ok_and(|value| value == "on")
     }
 
     pub fn time_zone(&self) -> &str {

@@ -13,7 +13,8 @@ use tidemill_storage::{
 /// List values that are written out.
 const VALUES_SHOWN: usize = 5;
 
-pub(crate) fn scan(out: &mut impl Write, table: &str, plan: &ScanPlan, request: &ScanRequest) -> fmt::Result {
+/// Which segments are read.
+pub(crate) fn segments(out: &mut impl Write, table: &str, plan: &ScanPlan) -> fmt::Result {
     write!(
         out,
         "table={table}, segments={}, pruned_by_time={}, pruned_by_min_max={}, units={}",
@@ -21,7 +22,11 @@ pub(crate) fn scan(out: &mut impl Write, table: &str, plan: &ScanPlan, request: 
         plan.pruned_by_time,
         plan.pruned_by_min_max,
         plan.units.len()
-    )?;
+    )
+}
+
+pub(crate) fn scan(out: &mut impl Write, table: &str, plan: &ScanPlan, request: &ScanRequest) -> fmt::Result {
+    segments(out, table, plan)?;
     let columns: Vec<&str> = request
         .projection
         .iter()

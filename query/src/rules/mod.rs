@@ -20,6 +20,7 @@ mod origins;
 mod parameters;
 mod quantified;
 pub(crate) mod row;
+pub(crate) mod segment_aggregates;
 mod set_operations;
 mod syntax;
 pub mod types;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "for tests")]
 
+mod aggregates;
 mod cancel;
 mod errors;
 mod planning;

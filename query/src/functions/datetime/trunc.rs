@@ -179,6 +179,17 @@ impl Unit {
     }
 }
 
+/// Length and first multiple of a unit that has one length in UTC, in microseconds.
+pub(crate) fn fixed_length(unit: &str) -> Option<(i64, i64)> {
+    match Unit::parse(unit, "").ok()? {
+        Unit::Clock(size) => Some((size, 0)),
+        Unit::Day => Some((DAY_US, 0)),
+        // 1970 began on a Thursday.
+        Unit::Week => Some((7 * DAY_US, 4 * DAY_US)),
+        _ => None,
+    }
+}
+
 fn interval(unit: &str, value: IntervalMonthDayNano) -> Result<IntervalMonthDayNano, SqlError> {
     let mut value = value;
     match Unit::parse(unit, "interval")? {
@@ -217,5 +228,17 @@ mod tests {
         for (unit, given, wanted) in cases {
             assert_eq!(Unit::parse(unit, "").unwrap().floor(at(given), berlin), Some(at(wanted)), "{unit} {given}");
         }
+    }
+
+    #[test]
+    fn units_of_one_length_are_those_multiples() {
+        for unit in ["us", "ms", "second", "minute", "hour", "day", "week"] {
+            let (width, origin) = fixed_length(unit).unwrap();
+            for us in [0, -1, 1_785_000_123_456_789, -99_999_999_999_999] {
+                let floor = origin + (us - origin).div_euclid(width) * width;
+                assert_eq!(Unit::parse(unit, "").unwrap().floor(us, Zone::UTC), Some(floor), "{unit} {us}");
+            }
+        }
+        assert_eq!(fixed_length("month"), None);
     }
 }

@@ -1,0 +1,55 @@
+//! Whether grouping in the segments pays: by the statistics of the keys.
+//!
+//! Where nearly every row is a group of its own, partial aggregation does work that the final one does again; then rows go up as they are.
+
+use tidemill_storage::{
+    aggregate::{AggregateRequest, GroupKey},
+    scalar::Scalar,
+    scan::ScanPlan,
+    segment::{ColumnStats, Segment, SegmentState},
+};
+
+/// Rows of a group, on average, at least.
+const ROWS_PER_GROUP_MIN: u64 = 2;
+/// So many groups of a segment are always worth it.
+const GROUPS_SMALL: u64 = 64 * 1024;
+
+pub(super) fn pays(plan: &ScanPlan, request: &AggregateRequest) -> bool {
+    if request.keys.is_empty() {
+        return true;
+    }
+    let (mut rows, mut groups, mut last) = (0u64, 0u64, None);
+    for unit in &plan.units {
+        // Texts of a consuming segment have no statistics; there are few of its rows beside those of committed ones.
+        if unit.segment.state() != SegmentState::Committed || last == Some(unit.segment.id()) {
+            continue;
+        }
+        last = Some(unit.segment.id());
+        let segment = unit.segment.as_ref();
+        let here = u64::from(segment.rows());
+        let product =
+            request.keys.iter().fold(1u64, |all, key| all.saturating_mul(distinct(segment, key).unwrap_or(here)));
+        rows += here;
+        groups += if product <= GROUPS_SMALL { 0 } else { product.min(here) };
+    }
+    groups.saturating_mul(ROWS_PER_GROUP_MIN) <= rows
+}
+
+/// Values that the key has in a segment, at most; `None` when that is not known.
+fn distinct(segment: &dyn Segment, key: &GroupKey) -> Option<u64> {
+    if segment.schema().column(key.column).is_none() {
+        return Some(1);
+    }
+    let ColumnStats { min, max, distinct, nulls, .. } = segment.stats(key.column)?;
+    let null = u64::from(*nulls > 0);
+    let range = match (min, max) {
+        (Some(Scalar::Int(min)), Some(Scalar::Int(max))) => {
+            Some(max.abs_diff(*min) / key.bin.map_or(1, |bin| bin.width.unsigned_abs().max(1)) + 1)
+        }
+        (Some(Scalar::Boolean(_)), _) => Some(2),
+        (None, _) if *nulls == u64::from(segment.rows()) => Some(0),
+        _ => None,
+    };
+    let counted = distinct.filter(|distinct| *distinct > 0);
+    [range, counted].into_iter().flatten().min().map(|values| values.saturating_add(null).max(1))
+}

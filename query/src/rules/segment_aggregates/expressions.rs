@@ -1,0 +1,235 @@
+//! Group keys, aggregates and their conditions, from physical expressions to what segments are asked.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType as ArrowType;
+use datafusion::{
+    common::{
+        Column as LogicalColumn, ScalarValue,
+        tree_node::{Transformed, TreeNode},
+    },
+    config::ConfigOptions,
+    error::DataFusionError,
+    logical_expr::{BinaryExpr, Cast, Expr, expr::InList},
+    physical_expr::{
+        PhysicalExpr, ScalarFunctionExpr,
+        aggregate::AggregateFunctionExpr,
+        expressions::{
+            BinaryExpr as PhysicalBinary, CastExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, Literal, NotExpr,
+        },
+    },
+    physical_plan::projection::ProjectionExec,
+};
+use tidemill_storage::{
+    aggregate::{Aggregate, Bin, Function, GroupKey, state_type},
+    predicate::Predicate,
+    scan::ScanRequest,
+    schema::{Column as StoredColumn, DataType},
+};
+
+use crate::{
+    exec::states::State,
+    functions::{datetime::trunc, zone::Zone},
+    table::pushdown,
+};
+
+/// The scan below, and how its columns reach the aggregate.
+pub(super) struct Reading<'a> {
+    pub(super) source: &'a ScanRequest,
+    /// From the aggregate down.
+    pub(super) projections: &'a [&'a ProjectionExec],
+    pub(super) config: &'a ConfigOptions,
+}
+
+impl Reading<'_> {
+    /// The expression over the scan's columns.
+    fn grounded(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<Arc<dyn PhysicalExpr>> {
+        let mut expr = Arc::clone(expr);
+        for projection in self.projections {
+            let below = projection.expr();
+            expr = expr
+                .transform_up(|node| {
+                    Ok(match node.downcast_ref::<Column>().and_then(|column| below.get(column.index())) {
+                        Some(inner) => Transformed::yes(Arc::clone(&inner.expr)),
+                        None => Transformed::no(node),
+                    })
+                })
+                .ok()?
+                .data;
+        }
+        Some(expr)
+    }
+
+    fn column(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<&StoredColumn> {
+        let column = expr.downcast_ref::<Column>()?;
+        self.source.schema.column(*self.source.projection.get(column.index())?)
+    }
+
+    pub(super) fn key(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<GroupKey> {
+        let expr = self.grounded(expr)?;
+        let (column, key) = match self.column(&expr) {
+            Some(column) => (column, GroupKey { column: column.id, bin: None }),
+            None => {
+                let (column, bin) = self.rounded(&expr)?;
+                (column, GroupKey { column: column.id, bin: Some(bin) })
+            }
+        };
+        key.is_supported(&column.data_type).then_some(key)
+    }
+
+    /// `date_trunc` to a unit of fixed length.
+    fn rounded(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<(&StoredColumn, Bin)> {
+        let call = expr.downcast_ref::<ScalarFunctionExpr>()?;
+        let [unit, time] = call.args() else { return None };
+        if call.name() != "date_trunc" {
+            return None;
+        }
+        let unit = unit.downcast_ref::<Literal>()?;
+        let (ScalarValue::Utf8(Some(unit)) | ScalarValue::Utf8View(Some(unit))) = unit.value() else { return None };
+        let column = self.column(time)?;
+        let zone = match column.data_type {
+            DataType::Timestamp => Zone::UTC,
+            DataType::TimestampTz => Zone::of(self.config).ok()?,
+            _ => return None,
+        };
+        // Elsewhere days, and hours of some zones, do not have one length.
+        let (width, origin) = (zone == Zone::UTC).then(|| trunc::fixed_length(unit))??;
+        Some((column, Bin { width, origin }))
+    }
+
+    /// The states of one call, and what they are made of added to `aggregates`.
+    pub(super) fn aggregate(
+        &self,
+        call: &AggregateFunctionExpr,
+        filter: Option<&Arc<dyn PhysicalExpr>>,
+        aggregates: &mut Vec<Aggregate>,
+    ) -> Result<Option<Vec<State>>, DataFusionError> {
+        if call.is_distinct() || call.ignore_nulls() || !call.order_bys().is_empty() {
+            return Ok(None);
+        }
+        let arguments = call.expressions();
+        let [argument] = arguments.as_slice() else { return Ok(None) };
+        let filter = match filter {
+            None => None,
+            Some(filter) => match self.predicate(filter) {
+                Some(predicate) => Some(predicate),
+                None => return Ok(None),
+            },
+        };
+        let Some(argument) = self.grounded(argument) else { return Ok(None) };
+        let mut place = |function: Function| {
+            let aggregate = Aggregate { function, filter: filter.clone() };
+            aggregates.iter().position(|known| *known == aggregate).unwrap_or_else(|| {
+                aggregates.push(aggregate);
+                aggregates.len() - 1
+            })
+        };
+        let fields = call.state_fields()?;
+        let types: Vec<&ArrowType> = fields.iter().map(|field| field.data_type()).collect();
+        if call.fun().name() == "count" {
+            let function = match argument.downcast_ref::<Literal>() {
+                Some(literal) if literal.value().is_null() => return Ok(None),
+                Some(_) => Function::Rows,
+                None => match self.column(&argument) {
+                    Some(column) => Function::Count(column.id),
+                    None => return Ok(None),
+                },
+            };
+            return Ok(matches!(types[..], [ArrowType::Int64]).then(|| vec![State::Same(place(function))]));
+        }
+        let Some((column, cast)) = self.number(&argument) else { return Ok(None) };
+        let id = column.id;
+        Ok(match (call.fun().name(), &types[..]) {
+            ("sum", [to]) => {
+                sum(column, cast.as_ref(), to).map(|_| vec![State::Sum(place(Function::Sum(id)), (*to).clone())])
+            }
+            ("avg", [ArrowType::UInt64, to]) => sum(column, cast.as_ref(), to).map(|_| {
+                vec![State::Unsigned(place(Function::Count(id))), State::Sum(place(Function::Sum(id)), (*to).clone())]
+            }),
+            (name @ ("min" | "max" | "bool_and" | "bool_or"), [to]) if cast.is_none() => {
+                let function = match name {
+                    "min" => Function::Min(id),
+                    "max" => Function::Max(id),
+                    "bool_and" => Function::And(id),
+                    _ => Function::Or(id),
+                };
+                let fits = state_type(&function, Some(&column.data_type)).as_ref() == Some(*to);
+                fits.then(|| vec![State::Same(place(function))])
+            }
+            _ => None,
+        })
+    }
+
+    /// A column, or a cast of one.
+    fn number(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<(&StoredColumn, Option<ArrowType>)> {
+        if let Some(column) = self.column(expr) {
+            return Some((column, None));
+        }
+        let cast = expr.downcast_ref::<CastExpr>()?;
+        Some((self.column(cast.expr())?, Some(cast.cast_type().clone())))
+    }
+
+    /// A FILTER clause that segments evaluate.
+    fn predicate(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<Predicate> {
+        pushdown::predicate(&self.logical(&self.grounded(expr)?)?, &self.source.schema)
+    }
+
+    /// The expression as the planner wrote it.
+    fn logical(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<Expr> {
+        let inner = |expr: &Arc<dyn PhysicalExpr>| Some(Box::new(self.logical(expr)?));
+        if let Some(column) = self.column(expr) {
+            return Some(Expr::Column(LogicalColumn::new_unqualified(&column.name)));
+        }
+        if let Some(literal) = expr.downcast_ref::<Literal>() {
+            return Some(Expr::Literal(literal.value().clone(), None));
+        }
+        if let Some(binary) = expr.downcast_ref::<PhysicalBinary>() {
+            return Some(Expr::BinaryExpr(BinaryExpr {
+                left: inner(binary.left())?,
+                op: *binary.op(),
+                right: inner(binary.right())?,
+            }));
+        }
+        if let Some(cast) = expr.downcast_ref::<CastExpr>() {
+            let field = Arc::clone(cast.target_field());
+            return Some(Expr::Cast(Cast { expr: inner(cast.expr())?, field }));
+        }
+        if let Some(not) = expr.downcast_ref::<NotExpr>() {
+            return Some(Expr::Not(inner(not.arg())?));
+        }
+        if let Some(null) = expr.downcast_ref::<IsNullExpr>() {
+            return Some(Expr::IsNull(inner(null.arg())?));
+        }
+        if let Some(null) = expr.downcast_ref::<IsNotNullExpr>() {
+            return Some(Expr::IsNotNull(inner(null.arg())?));
+        }
+        if let Some(list) = expr.downcast_ref::<InListExpr>() {
+            let items = list.list().iter().map(|item| self.logical(item)).collect::<Option<Vec<_>>>()?;
+            return Some(Expr::InList(InList { expr: inner(list.expr())?, list: items, negated: list.negated() }));
+        }
+        None
+    }
+}
+
+/// Whether the exact sum of a column's values is that of the values cast to `cast`, and can be written as `to`.
+fn sum(column: &StoredColumn, cast: Option<&ArrowType>, to: &ArrowType) -> Option<()> {
+    let written = column.data_type.arrow();
+    let summed = cast.unwrap_or(&written);
+    let fits = match (&column.data_type, summed) {
+        (DataType::SmallInt | DataType::Int | DataType::BigInt, ArrowType::Int64) => matches!(to, ArrowType::Int64),
+        (DataType::SmallInt, ArrowType::Decimal128(p, s)) => i16::from(*p) - i16::from(*s) >= 5 && *s >= 0,
+        (DataType::Int, ArrowType::Decimal128(p, s)) => i16::from(*p) - i16::from(*s) >= 10 && *s >= 0,
+        (DataType::BigInt, ArrowType::Decimal128(p, s)) => i16::from(*p) - i16::from(*s) >= 19 && *s >= 0,
+        (DataType::Numeric { precision, scale }, ArrowType::Decimal128(p, s)) => {
+            s >= scale && i16::from(*p) - i16::from(*s) >= i16::from(*precision) - i16::from(*scale)
+        }
+        (DataType::Real | DataType::Double, ArrowType::Float64) => matches!(to, ArrowType::Float64),
+        _ => false,
+    };
+    let same_scale = match (summed, to) {
+        (ArrowType::Decimal128(_, s), ArrowType::Decimal128(_, to) | ArrowType::Decimal256(_, to)) => s == to,
+        (ArrowType::Decimal128(..), _) => false,
+        _ => true,
+    };
+    (fits && same_scale).then_some(())
+}

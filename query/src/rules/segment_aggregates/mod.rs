@@ -1,0 +1,162 @@
+//! Moves partial aggregation into the segments.
+//!
+//! ```text
+//! AggregateExec (final)                      AggregateExec (final)
+//!   RepartitionExec                            RepartitionExec
+//!     AggregateExec (partial)        ─►          SegmentAggregateExec
+//!       SegmentScanExec
+//! ```
+//!
+//! What comes out of [`SegmentAggregateExec`] has exactly the columns of the partial aggregate that it replaces. An aggregate in one
+//! step (`Single`) becomes a final one above it. Whatever is not understood to the last detail stays as it was: DISTINCT, ordered
+//! aggregates, grouping sets, expressions, conditions that segments do not evaluate; and groups so many that there is nothing to
+//! gain ([`estimate`]).
+
+mod estimate;
+mod expressions;
+
+use std::sync::Arc;
+
+use datafusion::{
+    common::tree_node::{Transformed, TreeNode},
+    config::ConfigOptions,
+    error::DataFusionError,
+    physical_expr::Partitioning,
+    physical_optimizer::PhysicalOptimizerRule,
+    physical_plan::{
+        ExecutionPlan,
+        aggregates::{AggregateExec, AggregateMode},
+        coop::CooperativeExec,
+        projection::ProjectionExec,
+        repartition::RepartitionExec,
+    },
+};
+use tidemill_storage::aggregate::AggregateRequest;
+
+use crate::{
+    exec::{aggregate::SegmentAggregateExec, scan::SegmentScanExec},
+    functions::session::SessionFacts,
+};
+
+/// Its setting.
+pub(crate) const SETTING: &str = "rt.aggregate_in_segment";
+
+#[derive(Debug)]
+pub(crate) struct SegmentAggregates;
+
+impl PhysicalOptimizerRule for SegmentAggregates {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        config: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let is_on =
+            config.extensions.get::<SessionFacts>().is_none_or(|facts| facts.shared.settings.lock().is_on(SETTING));
+        if !is_on {
+            return Ok(plan);
+        }
+        let replaced = plan.transform_up(|node| {
+            let Some(aggregate) = node.downcast_ref::<AggregateExec>() else { return Ok(Transformed::no(node)) };
+            Ok(match replacement(aggregate, config)? {
+                Some(replacement) => Transformed::yes(replacement),
+                None => Transformed::no(node),
+            })
+        })?;
+        Ok(replaced.data)
+    }
+
+    fn name(&self) -> &'static str {
+        "segment_aggregates"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+fn replacement(
+    aggregate: &AggregateExec,
+    config: &ConfigOptions,
+) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
+    match aggregate.mode() {
+        AggregateMode::Partial => in_segments(aggregate, config),
+        AggregateMode::Single => {
+            let partial = AggregateExec::try_new(
+                AggregateMode::Partial,
+                aggregate.group_expr().clone(),
+                aggregate.aggr_expr().to_vec(),
+                aggregate.filter_expr().to_vec(),
+                Arc::clone(aggregate.input()),
+                aggregate.input_schema(),
+            )?
+            .with_limit_options(aggregate.limit_options());
+            let Some(input) = in_segments(&partial, config)? else { return Ok(None) };
+            if input.properties().partitioning.partition_count() != 1 {
+                return Ok(None);
+            }
+            let whole = AggregateExec::try_new(
+                AggregateMode::Final,
+                aggregate.group_expr().as_final(),
+                aggregate.aggr_expr().to_vec(),
+                aggregate.filter_expr().to_vec(),
+                input,
+                aggregate.input_schema(),
+            )?;
+            Ok((whole.schema() == aggregate.schema()).then(|| Arc::new(whole) as Arc<dyn ExecutionPlan>))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// What gives the partial aggregate from segments.
+fn in_segments(
+    partial: &AggregateExec,
+    config: &ConfigOptions,
+) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
+    let groups = partial.group_expr();
+    // LIMIT over DISTINCT stops early, which reading all groups does not.
+    let stops_early = partial.limit_options().is_some_and(|limit| limit.descending().is_none());
+    if groups.has_grouping_set() || groups.groups().len() > 1 || stops_early {
+        return Ok(None);
+    }
+    let mut projections: Vec<&ProjectionExec> = Vec::new();
+    let mut input = partial.input();
+    let scan = loop {
+        if let Some(scan) = input.downcast_ref::<SegmentScanExec>() {
+            break scan;
+        }
+        input = if let Some(projection) = input.downcast_ref::<ProjectionExec>() {
+            projections.push(projection);
+            projection.input()
+        } else if let Some(cooperative) = input.downcast_ref::<CooperativeExec>() {
+            cooperative.input()
+        } else if let Some(repartition) = input.downcast_ref::<RepartitionExec>()
+            && matches!(repartition.partitioning(), Partitioning::RoundRobinBatch(_))
+        {
+            repartition.input()
+        } else {
+            return Ok(None);
+        };
+    };
+    let source = scan.request();
+    if source.limit.is_some() {
+        return Ok(None);
+    }
+    let reading = expressions::Reading { source, projections: &projections, config };
+    let Some(keys) = groups.expr().iter().map(|(expr, _)| reading.key(expr)).collect::<Option<Vec<_>>>() else {
+        return Ok(None);
+    };
+    let mut aggregates = Vec::new();
+    let mut states = Vec::new();
+    for (call, filter) in partial.aggr_expr().iter().zip(partial.filter_expr()) {
+        let Some(found) = reading.aggregate(call, filter.as_ref(), &mut aggregates)? else { return Ok(None) };
+        states.extend(found);
+    }
+    let request =
+        AggregateRequest { schema: Arc::clone(&source.schema), keys, aggregates, predicate: source.predicate.clone() };
+    if !estimate::pays(scan.plan(), &request) {
+        return Ok(None);
+    }
+    SegmentAggregateExec::try_new(scan, request, states, partial.schema())
+        .map(|exec| exec.map(|exec| Arc::new(exec) as Arc<dyn ExecutionPlan>))
+}
