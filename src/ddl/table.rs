@@ -50,6 +50,9 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateTable) -> 
         return Ok(Created { notices: vec![notice], rows: None });
     }
     let mut notices = statement.columns.iter().filter_map(|column| column.notice.clone()).collect::<Vec<_>>();
+    notices.extend(
+        statement.ignored.iter().map(|option| format!("option \"{option}\" means nothing here and is ignored")),
+    );
     let sources = statement
         .sources
         .iter()

@@ -67,6 +67,8 @@ pub struct CreateTable {
     pub columns: Vec<ColumnDefinition>,
     pub primary_key: Vec<Name>,
     pub options: Vec<OptionPair>,
+    /// Names of options of another system, which mean nothing here.
+    pub ignored: Vec<String>,
     pub sources: Vec<Name>,
     pub query: TableQuery,
 }

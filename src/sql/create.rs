@@ -7,6 +7,7 @@ use super::{
         Check, ColumnDefinition, CreateSource, CreateTable, Ddl, Name, OptionPair, TableQuery, Transform, Watermark,
     },
     not_yet,
+    options::TABLE_OPTIONS,
     tokens::Cursor,
     types::data_type,
 };
@@ -100,6 +101,7 @@ fn create_table(cursor: &mut Cursor<'_>) -> Result<Ddl> {
         cursor.expect_keyword("SOURCE")?;
         sources.push(cursor.object_name("the name of the source")?);
     }
+    let ignored = foreign_options(&mut pairs);
     if pairs.iter().any(|pair| pair.key.value == "connector") {
         if !sources.is_empty() || cursor.is_keyword("AS") {
             return cursor.expected("end of statement: a table with a connector is a source");
@@ -134,7 +136,30 @@ fn create_table(cursor: &mut Cursor<'_>) -> Result<Ddl> {
         return cursor.expected("columns, FROM SOURCE or AS SELECT");
     }
     let Elements { columns, primary_key, .. } = elements;
-    Ok(Ddl::CreateTable(CreateTable { name, if_not_exists, columns, primary_key, options: pairs, sources, query }))
+    Ok(Ddl::CreateTable(CreateTable {
+        name,
+        if_not_exists,
+        columns,
+        primary_key,
+        options: pairs,
+        ignored,
+        sources,
+        query,
+    }))
+}
+
+/// A Flink job's sink table of Pinot is a plain table here. Takes away the connector and what else means nothing here; gives the names
+/// of the latter.
+fn foreign_options(pairs: &mut Vec<OptionPair>) -> Vec<String> {
+    let is_connector = |pair: &OptionPair| pair.key.value == "connector";
+    if !pairs.iter().any(|pair| is_connector(pair) && pair.value.eq_ignore_ascii_case("pinot")) {
+        return Vec::new();
+    }
+    pairs.retain(|pair| !is_connector(pair));
+    let is_ours = |pair: &OptionPair| TABLE_OPTIONS.contains(&pair.key.value.to_lowercase().as_str());
+    let ignored = pairs.iter().filter(|pair| !is_ours(pair)).map(|pair| pair.key.value.clone()).collect();
+    pairs.retain(is_ours);
+    ignored
 }
 
 /// `SELECT items [WHERE condition]`: one row in, one or no row out, so nothing else of a query may follow.

@@ -103,6 +103,17 @@ fn flink_s_spelling_makes_a_source() {
 }
 
 #[test]
+fn a_sink_of_pinot_is_a_plain_table() {
+    let table = table(
+        "CREATE TABLE sink (city STRING, total DOUBLE) WITH ('connector' = 'pinot', 'table-name' = 'sales', \
+         'controller.url' = 'http://pinot:9000', 'seal_rows' = '1000')",
+    );
+    assert_eq!(table.ignored, ["table-name", "controller.url"]);
+    assert_eq!(table.options.iter().map(|pair| pair.key.value.as_str()).collect::<Vec<_>>(), ["seal_rows"]);
+    assert!(table.sources.is_empty());
+}
+
+#[test]
 fn a_table_takes_rows_from_sources_and_changes_them() {
     let table = table(
         "CREATE TABLE t (a INT, b TEXT) WITH (mode = 'append') FROM SOURCES (x, y)
