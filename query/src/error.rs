@@ -158,7 +158,9 @@ fn read(error: &DataFusionError, sql: &str) -> SqlError {
         DataFusionError::ResourcesExhausted(message) => read_spill_limit(message).unwrap_or_else(|| SqlError::new("53200", "out of memory")
             .with_detail(first_line(message))
             .with_hint("The query needs more memory than query.memory allows; filter or aggregate earlier, or raise the limit.")),
-        DataFusionError::NotImplemented(message) => SqlError::new("0A000", first_line(message)),
+        DataFusionError::NotImplemented(message) => {
+            words::read(message).unwrap_or_else(|| SqlError::new("0A000", first_line(message)))
+        }
         DataFusionError::Plan(message) => read_plan(message),
         DataFusionError::Execution(message) | DataFusionError::Configuration(message) => read_execution(message),
         DataFusionError::IoError(io) => read_io(io),
@@ -208,7 +210,8 @@ fn read_external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Sql
     if let Some(arrow) = error.downcast_ref::<ArrowError>() {
         return read_arrow(arrow);
     }
-    SqlError::internal(error.to_string())
+    let message = error.to_string();
+    words::read(&message).unwrap_or_else(|| SqlError::internal(message))
 }
 
 fn read_storage(error: &tidemill_storage::Error) -> SqlError {
@@ -240,7 +243,10 @@ fn read_arrow(error: &ArrowError) -> SqlError {
         ArrowError::IoError(message, io) => read_spill_limit(message).unwrap_or_else(|| read_io(io)),
         ArrowError::MemoryError(message) => SqlError::new("53200", "out of memory").with_detail(first_line(message)),
         ArrowError::ComputeError(message) | ArrowError::InvalidArgumentError(message) => read_execution(message),
-        other => SqlError::internal(other.to_string()),
+        other => {
+            let message = other.to_string();
+            words::read(&message).unwrap_or_else(|| SqlError::internal(message))
+        }
     }
 }
 
@@ -380,6 +386,9 @@ pub(crate) fn position_of(sql: &str, line: usize, column: usize) -> Option<usize
 
 fn read_plan(message: &str) -> SqlError {
     let line = first_line(message);
+    if let Some(known) = words::read(message) {
+        return known;
+    }
     if let Some(rest) = line.strip_prefix("Invalid function '") {
         let name = rest.split('\'').next().unwrap_or_default();
         return undefined_function(name, &line);
@@ -423,7 +432,14 @@ fn read_plan(message: &str) -> SqlError {
     read_words(message)
 }
 
+/// Functions that there are with OVER only.
+const WINDOW_FUNCTIONS: [&str; 9] =
+    ["row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead", "nth_value"];
+
 fn undefined_function(name: &str, line: &str) -> SqlError {
+    if WINDOW_FUNCTIONS.contains(&name) {
+        return SqlError::new("42809", format!("window function {name} requires an OVER clause"));
+    }
     let error = SqlError::new("42883", format!("function {name} does not exist"));
     match line.split_once("Did you mean '").and_then(|(_, rest)| rest.split('\'').next()) {
         Some(near) => error.with_hint(format!("Perhaps you meant {near}.")),
@@ -445,6 +461,9 @@ fn operator_mismatch(line: &str) -> SqlError {
 }
 
 fn read_execution(message: &str) -> SqlError {
+    if let Some(known) = words::read(message) {
+        return known;
+    }
     let lower = message.to_lowercase();
     if lower.contains("divide by zero") || lower.contains("division by zero") {
         return SqlError::division_by_zero();
@@ -468,6 +487,9 @@ fn read_execution(message: &str) -> SqlError {
 }
 
 fn read_words(message: &str) -> SqlError {
+    if let Some(known) = words::read(message) {
+        return known;
+    }
     let line = first_line(message);
     let line = line.strip_prefix("Error during planning: ").unwrap_or(&line).to_owned();
     if line.contains("failed to match any signature") {
@@ -548,6 +570,8 @@ fn edit_distance(a: &str, b: &str) -> usize {
     }
     row[b.len()]
 }
+
+mod words;
 
 #[cfg(test)]
 mod tests;
