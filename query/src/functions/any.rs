@@ -31,13 +31,20 @@ pub(crate) struct Quantified {
 }
 
 pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
-    [false, true]
-        .into_iter()
-        .map(|all| {
-            let signature = Signature::any(3, Volatility::Immutable);
-            Arc::new(ScalarUDF::new_from_impl(Quantified { all, signature }))
-        })
-        .collect()
+    vec![any_udf(), all_udf()]
+}
+
+pub(crate) fn any_udf() -> Arc<ScalarUDF> {
+    udf(false)
+}
+
+pub(crate) fn all_udf() -> Arc<ScalarUDF> {
+    udf(true)
+}
+
+fn udf(all: bool) -> Arc<ScalarUDF> {
+    let signature = Signature::any(3, Volatility::Immutable);
+    Arc::new(ScalarUDF::new_from_impl(Quantified { all, signature }))
 }
 
 /// IN or NOT IN, if that is what the operator with this quantifier means.

@@ -97,7 +97,7 @@ fn object(rest: &mut &str, out: &mut String) {
 }
 
 /// Bytes of the string token at the start, quotes included.
-fn string_length(text: &str) -> usize {
+pub(crate) fn string_length(text: &str) -> usize {
     let mut escaped = false;
     for (index, byte) in text.bytes().enumerate().skip(1) {
         match byte {

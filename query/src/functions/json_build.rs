@@ -33,7 +33,7 @@ fn json_field(name: &str) -> Arc<Field> {
     Arc::new(Field::new(name, DataType::Utf8, true).with_metadata(metadata))
 }
 
-fn object(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
+pub(super) fn object(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
     if !call.arrays.len().is_multiple_of(2) {
         return Err(SqlError::invalid_parameter("argument list must have even number of elements")
             .with_hint("The arguments of json_build_object() must consist of alternating keys and values.")
@@ -62,7 +62,7 @@ fn object(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
     Ok(Arc::new(rows.collect::<Result<StringArray, DataFusionError>>()?))
 }
 
-fn array(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
+pub(super) fn array(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
     let values = values(call, call.zone()?, 0, 1)?;
     let rows = (0..call.rows).map(|row| {
         let items: Vec<&str> = values.iter().map(|values| values[row].as_str()).collect();
@@ -72,14 +72,22 @@ fn array(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
 }
 
 /// The JSON of every `step`th argument from `first` on, row by row.
-fn values(call: &Call<'_>, zone: Zone, first: usize, step: usize) -> Result<Vec<Vec<String>>, DataFusionError> {
+pub(super) fn values(
+    call: &Call<'_>,
+    zone: Zone,
+    first: usize,
+    step: usize,
+) -> Result<Vec<Vec<String>>, DataFusionError> {
     let arguments = call.arrays.iter().zip(call.fields).skip(first).step_by(step);
     arguments.map(|(array, field)| column(array, field, zone)).collect()
 }
 
 /// Each value as JSON.
-fn column(array: &ArrayRef, field: &Field, zone: Zone) -> Result<Vec<String>, DataFusionError> {
+pub(super) fn column(array: &ArrayRef, field: &Field, zone: Zone) -> Result<Vec<String>, DataFusionError> {
     let or_null = |row: usize, json: &dyn Fn() -> String| if array.is_null(row) { "null".to_owned() } else { json() };
+    if *array.data_type() == DataType::Null {
+        return Ok(vec!["null".to_owned(); array.len()]);
+    }
     if let DataType::List(item) = array.data_type() {
         let lists = array.as_list::<i32>();
         return (0..array.len())
@@ -88,6 +96,28 @@ fn column(array: &ArrayRef, field: &Field, zone: Zone) -> Result<Vec<String>, Da
                 false => Ok(format!("[{}]", column(&lists.value(row), item, zone)?.join(","))),
             })
             .collect();
+    }
+    if let DataType::Struct(members) = array.data_type() {
+        let row_of = array.as_struct();
+        let columns = row_of.columns().iter().zip(members).map(|(array, field)| column(array, field, zone));
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        // The parts of ROW(…) have no names of their own.
+        let names: Vec<String> = members
+            .iter()
+            .enumerate()
+            .map(|(index, member)| match member.name() == &format!("c{index}") {
+                true => quoted(&format!("f{}", index + 1)),
+                false => quoted(member.name()),
+            })
+            .collect();
+        return Ok((0..array.len())
+            .map(|row| {
+                or_null(row, &|| {
+                    let members = names.iter().zip(&columns).map(|(name, values)| format!("{name}:{}", values[row]));
+                    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+                })
+            })
+            .collect());
     }
     let texts = text(&text_output::column(array, zone)?)?;
     let is_json = matches!(field.metadata().get(TYPE_KEY).map(String::as_str), Some("json" | "jsonb"));

@@ -1,15 +1,27 @@
 //! PostgreSQL's functions where DataFusion has none, or one that answers otherwise.
 
+pub(crate) mod angles;
 pub(crate) mod any;
 pub(crate) mod arithmetic;
+pub(crate) mod arrays;
+pub(crate) mod buckets;
+pub(crate) mod bytes;
 pub(crate) mod cast;
 pub(crate) mod datetime;
 pub(crate) mod interval;
 pub(crate) mod json;
 pub(crate) mod json_build;
+pub(crate) mod json_rows;
+pub(crate) mod jsonb;
 pub(crate) mod like;
+pub(crate) mod logarithms;
 pub(crate) mod math;
+pub(crate) mod nulls;
 pub(crate) mod number_pattern;
+pub(crate) mod numbers;
+pub(crate) mod ordered_set;
+pub(crate) mod regexp;
+pub(crate) mod rows;
 pub mod session;
 pub(crate) mod simple;
 pub(crate) mod sleep;
@@ -28,16 +40,29 @@ use crate::{Engine, SqlError};
 pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
     let ours = [
         session::udfs(),
+        angles::udfs(),
         any::udfs(),
+        arrays::udfs(),
+        buckets::udfs(),
+        bytes::udfs(),
         datetime::format::udfs(),
+        datetime::make::udfs(),
         datetime::moments::udfs(),
         datetime::part::udfs(),
         datetime::trunc::udfs(),
         json::udfs(),
+        logarithms::udfs(),
         math::udfs(),
         json_build::udfs(),
+        json_rows::udfs(),
+        jsonb::udfs(),
         like::udfs(),
+        nulls::udfs(),
         number_pattern::udfs(),
+        numbers::udfs(),
+        ordered_set::udfs(),
+        regexp::udfs(),
+        rows::udfs(),
         sleep::udfs(),
         text::udfs(),
     ];
@@ -52,6 +77,14 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         for (aggregate, alias) in [(bool_and_udaf(), "every"), (var_samp_udaf(), "variance")] {
             state.register_udaf(Arc::new(aggregate.as_ref().clone().with_aliases([alias])))?;
         }
-        Ok(datafusion_functions_json::register_all(state)?)
+        datafusion_functions_json::register_all(state)?;
+        // Where it is not planned as rows, this would give one array.
+        for name in ["generate_series", "range"] {
+            state.deregister_udf(name)?;
+        }
+        for (name, function) in rows::relation::functions() {
+            state.register_udtf(name, function);
+        }
+        Ok(())
     })
 }

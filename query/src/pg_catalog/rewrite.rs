@@ -11,8 +11,7 @@
 //! | `(SELECT e FROM <catalog> WHERE <correlated>)` | `(SELECT first_value(e) FROM …)`: such a look-up by oid has one row at most |
 //! | the collation look-up of psql's `\d` | NULL: every column has its type's collation |
 //! | `p.oid = t.typreceive` | `p.oid = <oid of the function of that name>`: such columns are kept as names |
-//! | `generate_subscripts(a, 1)` | `unnest(generate_series(1, array_upper(a, 1)))` |
-//! | `(information_schema._pg_expandarray(a)).n`, `.x` | the same, `unnest(a)` |
+//! | `(information_schema._pg_expandarray(a)).n`, `.x` | the numbers of the items of a, `unnest(a)` |
 //! | subqueries over relations that hold nothing here | what they give, see [`nothing`] |
 //!
 //! Only statements whose text mentions such things are touched (see [`rewrite`]).
@@ -43,20 +42,8 @@ pub(crate) fn rewrite(statement: &mut Statement, sql: &str) {
     let lower = sql.to_ascii_lowercase();
     let catalog = lower.contains("pg_") || lower.contains("information_schema");
     let words = [
-        "generate_subscripts",
-        "operator",
-        "collate",
-        "::reg",
-        "as reg",
-        "::oid",
-        "as oid",
-        "::name",
-        "as name",
-        "array(",
-        "array (",
-        "\"char\"",
-        "'char'",
-        "::char",
+        "operator", "collate", "::reg", "as reg", "::oid", "as oid", "::name", "as name", "array(", "array (",
+        "\"char\"", "'char'", "::char",
     ];
     if catalog || words.iter().any(|word| lower.contains(word)) {
         let _ = statement.visit(&mut Rewriter);
@@ -125,9 +112,7 @@ impl VisitorMut for Rewriter {
                 }
             }
             Expr::Function(function) => {
-                if let Some(subscripts) = subscripts(function) {
-                    *expr = subscripts;
-                } else if is_array_of_oids(function) {
+                if is_array_of_oids(function) {
                     *expr = call(OID_ARRAY, vec![expr.clone()]);
                 } else if let Some(subquery) = array_of(function) {
                     *expr = call(EMPTY_ARRAY, vec![Expr::Subquery(subquery)]);
@@ -301,20 +286,9 @@ fn is_array_of_oids(function: &Function) -> bool {
         && COLUMNS.contains(argument.to_lowercase().as_str())
 }
 
-/// `1, 2, …` for each item of the array, as rows. Arrays have one dimension.
-fn subscripts(function: &Function) -> Option<Expr> {
-    let [name] = function.name.0.as_slice() else { return None };
-    let arguments = arguments(function);
-    if !part(name)?.eq_ignore_ascii_case("generate_subscripts") || arguments.len() != 2 {
-        return None;
-    }
-    Some(numbers_of(arguments[0]))
-}
-
 fn numbers_of(array: &Expr) -> Expr {
     let number = |number: &str| Expr::Value(Value::Number(number.to_owned(), false).into());
-    let length = call("array_upper", vec![array.clone(), number("1")]);
-    call("unnest", vec![call("generate_series", vec![number("1"), length])])
+    call("unnest", vec![call(crate::functions::rows::SUBSCRIPTS, vec![array.clone(), number("1")])])
 }
 
 /// A field of the rows that `_pg_expandarray` gives: the items and their numbers.

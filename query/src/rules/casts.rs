@@ -14,11 +14,32 @@ use datafusion::{
 use tidemill_storage::schema::TYPE_KEY;
 
 use super::types;
-use crate::functions::cast::CastTo;
+use crate::{SqlError, functions::cast::CastTo};
 
 /// The SQL type that the field's metadata names.
 pub(crate) fn marker(field: &Field) -> Option<&str> {
     field.metadata().get(TYPE_KEY).map(String::as_str)
+}
+
+/// Refuses casts that Arrow knows and PostgreSQL does not: between numbers and moments.
+pub(crate) fn refuse(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
+    let Expr::Cast(Cast { expr: operand, field: target }) = &expr else { return Ok(Transformed::no(expr)) };
+    let Ok((_, source)) = operand.to_field(schema) else { return Ok(Transformed::no(expr)) };
+    let is_moment = |data_type: &DataType| {
+        matches!(data_type, DataType::Date32 | DataType::Timestamp(..) | DataType::Time64(_) | DataType::Interval(_))
+    };
+    let is_plain = |data_type: &DataType| data_type.is_numeric() || *data_type == DataType::Boolean;
+    let is_list = |data_type: &DataType| matches!(data_type, DataType::List(_));
+    let (from, to) = (source.data_type(), target.data_type());
+    let refused = is_moment(from) && is_plain(to)
+        || is_plain(from) && is_moment(to)
+        || is_list(from) && (is_plain(to) || is_moment(to))
+        || is_list(to) && (is_plain(from) || is_moment(from));
+    if refused {
+        let (from, to) = (types::name(&source), types::name(target));
+        return Err(SqlError::new("42846", format!("cannot cast type {from} to {to}")).into());
+    }
+    Ok(Transformed::no(expr))
 }
 
 /// Replaces one cast. What is left is what Arrow casts as PostgreSQL does.

@@ -31,6 +31,10 @@ pub(crate) fn narrow(expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
                 Ok(value) => Transformed::yes(Expr::Literal(ScalarValue::Int32(Some(value)), metadata)),
                 Err(_) => Transformed::no(Expr::Literal(ScalarValue::Int64(Some(value)), metadata)),
             },
+            // A NULL among whole numbers in VALUES; one that was cast by the user is a cast still.
+            Expr::Literal(ScalarValue::Int64(None), metadata) => {
+                Transformed::yes(Expr::Literal(ScalarValue::Int32(None), metadata))
+            }
             // Keys of JSON paths are looked for as int8.
             Expr::ScalarFunction(call) if call.func.name().starts_with("json_") => {
                 Transformed::new(Expr::ScalarFunction(call), false, TreeNodeRecursion::Jump)

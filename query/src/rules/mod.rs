@@ -1,8 +1,9 @@
 //! From a parsed statement to a logical plan that means what PostgreSQL means.
 //!
 //! ```text
-//! syntax tree ─ syntax ─► names, ANY, column names
+//! syntax tree ─ syntax ─► names, ANY, column names ─ row functions ─► unnest
 //!   └─ SqlToRel with Names, PostgresTypes, PostgresOperators ─► plan, types still loose
+//!        └─ lateral relations on top of what they refer to
 //!        └─ parameters, literals, aggregates, quotients, casts  (before types are made to fit)
 //!             └─ DataFusion's analyzer: types fit
 //!                  └─ casts again (those it added), checked arithmetic
@@ -13,13 +14,19 @@
 mod aggregates;
 mod arithmetic;
 pub(crate) mod casts;
+mod forms;
+mod gathered;
+mod lateral;
 mod literals;
 mod names;
 pub(crate) mod operators;
 mod origins;
+mod outer;
 mod parameters;
 mod quantified;
+mod results;
 pub(crate) mod row;
+mod row_functions;
 pub(crate) mod segment_aggregates;
 mod set_operations;
 mod syntax;
@@ -122,6 +129,9 @@ impl Planner {
         let located = |error: DataFusionError| SqlError::from_datafusion(&error, sql);
         let mut statement = statement.clone();
         syntax::rewrite(&mut statement);
+        forms::rewrite(&mut statement)?;
+        gathered::rewrite(&mut statement);
+        row_functions::rewrite(&mut statement, &|name| state.table_functions().contains_key(name))?;
         crate::pg_catalog::rewrite(&mut statement, sql);
         let statement = DfStatement::Statement(Box::new(statement));
         let path = self.shared.settings.lock().search_path();
@@ -144,6 +154,7 @@ impl Planner {
             }
             other => (other, None),
         };
+        let logical = lateral::unfold(logical).map_err(located)?;
         let is_insert = insert_into.is_some();
         let logical = match &insert_into {
             Some(handle) => marked_columns(logical, &handle.table.schema().arrow()).map_err(located)?,
@@ -236,15 +247,19 @@ fn settle(
         let expr = if kind.is_limit || !narrows { Transformed::no(expr) } else { literals::narrow(expr)? };
         expr.transform_data(|expr| {
             expr.transform_up(|expr| {
-                arithmetic::settle_mod(expr)?
+                gathered::settle(expr, schema)
+                    .transform_data(arithmetic::settle_mod)?
                     .transform_data(|expr| literals::adapt(expr, schema))?
                     .transform_data(|expr| quantified::settle(expr, schema))?
+                    .transform_data(|expr| casts::refuse(expr, schema))?
                     .transform_data(|expr| casts::convert(expr, schema))?
+                    .transform_data(|expr| Ok(results::narrow(expr)))?
                     .transform_data(|expr| aggregates::widen(expr, schema))?
                     .transform_data(|expr| arithmetic::widen_division(expr, schema))
             })
         })
     })?;
+    let logical = outer::refresh(logical)?;
     let logical = state.analyzer().execute_and_check(logical, state.config_options(), |_, _| {})?;
     walk::expressions(logical, |expr, schema, kind| {
         if kind.is_limit {

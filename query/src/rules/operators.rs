@@ -6,7 +6,7 @@ use datafusion::{
     common::DFSchema,
     error::DataFusionError,
     logical_expr::{
-        Expr, ExprSchemable, cast,
+        BinaryExpr, Expr, ExprSchemable, Operator, cast,
         expr::ScalarFunction,
         lit,
         planner::{ExprPlanner, PlannerResult, RawBinaryExpr},
@@ -20,7 +20,7 @@ use tidemill_storage::schema::TYPE_KEY;
 use super::types::{self, is_text};
 use crate::{
     SqlError,
-    functions::{datetime, interval, json as jsonb, text, text_input},
+    functions::{datetime, interval, json as jsonb, jsonb as document, text, text_input},
 };
 
 #[derive(Debug)]
@@ -76,6 +76,33 @@ fn plan(
         DataType::Date32 => cast(expr.clone(), types::timestamp()),
         _ => expr.clone(),
     };
+    if matches!(raw.op, Op::Plus | Op::Minus | Op::Multiply | Op::Divide | Op::Modulo) {
+        // A quoted literal beside a number is one of its type.
+        let with = |left: Expr, right: Expr| RawBinaryExpr { op: raw.op.clone(), left, right };
+        let beside = |literal: &Expr, other: &Expr, data_type: &DataType| match literal {
+            Expr::Literal(value, _) if is_text(&value.data_type()) && data_type.is_numeric() => {
+                let small = matches!(other, Expr::Literal(ScalarValue::Int64(Some(n)), _) if i32::try_from(*n).is_ok());
+                let target = if small { DataType::Int32 } else { data_type.clone() };
+                Some(cast(literal.clone(), target))
+            }
+            _ => None,
+        };
+        let read = match (beside(&raw.left, &raw.right, right), beside(&raw.right, &raw.left, left)) {
+            (Some(left), _) => Some(with(left, raw.right.clone())),
+            (_, Some(right)) => Some(with(raw.left.clone(), right)),
+            _ => None,
+        };
+        if let Some(RawBinaryExpr { left, right, .. }) = read {
+            let op = match raw.op {
+                Op::Plus => Operator::Plus,
+                Op::Minus => Operator::Minus,
+                Op::Multiply => Operator::Multiply,
+                Op::Divide => Operator::Divide,
+                _ => Operator::Modulo,
+            };
+            return Ok(Some(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))));
+        }
+    }
     let moment = |data_type: &DataType| is_timestamp(data_type) || *data_type == DataType::Date32;
     Ok(Some(match &raw.op {
         Op::Multiply if is_interval(left) && number(right) => call(interval::scale(), both()),
@@ -109,17 +136,19 @@ fn plan(
             };
             call(interval::timestamp_difference(), vec![side(&raw.left, left), side(&raw.right, right)])
         }
+        Op::StringConcat
+            if is_json(&raw.left, schema) && is_json_or_literal(&raw.right, schema)
+                || is_json(&raw.right, schema) && is_json_or_literal(&raw.left, schema) =>
+        {
+            call(document::concat_udf(), both())
+        }
         Op::StringConcat if is_text(left) != is_text(right) && !is_list(left) && !is_list(right) => {
             let as_text = |expr: &Expr, data_type: &DataType| match is_text(data_type) {
                 true => expr.clone(),
                 false => cast(expr.clone(), DataType::Utf8View),
             };
             let (l, r) = (as_text(&raw.left, left), as_text(&raw.right, right));
-            Expr::BinaryExpr(datafusion::logical_expr::BinaryExpr::new(
-                Box::new(l),
-                datafusion::logical_expr::Operator::StringConcat,
-                Box::new(r),
-            ))
+            Expr::BinaryExpr(BinaryExpr::new(Box::new(l), Operator::StringConcat, Box::new(r)))
         }
         Op::PGExp => {
             let power = datafusion::functions::math::power();
@@ -127,11 +156,49 @@ fn plan(
         }
         Op::Arrow if is_text(left) => jsonb_field(call(json::json_get_json_udf(), both())),
         Op::LongArrow if is_text(left) => call(json::json_as_text_udf(), both()),
-        Op::HashArrow if is_text(left) => jsonb_field(call(json::json_get_json_udf(), path(raw)?)),
-        Op::HashLongArrow if is_text(left) => call(json::json_as_text_udf(), path(raw)?),
-        Op::Question if is_text(left) => call(json::json_contains_udf(), both()),
+        Op::HashArrow if is_text(left) => match keys(raw) {
+            Some(path) => jsonb_field(call(json::json_get_json_udf(), path)),
+            None => call(document::path_udf(), both()),
+        },
+        Op::HashLongArrow if is_text(left) => match keys(raw) {
+            Some(path) => call(json::json_as_text_udf(), path),
+            None => call(document::text_path_udf(), both()),
+        },
+        Op::Question if is_text(left) => call(document::exists_udf(), both()),
+        Op::QuestionPipe if is_text(left) => call(document::exists_any_udf(), both()),
+        Op::QuestionAnd if is_text(left) => call(document::exists_all_udf(), both()),
+        Op::HashMinus if is_text(left) => call(document::delete_path_udf(), both()),
+        Op::Minus if is_json(&raw.left, schema) => call(document::delete_udf(), both()),
+        // An array's text beside an array is read as one.
+        Op::AtArrow | Op::ArrowAt | Op::PGOverlap
+            if is_list(left) != is_list(right) && is_text(left) != is_text(right) =>
+        {
+            let (left, right) = match is_list(left) {
+                true => (raw.left.clone(), cast(raw.right.clone(), left.clone())),
+                false => (cast(raw.left.clone(), right.clone()), raw.right.clone()),
+            };
+            arrays(&raw.op, left, right)
+        }
+        Op::AtArrow | Op::ArrowAt | Op::PGOverlap if is_list(left) && is_list(right) => {
+            arrays(&raw.op, raw.left.clone(), raw.right.clone())
+        }
         Op::AtArrow if is_text(left) => call(jsonb::contains_udf(), both()),
         Op::ArrowAt if is_text(left) => call(jsonb::contains_udf(), swapped()),
+        Op::PGOverlap
+        | Op::AtArrow
+        | Op::ArrowAt
+        | Op::HashMinus
+        | Op::Question
+        | Op::QuestionPipe
+        | Op::QuestionAnd => {
+            let name = |expr: &Expr| expr.to_field(schema).map(|(_, field)| types::name(&field));
+            let (left, right) = (name(&raw.left)?, name(&raw.right)?);
+            return Err(SqlError::new("42883", format!("operator does not exist: {left} {} {right}", raw.op))
+                .with_hint(
+                    "No operator matches the given name and argument types. You might need to add explicit type casts.",
+                )
+                .into());
+        }
         _ => {
             let _ = schema;
             return Ok(None);
@@ -148,31 +215,49 @@ fn jsonb_field(expr: Expr) -> Expr {
     call(datafusion::functions::core::with_metadata(), vec![expr, lit(TYPE_KEY), lit("jsonb")])
 }
 
-/// The JSON text and the keys of a path: `'{a,0}'` or an array written out.
-fn path(raw: &RawBinaryExpr) -> Result<Vec<Expr>, DataFusionError> {
+fn is_json(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.to_field(schema).is_ok_and(|(_, field)| matches!(super::casts::marker(&field), Some("json" | "jsonb")))
+}
+
+/// A quoted literal beside JSON is read as JSON.
+fn is_json_or_literal(expr: &Expr, schema: &DFSchema) -> bool {
+    is_json(expr, schema) || matches!(expr, Expr::Literal(value, _) if is_text(&value.data_type()))
+}
+
+fn arrays(op: &BinaryOperator, left: Expr, right: Expr) -> Expr {
+    use datafusion::functions_nested::array_has::{array_has_all_udf, array_has_any_udf};
+    match op {
+        BinaryOperator::PGOverlap => call(array_has_any_udf(), vec![left, right]),
+        BinaryOperator::AtArrow => call(array_has_all_udf(), vec![left, right]),
+        _ => call(array_has_all_udf(), vec![right, left]),
+    }
+}
+
+/// The JSON text and the keys of a path, `'{a,b}'` or an array written out, if the path is constant and has no numbers: a number
+/// may be a key or a place.
+fn keys(raw: &RawBinaryExpr) -> Option<Vec<Expr>> {
     let mut written = &raw.right;
     while let Expr::Cast(cast) = written {
         written = &cast.expr;
     }
     let keys: Vec<String> = match written {
         Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) => {
-            text_input::elements(text)?.into_iter().flatten().collect()
+            text_input::elements(text).ok()?.into_iter().collect::<Option<_>>()?
         }
         Expr::ScalarFunction(array) if array.func.name() == "make_array" => array
             .args
             .iter()
             .map(|arg| match arg {
-                Expr::Literal(ScalarValue::Utf8(Some(key)) | ScalarValue::Utf8View(Some(key)), _) => Ok(key.clone()),
-                _ => Err(SqlError::not_supported("a JSON path that is not constant")),
+                Expr::Literal(ScalarValue::Utf8(Some(key)) | ScalarValue::Utf8View(Some(key)), _) => Some(key.clone()),
+                _ => None,
             })
-            .collect::<Result<_, _>>()?,
-        _ => return Err(SqlError::not_supported("a JSON path that is not constant").into()),
+            .collect::<Option<_>>()?,
+        _ => return None,
     };
+    if keys.is_empty() || keys.iter().any(|key| key.trim().parse::<i64>().is_ok()) {
+        return None;
+    }
     let mut args = vec![raw.left.clone()];
-    // A number is an index into an array; as a key of an object it would have to be asked for with ->.
-    args.extend(keys.into_iter().map(|key| match key.parse::<i64>() {
-        Ok(index) => lit(index),
-        Err(_) => lit(key),
-    }));
-    Ok(args)
+    args.extend(keys.into_iter().map(lit));
+    Some(args)
 }

@@ -14,7 +14,7 @@ use datafusion::{
 };
 use futures::FutureExt;
 
-use super::{names, settle, syntax};
+use super::{forms, names, settle, syntax};
 use crate::SqlError;
 
 /// The expression with its names resolved, its types made to fit and PostgreSQL's casts and checks in it.
@@ -23,6 +23,7 @@ pub(crate) fn expression(state: &SessionState, schema: &DFSchemaRef, expression:
     let located = |error: DataFusionError| SqlError::from_datafusion(&error, &text);
     let mut statement = select(expression)?;
     syntax::rewrite(&mut statement);
+    forms::rewrite(&mut statement)?;
     crate::pg_catalog::rewrite(&mut statement, &text);
     let wanted = selected(&statement).ok_or_else(|| not_one(&text))?;
     let statement = DfStatement::Statement(Box::new(statement));

@@ -5,14 +5,14 @@ use std::{collections::HashSet, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, DataType as SqlType, DuplicateTreatment, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, Select, SelectItem,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, Query, Select, SelectItem,
     SelectItemQualifiedWildcardKind, Statement, TableFactor, Value, VisitMut, VisitorMut,
 };
 
-use crate::functions::like;
+use crate::{SqlError, functions::like};
 
 /// What keeps equal column names apart while a statement is planned; [`shown_name`] takes it off.
-const APART: char = '\u{1}';
+pub(super) const APART: char = '\u{1}';
 
 /// Rewrites `statement` in place.
 pub(crate) fn rewrite(statement: &mut Statement) {
@@ -197,14 +197,27 @@ fn call(name: &str, op: &BinaryOperator, left: &mut Expr, right: &mut Expr) -> E
     function(name, arguments.to_vec())
 }
 
-fn function(name: &str, arguments: Vec<Expr>) -> Expr {
+pub(super) fn function(name: &str, arguments: Vec<Expr>) -> Expr {
+    let arguments = arguments.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect();
+    function_of(ObjectName::from(vec![Ident::new(name)]), arguments)
+}
+
+/// The query that `text`, which is ours, is.
+pub(super) fn query(text: &str) -> Result<Query, SqlError> {
+    match crate::parse::parse(text)?.pop() {
+        Some(Statement::Query(query)) => Ok(*query),
+        _ => Err(SqlError::internal("a query of ours is none")),
+    }
+}
+
+pub(super) fn function_of(name: ObjectName, args: Vec<FunctionArg>) -> Expr {
     Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(name)]),
+        name,
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList {
             duplicate_treatment: None::<DuplicateTreatment>,
-            args: arguments.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect(),
+            args,
             clauses: Vec::new(),
         }),
         filter: None,
@@ -271,11 +284,11 @@ fn name_items(select: &mut Select) {
     }
 }
 
-fn folded(ident: &Ident) -> String {
+pub(super) fn folded(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
-fn last_part(name: &ObjectName) -> String {
+pub(super) fn last_part(name: &ObjectName) -> String {
     name.0.last().map(|part| part.to_string().trim_matches('"').to_lowercase()).unwrap_or_default()
 }
 
@@ -305,7 +318,9 @@ fn name_of(expr: &Expr) -> Option<String> {
         },
         Expr::Extract { .. } => "extract".to_owned(),
         Expr::Position { .. } => "position".to_owned(),
+        Expr::Substring { shorthand: true, .. } => "substr".to_owned(),
         Expr::Substring { .. } => "substring".to_owned(),
+        Expr::BinaryOp { op: BinaryOperator::Overlaps, .. } => "overlaps".to_owned(),
         Expr::Trim { trim_where, .. } => match trim_where.map(|place| place.to_string().to_lowercase()).as_deref() {
             Some("leading") => "ltrim".to_owned(),
             Some("trailing") => "rtrim".to_owned(),
@@ -314,7 +329,7 @@ fn name_of(expr: &Expr) -> Option<String> {
         Expr::Overlay { .. } => "overlay".to_owned(),
         Expr::Ceil { .. } => "ceil".to_owned(),
         Expr::Floor { .. } => "floor".to_owned(),
-        Expr::Exists { .. } => "exists".to_owned(),
+        Expr::Exists { negated: false, .. } => "exists".to_owned(),
         Expr::Array(_) => "array".to_owned(),
         Expr::Tuple(_) => "row".to_owned(),
         Expr::AtTimeZone { .. } => "timezone".to_owned(),

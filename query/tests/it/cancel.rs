@@ -26,7 +26,7 @@ const ENDLESS: [&str; 7] = [
     "SELECT count(*) FROM t a LEFT JOIN (SELECT x.id FROM t x, t y) b ON a.id + b.id < 0",
     // Repartition, aggregation and sort above a join.
     "SELECT a.city, count(*) FROM t a, t b, t c WHERE a.id + b.id <> c.id GROUP BY a.city ORDER BY 2",
-    "SELECT count(*) FROM generate_series(1, 4000000) a, generate_series(1, 4000000) b WHERE a.value + b.value < 0",
+    "SELECT count(*) FROM generate_series(1, 4000000) a(value), generate_series(1, 4000000) b(value) WHERE a.value + b.value < 0",
     "WITH RECURSIVE r(n) AS (SELECT 1::bigint UNION ALL SELECT (n + 1) % 1000 FROM r) SELECT count(*) FROM r",
 ];
 

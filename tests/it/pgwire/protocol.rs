@@ -6,8 +6,7 @@ use super::fixture::{Fixture, SESSIONS_MAX, run, sqlstate, text};
 use tokio_postgres::SimpleQueryMessage;
 
 /// Takes so long that only stopping it ends the test in time.
-const ENDLESS: &str =
-    "SELECT count(*) FROM generate_series(1, 4000000) a, generate_series(1, 4000000) b WHERE a.value + b.value < 0";
+const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 4000000) a(value), generate_series(1, 4000000) b(value) WHERE a.value + b.value < 0";
 
 #[test]
 fn several_statements_stop_at_the_first_error() {
@@ -137,7 +136,7 @@ fn prepared_statements_and_portals() {
         for piece in 0..3 {
             let rows = transaction.query_portal(&portal, 1000).await.unwrap();
             assert_eq!(rows.len(), 1000);
-            assert_eq!(rows[0].get::<_, i64>(0), piece * 1000 + 1);
+            assert_eq!(rows[0].get::<_, i32>(0), piece * 1000 + 1);
         }
         drop(portal);
         transaction.commit().await.unwrap();

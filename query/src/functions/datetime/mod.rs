@@ -3,6 +3,7 @@
 pub(crate) mod format;
 mod interval_pattern;
 pub(crate) mod interval_text;
+pub(crate) mod make;
 pub(crate) mod moments;
 pub(crate) mod parse;
 pub(crate) mod part;

@@ -1,0 +1,343 @@
+//! Forms of PostgreSQL's grammar that the planner knows by another one, on the syntax tree.
+//!
+//! | written | planned as |
+//! |---|---|
+//! | `FETCH FIRST 2 ROWS ONLY` | `LIMIT 2` |
+//! | `TABLE t` | `SELECT * FROM t` |
+//! | `~x`, `\|/ x`, `\|\|/ x`, `@ x` | `x # -1`, `sqrt(x)`, `cbrt(x)`, `abs(x)` |
+//! | `(a, b) OVERLAPS (c, d)` | `overlaps(a, b, c, d)` |
+//! | `date(x)`, `text(x)`, `int4(x)`, … | `CAST(x AS date)`, … |
+//! | `x SIMILAR TO p ESCAPE e` | `x ~ <regular expression>(p, e)` |
+//! | `gen_random_uuid()` | `CAST(uuid() AS uuid)` |
+//! | `(a, b) IN (SELECT x, y …)` | `EXISTS (SELECT 1 FROM (SELECT x, y …) AS s(c0, c1) WHERE c0 = a AND c1 = b)` |
+//! | `SELECT EXISTS (SELECT … FROM t WHERE c)` | `SELECT (SELECT count(*) > 0 FROM t WHERE c)` |
+//! | `SELECT x IN (SELECT y …)` | comparisons of such counts, with NULL where PostgreSQL has it |
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CaseWhen, CastKind, DataType as SqlType, ExactNumberInfo, Expr, Fetch, Function, FunctionArg,
+    FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, LimitClause, Query, Select, SelectItem, SetExpr, Statement,
+    TableAlias, TableAliasColumnDef, TableFactor, TimezoneInfo, UnaryOperator, Value, VisitMut, VisitorMut,
+    helpers::attached_token::AttachedToken,
+};
+
+use super::syntax::{function, last_part, query};
+use crate::{SqlError, functions::regexp};
+
+/// Names of our own columns and relations, which no user's can be.
+const COLUMN: &str = "\u{1}c";
+const RELATION: &str = "\u{1}s";
+
+/// Rewrites `statement` in place.
+pub(crate) fn rewrite(statement: &mut Statement) -> Result<(), SqlError> {
+    match VisitMut::visit(statement, &mut Rewriter) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+struct Rewriter;
+
+impl VisitorMut for Rewriter {
+    type Break = SqlError;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<SqlError> {
+        match fetch(query).and_then(|()| table(query)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
+        match expression(expr) {
+            Ok(Some(changed)) => *expr = changed,
+            Ok(None) => {}
+            Err(error) => return ControlFlow::Break(error),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<SqlError> {
+        let mut items = Memberships { depth: 0 };
+        for item in &mut select.projection {
+            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                VisitMut::visit(expr, &mut items)?;
+            }
+        }
+        if let Some(having) = &mut select.having {
+            VisitMut::visit(having, &mut items)?;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn fetch(query: &mut Query) -> Result<(), SqlError> {
+    let Some(Fetch { with_ties, percent, quantity }) = query.fetch.take() else { return Ok(()) };
+    if with_ties || percent {
+        let what = if with_ties { "WITH TIES" } else { "PERCENT" };
+        return Err(SqlError::not_supported(format!("FETCH FIRST … {what}")));
+    }
+    let rows = quantity.unwrap_or_else(|| number("1"));
+    match &mut query.limit_clause {
+        None => {
+            query.limit_clause =
+                Some(LimitClause::LimitOffset { limit: Some(rows), offset: None, limit_by: Vec::new() });
+        }
+        Some(LimitClause::LimitOffset { limit: limit @ None, .. }) => *limit = Some(rows),
+        Some(_) => return Err(SqlError::syntax("multiple LIMIT clauses not allowed")),
+    }
+    Ok(())
+}
+
+fn table(whole: &mut Query) -> Result<(), SqlError> {
+    let SetExpr::Table(table) = whole.body.as_ref() else { return Ok(()) };
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let names: Vec<String> =
+        [&table.schema_name, &table.table_name].into_iter().flatten().map(|name| quoted(name)).collect();
+    whole.body = query(&format!("SELECT * FROM {}", names.join(".")))?.body;
+    Ok(())
+}
+
+fn number(digits: &str) -> Expr {
+    Expr::Value(Value::Number(digits.to_owned(), false).into())
+}
+
+fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
+}
+
+fn expression(expr: &mut Expr) -> Result<Option<Expr>, SqlError> {
+    let taken = |expr: &mut Expr| std::mem::replace(expr, number("0"));
+    Ok(match expr {
+        Expr::UnaryOp { op, expr: operand } => match op {
+            UnaryOperator::BitwiseNot => Some(Expr::Nested(Box::new(binary(
+                taken(operand),
+                BinaryOperator::PGBitwiseXor,
+                Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(number("1")) },
+            )))),
+            UnaryOperator::PGSquareRoot => Some(function("sqrt", vec![taken(operand)])),
+            UnaryOperator::PGCubeRoot => Some(function("cbrt", vec![taken(operand)])),
+            UnaryOperator::PGAbs => Some(function("abs", vec![taken(operand)])),
+            _ => None,
+        },
+        Expr::BinaryOp { left, op: BinaryOperator::Overlaps, right } => match (row_items(left), row_items(right)) {
+            (Some(mut left), Some(right)) if left.len() == 2 && right.len() == 2 => {
+                left.extend(right);
+                Some(function("overlaps", left))
+            }
+            _ => return Err(SqlError::syntax("wrong number of parameters on a side of OVERLAPS expression")),
+        },
+        Expr::Function(call) => typed(call)?,
+        Expr::SimilarTo { negated, expr: value, pattern, escape_char } => {
+            let escape = escape_char.take().map(Expr::Value);
+            let pattern = function(regexp::SIMILAR, std::iter::once(taken(pattern)).chain(escape).collect());
+            let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
+            Some(Expr::Nested(Box::new(binary(taken(value), op, pattern))))
+        }
+        Expr::InSubquery { expr: tuple, subquery, negated } => match row_items(tuple) {
+            Some(items) if items.len() > 1 => Some(tuple_in(items, taken_query(subquery)?, *negated)?),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+fn taken_query(subquery: &mut Query) -> Result<Query, SqlError> {
+    Ok(std::mem::replace(subquery, query("SELECT 1")?))
+}
+
+fn row_items(expr: &Expr) -> Option<Vec<Expr>> {
+    match expr {
+        Expr::Tuple(items) => Some(items.clone()),
+        Expr::Nested(inner) => row_items(inner),
+        Expr::Function(call) if last_part(&call.name) == "row" => arguments(call),
+        _ => None,
+    }
+}
+
+fn arguments(call: &Function) -> Option<Vec<Expr>> {
+    let FunctionArguments::List(list) = &call.args else { return None };
+    list.args
+        .iter()
+        .map(|arg| match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Functions that are casts by another name.
+fn typed(call: &Function) -> Result<Option<Expr>, SqlError> {
+    let name = last_part(&call.name);
+    let Some(arguments) = arguments(call) else { return Ok(None) };
+    let (value, data_type) = match (name.as_str(), arguments.as_slice()) {
+        ("gen_random_uuid", []) => (function("uuid", Vec::new()), SqlType::Uuid),
+        ("date", [value]) => (value.clone(), SqlType::Date),
+        ("text" | "varchar", [value]) => (value.clone(), SqlType::Text),
+        ("int2", [value]) => (value.clone(), SqlType::SmallInt(None)),
+        ("int4", [value]) => (value.clone(), SqlType::Int(None)),
+        ("int8", [value]) => (value.clone(), SqlType::BigInt(None)),
+        ("float4", [value]) => (value.clone(), SqlType::Real),
+        ("float8", [value]) => (value.clone(), SqlType::DoublePrecision),
+        ("numeric", [value]) => (value.clone(), SqlType::Numeric(ExactNumberInfo::None)),
+        ("bool", [value]) => (value.clone(), SqlType::Boolean),
+        ("timestamp", [value]) => (value.clone(), SqlType::Timestamp(None, TimezoneInfo::WithoutTimeZone)),
+        ("timestamptz", [value]) => (value.clone(), SqlType::Timestamp(None, TimezoneInfo::WithTimeZone)),
+        _ => return Ok(None),
+    };
+    Ok(Some(Expr::Cast { kind: CastKind::Cast, expr: Box::new(value), data_type, array: false, format: None }))
+}
+
+/// `query` as a relation whose columns are `c0`, `c1`, ….
+fn relation(query: Query, columns: usize) -> TableFactor {
+    let columns = (0..columns).map(|index| TableAliasColumnDef { name: column_name(index), data_type: None }).collect();
+    let alias = TableAlias { explicit: true, name: Ident::with_quote('"', RELATION), columns, at: None };
+    TableFactor::Derived { lateral: false, subquery: Box::new(query), alias: Some(alias), sample: None }
+}
+
+fn column_name(index: usize) -> Ident {
+    Ident::with_quote('"', format!("{COLUMN}{index}"))
+}
+
+/// `SELECT item FROM from WHERE condition`.
+fn select(item: Expr, from: TableFactor, condition: Option<Expr>) -> Result<Query, SqlError> {
+    let mut made = query("SELECT 1 FROM t")?;
+    if let SetExpr::Select(select) = made.body.as_mut() {
+        select.projection = vec![SelectItem::UnnamedExpr(item)];
+        for table in &mut select.from {
+            table.relation = from.clone();
+        }
+        select.selection = condition;
+    }
+    Ok(made)
+}
+
+/// True for the same rows as IN, also where that is NULL; NOT IN is true when every row differs for certain.
+fn tuple_in(items: Vec<Expr>, query: Query, negated: bool) -> Result<Expr, SqlError> {
+    let columns = items.len();
+    let equal = items
+        .into_iter()
+        .enumerate()
+        .map(|(index, item)| binary(Expr::Identifier(column_name(index)), BinaryOperator::Eq, item))
+        .reduce(|left, right| binary(left, BinaryOperator::And, right));
+    let condition = match (equal, negated) {
+        (Some(equal), true) => Some(Expr::IsNotFalse(Box::new(Expr::Nested(Box::new(equal))))),
+        (equal, _) => equal,
+    };
+    let subquery = select(number("1"), relation(query, columns), condition)?;
+    Ok(Expr::Exists { subquery: Box::new(subquery), negated })
+}
+
+// ---- subqueries as values ------------------------------------------------------------------------------------------------
+
+/// EXISTS and IN where a value is wanted, this query's own only.
+struct Memberships {
+    depth: usize,
+}
+
+impl VisitorMut for Memberships {
+    type Break = SqlError;
+
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<SqlError> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<SqlError> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
+        if self.depth > 0 {
+            return ControlFlow::Continue(());
+        }
+        let changed = match expr {
+            Expr::Exists { subquery, negated } => taken_query(subquery).and_then(|query| counted(query, *negated)),
+            Expr::InSubquery { expr: value, subquery, negated } => {
+                taken_query(subquery).and_then(|query| value_in(value.as_ref(), query, *negated))
+            }
+            _ => return ControlFlow::Continue(()),
+        };
+        match changed {
+            Ok(changed) => {
+                *expr = changed;
+                ControlFlow::Continue(())
+            }
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+}
+
+/// `(SELECT count(*) > 0 FROM …)`, or `= 0`.
+fn counted(mut subquery: Query, negated: bool) -> Result<Expr, SqlError> {
+    let op = if negated { BinaryOperator::Eq } else { BinaryOperator::Gt };
+    let count = binary(count(), op, number("0"));
+    let plain = subquery.with.is_none() && subquery.limit_clause.is_none();
+    let subquery = match subquery.body.as_mut() {
+        // Where a row is a row, the columns do not matter.
+        SetExpr::Select(select) if plain && is_plain(select) => {
+            select.projection = vec![SelectItem::UnnamedExpr(count)];
+            select.distinct = None;
+            subquery.order_by = None;
+            subquery
+        }
+        _ => select_all(count, subquery)?,
+    };
+    Ok(Expr::Subquery(Box::new(subquery)))
+}
+
+fn select_all(item: Expr, query: Query) -> Result<Query, SqlError> {
+    let mut from = relation(query, 0);
+    if let TableFactor::Derived { alias: Some(alias), .. } = &mut from {
+        alias.columns.clear();
+    }
+    select(item, from, None)
+}
+
+fn count() -> Expr {
+    function("count", vec![number("1")])
+}
+
+fn is_plain(select: &Select) -> bool {
+    let names_columns = |item: &SelectItem| match item {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
+            matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Value(_))
+        }
+        SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => true,
+        SelectItem::ExprWithAliases { .. } => false,
+    };
+    matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty())
+        && select.having.is_none()
+        && select.projection.iter().all(names_columns)
+}
+
+/// True where a row is equal, else NULL where one may be, else false.
+fn value_in(value: &Expr, query: Query, negated: bool) -> Result<Expr, SqlError> {
+    let is_wildcard = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    if let SetExpr::Select(select) = query.body.as_ref()
+        && select.projection.len() > 1
+        && !select.projection.iter().any(is_wildcard)
+    {
+        return Err(SqlError::syntax("subquery has too many columns"));
+    }
+    let column = || Expr::Identifier(column_name(0));
+    let some = |condition: Option<Expr>| -> Result<Expr, SqlError> {
+        let subquery = select(count(), relation(query.clone(), 1), condition)?;
+        Ok(binary(Expr::Subquery(Box::new(subquery)), BinaryOperator::Gt, number("0")))
+    };
+    let truth = |value: bool| Expr::Value(Value::Boolean(value).into());
+    let null = || Expr::Value(Value::Null.into());
+    let unknown = binary(Expr::IsNull(Box::new(value.clone())), BinaryOperator::And, some(None)?);
+    let equal = some(Some(binary(column(), BinaryOperator::Eq, value.clone())))?;
+    let maybe = some(Some(Expr::IsNull(Box::new(column()))))?;
+    let case = |condition: Expr, result: Expr| CaseWhen { condition, result };
+    Ok(Expr::Case {
+        case_token: AttachedToken::empty(),
+        end_token: AttachedToken::empty(),
+        operand: None,
+        conditions: vec![case(unknown, null()), case(equal, truth(!negated)), case(maybe, null())],
+        else_result: Some(Box::new(truth(negated))),
+    })
+}
