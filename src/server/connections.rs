@@ -18,8 +18,11 @@ use crate::catalog::definition::SourceDefinition;
 /// Connectors that are in use, by source. A source's definition never changes, so that its connector does not either.
 #[derive(Debug, Default)]
 pub struct Connections {
-    known: Mutex<BTreeMap<SourceId, (Weak<dyn Connector>, Option<Format>)>>,
+    known: Mutex<BTreeMap<SourceId, Known>>,
 }
+
+/// A connector and how its messages are decoded.
+type Known = (Weak<dyn Connector>, Option<Format>);
 
 impl Connections {
     /// The connector of a source; a new one when nobody holds one. Waits for no broker.
