@@ -49,13 +49,13 @@ if not parquet.exists():
                 (pow((h1 % 1000000) / 1e6, 3) * 100000)::INTEGER AS restaurant_id,
                 (h2 % 5000000)::BIGINT AS customer_id,
                 'city-' || lpad((pow((h3 % 10000) / 1e4, 2) * 200)::INTEGER::VARCHAR, 3, '0') AS city,
-                ['placed', 'accepted', 'cooking', 'picked_up', 'delivered', 'delivered', 'delivered', 'cancelled'][1 + h4 % 8] AS status,
+                ['placed', 'accepted', 'cooking', 'picked_up', 'delivered', 'delivered', 'delivered', 'cancelled'][(1 + h4 % 8)::BIGINT] AS status,
                 (1 + h1 % 9)::INTEGER AS items,
                 (5 + (h2 % 9000) / 100.0)::DECIMAL(8,2) AS price,
                 (h3 % 50) / 10.0::DOUBLE AS tip,
                 h4 % 3 = 0 AS paid,
-                (TIMESTAMP '2024-01-01 00:00:00' + to_microseconds(i * 20000 + h1 % 2000000))::TIMESTAMPTZ AS ts,
-                '{{"src": "' || ['app', 'web', 'kiosk'][1 + h2 % 3] || '", "promo": ' || (h3 % 20)::VARCHAR || '}}' AS tags
+                (TIMESTAMP '2024-01-01 00:00:00' + to_microseconds(i * 20000 + (h1 % 2000000)::BIGINT))::TIMESTAMPTZ AS ts,
+                '{{"src": "' || ['app', 'web', 'kiosk'][(1 + h2 % 3)::BIGINT] || '", "promo": ' || (h3 % 20)::VARCHAR || '}}' AS tags
               FROM (SELECT range AS i, hash(range) AS h1, hash(range + 1000000007) AS h2, hash(range * 3 + 1) AS h3, hash(range * 7 + 5) AS h4
                     FROM range({args.rows})))
         TO '{parquet}' (FORMAT parquet, COMPRESSION zstd)""")
