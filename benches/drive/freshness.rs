@@ -35,11 +35,32 @@ pub(crate) fn run(brokers: &str, options: &Options) {
         });
         watch(&server, &done)
     });
+    stalls(&delays);
+    let mut delays: Vec<i64> = delays.drain(..).map(|seen| seen.delay_us).collect();
     delays.sort_unstable();
     assert!(delays.len() > 20, "only {} observations", delays.len());
     let at = |share: f64| delays[((delays.len() - 1) as f64 * share) as usize] as f64 / 1000.0;
     println!("freshness at {rate} rows/s over {seconds} s, {} observations", delays.len());
     println!("p50 {:.1} ms   p90 {:.1} ms   p99 {:.1} ms   max {:.1} ms", at(0.5), at(0.9), at(0.99), at(1.0));
+}
+
+/// One newer row seen.
+struct Seen {
+    at: Duration,
+    delay_us: i64,
+    /// How long the query took that saw it.
+    query: Duration,
+}
+
+/// When the table was at its most stale, and whether it was the query that took long.
+fn stalls(seen: &[Seen]) {
+    let mut worst: Vec<&Seen> = seen.iter().filter(|seen| seen.delay_us > 50_000).collect();
+    worst.sort_by_key(|seen| std::cmp::Reverse(seen.delay_us));
+    for seen in worst.iter().take(5) {
+        let (at, delay, query) =
+            (seen.at.as_secs_f64(), seen.delay_us as f64 / 1000.0, seen.query.as_secs_f64() * 1000.0);
+        println!("stale by {delay:.0} ms after {at:.2} s, seen by a query of {query:.1} ms");
+    }
 }
 
 fn produce(brokers: &str, rate: u64, seconds: u64) {
@@ -67,7 +88,7 @@ fn produce(brokers: &str, rate: u64, seconds: u64) {
 /// Polls for the newest visible row; each time a newer one is there, `now - sent` is how stale the table was at most.
 ///
 /// The age of the newest row right when an answer arrives bounds the freshness from above: rows sent after it are not visible yet.
-fn watch(server: &Server, done: &AtomicBool) -> Vec<i64> {
+fn watch(server: &Server, done: &AtomicBool) -> Vec<Seen> {
     runtime().block_on(async {
         let client = connect(server.pg_port).await.expect("a connection");
         let newest = client.prepare("SELECT max(sent) FROM orders WHERE id >= $1").await.expect("a statement");
@@ -76,14 +97,15 @@ fn watch(server: &Server, done: &AtomicBool) -> Vec<i64> {
         let mut delays = Vec::new();
         let start = Instant::now();
         while !done.load(Ordering::SeqCst) {
+            let asked = Instant::now();
             let row = client.query_one(&newest, &[&from]).await.expect("an answer");
             if let Some(sent) = row.get::<_, Option<i64>>(0)
                 && sent > seen
             {
                 seen = sent;
-                // The first two seconds warm up caches, connections and the broker.
-                if start.elapsed() > Duration::from_secs(2) {
-                    delays.push(now_us() - sent);
+                // The first seconds warm up caches, connections and a broker whose virtual machine has just started.
+                if start.elapsed() > Duration::from_secs(6) {
+                    delays.push(Seen { at: start.elapsed(), delay_us: now_us() - sent, query: asked.elapsed() });
                 }
                 from = from.max(0);
             }
