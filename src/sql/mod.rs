@@ -136,4 +136,7 @@ fn check_chains(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<()> {
 }
 
 #[cfg(test)]
+#[path = "../../tests/fuzz/src/ddl.rs"]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -316,3 +316,12 @@ proptest! {
         let _ = parse(&sql);
     }
 }
+
+/// What the fuzz target `ddl` once found or started from.
+#[test]
+fn the_fuzz_targets_corpus_is_read_again() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/corpus/ddl");
+    for entry in std::fs::read_dir(corpus).expect("a corpus") {
+        super::fuzz::ddl(&std::fs::read(entry.expect("a file").path()).expect("reads"));
+    }
+}

@@ -14,6 +14,9 @@ mod string;
 mod tree;
 
 #[cfg(test)]
+#[path = "../../../../tests/fuzz/src/json.rs"]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 use self::{

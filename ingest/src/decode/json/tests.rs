@@ -552,3 +552,12 @@ proptest! {
         assert_sound(&decoded, &batch, &columns);
     }
 }
+
+/// What the fuzz target `json` once found or started from.
+#[test]
+fn the_fuzz_targets_corpus_is_read_again() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus/json");
+    for entry in std::fs::read_dir(corpus).expect("a corpus") {
+        super::fuzz::json(&std::fs::read(entry.expect("a file").path()).expect("reads"));
+    }
+}
