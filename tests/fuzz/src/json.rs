@@ -4,7 +4,7 @@
 use tidemill_storage::schema::DataType;
 
 use crate::{
-    decode::{Decoded, Decoder, EpochUnit, Format, SourceColumn, decoder, parse_path},
+    decode::{Decoded, EpochUnit, Format, SourceColumn, decoder, parse_path},
     message::{Message, MessageBatch},
 };
 
