@@ -44,6 +44,9 @@ pub struct SegmentCommit {
     pub partition: PartitionId,
     pub segment: Option<SegmentRecord>,
     pub progress: Vec<OffsetRange>,
+    /// Largest watermark of each stream of `progress` so far, microseconds since 1970; without the streams that have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watermarks: Vec<(StreamId, i64)>,
     pub dead_letters: Option<DeadLetterRecord>,
     /// The file of dead letters that were replayed into this segment; what is left of it is in `dead_letters`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,6 +61,9 @@ pub struct PartitionState {
     pub dead_letters: Vec<DeadLetterRecord>,
     /// Next offset to read, per stream.
     pub positions: Vec<(StreamId, u64)>,
+    /// Largest watermark of the committed messages, per stream.
+    #[serde(default)]
+    pub watermarks: Vec<(StreamId, i64)>,
     /// Above the id of every segment the partition ever had.
     pub next_segment: SegmentId,
 }

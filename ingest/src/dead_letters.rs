@@ -14,6 +14,8 @@
 //! All numbers are little-endian. A file without its end was cut off; every other change of a byte fails a checksum. A crash while
 //! writing leaves a temporary file, or a file that no commit names; both may be deleted.
 
+mod file;
+
 use std::{
     fs::{self, File},
     io::{self, BufReader, Read, Write},
@@ -26,6 +28,7 @@ use tidemill_storage::{
     ids::{SegmentId, SourceId, StreamId},
 };
 
+pub(crate) use self::file::DeadLetterFile;
 use crate::{Error, Result, commit::DeadLetterRecord, message::Reject};
 
 const MAGIC: &[u8; 8] = b"TMDEAD01";

@@ -5,6 +5,7 @@
 //!   ingest_segments        (table, partition, segment) → JSON SegmentRecord
 //!   ingest_dead_letters    (table, partition, sequence) → JSON DeadLetterRecord
 //!   ingest_positions       (table, partition, source, source partition) → next offset
+//!   ingest_watermarks      (table, partition, source, source partition) → microseconds since 1970
 //!   ingest_next_segment    (table, partition) → segment id
 //! ```
 //!
@@ -27,6 +28,7 @@ const TABLES: TableDefinition<u64, u32> = TableDefinition::new("ingest_tables");
 const SEGMENTS: TableDefinition<(u64, u32, u64), &[u8]> = TableDefinition::new("ingest_segments");
 const DEAD_LETTERS: TableDefinition<(u64, u32, u64), &[u8]> = TableDefinition::new("ingest_dead_letters");
 const POSITIONS: TableDefinition<(u64, u32, u64, u32), u64> = TableDefinition::new("ingest_positions");
+const WATERMARKS: TableDefinition<(u64, u32, u64, u32), i64> = TableDefinition::new("ingest_watermarks");
 const NEXT_SEGMENT: TableDefinition<(u64, u32), u64> = TableDefinition::new("ingest_next_segment");
 
 /// [`MetadataLog`] over the metadata file.
@@ -51,6 +53,7 @@ impl RedbMetadataLog {
             transaction.open_table(SEGMENTS)?;
             transaction.open_table(DEAD_LETTERS)?;
             transaction.open_table(POSITIONS)?;
+            transaction.open_table(WATERMARKS)?;
             transaction.open_table(NEXT_SEGMENT)?;
             Ok(())
         })?;
@@ -71,9 +74,9 @@ impl RedbMetadataLog {
         let (first, last) = ((table, 0, 0), (table, u32::MAX, u64::MAX));
         transaction.open_table(SEGMENTS)?.retain_in(first..=last, |_, _| false)?;
         transaction.open_table(DEAD_LETTERS)?.retain_in(first..=last, |_, _| false)?;
-        transaction
-            .open_table(POSITIONS)?
-            .retain_in((table, 0, 0, 0)..=(table, u32::MAX, u64::MAX, u32::MAX), |_, _| false)?;
+        let (first, last) = ((table, 0, 0, 0), (table, u32::MAX, u64::MAX, u32::MAX));
+        transaction.open_table(POSITIONS)?.retain_in(first..=last, |_, _| false)?;
+        transaction.open_table(WATERMARKS)?.retain_in(first..=last, |_, _| false)?;
         transaction.open_table(NEXT_SEGMENT)?.retain_in((table, 0)..=(table, u32::MAX), |_, _| false)?;
         Ok(())
     }
@@ -95,6 +98,11 @@ impl MetadataLog for RedbMetadataLog {
                     let (key, offset) = entry?;
                     let (_, _, source, partition) = key.value();
                     state.positions.push((StreamId { source: SourceId(source), partition }, offset.value()));
+                }
+                for entry in transaction.open_table(WATERMARKS)?.range((t, p, 0, 0)..=(t, p, u64::MAX, u32::MAX))? {
+                    let (key, us) = entry?;
+                    let (_, _, source, partition) = key.value();
+                    state.watermarks.push((StreamId { source: SourceId(source), partition }, us.value()));
                 }
                 state.next_segment =
                     SegmentId(transaction.open_table(NEXT_SEGMENT)?.get((t, p))?.map_or(0, |next| next.value()));
@@ -121,6 +129,10 @@ impl MetadataLog for RedbMetadataLog {
                         )));
                     }
                     positions.insert(key, range.to)?;
+                }
+                let mut watermarks = transaction.open_table(WATERMARKS)?;
+                for (stream, us) in &commit.watermarks {
+                    watermarks.insert((t, p, stream.source.0, stream.partition), us)?;
                 }
                 if let Some(segment) = &commit.segment {
                     let mut next = transaction.open_table(NEXT_SEGMENT)?;

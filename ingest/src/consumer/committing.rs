@@ -25,7 +25,7 @@ use super::partition::{PartitionIngest, SealJob, tell};
 use crate::{
     Error, Result,
     commit::{DeadLetterRecord, SegmentCommit, SegmentRecord},
-    dead_letters,
+    dead_letters::{self, DeadLetterFile},
     events::Severity,
     seal::SealStep,
 };
@@ -87,8 +87,9 @@ impl PartitionIngest {
             partition: self.id,
             segment: segment.as_ref().map(|(record, _)| record.clone()),
             progress: job.segment.offsets().to_vec(),
+            watermarks: job.watermarks.clone(),
             dead_letters: dead_letters.clone(),
-            replaced_dead_letters: job.replaces.as_ref().map(|record| record.file.clone()),
+            replaced_dead_letters: job.replaces.as_ref().map(|file| file.record.file.clone()),
         })?;
         fail::fail_point!("commit::after_log", |_| Err(Error::Unavailable("failpoint commit::after_log".into())));
         Ok(Committed { segment, dead_letters })
@@ -167,7 +168,10 @@ impl PartitionIngest {
                 }
                 None => self.partition.remove(&[job.segment.id()]),
             }
-            state.dead_letter_files.extend(committed.dead_letters);
+            let letters = committed.dead_letters.into_iter();
+            state
+                .dead_letter_files
+                .extend(letters.map(|record| Arc::new(DeadLetterFile::new(&self.directory, record))));
             state.jobs.pop_front();
             state.done += 1;
             if state.failures > 0 {
@@ -184,14 +188,12 @@ impl PartitionIngest {
             if state.queued { SealStep::Again } else { SealStep::Idle }
         };
         self.runtime.budget.released(job.bytes);
-        if let Some(replaced) = &job.replaces
-            && let Err(error) = fs::remove_file(self.directory.join(&replaced.file))
-        {
-            tracing::warn!(file = replaced.file, %error, "a file of replayed dead letters stays until the next start");
+        if let Some(file) = &job.replaces {
+            file.replaced();
         }
         metrics::counter!("tidemill_segments_committed_total").increment(1);
         metrics::counter!("tidemill_rows_committed_total").increment(u64::from(rows));
-        tell(&self.feeds, job.segment.offsets());
+        tell(&self.feeds, self.table, job.segment.offsets());
         self.sealed.notify_waiters();
         step
     }

@@ -133,12 +133,18 @@ fn adopt(table: &Arc<TableShared>, feed: &Arc<FeedState>, all: &[u32], unknown: 
             table.event(Severity::Info, "new_partitions", message);
         }
     }
+    // Others that read the source must not pass for further than this table is.
+    let begins = unknown.iter().filter_map(|partition| Some((*partition, *positions.get(partition)?))).collect();
+    feed.feed.connector.committed(table.id, &begins);
     let mut groups_of_new = BTreeSet::new();
     let total = feed.streams.read().len() + unknown.len();
     for partition in unknown {
         let id = StreamId { source, partition: *partition };
         let target = table.partition_of(*partition).id;
         let stream = Arc::new(StreamState::new(id, target, positions[partition]));
+        if let Some(us) = table.partition_of(*partition).watermark_us(id) {
+            stream.raise_watermark(us);
+        }
         feed.streams.write().insert(*partition, stream);
         let mut groups = feed.groups.lock();
         let load: Vec<usize> = groups.iter().map(|group| group.load()).collect();

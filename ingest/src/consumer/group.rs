@@ -257,6 +257,7 @@ impl Consumer {
                     range,
                     source: &feed.name,
                     rejects: kept,
+                    watermark_us,
                 })?;
                 match appended {
                     Appended::Done => {}

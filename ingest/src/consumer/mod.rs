@@ -45,7 +45,7 @@ use self::{
 };
 use crate::{
     Error, Result,
-    dead_letters::{DeadLetter, DeadLetterReader},
+    dead_letters::{DeadLetter, DeadLetterFile, DeadLetterReader},
     events::Severity,
     pipeline::Transform,
     recovery,
@@ -145,6 +145,7 @@ impl TableIngest {
         feed.stop();
         self.join(Some(source));
         self.shared.feeds.write().remove(&source);
+        feed.feed.connector.forget(self.shared.id);
         Ok(())
     }
 
@@ -163,6 +164,10 @@ impl TableIngest {
 
     /// Deletes the table's files. After [`Self::stop`], and after the metadata log forgot the table.
     pub fn remove_files(&self) -> Result<()> {
+        self.shared.removed.store(true, Ordering::SeqCst);
+        for feed in self.shared.feeds.read().values() {
+            feed.feed.connector.forget(self.shared.id);
+        }
         match fs::remove_dir_all(&self.directory) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -297,16 +302,21 @@ impl TableIngest {
         feeds.iter().filter_map(|(source, feed)| Some((*source, feed.error.lock().clone()?))).collect()
     }
 
-    /// All dead letters of the table: committed ones from their files, then those in memory. Reads files as it goes.
+    /// All dead letters of the table at the call: committed ones from their files, then those in memory. Reads files as it goes; a replay
+    /// meanwhile changes nothing about them. Ends early when the table is dropped.
     pub fn dead_letters(&self) -> impl Iterator<Item = Result<DeadLetter>> + Send + use<> {
         let parts: Vec<_> = self.shared.partitions.iter().map(|partition| partition.dead_letters()).collect();
-        parts.into_iter().flat_map(|(files, waiting)| {
-            let committed = files.into_iter().flat_map(|file| -> Box<dyn Iterator<Item = Result<DeadLetter>> + Send> {
-                match DeadLetterReader::open(&file) {
+        let shared = Arc::clone(&self.shared);
+        parts.into_iter().flat_map(move |(files, waiting)| {
+            let shared = Arc::clone(&shared);
+            let open = move |file: Arc<DeadLetterFile>| -> Box<dyn Iterator<Item = Result<DeadLetter>> + Send> {
+                match DeadLetterReader::open(file.path()) {
                     Ok(reader) => Box::new(reader),
+                    Err(_) if shared.removed.load(Ordering::SeqCst) => Box::new(std::iter::empty()),
                     Err(error) => Box::new(std::iter::once(Err(error))),
                 }
-            });
+            };
+            let committed = files.into_iter().flat_map(open);
             committed.chain(waiting.into_iter().map(Ok))
         })
     }

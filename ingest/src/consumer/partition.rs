@@ -30,8 +30,8 @@ use super::{feed::FeedState, replay::Retried};
 use crate::{
     Error, Result,
     backpressure::Holder,
-    commit::{DeadLetterRecord, PartitionState, SegmentCommit, SegmentRecord},
-    dead_letters::{DeadLetter, DeadLetterBuffer},
+    commit::{PartitionState, SegmentCommit, SegmentRecord},
+    dead_letters::{DeadLetter, DeadLetterBuffer, DeadLetterFile},
     events::{Event, Severity},
     message::Reject,
     retention,
@@ -51,7 +51,9 @@ pub(crate) struct SealJob {
     pub(crate) segment: Arc<ConsumingSegment>,
     pub(crate) dead_letters: Vec<DeadLetter>,
     /// A file of dead letters that the commit forgets: what is left of it is in `dead_letters`.
-    pub(crate) replaces: Option<DeadLetterRecord>,
+    pub(crate) replaces: Option<Arc<DeadLetterFile>>,
+    /// Largest watermark of the segment's streams.
+    pub(crate) watermarks: Vec<(StreamId, i64)>,
     /// Bytes in the memory budget.
     pub(crate) bytes: u64,
     /// Files that an earlier try may have left behind.
@@ -67,6 +69,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) source: &'a str,
     /// To be kept as dead letters.
     pub(crate) rejects: &'a [Reject],
+    /// Largest watermark of the messages.
+    pub(crate) watermark_us: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +106,8 @@ pub(super) struct State {
     policy: SealPolicy,
     /// Next offset to append, per stream.
     positions: HashMap<StreamId, u64>,
+    /// Largest watermark of what was appended, ever, per stream.
+    watermarks: HashMap<StreamId, i64>,
     dead_letters: DeadLetterBuffer,
     /// Monotonic time of the first row or offset of the consuming segment.
     since_us: Option<i64>,
@@ -116,7 +122,7 @@ pub(super) struct State {
     rotated: u64,
     pub(super) done: u64,
     pub(super) segments: Vec<SegmentRecord>,
-    pub(super) dead_letter_files: Vec<DeadLetterRecord>,
+    pub(super) dead_letter_files: Vec<Arc<DeadLetterFile>>,
     pub(super) closed: bool,
 }
 
@@ -133,6 +139,9 @@ impl PartitionIngest {
         policy: SealPolicy,
         recovered: PartitionState,
     ) -> Arc<Self> {
+        let dead_letter_files = recovered.dead_letters.into_iter();
+        let dead_letter_files =
+            dead_letter_files.map(|record| Arc::new(DeadLetterFile::new(&directory, record))).collect();
         let writer = PartitionWriter::new(Arc::clone(&partition), Arc::clone(&schema), recovered.next_segment);
         let ingest = Arc::new(Self {
             table,
@@ -147,6 +156,7 @@ impl PartitionIngest {
                 schema,
                 policy,
                 positions: recovered.positions.into_iter().collect(),
+                watermarks: recovered.watermarks.into_iter().collect(),
                 dead_letters: DeadLetterBuffer::new(DEAD_LETTER_BYTES_MAX),
                 since_us: None,
                 accounted: 0,
@@ -157,7 +167,7 @@ impl PartitionIngest {
                 rotated: 0,
                 done: 0,
                 segments: recovered.segments,
-                dead_letter_files: recovered.dead_letters,
+                dead_letter_files,
                 closed: false,
             }),
             working: Mutex::new(()),
@@ -176,6 +186,11 @@ impl PartitionIngest {
         state.positions.iter().filter(|(stream, _)| stream.source == source).map(|(s, p)| (*s, *p)).collect()
     }
 
+    /// Largest watermark of a stream, over all that was ever appended.
+    pub(crate) fn watermark_us(&self, stream: StreamId) -> Option<i64> {
+        self.state.lock().watermarks.get(&stream).copied()
+    }
+
     /// Records where streams begin that were never read, durably, so that a restart begins at the same offset.
     pub(crate) fn begin(&self, streams: &[(StreamId, u64)]) -> Result<()> {
         if streams.is_empty() {
@@ -187,6 +202,7 @@ impl PartitionIngest {
             partition: self.id,
             segment: None,
             progress,
+            watermarks: Vec::new(),
             dead_letters: None,
             replaced_dead_letters: None,
         };
@@ -222,6 +238,10 @@ impl PartitionIngest {
         for reject in batch.rejects {
             state.dead_letters.push(batch.source, stream, reject.clone(), at_us);
         }
+        if let Some(us) = batch.watermark_us {
+            let watermark = state.watermarks.entry(stream).or_insert(us);
+            *watermark = us.max(*watermark);
+        }
         state.since_us.get_or_insert(now_us);
         self.account(&mut state);
         if should_seal(&state.policy, &state.facts(now_us)) {
@@ -238,7 +258,8 @@ impl PartitionIngest {
                 (state.generation, state.schema.arrow())
             };
             let rows = RecordBatch::new_empty(schema);
-            let appended = self.append(&Batch { generation, rows: &rows, range, source, rejects: &[] })?;
+            let appended =
+                self.append(&Batch { generation, rows: &rows, range, source, rejects: &[], watermark_us: None })?;
             if appended != Appended::Outdated {
                 return Ok(appended);
             }
@@ -318,15 +339,15 @@ impl PartitionIngest {
     }
 
     /// Committed files of dead letters, then those in memory, oldest first.
-    pub(crate) fn dead_letters(&self) -> (Vec<PathBuf>, Vec<DeadLetter>) {
+    pub(crate) fn dead_letters(&self) -> (Vec<Arc<DeadLetterFile>>, Vec<DeadLetter>) {
         let state = self.state.lock();
-        let files = state.dead_letter_files.iter().map(|record| self.directory.join(&record.file)).collect();
+        let files = state.dead_letter_files.clone();
         let waiting = state.jobs.iter().flat_map(|job| job.dead_letters.iter());
         (files, waiting.chain(state.dead_letters.letters()).cloned().collect())
     }
 
     /// Committed files of dead letters, oldest first.
-    pub(super) fn dead_letter_files(&self) -> Vec<DeadLetterRecord> {
+    pub(super) fn dead_letter_files(&self) -> Vec<Arc<DeadLetterFile>> {
         self.state.lock().dead_letter_files.clone()
     }
 
@@ -336,7 +357,7 @@ impl PartitionIngest {
     }
 
     /// Makes the retried rows visible and the rest of the file letters that wait for the commit. False when the rows are outdated.
-    pub(super) fn replace_letters(self: &Arc<Self>, record: &DeadLetterRecord, retried: Retried) -> Result<bool> {
+    pub(super) fn replace_letters(self: &Arc<Self>, file: &Arc<DeadLetterFile>, retried: Retried) -> Result<bool> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Error::Unavailable(format!("table '{}' is being closed", self.table_name)));
@@ -355,8 +376,8 @@ impl PartitionIngest {
             }
         }
         self.account(&mut state);
-        state.dead_letter_files.retain(|known| known != record);
-        self.end_segment(&mut state, Some((record.clone(), retried.kept)));
+        state.dead_letter_files.retain(|known| !Arc::ptr_eq(known, file));
+        self.end_segment(&mut state, Some((Arc::clone(file), retried.kept)));
         Ok(true)
     }
 
@@ -421,18 +442,21 @@ impl PartitionIngest {
     }
 
     /// The same; after a replay with the file that was replayed and the letters that are left of it.
-    fn end_segment(self: &Arc<Self>, state: &mut State, replayed: Option<(DeadLetterRecord, Vec<DeadLetter>)>) {
+    fn end_segment(self: &Arc<Self>, state: &mut State, replayed: Option<(Arc<DeadLetterFile>, Vec<DeadLetter>)>) {
         let schema = Arc::clone(&state.schema);
         let Some(segment) = state.writer.rotate(schema) else { return };
         let (replaces, dead_letters) = match replayed {
-            Some((record, kept)) => (Some(record), kept),
+            Some((file, kept)) => (Some(file), kept),
             None => (None, state.dead_letters.take()),
         };
         self.runtime.budget.rotated(state.accounted);
+        let streams = segment.offsets().iter().map(|range| range.stream);
+        let watermarks = streams.filter_map(|stream| Some((stream, *state.watermarks.get(&stream)?))).collect();
         state.jobs.push_back(Arc::new(SealJob {
             segment,
             dead_letters,
             replaces,
+            watermarks,
             bytes: state.accounted,
             leftovers: Mutex::default(),
         }));
@@ -497,7 +521,7 @@ impl SchemaChange<'_> {
 }
 
 /// Tells sources and status how far the commit went.
-pub(super) fn tell(feeds: &Feeds, progress: &[OffsetRange]) {
+pub(super) fn tell(feeds: &Feeds, table: TableId, progress: &[OffsetRange]) {
     let mut by_source: BTreeMap<SourceId, BTreeMap<u32, u64>> = BTreeMap::new();
     for range in progress {
         by_source.entry(range.stream.source).or_default().insert(range.stream.partition, range.to);
@@ -509,6 +533,6 @@ pub(super) fn tell(feeds: &Feeds, progress: &[OffsetRange]) {
                 stream.committed.store(*offset, Ordering::Relaxed);
             }
         }
-        feed.feed.connector.committed(&positions);
+        feed.feed.connector.committed(table, &positions);
     }
 }

@@ -17,8 +17,7 @@ use tidemill_storage::ids::StreamId;
 use super::{feed::FeedState, partition::PartitionIngest};
 use crate::{
     Error, Result,
-    commit::DeadLetterRecord,
-    dead_letters::{DeadLetter, DeadLetterReader},
+    dead_letters::{DeadLetter, DeadLetterFile, DeadLetterReader},
     decode::{Decoder, decode_batch},
     message::{Message, MessageBatch},
 };
@@ -44,15 +43,15 @@ impl PartitionIngest {
         }
         let mut decoder = (feed.feed.decoder)()?;
         let mut resolved = 0;
-        for record in files {
+        for file in files {
             loop {
-                let retried = self.retry(&record, feed, &mut *decoder)?;
+                let retried = self.retry(&file, feed, &mut *decoder)?;
                 if retried.rows.is_empty() {
                     break;
                 }
                 let letters = retried.resolved;
                 // The columns may have changed since the rows were made; then they are made again.
-                if self.replace_letters(&record, retried)? {
+                if self.replace_letters(&file, retried)? {
                     resolved += letters;
                     break;
                 }
@@ -62,11 +61,11 @@ impl PartitionIngest {
     }
 
     /// Decodes one file's letters without changing anything.
-    fn retry(&self, record: &DeadLetterRecord, feed: &FeedState, decoder: &mut dyn Decoder) -> Result<Retried> {
+    fn retry(&self, file: &DeadLetterFile, feed: &FeedState, decoder: &mut dyn Decoder) -> Result<Retried> {
         let versioned = feed.transform.load_full();
         let mut kept = Vec::new();
         let mut streams: BTreeMap<StreamId, BTreeMap<u64, DeadLetter>> = BTreeMap::new();
-        for letter in DeadLetterReader::open(&self.directory.join(&record.file))? {
+        for letter in DeadLetterReader::open(file.path())? {
             let letter = letter?;
             // Of a message that was cut the rest is gone.
             let whole = letter.raw_length == letter.reject.raw.len() as u64;

@@ -37,7 +37,7 @@ pub struct PartitionStatus {
     pub committed: u64,
     /// First offset not yet written to the source, as of a few seconds ago; `None` until the source was asked.
     pub high: Option<u64>,
-    /// Largest watermark of the rows made visible since the server started, microseconds since 1970; `None` without a WATERMARK or rows.
+    /// Largest watermark of the rows that became visible, ever; microseconds since 1970. `None` without a WATERMARK or rows.
     pub watermark_us: Option<i64>,
     /// Age of the newest message at the moment it became visible, milliseconds; `None` when messages have no time.
     pub freshness_ms: Option<i64>,

@@ -4,7 +4,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     thread::JoinHandle,
 };
@@ -42,6 +42,8 @@ pub(crate) struct TableShared {
     pub(crate) feeds: Feeds,
     /// Microseconds that rows are kept, by the time column.
     keep_us: AtomicI64,
+    /// The table was dropped, and its files with it.
+    pub(super) removed: AtomicBool,
     pub(super) threads: Mutex<Vec<(SourceId, JoinHandle<()>)>>,
 }
 
@@ -62,6 +64,7 @@ impl TableShared {
             partitions,
             feeds,
             keep_us: AtomicI64::new(keep_us.unwrap_or(FOR_EVER)),
+            removed: AtomicBool::new(false),
             threads: Mutex::default(),
         }
     }

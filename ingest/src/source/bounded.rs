@@ -8,6 +8,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
+use tidemill_storage::ids::TableId;
+
 use super::{Connector, Fetched, Reader, Start, Watermarks};
 use crate::{
     Result,
@@ -67,8 +69,12 @@ impl Connector for Bounded {
         Ok(Box::new(reader))
     }
 
-    fn committed(&self, positions: &BTreeMap<u32, u64>) {
-        self.inner.committed(positions);
+    fn committed(&self, table: TableId, positions: &BTreeMap<u32, u64>) {
+        self.inner.committed(table, positions);
+    }
+
+    fn forget(&self, table: TableId) {
+        self.inner.forget(table);
     }
 }
 

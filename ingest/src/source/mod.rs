@@ -14,6 +14,8 @@ mod start;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use tidemill_storage::ids::TableId;
+
 pub use self::options::{ConnectContext, Connected, ConnectorOptions, SourceOptions};
 
 use crate::{
@@ -71,9 +73,15 @@ pub trait Connector: Send + Sync + std::fmt::Debug {
     /// A reader of the given partitions from the given offsets on.
     fn open(&self, positions: &BTreeMap<u32, u64>) -> Result<Box<dyn Reader>>;
 
-    /// Tells the outside world, as advice only, how far we have committed (a consumer group, a log that may now be trimmed).
-    /// Called after the metadata log has it. Must not block for long and may fail silently.
-    fn committed(&self, positions: &BTreeMap<u32, u64>);
+    /// Tells the outside world, as advice only, how far `table` has committed (a consumer group, a log that may now be trimmed).
+    /// Called after the metadata log has it, and when the table begins to read. Tables share a connector: what is one for all of them outside
+    /// hears the smallest position of all. Must not block for long and may fail silently.
+    fn committed(&self, table: TableId, positions: &BTreeMap<u32, u64>);
+
+    /// `table` will read no more: its positions hold the others' back no longer.
+    fn forget(&self, table: TableId) {
+        let _ = table;
+    }
 }
 
 /// One thread's way through some partitions.

@@ -25,7 +25,7 @@ use tidemill_ingest::{
     decode::{Decoded, Decoder},
     events::EventRing,
     message::{Message, MessageBatch, Reject},
-    pipeline::{Checks, Transform},
+    pipeline::{Checks, Transform, Watermark},
     runtime::{IngestRuntime, RuntimeOptions},
     seal::SealPolicy,
     source::{Connector, Fetched, Reader, Start, Watermarks},
@@ -73,6 +73,8 @@ pub struct Topic {
     pub refuse_polls: AtomicU32,
     /// Messages without bad ones, for tests that count.
     pub all_good: AtomicBool,
+    /// From now on a bad message is decoded to its offset.
+    pub forgiving: AtomicBool,
     pub committed: Mutex<BTreeMap<u32, u64>>,
     seed: AtomicU64,
 }
@@ -135,7 +137,7 @@ impl Connector for TopicConnector {
         Ok(Box::new(TopicReader { topic: Arc::clone(&self.0), positions: positions.clone(), rng: Rng(seed) }))
     }
 
-    fn committed(&self, positions: &BTreeMap<u32, u64>) {
+    fn committed(&self, _table: TableId, positions: &BTreeMap<u32, u64>) {
         self.0.committed.lock().extend(positions);
     }
 }
@@ -199,14 +201,15 @@ fn messages(partition: u32, from: u64, to: u64, all_good: bool) -> MessageBatch 
 }
 
 /// Decodes a number `n` to the row (partition, n, n seconds).
-struct NumberDecoder;
+struct NumberDecoder(Arc<Topic>);
 
 impl Decoder for NumberDecoder {
     fn decode(&mut self, messages: &MessageBatch) -> Decoded {
         let (mut values, mut row_offsets, mut rejects) = (Vec::new(), Vec::new(), Vec::new());
         for message in &messages.messages {
             let raw = messages.payload(message);
-            match std::str::from_utf8(raw).ok().and_then(|text| text.parse::<i64>().ok()) {
+            let forgiven = self.0.forgiving.load(Ordering::Relaxed).then_some(message.offset as i64);
+            match std::str::from_utf8(raw).ok().and_then(|text| text.parse::<i64>().ok()).or(forgiven) {
                 Some(value) => {
                     values.push(value);
                     row_offsets.push(message.offset);
@@ -293,6 +296,10 @@ impl MetadataLog for MemoryLog {
                 None => next.positions.push((range.stream, range.to)),
             }
         }
+        for (stream, us) in &commit.watermarks {
+            next.watermarks.retain(|(known, _)| known != stream);
+            next.watermarks.push((*stream, *us));
+        }
         if let Some(segment) = &commit.segment {
             if segment.id < next.next_segment {
                 return Err(Error::Commit(format!("segment {} is not new", segment.id)));
@@ -300,6 +307,7 @@ impl MetadataLog for MemoryLog {
             next.next_segment = SegmentId(segment.id.0 + 1);
             next.segments.push(segment.clone());
         }
+        next.dead_letters.retain(|letters| Some(&letters.file) != commit.replaced_dead_letters.as_ref());
         next.dead_letters.extend(commit.dead_letters.clone());
         *state = next;
         self.commits.fetch_add(1, Ordering::SeqCst);
@@ -327,6 +335,8 @@ pub struct Options {
     pub on_gap: OnGap,
     pub start: Start,
     pub retention_us: Option<i64>,
+    /// The source's WATERMARK.
+    pub watermark: Option<&'static str>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -340,6 +350,7 @@ impl Default for Options {
             on_gap: OnGap::Stop,
             start: Start::Earliest,
             retention_us: None,
+            watermark: None,
             clock: Arc::new(SystemClock::new()),
         }
     }
@@ -381,12 +392,17 @@ impl Rig {
                     name: "topic".into(),
                     connector: Arc::new(TopicConnector(Arc::clone(topic))),
                     start: options.start.clone(),
-                    decoder: Arc::new(|| Ok(Box::new(NumberDecoder))),
+                    decoder: {
+                        let topic = Arc::clone(topic);
+                        Arc::new(move || Ok(Box::new(NumberDecoder(Arc::clone(&topic)))))
+                    },
                     checks: Arc::new(Checks::compile(&state, &schema(1).arrow(), &[]).unwrap()),
                     transform: transform(1),
                     on_error: options.on_error,
                     on_gap: options.on_gap,
-                    watermark: None,
+                    watermark: options
+                        .watermark
+                        .map(|text| Arc::new(Watermark::compile(&state, &schema(1).arrow(), text).unwrap())),
                     latency: Latency::Prompt,
                 }],
             },

@@ -344,3 +344,76 @@ fn retention_removes_old_segments_and_their_files() {
     assert_eq!(rig.rows()[&0][0], 500);
     rig.crash();
 }
+
+/// A watermark was NULL after a restart until the first row arrived, so that whoever waited for it waited for nothing.
+#[test]
+fn a_watermark_survives_a_restart_as_far_as_it_is_committed() {
+    let _guard = no_failpoints();
+    let directory = tempfile::tempdir().unwrap();
+    let (log, topic) = (Arc::new(MemoryLog::default()), Topic::new(2));
+    let options = Options { partitions: 1, watermark: Some("at - INTERVAL '2 seconds'"), ..Options::default() };
+    let watermarks = |rig: &Rig| rig.ingest.status().iter().map(|status| status.watermark_us).collect::<Vec<_>>();
+    let rig = Rig::open(directory.path(), log.clone(), &topic, &options);
+    topic.produce(0, 500);
+    rig.drain().unwrap();
+    // Offset 499 has no message; `at` of message n is n seconds.
+    assert_eq!(watermarks(&rig), [Some(496_000_000), None]);
+    rig.wait(rig.ingest.seal()).unwrap();
+    topic.produce(0, 2);
+    topic.produce(1, 101);
+    rig.drain().unwrap();
+    assert_eq!(watermarks(&rig), [Some(499_000_000), Some(98_000_000)]);
+    rig.crash();
+
+    // The topic does not answer: what is known comes from the log alone.
+    topic.refuse_polls.store(u32::MAX, Ordering::SeqCst);
+    let rig = Rig::open(directory.path(), log, &topic, &options);
+    rig.wait(rig.ingest.connected(SOURCE)).unwrap();
+    assert_eq!(watermarks(&rig), [Some(496_000_000), None]);
+    topic.refuse_polls.store(0, Ordering::SeqCst);
+    rig.drain().unwrap();
+    assert_eq!(watermarks(&rig), [Some(499_000_000), Some(98_000_000)]);
+    rig.crash();
+}
+
+/// `rt.dlq` failed when a replay deleted a file that it had listed and not opened yet.
+#[test]
+fn letters_that_are_being_listed_stay_readable_while_a_replay_resolves_them() {
+    let _guard = no_failpoints();
+    let directory = tempfile::tempdir().unwrap();
+    let (log, topic) = (Arc::new(MemoryLog::default()), Topic::new(2));
+    let rig = Rig::open(directory.path(), log, &topic, &Options::default());
+    for _ in 0..3 {
+        topic.produce(0, 700);
+        topic.produce(1, 700);
+        rig.drain().unwrap();
+        rig.wait(rig.ingest.seal()).unwrap();
+    }
+    let files = || {
+        let partitions = (0..2).map(|n| partition_directory(&directory.path().join("numbers"), PartitionId(n)));
+        let all = partitions.flat_map(|partition| std::fs::read_dir(partition).unwrap());
+        all.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|ending| ending == "dead")).count()
+    };
+    let letters = rig.ingest.dead_letters().map(Result::unwrap).collect::<Vec<_>>();
+    assert_eq!((letters.len(), files()), (480, 6));
+    let mut listed = rig.ingest.dead_letters();
+    let first = listed.next().unwrap().unwrap();
+    topic.forgiving.store(true, Ordering::Relaxed);
+    assert_eq!(rig.wait(rig.ingest.replay_dead_letters(SOURCE)).unwrap(), 480);
+    assert_eq!(rig.ingest.dead_letters().count(), 0);
+    // Who listed them before the replay sees all of them, and then they are gone from the disk as well.
+    let all: Vec<_> = std::iter::once(first).chain(listed.by_ref().map(Result::unwrap)).collect();
+    assert!(all == letters);
+    drop(listed);
+    assert_eq!(files(), 0);
+    // A table that is dropped in the middle of it has none.
+    topic.forgiving.store(false, Ordering::Relaxed);
+    topic.produce(0, 700);
+    rig.drain().unwrap();
+    rig.wait(rig.ingest.seal()).unwrap();
+    let listed = rig.ingest.dead_letters();
+    rig.ingest.stop();
+    rig.ingest.remove_files().unwrap();
+    assert_eq!(listed.map(Result::unwrap).count(), 0);
+    rig.crash();
+}

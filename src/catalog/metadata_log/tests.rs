@@ -40,6 +40,7 @@ fn commit(id: u64, from: u64, to: u64) -> SegmentCommit {
             committed_at_us: 5,
         }),
         progress,
+        watermarks: vec![(STREAM, to as i64 * 1_000_000)],
         dead_letters: Some(DeadLetterRecord { file: format!("{id}.dlq"), bytes: 1, checksum: 2, rows: 3 }),
         replaced_dead_letters: None,
     }
@@ -52,6 +53,7 @@ fn a_replay_takes_its_file_off_the_list_or_changes_nothing() {
     log.commit(&commit(1, 0, 10)).unwrap();
     let replay = |id: u64| SegmentCommit {
         progress: Vec::new(),
+        watermarks: Vec::new(),
         dead_letters: None,
         replaced_dead_letters: Some("1.dlq".into()),
         ..commit(id, 0, 0)
@@ -73,6 +75,7 @@ fn commits_survive_reopening() {
     assert_eq!(before.segments.iter().map(|segment| segment.id.0).collect::<Vec<_>>(), [4, 6]);
     assert_eq!(before.dead_letters.len(), 2);
     assert_eq!(before.positions, [(STREAM, 130)]);
+    assert_eq!(before.watermarks, [(STREAM, 130_000_000)]);
     assert_eq!(before.next_segment, SegmentId(7));
     assert_eq!(log.partition(TABLE, PartitionId(0)).unwrap(), PartitionState::default());
     let records = database.log(1, 100).unwrap();

@@ -3,9 +3,10 @@
 use std::{collections::HashMap, env, fmt::Write as _, time::Duration};
 
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
     producer::{BaseProducer, BaseRecord, Producer},
 };
 
@@ -46,6 +47,27 @@ pub(crate) fn add_partitions(brokers: &str, topic: &str, count: usize) {
     for result in results {
         result.unwrap_or_else(|(topic, error)| panic!("topic {topic}: {error}"));
     }
+}
+
+/// Waits until a consumer group stands at `offset` in each of a topic's partitions.
+pub(crate) fn wait_for_group(brokers: &str, group: &str, topic: &str, partitions: i32, offset: i64) {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", group)
+        .create()
+        .expect("a Kafka consumer");
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition_range(topic, 0, partitions - 1);
+    let mut found = Vec::new();
+    for _ in 0..100 {
+        let answer = consumer.committed_offsets(asked.clone(), Duration::from_secs(20)).expect("the broker answers");
+        found = answer.elements().iter().map(|element| element.offset().to_raw()).collect();
+        if found.iter().all(|found| *found == Some(offset)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("group {group} stands at {found:?} of topic {topic}, not at {offset}");
 }
 
 pub(crate) struct Feed {

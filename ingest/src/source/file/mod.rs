@@ -27,7 +27,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tidemill_storage::ids::{SourceId, StreamId};
+use tidemill_storage::ids::{SourceId, StreamId, TableId};
 
 pub(super) use self::options::settle;
 pub use self::options::{FileFormat, FileOptions};
@@ -147,7 +147,7 @@ impl Connector for FileConnector {
         Ok(Box::new(FileReader { shared: Arc::clone(&self.shared), lanes: lanes.collect() }))
     }
 
-    fn committed(&self, _positions: &BTreeMap<u32, u64>) {}
+    fn committed(&self, _table: TableId, _positions: &BTreeMap<u32, u64>) {}
 }
 
 struct FileReader {

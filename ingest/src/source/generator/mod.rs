@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use parking_lot::{Condvar, Mutex};
 use tidemill_storage::{
     clock::Clock,
-    ids::{SourceId, StreamId},
+    ids::{SourceId, StreamId, TableId},
     schema::DataType,
 };
 
@@ -149,7 +149,7 @@ impl Connector for GeneratorConnector {
         Ok(Box::new(reader))
     }
 
-    fn committed(&self, _positions: &BTreeMap<u32, u64>) {}
+    fn committed(&self, _table: TableId, _positions: &BTreeMap<u32, u64>) {}
 }
 
 struct GeneratorReader {

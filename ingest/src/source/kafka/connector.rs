@@ -8,11 +8,13 @@ use rdkafka::{
     error::RDKafkaErrorCode,
 };
 
-use tidemill_storage::clock::Clock;
+use parking_lot::Mutex;
+use tidemill_storage::{clock::Clock, ids::TableId};
 
 use super::{
     client::{Client, Endpoint},
     fetcher::KafkaFetcher,
+    progress::Progress,
 };
 use crate::{
     Result,
@@ -30,6 +32,8 @@ pub(super) struct KafkaConnector {
     client: Client,
     fetcher: Arc<KafkaFetcher>,
     share: Arc<Share>,
+    /// How far the tables are that read the topic.
+    progress: Mutex<Progress>,
 }
 
 impl fmt::Debug for KafkaConnector {
@@ -43,7 +47,7 @@ impl KafkaConnector {
         let client = endpoint.client(ASKING_KIB)?;
         let fetcher = KafkaFetcher::new(endpoint.clone(), Arc::clone(&clock));
         let share = Share::new(Arc::clone(&fetcher) as Arc<dyn Fetcher>, clock);
-        Ok(Self { endpoint, client, fetcher, share })
+        Ok(Self { endpoint, client, fetcher, share, progress: Mutex::default() })
     }
 
     /// Answers to commits wait in the client's queue until somebody looks.
@@ -51,6 +55,21 @@ impl KafkaConnector {
         // A poll that only handed a log line on looks like one that found nothing.
         for _ in 0..32 {
             let _ = self.client.poll(Duration::ZERO);
+        }
+    }
+
+    /// Commits to the consumer group, without waiting for its answer.
+    fn tell_group(&self, positions: &BTreeMap<u32, u64>) {
+        if positions.is_empty() {
+            return;
+        }
+        let list = topic_partitions(
+            &self.endpoint,
+            positions.iter().map(|(partition, offset)| (*partition, Offset::Offset(*offset as i64))),
+        );
+        let told = list.map(|list| self.client.commit(&list, CommitMode::Async));
+        if let Ok(Err(error)) = told {
+            tracing::debug!(%error, group = self.endpoint.group, "the consumer group was not told our offsets");
         }
     }
 
@@ -149,19 +168,16 @@ impl Connector for KafkaConnector {
         Ok(self.share.reader(positions))
     }
 
-    fn committed(&self, positions: &BTreeMap<u32, u64>) {
+    fn committed(&self, table: TableId, positions: &BTreeMap<u32, u64>) {
         self.serve_callbacks();
-        if positions.is_empty() {
-            return;
-        }
-        let list = topic_partitions(
-            &self.endpoint,
-            positions.iter().map(|(partition, offset)| (*partition, Offset::Offset(*offset as i64))),
-        );
-        let told = list.map(|list| self.client.commit(&list, CommitMode::Async));
-        if let Ok(Err(error)) = told {
-            tracing::debug!(%error, group = self.endpoint.group, "the consumer group was not told our offsets");
-        }
+        // Told under the lock, so that of two tables' commits the later one is the last that the group hears of.
+        let mut progress = self.progress.lock();
+        self.tell_group(&progress.committed(table, positions));
+    }
+
+    fn forget(&self, table: TableId) {
+        let mut progress = self.progress.lock();
+        self.tell_group(&progress.forget(table));
     }
 }
 

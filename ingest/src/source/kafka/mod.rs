@@ -16,6 +16,7 @@ mod connector;
 mod fetcher;
 mod lane;
 mod options;
+mod progress;
 #[cfg(test)]
 mod tests;
 

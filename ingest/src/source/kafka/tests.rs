@@ -17,7 +17,10 @@ use rdkafka::{
     mocking::MockCluster,
     producer::{BaseProducer, BaseRecord, Producer},
 };
-use tidemill_storage::{clock::SystemClock, ids::SourceId};
+use tidemill_storage::{
+    clock::SystemClock,
+    ids::{SourceId, TableId},
+};
 
 use super::*;
 use crate::{
@@ -209,10 +212,18 @@ fn mirrors_committed_offsets_to_the_group() {
         send(&producer, "t", 0, Some(b"x"));
     }
     producer.flush(PATIENCE).unwrap();
-    connector.committed(&BTreeMap::from([(0, 6)]));
+    connector.committed(TableId(1), &BTreeMap::from([(0, 6)]));
     let committed =
         (0..100).map(|_| connector.resolve(&Start::Committed, &[0, 1]).unwrap()).find(|found| found[&0] != 0);
     assert_eq!(committed.unwrap(), BTreeMap::from([(0, 6), (1, 0)]));
+    // Another table is behind, and what the first one commits after that is not yet safe for both.
+    connector.committed(TableId(2), &BTreeMap::from([(0, 3)]));
+    connector.committed(TableId(1), &BTreeMap::from([(0, 9)]));
+    let committed = (0..100).map(|_| connector.resolve(&Start::Committed, &[0]).unwrap()).find(|found| found[&0] != 6);
+    assert_eq!(committed.unwrap(), BTreeMap::from([(0, 3)]));
+    connector.forget(TableId(2));
+    let committed = (0..100).map(|_| connector.resolve(&Start::Committed, &[0]).unwrap()).find(|found| found[&0] != 3);
+    assert_eq!(committed.unwrap(), BTreeMap::from([(0, 9)]));
 }
 
 // ---- real Kafka ----
@@ -331,7 +342,7 @@ fn real_retention_gap_new_partitions_big_messages_and_lag() {
 
     assert_eq!(connector.resolve(&Start::TimestampMs(0), &[0]).unwrap(), BTreeMap::from([(0, 40)]));
     assert_eq!(connector.resolve(&Start::TimestampMs(1 << 45), &[0]).unwrap(), BTreeMap::from([(0, 101)]));
-    connector.committed(&BTreeMap::from([(0, 77)]));
+    connector.committed(TableId(1), &BTreeMap::from([(0, 77)]));
     let committed = (0..200).map(|_| connector.resolve(&Start::Committed, &[0]).unwrap()).find(|found| found[&0] != 40);
     assert_eq!(committed.unwrap(), BTreeMap::from([(0, 77)]));
 

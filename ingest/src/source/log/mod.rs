@@ -27,7 +27,10 @@ use std::{
 
 use arrow::array::RecordBatch;
 use parking_lot::{Condvar, Mutex};
-use tidemill_storage::{ids::SourceId, schema::TableSchema};
+use tidemill_storage::{
+    ids::{SourceId, TableId},
+    schema::TableSchema,
+};
 
 use self::{file::LogFile, frame::Draft, reader::LogReader};
 use super::{Connector, Reader, Start, Watermarks};
@@ -322,7 +325,7 @@ impl Connector for LogConnector {
         Ok(Box::new(reader))
     }
 
-    fn committed(&self, positions: &BTreeMap<u32, u64>) {
+    fn committed(&self, _table: TableId, positions: &BTreeMap<u32, u64>) {
         if let Some(offset) = positions.get(&0) {
             self.log.trim(*offset);
         }

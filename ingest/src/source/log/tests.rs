@@ -3,7 +3,7 @@ use std::{fs, time::Duration};
 use arrow::array::{Array, Int64Array, ListBuilder, StringViewArray, StringViewBuilder};
 use proptest::prelude::*;
 use tidemill_storage::{
-    ids::{ColumnId, SchemaVersion},
+    ids::{ColumnId, SchemaVersion, TableId},
     scalar::Scalar,
     schema::{Column, DataType},
 };
@@ -141,7 +141,7 @@ fn rotates_and_trims_whole_files_only() {
     assert!(before > 4, "{before} files");
     assert_eq!(numbers(&read_all(&log, 0)), (0..40).collect::<Vec<_>>());
     let connector = log.connector(SourceId(1));
-    connector.committed(&BTreeMap::from([(0, 20)]));
+    connector.committed(TableId(1), &BTreeMap::from([(0, 20)]));
     assert!(count() < before);
     let low = connector.watermarks(0).unwrap().low;
     assert!((1..=20).contains(&low), "{low}");
@@ -151,7 +151,7 @@ fn rotates_and_trims_whole_files_only() {
     assert!(late.poll(10, 1 << 20, Duration::ZERO).unwrap().is_empty());
     late.seek(0, low).unwrap();
     assert!(matches!(late.poll(10, 1 << 20, Duration::ZERO).unwrap()[0], Fetched::Rows(_)));
-    connector.committed(&BTreeMap::from([(0, 40)]));
+    connector.committed(TableId(1), &BTreeMap::from([(0, 40)]));
     assert_eq!(count(), 1);
     drop((late, connector, log));
     let log = Log::open(directory.path(), options, Arc::clone(&schema)).unwrap();
