@@ -19,7 +19,7 @@ use tidemill_storage::{
     ids::{ColumnId, PartitionId, SchemaVersion, SegmentId, TableId},
     predicate::{CompareOp, Predicate},
     scalar::Scalar,
-    scan::{ScanMetrics, ScanRequest},
+    scan::{ScanHints, ScanMetrics, ScanRequest},
     schema::{Column, DataType, TableSchema, UTC},
     segment::{
         Segment, SegmentState,
@@ -182,6 +182,7 @@ fn seal_and_scan(c: &mut Criterion) {
             predicate,
             limit: None,
             batch_rows: 8192,
+            hints: ScanHints::default(),
         });
         for (kind, segment) in [("committed", &committed), ("consuming", &consuming)] {
             group.bench_with_input(BenchmarkId::new(kind, name), &request, |b, request| {
@@ -229,6 +230,7 @@ fn open_and_plan(c: &mut Criterion) {
             predicate: Some(predicate),
             limit: None,
             batch_rows: 8192,
+            hints: ScanHints::default(),
         };
         group.bench_function(format!("10000 segments {name}"), |b| {
             b.iter(|| black_box(snapshot.plan(&request)).units.len())

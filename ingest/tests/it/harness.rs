@@ -33,7 +33,7 @@ use tidemill_ingest::{
 use tidemill_storage::{
     clock::{Clock, SystemClock},
     ids::{ColumnId, PartitionId, SchemaVersion, SegmentId, SourceId, StreamId, TableId},
-    scan::{ScanMetrics, ScanRequest},
+    scan::{ScanHints, ScanMetrics, ScanRequest},
     schema::{Column, DataType, TableSchema},
     table::Table,
 };
@@ -448,6 +448,7 @@ impl Rig {
             predicate: None,
             limit: None,
             batch_rows: 8192,
+            hints: ScanHints::default(),
         });
         let metrics = Arc::new(ScanMetrics::default());
         let mut rows: BTreeMap<u32, Vec<u64>> = BTreeMap::new();

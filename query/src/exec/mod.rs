@@ -1,8 +1,10 @@
-//! The operators that read segments and group their rows, and what stops operators.
+//! The operators that read segments and group their rows, what narrows their reading, and what stops operators.
 
 pub mod aggregate;
 pub(crate) mod display;
+mod narrowing;
 pub mod scan;
 pub(crate) mod snapshots;
 pub(crate) mod states;
+mod unit_order;
 pub(crate) mod work;

@@ -7,6 +7,9 @@
 //! ```
 //!
 //! So lanes end together however uneven the segments are. No lane promises which rows it gives; no order is claimed.
+//!
+//! Under an ORDER BY with a LIMIT the units are dealt best first, so that the first rows rule out most others: what a top-k or a join
+//! above comes to know while it runs reaches the segments ([`narrowing`](super::narrowing)).
 
 use std::{
     fmt,
@@ -21,20 +24,27 @@ use std::{
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::{
     common::{Statistics, stats::Precision, tree_node::TreeNodeRecursion},
+    config::ConfigOptions,
     error::DataFusionError,
     execution::TaskContext,
-    physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr},
+    physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr, PhysicalSortExpr},
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, RecordBatchStream, ReplaceChildrenOptions,
-        SendableRecordBatchStream, StatisticsArgs,
+        SendableRecordBatchStream, SortOrderPushdownResult, StatisticsArgs,
         execution_plan::{Boundedness, EmissionType},
+        filter_pushdown::{ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation, PushedDown},
         metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet},
     },
 };
 use futures::Stream;
-use tidemill_storage::scan::{BatchIterator, ScanMetrics, ScanPlan, ScanRequest};
+use tidemill_storage::scan::{BatchIterator, Narrowing, ScanHints, ScanMetrics, ScanPlan, ScanRequest};
 
-use super::display;
+use super::{
+    display,
+    narrowing::{DynamicFilters, is_dynamic},
+    unit_order::UnitOrder,
+};
+use crate::table::physical::stored_column;
 
 /// The leaf of every plan over a stored table.
 #[derive(Debug)]
@@ -42,6 +52,10 @@ pub struct SegmentScanExec {
     table: Arc<str>,
     plan: Arc<ScanPlan>,
     request: Arc<ScanRequest>,
+    /// Filters that change while the plan runs; the request's narrowing is made of them.
+    filters: Option<Arc<DynamicFilters>>,
+    /// The order in which units are dealt, where one was asked for.
+    order: Option<UnitOrder>,
     statistics: Arc<Statistics>,
     /// The next unit to be dealt.
     next: Arc<AtomicUsize>,
@@ -72,6 +86,8 @@ impl SegmentScanExec {
             table,
             plan: Arc::new(plan),
             request,
+            filters: None,
+            order: None,
             statistics: Arc::new(statistics),
             next: Arc::default(),
             given: Arc::default(),
@@ -95,12 +111,44 @@ impl SegmentScanExec {
     pub fn lanes(&self) -> usize {
         self.properties.partitioning.partition_count()
     }
+
+    /// The same scan, not begun, of these units under these hints.
+    fn changed(&self, plan: Arc<ScanPlan>, filters: Option<Arc<DynamicFilters>>, order: Option<UnitOrder>) -> Self {
+        let hints = ScanHints {
+            narrowing: filters.as_ref().map(|filters| Arc::clone(filters) as Arc<dyn Narrowing>),
+            backwards: order.is_some_and(|order| order.descending),
+        };
+        Self {
+            table: Arc::clone(&self.table),
+            plan,
+            request: Arc::new(ScanRequest { hints, ..self.request.as_ref().clone() }),
+            filters,
+            order,
+            statistics: Arc::clone(&self.statistics),
+            next: Arc::default(),
+            given: Arc::default(),
+            properties: Arc::clone(&self.properties),
+            metrics: self.metrics.clone(),
+        }
+    }
 }
 
 impl DisplayAs for SegmentScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("SegmentScanExec: ")?;
-        display::scan(f, &self.table, &self.plan, &self.request)
+        display::scan(f, &self.table, &self.plan, &self.request)?;
+        if let Some(order) = &self.order {
+            let column = self.request.schema.column(order.column).map_or("?", |column| column.name.as_str());
+            write!(f, ", best first by {column}{}", if order.descending { " DESC" } else { "" })?;
+        }
+        if let Some(filters) = &self.filters {
+            f.write_str(", narrowed by [")?;
+            for (index, filter) in filters.filters().iter().enumerate() {
+                write!(f, "{}{filter}", if index > 0 { ", " } else { "" })?;
+            }
+            f.write_str("]")?;
+        }
+        Ok(())
     }
 }
 
@@ -119,8 +167,13 @@ impl ExecutionPlan for SegmentScanExec {
 
     fn apply_expressions(
         &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion, DataFusionError>,
+        visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion, DataFusionError>,
     ) -> Result<TreeNodeRecursion, DataFusionError> {
+        for filter in self.filters.iter().flat_map(|filters| filters.filters()) {
+            if visit(filter)? == TreeNodeRecursion::Stop {
+                return Ok(TreeNodeRecursion::Stop);
+            }
+        }
         Ok(TreeNodeRecursion::Continue)
     }
 
@@ -139,18 +192,54 @@ impl ExecutionPlan for SegmentScanExec {
         Ok(self)
     }
 
-    /// A recursive query reads the table anew in each round.
+    /// A recursive query reads the table anew in each round. What the operators above knew in the last one no longer holds, and they do not
+    /// offer it again: nothing narrows the scan then.
     fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        Ok(Arc::new(Self {
-            table: Arc::clone(&self.table),
-            plan: Arc::clone(&self.plan),
-            request: Arc::clone(&self.request),
-            statistics: Arc::clone(&self.statistics),
-            next: Arc::default(),
-            given: Arc::default(),
-            properties: Arc::clone(&self.properties),
-            metrics: self.metrics.clone(),
-        }))
+        Ok(Arc::new(self.changed(Arc::clone(&self.plan), None, self.order)))
+    }
+
+    fn handle_child_pushdown_result(
+        &self,
+        phase: FilterPushdownPhase,
+        offered: ChildPushdownResult,
+        _: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>, DataFusionError> {
+        // Filters that do not change were offered to the table when it was planned.
+        if phase == FilterPushdownPhase::Pre {
+            return Ok(FilterPushdownPropagation::all_unsupported(offered));
+        }
+        let offered: Vec<_> = offered.parent_filters.into_iter().map(|filter| filter.filter).collect();
+        let taken = offered.iter().map(|filter| if is_dynamic(filter) { PushedDown::Yes } else { PushedDown::No });
+        let answer = FilterPushdownPropagation::with_parent_pushdown_result(taken.collect());
+        let new: Vec<_> = offered.into_iter().filter(is_dynamic).collect();
+        if new.is_empty() {
+            return Ok(answer);
+        }
+        let known = self.filters.iter().flat_map(|filters| filters.filters()).cloned();
+        let request = ScanRequest { hints: ScanHints::default(), ..self.request.as_ref().clone() };
+        let filters = DynamicFilters::new(known.chain(new).collect(), Arc::new(request));
+        let narrowed = self.changed(Arc::clone(&self.plan), Some(Arc::new(filters)), self.order);
+        Ok(answer.with_updated_node(Arc::new(narrowed)))
+    }
+
+    /// The rows come in no order; those that may be the first come first.
+    fn try_pushdown_sort(
+        &self,
+        order: &[PhysicalSortExpr],
+    ) -> Result<SortOrderPushdownResult<Arc<dyn ExecutionPlan>>, DataFusionError> {
+        let Some(first) = order.first() else { return Ok(SortOrderPushdownResult::Unsupported) };
+        let Some(column) = stored_column(&first.expr, &self.request) else {
+            return Ok(SortOrderPushdownResult::Unsupported);
+        };
+        let order = UnitOrder {
+            column: column.id,
+            descending: first.options.descending,
+            nulls_first: first.options.nulls_first,
+        };
+        let mut plan = self.plan.as_ref().clone();
+        order.sort(&mut plan.units);
+        let inner = self.changed(Arc::new(plan), self.filters.clone(), Some(order));
+        Ok(SortOrderPushdownResult::Inexact { inner: Arc::new(inner) })
     }
 
     fn execute(&self, lane: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream, DataFusionError> {
@@ -191,6 +280,7 @@ pub(crate) struct LaneCounters {
     pub(crate) baseline: BaselineMetrics,
     rows_scanned: Count,
     bytes_read: Count,
+    units_narrowed: Count,
     /// The lane's own counters, which segments add to; moved to the above after each batch.
     pub(crate) scan: Arc<ScanMetrics>,
 }
@@ -201,6 +291,7 @@ impl LaneCounters {
             baseline: BaselineMetrics::new(metrics, lane),
             rows_scanned: MetricBuilder::new(metrics).counter("rows_scanned", lane),
             bytes_read: MetricBuilder::new(metrics).counter("bytes_read", lane),
+            units_narrowed: MetricBuilder::new(metrics).counter("units_pruned_while_running", lane),
             scan: Arc::default(),
         }
     }
@@ -208,6 +299,7 @@ impl LaneCounters {
     pub(crate) fn flush(&self) {
         self.rows_scanned.add(self.scan.rows_scanned.swap(0, Ordering::Relaxed) as usize);
         self.bytes_read.add(self.scan.bytes_read.swap(0, Ordering::Relaxed) as usize);
+        self.units_narrowed.add(self.scan.units_narrowed.swap(0, Ordering::Relaxed) as usize);
     }
 }
 

@@ -3,6 +3,7 @@
 //! The statement is planned against the schema of that moment; each execution takes a snapshot, and a column that has changed in between
 //! is an error, never a wrong answer.
 
+pub(crate) mod physical;
 pub(crate) mod pushdown;
 mod statistics;
 
@@ -22,7 +23,7 @@ use tidemill_storage::{
     evaluate::scalar_array,
     ids::ColumnId,
     predicate::Predicate,
-    scan::ScanRequest,
+    scan::{ScanHints, ScanRequest},
     schema::{Column, TableSchema},
 };
 
@@ -133,6 +134,7 @@ impl TableProvider for StoredTable {
             predicate,
             limit,
             batch_rows: state.config().batch_size(),
+            hints: ScanHints::default(),
         });
         let plan = snapshot.plan(&request);
         let output = request.output_schema().map_err(SqlError::from)?;

@@ -5,6 +5,7 @@
 mod aggregates;
 mod cancel;
 mod errors;
+mod narrowing;
 mod planning;
 mod postgres;
 mod scans;

@@ -21,7 +21,7 @@ use crate::{
     ids::{ColumnId, SchemaVersion},
     predicate::{CompareOp, Predicate},
     scalar::Scalar,
-    scan::ScanRequest,
+    scan::{ScanHints, ScanRequest},
     schema::{Column, DataType, TableSchema},
 };
 
@@ -263,6 +263,7 @@ fn request(data_type: &DataType, leaf: &Predicate) -> ScanRequest {
         predicate: Some(leaf.clone()),
         limit: None,
         batch_rows: 1,
+        hints: ScanHints::default(),
     }
 }
 

@@ -20,7 +20,7 @@ use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, RecordBatch},
-    compute::concat,
+    compute::{and_kleene, concat},
     datatypes::SchemaRef,
 };
 
@@ -31,7 +31,7 @@ use crate::{
     evaluate::{evaluate, project},
     ids::{ColumnId, OffsetRange, SegmentId},
     prune::{Run, Verdict, judge},
-    scan::{BatchIterator, Coalescer, ScanMetrics, ScanRequest},
+    scan::{BatchIterator, Coalescer, ScanMetrics, ScanRequest, Watch},
     schema::TableSchema,
 };
 
@@ -230,9 +230,14 @@ impl Segment for ConsumingSegment {
         metrics: Arc<ScanMetrics>,
     ) -> Result<BatchIterator> {
         let output = request.output_schema()?;
-        let pieces = self.pieces(&rows, &request);
+        let mut pieces = self.pieces(&rows, &request);
+        if request.hints.backwards {
+            pieces.reverse();
+        }
         let scan = ConsumingScan {
             segment: self,
+            narrowing: request.hints.narrowing.clone().map(Watch::new),
+            narrowed: None,
             left: request.limit.unwrap_or(usize::MAX),
             coalescer: Coalescer::new(output, request.batch_rows),
             request,
@@ -268,7 +273,7 @@ impl ConsumingSegment {
                     let length = (to - at).min(batch_rows);
                     let rows = chunk.batch().slice(at - start, length);
                     let bytes = chunk.bytes() * length as u64 / chunk.batch().num_rows() as u64;
-                    pieces.push(Piece { rows, bytes, verdict });
+                    pieces.push(Piece { rows, bytes, verdict, chunk: Arc::clone(chunk) });
                 }
             }
             start = end;
@@ -294,12 +299,16 @@ struct Piece {
     /// Its share of the chunk's memory.
     bytes: u64,
     verdict: Verdict,
+    chunk: Arc<Chunk>,
 }
 
 /// Goes through slices of chunks, at most `batch_rows` long each.
 struct ConsumingScan {
     segment: Arc<ConsumingSegment>,
     request: Arc<ScanRequest>,
+    narrowing: Option<Watch>,
+    /// A request for what the narrowing leaves, as it was last asked.
+    narrowed: Option<ScanRequest>,
     metrics: Arc<ScanMetrics>,
     pieces: std::vec::IntoIter<Piece>,
     coalescer: Coalescer,
@@ -308,13 +317,38 @@ struct ConsumingScan {
 }
 
 impl ConsumingScan {
-    fn read(&mut self, Piece { rows, bytes, verdict }: &Piece) -> Result<()> {
+    fn read(&mut self, Piece { rows, bytes, verdict, chunk }: &Piece) -> Result<()> {
         let (request, written) = (&self.request, &self.segment.schema);
-        let mask = if *verdict == Verdict::Always { None } else { evaluate(request, written, rows)? };
+        if let Some(condition) = self.narrowing.as_mut().and_then(Watch::changed) {
+            self.narrowed = condition.map(|condition| ScanRequest {
+                predicate: Some(condition.as_ref().clone()),
+                ..request.as_ref().clone()
+            });
+        }
+        let also = match &self.narrowed {
+            None => Verdict::Always,
+            Some(narrowed) => self.segment.verdict(narrowed, chunk),
+        };
+        if also == Verdict::Never {
+            return Ok(());
+        }
+        let mut mask = if *verdict == Verdict::Always { None } else { evaluate(request, written, rows)? };
+        if let Some(narrowed) = &self.narrowed
+            && also == Verdict::Maybe
+            && let Some(wanted) = evaluate(narrowed, written, rows)?
+        {
+            mask = Some(match mask {
+                None => wanted,
+                Some(mask) => and_kleene(&mask, &wanted)?,
+            });
+        }
         let batch = project(request, written, self.coalescer.schema(), rows, mask.as_ref(), self.left)?;
         self.left -= batch.num_rows();
         self.metrics.add(rows.num_rows() as u64, batch.num_rows() as u64, *bytes);
         self.coalescer.push(batch);
+        if self.narrowing.is_some() {
+            self.coalescer.flush();
+        }
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     predicate::Predicate,
+    scan::ScanHints,
     testing::{Random, generate},
 };
 
@@ -40,6 +41,7 @@ fn bounds_rule_out_what_statistics_do() {
                 predicate: Some(Predicate::And(parts)),
                 limit: None,
                 batch_rows: 8192,
+                hints: ScanHints::default(),
             };
             let snapshot = table.snapshot();
             let (found, expected) = (snapshot.plan(&request), every_segment(&snapshot, &request));

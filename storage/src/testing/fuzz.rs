@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     ids::{PartitionId, SegmentId, TableId},
-    scan::{ScanMetrics, ScanRequest},
+    scan::{ScanHints, ScanMetrics, ScanRequest},
     segment::{
         builder::{SealContext, seal},
         committed::{Expected, open},
@@ -76,6 +76,7 @@ fn read(bytes: &[u8], folder: &Path) {
                 predicate,
                 limit: None,
                 batch_rows: 8192,
+                hints: ScanHints::default(),
             });
             let metrics = Arc::new(ScanMetrics::default());
             if let Ok(batches) = Arc::clone(&segment).scan(0..segment.rows(), request, metrics) {

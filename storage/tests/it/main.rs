@@ -8,5 +8,6 @@ mod corruption;
 mod failpoints;
 mod fuzz;
 mod golden;
+mod narrowing;
 mod scan;
 mod table;

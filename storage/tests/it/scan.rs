@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tidemill_storage::{
     ids::{ColumnId, OffsetRange, PartitionId, SegmentId, SourceId, StreamId, TableId},
     predicate::Predicate,
-    scan::{ScanMetrics, ScanRequest},
+    scan::{ScanHints, ScanMetrics, ScanRequest},
     schema::{DataType, TableSchema},
     segment::{
         Segment,
@@ -56,7 +56,14 @@ pub(crate) fn request(
     limit: Option<usize>,
     batch_rows: usize,
 ) -> Arc<ScanRequest> {
-    Arc::new(ScanRequest { schema: Arc::new(current.clone()), projection, predicate, limit, batch_rows })
+    Arc::new(ScanRequest {
+        schema: Arc::new(current.clone()),
+        projection,
+        predicate,
+        limit,
+        batch_rows,
+        hints: ScanHints::default(),
+    })
 }
 
 /// The rows of a scan, and that its batches are as promised.

@@ -7,7 +7,7 @@ use tidemill_storage::{
     ids::{ColumnId, OffsetRange, SchemaVersion, SegmentId, SourceId, StreamId, TableId},
     predicate::{CompareOp, Predicate},
     scalar::Scalar,
-    scan::{ScanMetrics, ScanRequest},
+    scan::{ScanHints, ScanMetrics, ScanRequest},
     schema::{Column, DataType, TableSchema},
     segment::{
         Segment, SegmentState,
@@ -48,7 +48,14 @@ fn commit(segment: &ConsumingSegment, dir: &std::path::Path) -> Arc<dyn Segment>
 }
 
 fn request(predicate: Option<Predicate>) -> Arc<ScanRequest> {
-    Arc::new(ScanRequest { schema: schema(), projection: vec![NUMBER], predicate, limit: None, batch_rows: 8192 })
+    Arc::new(ScanRequest {
+        schema: schema(),
+        projection: vec![NUMBER],
+        predicate,
+        limit: None,
+        batch_rows: 8192,
+        hints: ScanHints::default(),
+    })
 }
 
 fn numbers(snapshot: &TableSnapshot, request: &Arc<ScanRequest>) -> Vec<i64> {

@@ -5,18 +5,15 @@ use std::sync::Arc;
 use arrow::datatypes::DataType as ArrowType;
 use datafusion::{
     common::{
-        Column as LogicalColumn, ScalarValue,
+        ScalarValue,
         tree_node::{Transformed, TreeNode},
     },
     config::ConfigOptions,
     error::DataFusionError,
-    logical_expr::{BinaryExpr, Cast, Expr, expr::InList},
     physical_expr::{
         PhysicalExpr, ScalarFunctionExpr,
         aggregate::AggregateFunctionExpr,
-        expressions::{
-            BinaryExpr as PhysicalBinary, CastExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, Literal, NotExpr,
-        },
+        expressions::{CastExpr, Column, Literal},
     },
     physical_plan::projection::ProjectionExec,
 };
@@ -30,7 +27,10 @@ use tidemill_storage::{
 use crate::{
     exec::states::State,
     functions::{datetime::trunc, zone::Zone},
-    table::pushdown,
+    table::{
+        physical::{logical, stored_column},
+        pushdown,
+    },
 };
 
 /// The scan below, and how its columns reach the aggregate.
@@ -61,8 +61,7 @@ impl Reading<'_> {
     }
 
     fn column(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<&StoredColumn> {
-        let column = expr.downcast_ref::<Column>()?;
-        self.source.schema.column(*self.source.projection.get(column.index())?)
+        stored_column(expr, self.source)
     }
 
     pub(super) fn key(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<GroupKey> {
@@ -171,43 +170,7 @@ impl Reading<'_> {
 
     /// A FILTER clause that segments evaluate.
     fn predicate(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<Predicate> {
-        pushdown::predicate(&self.logical(&self.grounded(expr)?)?, &self.source.schema)
-    }
-
-    /// The expression as the planner wrote it.
-    fn logical(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<Expr> {
-        let inner = |expr: &Arc<dyn PhysicalExpr>| Some(Box::new(self.logical(expr)?));
-        if let Some(column) = self.column(expr) {
-            return Some(Expr::Column(LogicalColumn::new_unqualified(&column.name)));
-        }
-        if let Some(literal) = expr.downcast_ref::<Literal>() {
-            return Some(Expr::Literal(literal.value().clone(), None));
-        }
-        if let Some(binary) = expr.downcast_ref::<PhysicalBinary>() {
-            return Some(Expr::BinaryExpr(BinaryExpr {
-                left: inner(binary.left())?,
-                op: *binary.op(),
-                right: inner(binary.right())?,
-            }));
-        }
-        if let Some(cast) = expr.downcast_ref::<CastExpr>() {
-            let field = Arc::clone(cast.target_field());
-            return Some(Expr::Cast(Cast { expr: inner(cast.expr())?, field }));
-        }
-        if let Some(not) = expr.downcast_ref::<NotExpr>() {
-            return Some(Expr::Not(inner(not.arg())?));
-        }
-        if let Some(null) = expr.downcast_ref::<IsNullExpr>() {
-            return Some(Expr::IsNull(inner(null.arg())?));
-        }
-        if let Some(null) = expr.downcast_ref::<IsNotNullExpr>() {
-            return Some(Expr::IsNotNull(inner(null.arg())?));
-        }
-        if let Some(list) = expr.downcast_ref::<InListExpr>() {
-            let items = list.list().iter().map(|item| self.logical(item)).collect::<Option<Vec<_>>>()?;
-            return Some(Expr::InList(InList { expr: inner(list.expr())?, list: items, negated: list.negated() }));
-        }
-        None
+        pushdown::predicate(&logical(&self.grounded(expr)?, self.source)?, &self.source.schema)
     }
 }
 

@@ -1,6 +1,9 @@
 //! Reading a committed segment: window by window, first which rows, then only those rows of the wanted columns.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
 use arrow::array::{ArrayRef, RecordBatch};
 
@@ -9,7 +12,7 @@ use crate::{
     Error, Result,
     bitpack::Bitmask,
     evaluate::{default_array, widened},
-    scan::{Coalescer, ScanMetrics, ScanRequest, row_count},
+    scan::{Coalescer, ScanMetrics, ScanRequest, Watch, row_count},
     schema::Column,
 };
 
@@ -17,16 +20,22 @@ use crate::{
 const WINDOW_ROWS_MIN: usize = 8 * 1024;
 /// Rows of a window at most: its columns should stay in the processor's cache.
 const WINDOW_ROWS_MAX: usize = 64 * 1024;
-/// Windows begin at multiples of this.
+/// Windows begin at multiples of this. Also what is read first where a narrowing may rule out the rest.
 const BLOCK_ROWS: usize = 1024;
 
 pub(super) struct CommittedScan {
     segment: Arc<CommittedSegment>,
     metrics: Arc<ScanMetrics>,
+    request: Arc<ScanRequest>,
     filter: Filter,
+    /// What the narrowing leaves of the segment, as it was last asked.
+    narrowed: Filter,
+    narrowing: Option<Watch>,
     outputs: Vec<Output>,
     rows: Range<u32>,
     window_rows: usize,
+    /// Whether a row was looked at.
+    begun: bool,
     /// Rows that may still be returned.
     left: usize,
     coalescer: Coalescer,
@@ -70,31 +79,62 @@ impl CommittedScan {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        let window_rows = (request.batch_rows / BLOCK_ROWS * BLOCK_ROWS).clamp(WINDOW_ROWS_MIN, WINDOW_ROWS_MAX);
+        let narrowing = request.hints.narrowing.clone().map(Watch::new);
+        let window_rows = match narrowing {
+            Some(_) => BLOCK_ROWS,
+            None => window_rows(&request),
+        };
         Ok(Self {
             left: request.limit.unwrap_or(usize::MAX),
             coalescer: Coalescer::new(schema, request.batch_rows),
             segment,
             metrics,
             filter,
+            narrowed: Filter::Everything,
+            narrowing,
             outputs,
             rows,
             window_rows,
+            begun: false,
             failed: false,
+            request,
         })
+    }
+
+    /// Asks what is still wanted.
+    fn narrow(&mut self) -> Result<()> {
+        let Some(condition) = self.narrowing.as_mut().and_then(Watch::changed) else { return Ok(()) };
+        self.narrowed = match condition {
+            None => Filter::Everything,
+            Some(condition) => Filter::new(&condition, &self.request.schema, &self.segment)?,
+        };
+        if !self.begun && matches!(self.narrowed, Filter::Nothing) && !self.rows.is_empty() {
+            self.metrics.units_narrowed.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// The next rows to look at: up to the end of a block, or no more than are wanted where each row is one of them.
     fn window(&mut self) -> Option<Range<u32>> {
-        if self.left == 0 || self.rows.is_empty() || matches!(self.filter, Filter::Nothing) {
+        let nothing = |filter: &Filter| matches!(filter, Filter::Nothing);
+        if self.left == 0 || self.rows.is_empty() || nothing(&self.filter) || nothing(&self.narrowed) {
             return None;
         }
-        let start = self.rows.start as usize;
-        let mut end = ((start + self.window_rows) / BLOCK_ROWS * BLOCK_ROWS).min(self.rows.end as usize);
-        if matches!(self.filter, Filter::Everything) {
-            end = end.min(start.saturating_add(self.left));
+        self.begun = true;
+        let (start, end) = (self.rows.start as usize, self.rows.end as usize);
+        let rows = self.window_rows;
+        // After a small first look the windows grow to what is fastest to read.
+        self.window_rows = (rows * 2).min(window_rows(&self.request)).max(rows);
+        let everything = matches!(self.filter, Filter::Everything) && matches!(self.narrowed, Filter::Everything);
+        let wanted = if everything { self.left } else { usize::MAX };
+        if self.request.hints.backwards {
+            let begin = (end.saturating_sub(rows).next_multiple_of(BLOCK_ROWS)).max(start);
+            let begin = if begin >= end { start.max((end - 1) / BLOCK_ROWS * BLOCK_ROWS) } else { begin };
+            let begin = begin.max(end.saturating_sub(wanted)) as u32;
+            self.rows.end = begin;
+            return Some(begin..end as u32);
         }
-        let end = end as u32;
+        let end = ((start + rows) / BLOCK_ROWS * BLOCK_ROWS).min(end).min(start.saturating_add(wanted)) as u32;
         self.rows.start = end;
         Some(start as u32..end)
     }
@@ -108,6 +148,9 @@ impl CommittedScan {
         };
         let mut mask = Bitmask::all(rows);
         self.filter.apply(&self.segment, &window, &mut mask, &mut read)?;
+        if !mask.is_none() {
+            self.narrowed.apply(&self.segment, &window, &mut mask, &mut read)?;
+        }
         let mut selected = mask.count();
         if selected > self.left {
             mask.truncate_set(self.left);
@@ -129,11 +172,19 @@ impl CommittedScan {
             self.segment.file.check()?;
             self.left -= selected;
             self.coalescer.push(batch);
+            if self.narrowing.is_some() {
+                // Whoever narrows must see the row to know the better condition.
+                self.coalescer.flush();
+            }
         }
         self.segment.file.check()?;
         self.metrics.add(rows as u64, selected as u64, bytes_read);
         Ok(())
     }
+}
+
+fn window_rows(request: &ScanRequest) -> usize {
+    (request.batch_rows / BLOCK_ROWS * BLOCK_ROWS).clamp(WINDOW_ROWS_MIN, WINDOW_ROWS_MAX)
 }
 
 fn column(
@@ -171,8 +222,13 @@ impl Iterator for CommittedScan {
             if let Some(batch) = self.coalescer.pop() {
                 return Some(batch);
             }
-            let Some(window) = self.window() else { return self.coalescer.finish() };
-            if let Err(error) = self.read(window) {
+            let step = self.narrow().map(|()| self.window());
+            let read = match step {
+                Ok(None) => return self.coalescer.finish(),
+                Ok(Some(window)) => self.read(window),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = read {
                 self.failed = true;
                 return Some(Err(self.segment.failed(error)));
             }

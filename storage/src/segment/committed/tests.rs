@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     ids::{PartitionId, TableId},
+    scan::ScanHints,
     segment::{
         builder::{SealContext, seal},
         consuming::ConsumingSegment,
@@ -40,6 +41,7 @@ fn request(schema: &TableSchema, columns: &[ColumnId]) -> Arc<ScanRequest> {
         predicate: None,
         limit: None,
         batch_rows: 8192,
+        hints: ScanHints::default(),
     })
 }
 

@@ -18,7 +18,7 @@ use crate::{
     bitpack::Bitmask,
     evaluate::{column_as, default_array, evaluate},
     prune::Verdict,
-    scan::{ScanMetrics, ScanRequest},
+    scan::{ScanHints, ScanMetrics, ScanRequest},
 };
 
 #[derive(Debug)]
@@ -79,6 +79,7 @@ fn rows_of(
         predicate,
         limit: None,
         batch_rows: WINDOW_ROWS,
+        hints: ScanHints::default(),
     };
     let condition = condition_of(request.predicate.clone());
     let filters = layout.filters.iter().map(|filter| condition_of(Some(filter.clone()))).collect();
@@ -95,7 +96,7 @@ fn rows_of(
 }
 
 impl ConsumingAggregation {
-    fn read(&mut self, Piece { rows, bytes, verdict }: &Piece) -> Result<()> {
+    fn read(&mut self, Piece { rows, bytes, verdict, .. }: &Piece) -> Result<()> {
         let (written, current) = (&self.segment.schema, &self.condition.schema);
         let mask = if *verdict == Verdict::Always { None } else { evaluate(&self.condition, written, rows)? };
         let mask = mask.map(|mask| passed(&mask)).filter(|mask| !mask.is_all());

@@ -7,6 +7,7 @@ use crate::{
     ids::{SchemaVersion, SourceId, StreamId},
     predicate::{CompareOp, Predicate},
     scalar::Scalar,
+    scan::ScanHints,
     schema::{Column, DataType},
 };
 
@@ -160,6 +161,7 @@ fn chunks_that_cannot_match_are_not_read() {
         }),
         limit: None,
         batch_rows: 8192,
+        hints: ScanHints::default(),
     });
     let metrics = Arc::new(ScanMetrics::default());
     let rows: usize = Arc::new(segment)

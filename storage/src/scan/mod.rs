@@ -1,5 +1,7 @@
 //! What a query asks of the segments, and the counters that EXPLAIN ANALYZE shows.
 
+mod narrowing;
+
 use std::{
     collections::VecDeque,
     ops::Range,
@@ -14,6 +16,9 @@ use arrow::{
     compute::concat_batches,
     datatypes::{Schema as ArrowSchema, SchemaRef},
 };
+
+pub use narrowing::Narrowing;
+pub(crate) use narrowing::Watch;
 
 use crate::{Error, Result, ids::ColumnId, predicate::Predicate, schema::TableSchema, segment::Segment};
 
@@ -31,6 +36,17 @@ pub struct ScanRequest {
     pub limit: Option<usize>,
     /// Rows per output batch, at most.
     pub batch_rows: usize,
+    /// How the scan may save work.
+    pub hints: ScanHints,
+}
+
+/// What makes a scan cheaper and its answer no other, but for rows that [`Narrowing`] rules out.
+#[derive(Clone, Debug, Default)]
+pub struct ScanHints {
+    pub narrowing: Option<Arc<dyn Narrowing>>,
+    /// Read from the last row to the first, window by window: wanted when large values, which come late where time is what grows, are
+    /// to be found soon.
+    pub backwards: bool,
 }
 
 impl ScanRequest {
@@ -60,6 +76,8 @@ pub struct ScanMetrics {
     pub rows_selected: AtomicU64,
     /// Bytes of encoded column data that were read.
     pub bytes_read: AtomicU64,
+    /// Units that a [`Narrowing`] ruled out before a row of them was read.
+    pub units_narrowed: AtomicU64,
 }
 
 impl ScanMetrics {
@@ -106,7 +124,8 @@ impl Coalescer {
         }
     }
 
-    fn flush(&mut self) {
+    /// Makes what has been pushed ready, however small.
+    pub(crate) fn flush(&mut self) {
         let small = std::mem::take(&mut self.small);
         self.small_rows = 0;
         match small.as_slice() {
