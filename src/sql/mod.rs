@@ -9,6 +9,7 @@ pub mod options;
 
 mod alter;
 mod create;
+mod spelling;
 pub(crate) mod tokens;
 mod types;
 
@@ -70,12 +71,7 @@ fn statement(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<StatementKind>
         let end = TokenWithSpan { token: Token::SemiColon, span: last.span };
         tokens.push(end);
     }
-    let parsed = match Cursor::new(text, &tokens).is_keyword("TABLE") {
-        true => text
-            .parse_with(&tokens, |parser| parser.parse_query())
-            .map(datafusion::sql::sqlparser::ast::Statement::Query),
-        false => text.parse_with(&tokens, |parser| parser.parse_statement()),
-    };
+    let parsed = text.parse_with(&tokens, |parser| parser.parse_statement());
     parsed.map(|statement| StatementKind::Other(Box::new(statement))).map_err(|error| match error.position {
         Some(_) => error,
         None => error.at(start),

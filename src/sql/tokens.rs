@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::{
     tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Word},
 };
 
-use super::ast::Name;
+use super::{ast::Name, spelling::respelled};
 use crate::session::error::{Result, SqlError, state};
 
 /// Nesting of parentheses and subqueries that sqlparser is allowed, in its own count.
@@ -78,7 +78,7 @@ impl<'a> Text<'a> {
     ) -> Result<T> {
         let mut parser = Parser::new(&PostgreSqlDialect {})
             .with_recursion_limit(DEPTH_MAX)
-            .with_tokens_with_locations(tokens.to_vec());
+            .with_tokens_with_locations(respelled(tokens.to_vec()));
         let parsed = parse(&mut parser).and_then(|parsed| {
             let _ = parser.consume_token(&Token::SemiColon);
             match parser.peek_token() {

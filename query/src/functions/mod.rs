@@ -4,6 +4,7 @@ pub(crate) mod angles;
 pub(crate) mod any;
 pub(crate) mod arithmetic;
 pub(crate) mod arrays;
+pub(crate) mod average;
 pub(crate) mod buckets;
 pub(crate) mod bytes;
 pub(crate) mod cast;
@@ -77,6 +78,7 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         for (aggregate, alias) in [(bool_and_udaf(), "every"), (var_samp_udaf(), "variance")] {
             state.register_udaf(Arc::new(aggregate.as_ref().clone().with_aliases([alias])))?;
         }
+        state.register_udaf(average::udaf())?;
         datafusion_functions_json::register_all(state)?;
         // Where it is not planned as rows, this would give one array.
         for name in ["generate_series", "range"] {

@@ -1,14 +1,15 @@
-//! Facts about exact numbers and their quotients: `div`, `scale`, `min_scale`, `bit_count`.
+//! Facts about exact numbers and their quotients: `div`, `scale`, `min_scale`, `trim_scale`, `bit_count`.
 
 use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, Decimal128Array, Int32Array, Int64Array},
-    datatypes::{DataType, Decimal128Type},
+    datatypes::{DataType, Decimal128Type, Field, FieldRef},
 };
 use datafusion::{
     error::DataFusionError,
-    logical_expr::{ScalarUDF, Volatility::Immutable},
+    logical_expr::{ReturnFieldArgs, ScalarUDF, Volatility::Immutable},
+    scalar::ScalarValue,
 };
 
 use super::simple::{Call, Returns, Simple, any};
@@ -27,6 +28,16 @@ pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
             let scales = values.iter().map(|value| value.map(|value| least_scale(value, scale)));
             Ok(Arc::new(scales.collect::<Int32Array>()))
         }),
+        // One scale for a column: of a constant it is the least, of other values it stays as it is.
+        Simple::udf("trim_scale", any(1, Immutable), Returns::Field(trimmed_type), |call| {
+            let (values, scale) = exact(call, 0)?;
+            let DataType::Decimal128(precision, to) = *call.returns.data_type() else {
+                return Err(DataFusionError::Internal("trim_scale gives a numeric".to_owned()));
+            };
+            let divisor = 10i128.pow(u32::from((scale - to).unsigned_abs()));
+            let trimmed: Decimal128Array = values.unary(|value| value / divisor);
+            Ok(Arc::new(trimmed.with_precision_and_scale(precision, to)?))
+        }),
         Simple::udf("bit_count", any(1, Immutable), Returns::Type(DataType::Int64), |call| {
             let bytes = call.cast(0, &DataType::BinaryView)?;
             let counts = bytes
@@ -36,6 +47,15 @@ pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
             Ok(Arc::new(counts.collect::<Int64Array>()))
         }),
     ]
+}
+
+fn trimmed_type(args: &ReturnFieldArgs<'_>) -> Result<FieldRef, DataFusionError> {
+    let scale = match (args.arg_fields[0].data_type(), args.scalar_arguments.first().copied().flatten()) {
+        (_, Some(ScalarValue::Decimal128(Some(value), _, scale))) => least_scale(*value, *scale) as i8,
+        (DataType::Decimal128(_, scale), _) => *scale,
+        _ => 0,
+    };
+    Ok(Arc::new(Field::new("trimmed", DataType::Decimal128(38, scale), true)))
 }
 
 /// Argument `index` as unscaled integers, and their scale.

@@ -1,6 +1,6 @@
 //! Operators on numbers as PostgreSQL has them.
 //!
-//! Before types are made to fit: numeric division keeps at least sixteen decimals. After: integer and float operators, all of one type by
+//! Before types are made to fit: numeric division keeps the decimals that PostgreSQL's keeps. After: integer and float operators, all of one type by
 //! then, become functions that fail on overflow and on division by zero.
 
 use datafusion::{
@@ -15,8 +15,6 @@ use crate::functions::arithmetic::{Checked, Op, Quotient};
 
 /// Decimals that a quotient has at least.
 const QUOTIENT_SCALE: i8 = 16;
-/// What Arrow's division adds to the scale of the dividend.
-const SCALE_ADDED: i8 = 4;
 
 /// `mod(a, b)` is `a % b`.
 pub(crate) fn settle_mod(expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
@@ -33,23 +31,83 @@ pub(crate) fn settle_mod(expr: Expr) -> Result<Transformed<Expr>, DataFusionErro
     }
 }
 
-pub(crate) fn widen_division(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
+/// numeric / numeric: one scale for a column of quotients, PostgreSQL's own for a quotient of constants.
+pub(crate) fn divide(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right }) = expr else {
         return Ok(Transformed::no(expr));
     };
-    let scale = |expr: &Expr| match expr.get_type(schema).ok()? {
-        DataType::Decimal128(_, scale) => Some((true, scale)),
-        data_type if types::is_int(&data_type) => Some((false, 0)),
+    let exact = |expr: &Expr| match expr.get_type(schema).ok()? {
+        data_type @ DataType::Decimal128(..) => Some(data_type),
+        data_type if types::is_int(&data_type) => Some(data_type),
         _ => None,
     };
-    let scales = (scale(&left), scale(&right));
-    let left = match scales {
-        (Some((a, scale)), Some((b, _))) if (a || b) && scale + SCALE_ADDED < QUOTIENT_SCALE => {
-            Box::new(cast(*left, DataType::Decimal128(38, QUOTIENT_SCALE - SCALE_ADDED)))
-        }
-        _ => left,
+    let (Some(a), Some(b)) = (exact(&left), exact(&right)) else {
+        return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right })));
     };
-    Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right })))
+    if !types::is_decimal(&a) && !types::is_decimal(&b) {
+        return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right })));
+    }
+    let scale = match (constant(&left), constant(&right)) {
+        (Some(a), Some(b)) => quotient_scale(a, b),
+        _ => {
+            let scale = |data_type: &DataType| if let DataType::Decimal128(_, scale) = data_type { *scale } else { 0 };
+            QUOTIENT_SCALE.max(scale(&a)).max(scale(&b))
+        }
+    };
+    let operand = |operand: Expr, data_type: &DataType| match data_type {
+        DataType::Decimal128(..) => operand,
+        DataType::Int64 => cast(operand, DataType::Decimal128(19, 0)),
+        _ => cast(operand, DataType::Decimal128(10, 0)),
+    };
+    let operands = vec![operand(*left, &a), operand(*right, &b)];
+    let call = ScalarFunction::new_udf(Quotient::udf(DataType::Decimal128(38, scale)), operands);
+    Ok(Transformed::yes(Expr::ScalarFunction(call)))
+}
+
+/// An exact constant: its digits and how many of them stand after the point.
+fn constant(expr: &Expr) -> Option<(i128, i8)> {
+    match expr {
+        Expr::Literal(value, _) => match value {
+            ScalarValue::Int16(value) => value.map(|value| (value.into(), 0)),
+            ScalarValue::Int32(value) => value.map(|value| (value.into(), 0)),
+            ScalarValue::Int64(value) => value.map(|value| (value.into(), 0)),
+            ScalarValue::Decimal128(value, _, scale) => value.map(|value| (value, *scale)),
+            _ => None,
+        },
+        Expr::Negative(operand) => constant(operand).map(|(value, scale)| (-value, scale)),
+        Expr::Cast(cast) => match (cast.field.data_type(), constant(&cast.expr)?) {
+            (DataType::Decimal128(_, to), (value, from)) if *to >= from => {
+                Some((value.checked_mul(10i128.checked_pow(u32::from((to - from).unsigned_abs()))?)?, *to))
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// As PostgreSQL chooses it (`select_div_scale`): at least sixteen digits of the quotient count, in groups of four as numeric is stored.
+fn quotient_scale(left: (i128, i8), right: (i128, i8)) -> i8 {
+    const GROUP: i32 = 4;
+    /// The first group of four digits that is not zero, and how many groups stand between it and the point.
+    fn first_group((value, scale): (i128, i8)) -> (i32, u128) {
+        if value == 0 {
+            return (0, 0);
+        }
+        let digits = value.unsigned_abs().ilog10() as i32 + 1 - i32::from(scale);
+        let weight = (digits - 1).div_euclid(GROUP);
+        let dropped = weight * GROUP + i32::from(scale);
+        let power = |exponent: i32| 10u128.checked_pow(exponent.unsigned_abs());
+        let group = match dropped {
+            0.. => value.unsigned_abs() / power(dropped).unwrap_or(u128::MAX),
+            _ => value.unsigned_abs().saturating_mul(power(dropped).unwrap_or(u128::MAX)),
+        };
+        (weight, group)
+    }
+    let ((left_weight, left_group), (right_weight, right_group)) = (first_group(left), first_group(right));
+    let weight = left_weight - right_weight - i32::from(left_group <= right_group);
+    let scale = (i32::from(QUOTIENT_SCALE) - weight * GROUP).max(left.1.into()).max(right.1.into()).max(0);
+    // Room for the digits in front of the point.
+    scale.min(37 - (weight.max(-1) + 1) * GROUP).clamp(0, 37) as i8
 }
 
 pub(crate) fn check(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
@@ -91,5 +149,26 @@ pub(crate) fn check(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
             Ok(Transformed::yes(Expr::ScalarFunction(call)))
         }
         other => Ok(Transformed::no(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quotient_scale;
+
+    /// Scales that PostgreSQL 15 gives.
+    #[test]
+    fn constants_are_divided_at_the_scale_of_postgresql() {
+        for (left, right, wanted) in [
+            ((10, 0), (40, 1), 16),
+            ((1, 0), (30, 1), 20),
+            ((100_000, 0), (30, 1), 12),
+            ((200_000, 0), (1, 0), 12),
+            ((1, 4), (30_000, 0), 28),
+            ((0, 0), (3, 0), 20),
+            ((123_456_789_012, 0), (7, 0), 8),
+        ] {
+            assert_eq!(quotient_scale(left, right), wanted, "{left:?} / {right:?}");
+        }
     }
 }

@@ -119,10 +119,9 @@ fn literal_numeric(value: &ScalarValue) -> DataType {
         ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) | ScalarValue::LargeUtf8(Some(text)) => text,
         _ => return types::NUMERIC,
     };
-    let text = text.trim();
-    if text.contains(['e', 'E']) {
-        return types::NUMERIC;
-    }
-    let scale = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
-    DataType::Decimal128(38, i8::try_from(scale.min(37)).unwrap_or(37))
+    let (digits, exponent) = text.trim().split_once(['e', 'E']).unwrap_or((text.trim(), "0"));
+    let Ok(exponent) = exponent.parse::<i32>() else { return types::NUMERIC };
+    let fraction = digits.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    let scale = i32::try_from(fraction).unwrap_or(i32::MAX).saturating_sub(exponent).clamp(0, 37);
+    DataType::Decimal128(38, scale as i8)
 }

@@ -3,7 +3,8 @@
 //! | written | planned as |
 //! |---|---|
 //! | `FETCH FIRST 2 ROWS ONLY` | `LIMIT 2` |
-//! | `TABLE t` | `SELECT * FROM t` |
+//! | `VALUES (1, (SELECT 2))` | `SELECT 1 AS column1, (SELECT 2) AS column2` |
+//! | `a BETWEEN SYMMETRIC b AND c` | `(a BETWEEN b AND c OR a BETWEEN c AND b)` |
 //! | `~x`, `\|/ x`, `\|\|/ x`, `@ x` | `x # -1`, `sqrt(x)`, `cbrt(x)`, `abs(x)` |
 //! | `(a, b) OVERLAPS (c, d)` | `overlaps(a, b, c, d)` |
 //! | `date(x)`, `text(x)`, `int4(x)`, … | `CAST(x AS date)`, … |
@@ -17,9 +18,9 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, CastKind, DataType as SqlType, ExactNumberInfo, Expr, Fetch, Function, FunctionArg,
-    FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, LimitClause, Query, Select, SelectItem, SetExpr, Statement,
-    TableAlias, TableAliasColumnDef, TableFactor, TimezoneInfo, UnaryOperator, Value, VisitMut, VisitorMut,
-    helpers::attached_token::AttachedToken,
+    FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, LimitClause, Query, Select, SelectItem, SetExpr,
+    SetOperator, SetQuantifier, Statement, TableAlias, TableAliasColumnDef, TableFactor, TimezoneInfo, UnaryOperator,
+    Value, VisitMut, VisitorMut, helpers::attached_token::AttachedToken,
 };
 
 use super::syntax::{function, last_part, query};
@@ -28,6 +29,8 @@ use crate::{SqlError, functions::regexp};
 /// Names of our own columns and relations, which no user's can be.
 const COLUMN: &str = "\u{1}c";
 const RELATION: &str = "\u{1}s";
+/// Rows of VALUES with subqueries.
+const SELECTED_ROWS_MAX: usize = 1_000;
 
 /// Rewrites `statement` in place.
 pub(crate) fn rewrite(statement: &mut Statement) -> Result<(), SqlError> {
@@ -43,7 +46,7 @@ impl VisitorMut for Rewriter {
     type Break = SqlError;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<SqlError> {
-        match fetch(query).and_then(|()| table(query)) {
+        match fetch(query).and_then(|()| values(query)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
         }
@@ -90,13 +93,67 @@ fn fetch(query: &mut Query) -> Result<(), SqlError> {
     Ok(())
 }
 
-fn table(whole: &mut Query) -> Result<(), SqlError> {
-    let SetExpr::Table(table) = whole.body.as_ref() else { return Ok(()) };
-    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let names: Vec<String> =
-        [&table.schema_name, &table.table_name].into_iter().flatten().map(|name| quoted(name)).collect();
-    whole.body = query(&format!("SELECT * FROM {}", names.join(".")))?.body;
+/// Rows of VALUES are made before any subquery has an answer: such rows are selected instead.
+fn values(whole: &mut Query) -> Result<(), SqlError> {
+    let SetExpr::Values(values) = whole.body.as_ref() else { return Ok(()) };
+    let mut selects = Vec::with_capacity(values.rows.len());
+    let mut asks = Subqueries { found: false };
+    for row in &values.rows {
+        let mut made = query("SELECT 1")?;
+        let SetExpr::Select(select) = made.body.as_mut() else { return Ok(()) };
+        let mut row = row.content.clone();
+        for expr in &mut row {
+            let _ = VisitMut::visit(expr, &mut asks);
+        }
+        let named = row
+            .into_iter()
+            .enumerate()
+            .map(|(index, expr)| SelectItem::ExprWithAlias { expr, alias: Ident::new(format!("column{}", index + 1)) });
+        select.projection = named.collect();
+        selects.push(made.body);
+    }
+    if !asks.found || values.rows.len() > SELECTED_ROWS_MAX {
+        return Ok(());
+    }
+    let all = selects.into_iter().reduce(|left, right| {
+        let (op, set_quantifier) = (SetOperator::Union, SetQuantifier::All);
+        Box::new(SetExpr::SetOperation { op, set_quantifier, left, right })
+    });
+    if let Some(all) = all {
+        whole.body = all;
+    }
     Ok(())
+}
+
+/// Whether there are subqueries.
+struct Subqueries {
+    found: bool,
+}
+
+impl VisitorMut for Subqueries {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.found = true;
+        ControlFlow::Break(())
+    }
+}
+
+/// `expr` without the mark that the tokens of BETWEEN SYMMETRIC left at its beginning; whether there was one.
+fn unmarked(expr: &mut Expr) -> bool {
+    match expr {
+        Expr::UnaryOp { op: UnaryOperator::PGPrefixFactorial, expr: operand } => {
+            let operand = std::mem::replace(operand.as_mut(), number("0"));
+            *expr = operand;
+            true
+        }
+        Expr::BinaryOp { left: first, .. }
+        | Expr::Cast { expr: first, kind: CastKind::DoubleColon, .. }
+        | Expr::AtTimeZone { timestamp: first, .. }
+        | Expr::Collate { expr: first, .. }
+        | Expr::CompoundFieldAccess { root: first, .. } => unmarked(first),
+        _ => false,
+    }
 }
 
 fn number(digits: &str) -> Expr {
@@ -128,6 +185,23 @@ fn expression(expr: &mut Expr) -> Result<Option<Expr>, SqlError> {
             }
             _ => return Err(SqlError::syntax("wrong number of parameters on a side of OVERLAPS expression")),
         },
+        Expr::Between { expr: value, negated, low, high } => {
+            if !unmarked(low) {
+                return Ok(None);
+            }
+            let between = |low: &Expr, high: &Expr| Expr::Between {
+                expr: value.clone(),
+                negated: false,
+                low: Box::new(low.clone()),
+                high: Box::new(high.clone()),
+            };
+            let either = binary(between(low, high), BinaryOperator::Or, between(high, low));
+            let either = Expr::Nested(Box::new(either));
+            Some(match negated {
+                true => Expr::Nested(Box::new(Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(either) })),
+                false => either,
+            })
+        }
         Expr::Function(call) => typed(call)?,
         Expr::SimilarTo { negated, expr: value, pattern, escape_char } => {
             let escape = escape_char.take().map(Expr::Value);

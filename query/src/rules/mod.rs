@@ -16,6 +16,7 @@ mod arithmetic;
 pub(crate) mod casts;
 mod forms;
 mod gathered;
+mod inserts;
 mod lateral;
 mod literals;
 mod names;
@@ -40,11 +41,11 @@ use datafusion::{
     common::tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     error::DataFusionError,
     execution::SessionState,
-    logical_expr::{Cast, DmlStatement, Expr, LogicalPlan, LogicalPlanBuilder, WriteOp, cast, col},
+    logical_expr::{DmlStatement, Expr, LogicalPlan, LogicalPlanBuilder, WriteOp, cast, col},
     sql::{
         parser::Statement as DfStatement,
         planner::SqlToRel,
-        sqlparser::ast::{Expr as SqlExpr, Statement, TableObject, Value},
+        sqlparser::ast::{Expr as SqlExpr, Statement, Value},
     },
 };
 
@@ -131,13 +132,20 @@ impl Planner {
         syntax::rewrite(&mut statement);
         forms::rewrite(&mut statement)?;
         gathered::rewrite(&mut statement);
-        row_functions::rewrite(&mut statement, &|name| state.table_functions().contains_key(name))?;
+        let known = row_functions::Known {
+            is_relation: &|name| state.table_functions().contains_key(name),
+            columns: &|name| Some(types::columns_of(&self.engine.tables().table(name)?.table.schema())),
+        };
+        row_functions::rewrite(&mut statement, known)?;
         crate::pg_catalog::rewrite(&mut statement, sql);
-        let statement = DfStatement::Statement(Box::new(statement));
         let path = self.shared.settings.lock().search_path();
         // The columns that the rows of an INSERT are planned for: read before, compared after.
-        let target = insert_target(&statement);
+        let target = inserts::target(&statement);
         let insert_schema = target.and_then(|name| Some(self.engine.tables().table(&name)?.table.schema()));
+        if let Some(schema) = &insert_schema {
+            inserts::name_columns(&mut statement, &schema.arrow())?;
+        }
+        let statement = DfStatement::Statement(Box::new(statement));
         let context = names::Names::resolve(&path, state, &statement).await?;
         let logical = SqlToRel::new_with_options(&context, context.parser_options())
             .statement_to_plan(statement)
@@ -157,7 +165,7 @@ impl Planner {
         let logical = lateral::unfold(logical).map_err(located)?;
         let is_insert = insert_into.is_some();
         let logical = match &insert_into {
-            Some(handle) => marked_columns(logical, &handle.table.schema().arrow()).map_err(located)?,
+            Some(handle) => inserts::marked_columns(logical, &handle.table.schema().arrow()).map_err(located)?,
             None => logical,
         };
         // Rows to insert are cast to their columns already.
@@ -181,42 +189,6 @@ impl Planner {
         let plan = finish(logical, insert_into, sql)?;
         Ok(Plan { insert_schema: insert_schema.or(plan.insert_schema), ..plan })
     }
-}
-
-/// The table that INSERT names, without its schema.
-fn insert_target(statement: &DfStatement) -> Option<String> {
-    let DfStatement::Statement(statement) = statement else { return None };
-    let Statement::Insert(insert) = statement.as_ref() else { return None };
-    let TableObject::TableName(name) = &insert.table else { return None };
-    let name = name.0.last()?.as_ident()?;
-    Some(if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() })
-}
-
-/// Rows for a table whose uuid and jsonb columns are read as such: DataFusion's INSERT knows only their Arrow type.
-fn marked_columns(logical: LogicalPlan, table: &Schema) -> Result<LogicalPlan, DataFusionError> {
-    let is_read = |target: &Field, given: &Field| {
-        let marker = casts::marker(target);
-        matches!(marker, Some("uuid" | "jsonb")) && marker != casts::marker(given)
-    };
-    let given = logical.schema().fields().clone();
-    if given.len() != table.fields().len() || !table.fields().iter().zip(&given).any(|(t, g)| is_read(t, g)) {
-        return Ok(logical);
-    }
-    let columns: Vec<Expr> = logical
-        .schema()
-        .iter()
-        .zip(table.fields())
-        .map(|((qualifier, field), target)| {
-            let column = Expr::Column(datafusion::common::Column::new(qualifier.cloned(), field.name()));
-            if !is_read(target, field) {
-                return column;
-            }
-            let read = target.as_ref().clone().with_nullable(true);
-            Expr::Cast(Cast { expr: Box::new(column), field: Arc::new(read) })
-                .alias_qualified(qualifier.cloned(), field.name())
-        })
-        .collect();
-    LogicalPlanBuilder::from(logical).project(columns)?.build()
 }
 
 /// Column types of the first terms of WITH RECURSIVE.
@@ -255,7 +227,7 @@ fn settle(
                     .transform_data(|expr| casts::convert(expr, schema))?
                     .transform_data(|expr| Ok(results::narrow(expr)))?
                     .transform_data(|expr| aggregates::widen(expr, schema))?
-                    .transform_data(|expr| arithmetic::widen_division(expr, schema))
+                    .transform_data(|expr| arithmetic::divide(expr, schema))
             })
         })
     })?;

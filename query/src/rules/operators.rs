@@ -1,13 +1,15 @@
 //! Operators whose meaning depends on the types beside them, settled when the syntax tree becomes a plan: intervals and dates, `||` of
 //! anything with text, JSONB's arrows.
 
-use arrow::datatypes::DataType;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field};
 use datafusion::{
     common::DFSchema,
     error::DataFusionError,
     logical_expr::{
         BinaryExpr, Expr, ExprSchemable, Operator, cast,
-        expr::ScalarFunction,
+        expr::{Placeholder, ScalarFunction},
         lit,
         planner::{ExprPlanner, PlannerResult, RawBinaryExpr},
     },
@@ -56,7 +58,7 @@ impl ExprPlanner for PostgresOperators {
     }
 }
 
-fn call(function: std::sync::Arc<datafusion::logical_expr::ScalarUDF>, args: Vec<Expr>) -> Expr {
+fn call(function: Arc<datafusion::logical_expr::ScalarUDF>, args: Vec<Expr>) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(function, args))
 }
 
@@ -102,6 +104,23 @@ fn plan(
             };
             return Ok(Some(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))));
         }
+    }
+    // A parameter beside an interval is a factor.
+    let factor = |expr: &Expr| match expr {
+        Expr::Placeholder(Placeholder { id, field: None }) => {
+            let field = Arc::new(Field::new(id, DataType::Float64, true));
+            Some(Expr::Placeholder(Placeholder::new_with_field(id.clone(), Some(field))))
+        }
+        _ => None,
+    };
+    let scaled = match &raw.op {
+        Op::Multiply if is_interval(right) => factor(&raw.left).map(|by| (interval::scale(), raw.right.clone(), by)),
+        Op::Multiply if is_interval(left) => factor(&raw.right).map(|by| (interval::scale(), raw.left.clone(), by)),
+        Op::Divide if is_interval(left) => factor(&raw.right).map(|by| (interval::divide(), raw.left.clone(), by)),
+        _ => None,
+    };
+    if let Some((function, interval, by)) = scaled {
+        return Ok(Some(call(function, vec![interval, by])));
     }
     let moment = |data_type: &DataType| is_timestamp(data_type) || *data_type == DataType::Date32;
     Ok(Some(match &raw.op {

@@ -6,9 +6,13 @@ use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
 use datafusion::{
     error::DataFusionError,
     logical_expr::planner::TypePlanner,
-    sql::sqlparser::ast::{self, ArrayElemTypeDef, ExactNumberInfo, TimezoneInfo},
+    sql::sqlparser::{
+        ast::{self, ArrayElemTypeDef, ExactNumberInfo, TimezoneInfo},
+        dialect::PostgreSqlDialect,
+        parser::Parser,
+    },
 };
-use tidemill_storage::schema::{TYPE_KEY, UTC};
+use tidemill_storage::schema::{TYPE_KEY, TableSchema, UTC};
 
 use crate::{SqlError, pg_catalog::OID_KEY};
 
@@ -142,6 +146,17 @@ pub(crate) fn is_float(data_type: &DataType) -> bool {
 
 pub(crate) fn is_decimal(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Decimal128(..) | DataType::Decimal256(..))
+}
+
+/// The columns of a table with their types as SQL writes them.
+pub(crate) fn columns_of(schema: &TableSchema) -> Vec<(String, ast::DataType)> {
+    let columns = schema.columns.iter().filter_map(|column| {
+        let text = column.data_type.to_string();
+        let parsed =
+            Parser::new(&PostgreSqlDialect {}).try_with_sql(&text).and_then(|mut parser| parser.parse_data_type());
+        Some((column.name.clone(), parsed.ok()?))
+    });
+    columns.collect()
 }
 
 /// PostgreSQL's name of an Arrow type.

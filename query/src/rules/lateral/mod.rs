@@ -106,7 +106,7 @@ fn beside(
 ) -> Result<Option<LogicalPlan>, DataFusionError> {
     let columns = left.schema().columns();
     let side = Side::new(&columns, keeps, side::needs_number(right)?);
-    let Some(attached) = side.attach(&renamed(right)?, side.base(left)?)? else { return Ok(None) };
+    let Some(attached) = side.attach(&renamed(right, right_column)?, side.base(left)?)? else { return Ok(None) };
     if keeps == Keeps::Groups && attached.present {
         return Ok(None);
     }
@@ -125,8 +125,8 @@ fn beside(
     Ok(Some(LogicalPlan::Projection(Projection::try_new(shown, Arc::new(attached.plan))?)))
 }
 
-/// `plan` with names of its columns that are nobody's: the optimizer may put columns of it and of the join into one projection.
-fn renamed(plan: &LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+/// `plan` with `names` of its columns, which are nobody's: the optimizer may put columns of it and of the join into one projection.
+fn renamed(plan: &LogicalPlan, names: impl Fn(usize) -> Column) -> Result<LogicalPlan, DataFusionError> {
     let (items, input) = match plan {
         LogicalPlan::Projection(projection) => (projection.expr.clone(), Arc::clone(&projection.input)),
         other => (other.schema().columns().into_iter().map(Expr::Column).collect(), Arc::new(other.clone())),
@@ -136,7 +136,7 @@ fn renamed(plan: &LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
             Expr::Alias(alias) if alias.metadata.is_none() => *alias.expr,
             other => other,
         };
-        item.alias(right_column(index).name)
+        item.alias(names(index).name)
     });
     Ok(LogicalPlan::Projection(Projection::try_new(items.collect(), input)?))
 }

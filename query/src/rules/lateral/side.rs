@@ -1,6 +1,6 @@
 //! The nodes of a subquery on top of the side that it refers to.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use datafusion::{
     common::{
@@ -16,7 +16,7 @@ use datafusion::{
     },
 };
 
-use super::is_correlated;
+use super::{is_correlated, renamed};
 use crate::functions::rows;
 
 /// What the left side's columns are called while the right side's are made.
@@ -25,6 +25,8 @@ const OUTER: &str = "\u{1}outer";
 const NUMBER: &str = "\u{1}number";
 /// The place of a row of the right side among those of its row of the left side.
 const PLACE: &str = "\u{1}place";
+/// Columns of a relation below its alias.
+const UNDER: &str = "\u{1}under";
 /// Column that is NULL where a row of the left side has none on the right.
 pub(super) const PRESENT: &str = "\u{1}present";
 
@@ -45,6 +47,8 @@ pub(super) struct Side<'a> {
     outer: Vec<Expr>,
     keeps: Keeps,
     numbered: bool,
+    /// Relations with an alias so far.
+    under: Cell<usize>,
 }
 
 pub(super) struct Attached {
@@ -90,7 +94,7 @@ impl<'a> Side<'a> {
         if numbered {
             outer.push(own(NUMBER));
         }
-        Self { left, outer, keeps, numbered }
+        Self { left, outer, keeps, numbered, under: Cell::new(0) }
     }
 
     /// The left side under names of our own.
@@ -130,11 +134,14 @@ impl<'a> Side<'a> {
             }
             LogicalPlan::Filter(filter) => self.filtered(filter, base)?,
             LogicalPlan::SubqueryAlias(alias) => {
-                let Some(below) = self.attach(&alias.input, base)? else { return Ok(None) };
+                // Below it stand names that are nobody's: the optimizer moves parts of expressions (members of JSON) down past
+                // the alias, where `value` and `e.value` would meet in one projection.
+                let under = self.under.replace(self.under.get() + 1);
+                let under = |index: usize| Column::new_unqualified(format!("{UNDER}{under}_{index}"));
+                let Some(below) = self.attach(&renamed(&alias.input, under)?, base)? else { return Ok(None) };
                 let mut items = self.carried(below.present);
-                items.extend(alias.input.schema().columns().into_iter().map(|column| {
-                    let name = column.name.clone();
-                    Expr::Column(column).alias_qualified(Some(alias.alias.clone()), name)
+                items.extend(alias.input.schema().fields().iter().enumerate().map(|(index, field)| {
+                    Expr::Column(under(index)).alias_qualified(Some(alias.alias.clone()), field.name())
                 }));
                 below.map(|plan| projected(items, plan))?
             }

@@ -1,0 +1,71 @@
+//! PostgreSQL's spellings that sqlparser does not read, in ones that it does.
+
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
+
+/// One statement's tokens without the spellings that sqlparser does not read:
+///
+/// | written | read as |
+/// |---|---|
+/// | `TABLE t` where a query begins | `SELECT * FROM t` |
+/// | `ORDER BY x USING <`, `USING >` | `ORDER BY x ASC`, `DESC` |
+/// | `a BETWEEN SYMMETRIC b AND c` | `a BETWEEN !! b AND c`: the rules of the planner know what is meant |
+/// | `a BETWEEN ASYMMETRIC b AND c` | `a BETWEEN b AND c` |
+pub(super) fn respelled(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let concerned = ["TABLE", "USING", "SYMMETRIC", "ASYMMETRIC"];
+    if !tokens.iter().any(|token| concerned.iter().any(|word| is_word(&token.token, word))) {
+        return tokens;
+    }
+    let is_insert = tokens.iter().find(|token| is_solid(token)).is_some_and(|token| is_word(&token.token, "INSERT"));
+    let mut respelled: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len() + 8);
+    let mut before: Option<Token> = None;
+    for (index, token) in tokens.iter().enumerate() {
+        if !is_solid(token) {
+            respelled.push(token.clone());
+            continue;
+        }
+        let next = tokens[index + 1..].iter().find(|token| is_solid(token)).map(|token| &token.token);
+        let mut put = |token_in_place: Token| {
+            respelled.push(TokenWithSpan { token: token_in_place, span: token.span });
+        };
+        let follows =
+            |words: &[&str]| before.as_ref().is_some_and(|before| words.iter().any(|word| is_word(before, word)));
+        match &token.token {
+            here if is_word(here, "TABLE") && matches!(next, Some(Token::Word(_))) => {
+                let begins = match &before {
+                    None | Some(Token::LParen | Token::RParen) => true,
+                    Some(_) => {
+                        is_insert
+                            || follows(&["UNION", "EXCEPT", "INTERSECT", "ALL", "DISTINCT", "AS"])
+                            || follows(&["EXPLAIN", "ANALYZE", "VERBOSE"])
+                    }
+                };
+                if begins {
+                    put(Token::make_keyword("SELECT"));
+                    put(Token::Mul);
+                    put(Token::make_keyword("FROM"));
+                } else {
+                    put(here.clone());
+                }
+            }
+            here if is_word(here, "SYMMETRIC") && follows(&["BETWEEN"]) => put(Token::DoubleExclamationMark),
+            here if is_word(here, "ASYMMETRIC") && follows(&["BETWEEN"]) => {}
+            here if is_word(here, "USING") => match next {
+                Some(Token::Lt) => put(Token::make_keyword("ASC")),
+                Some(Token::Gt) => put(Token::make_keyword("DESC")),
+                _ => put(here.clone()),
+            },
+            Token::Lt | Token::Gt if follows(&["USING"]) => {}
+            here => put(here.clone()),
+        }
+        before = Some(token.token.clone());
+    }
+    respelled
+}
+
+fn is_solid(token: &TokenWithSpan) -> bool {
+    !matches!(token.token, Token::Whitespace(_))
+}
+
+fn is_word(token: &Token, word: &str) -> bool {
+    matches!(token, Token::Word(Word { value, quote_style: None, .. }) if value.eq_ignore_ascii_case(word))
+}
