@@ -55,11 +55,8 @@ fn sources(criterion: &mut Criterion) {
 
     let Some(Fetched::Rows(rows)) = batch else { return };
     let columns = generator::columns().into_iter().enumerate().map(|(index, column)| Column {
-        id: ColumnId(index as u32 + 1),
-        name: column.name,
-        data_type: column.data_type,
         nullable: column.nullable,
-        default: None,
+        ..Column::new(ColumnId(index as u32 + 1), column.name, column.data_type)
     });
     let schema = Arc::new(TableSchema { version: SchemaVersion(1), columns: columns.collect(), time_column: None });
     let directory = tempfile::tempdir().expect("a directory");

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     fn schema(data_type: DataType, time_column: Option<ColumnId>) -> TableSchema {
-        let column = Column { id: ColumnId(1), name: "at".into(), data_type, nullable: true, default: None };
+        let column = Column::new(ColumnId(1), "at", data_type);
         TableSchema { version: SchemaVersion(1), columns: vec![column], time_column }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidemill_storage::ids::{ColumnId, SchemaVersion};
 
 use super::{
-    columns::{table_column, widen},
+    columns::{check_compression, table_column, widen},
     table::{check_retention, set_time_column, sources_of},
     undefined_table,
 };
@@ -119,6 +119,13 @@ fn apply(
                 present.default = Some(widen(default, &present.data_type, data_type)?);
             }
             present.data_type = data_type.clone();
+            Ok(())
+        }
+        AlterAction::SetCompression { column, compression } => {
+            let index = column_index(table, column)?;
+            let present = &mut table.schema.columns[index];
+            check_compression(column, &present.data_type, *compression)?;
+            present.compression = *compression;
             Ok(())
         }
         AlterAction::SetOptions(pairs) => {

@@ -15,7 +15,7 @@ use tidemill_storage::{
     evaluate::scalar_array,
     ids::ColumnId,
     scalar::Scalar,
-    schema::{Column, DataType},
+    schema::{Column, Compression, DataType},
 };
 
 use crate::{
@@ -51,13 +51,23 @@ pub(super) fn table_column(id: ColumnId, column: &ColumnDefinition) -> Result<Co
         }
         None => None,
     };
+    let compression = column.compression.unwrap_or_default();
+    check_compression(&column.name, &column.data_type, compression)?;
     Ok(Column {
-        id,
-        name: column.name.value.clone(),
-        data_type: column.data_type.clone(),
+        compression,
         nullable: !column.not_null,
         default,
+        ..Column::new(id, column.name.value.clone(), column.data_type.clone())
     })
+}
+
+/// Columns of some types have nothing to compress.
+pub(super) fn check_compression(name: &Name, data_type: &DataType, compression: Compression) -> Result<()> {
+    if compression.is_default() || data_type.is_compressible() {
+        return Ok(());
+    }
+    let message = format!("column data type {data_type} does not support compression");
+    Err(SqlError::unsupported(message).at(name.position))
 }
 
 /// The value of a constant expression; `None` is NULL.

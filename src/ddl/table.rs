@@ -176,11 +176,8 @@ fn table_columns(statement: &CreateTable, sources: &[Arc<SourceDefinition>]) -> 
         .iter()
         .enumerate()
         .map(|(index, column)| Column {
-            id: ColumnId(index as u32),
-            name: column.name.clone(),
-            data_type: column.data_type.clone(),
             nullable: column.nullable,
-            default: None,
+            ..Column::new(ColumnId(index as u32), column.name.clone(), column.data_type.clone())
         })
         .collect())
 }
@@ -309,13 +306,7 @@ fn plan_columns(plan: &Plan) -> Result<Vec<Column>> {
                 }
             },
         };
-        columns.push(Column {
-            id: ColumnId(index as u32),
-            name: field.name().clone(),
-            data_type,
-            nullable: true,
-            default: None,
-        });
+        columns.push(Column::new(ColumnId(index as u32), field.name().clone(), data_type));
     }
     Ok(columns)
 }

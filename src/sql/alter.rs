@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::{
     ast::{AlterAction, AlterTable, Ddl, Drop, ObjectKind},
-    create::{column_definition, options},
+    create::{column_definition, compression, options},
     not_yet,
     tokens::Cursor,
     types::data_type,
@@ -72,9 +72,14 @@ fn action(cursor: &mut Cursor<'_>) -> Result<AlterAction> {
     if cursor.keyword("ALTER") {
         cursor.keyword("COLUMN");
         let column = cursor.name("the name of a column")?;
+        if cursor.keywords(&["SET", "COMPRESSION"]) {
+            return Ok(AlterAction::SetCompression { column, compression: compression(cursor)? });
+        }
         if !cursor.keywords(&["SET", "DATA", "TYPE"]) && !cursor.keyword("TYPE") {
             if cursor.is_keyword("SET") || cursor.is_keyword("DROP") {
-                return Err(SqlError::unsupported("only the type of a column can be altered").at(cursor.position()));
+                return Err(
+                    SqlError::unsupported("only type and compression of a column can be altered").at(cursor.position())
+                );
             }
             return cursor.expected("TYPE");
         }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use datafusion::sql::sqlparser::ast;
-use tidemill_storage::schema::DataType;
+use tidemill_storage::schema::{Compression, DataType};
 
 /// One statement and the bytes of the input that it was read from (without its semicolon).
 #[derive(Clone, Debug, PartialEq)]
@@ -103,6 +103,7 @@ pub struct ColumnDefinition {
     pub path: Option<String>,
     /// The unit of a number that is a time: s, ms, us, ns.
     pub epoch: Option<String>,
+    pub compression: Option<Compression>,
     /// Something accepted for compatibility and not kept, said to the client as a NOTICE.
     pub notice: Option<String>,
 }
@@ -144,6 +145,7 @@ pub enum AlterAction {
     DropColumn { name: Name, if_exists: bool },
     RenameColumn { from: Name, to: Name },
     SetType { column: Name, data_type: DataType, position: u32 },
+    SetCompression { column: Name, compression: Compression },
     SetOptions(Vec<OptionPair>),
     RenameTo(Name),
     PauseIngestion,

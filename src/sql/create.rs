@@ -2,6 +2,8 @@
 
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 
+use tidemill_storage::schema::Compression;
+
 use super::{
     ast::{
         Check, ColumnDefinition, CreateSource, CreateTable, Ddl, Name, OptionPair, TableQuery, Transform, Watermark,
@@ -63,6 +65,11 @@ fn source(name: Name, if_not_exists: bool, elements: Elements, options: Vec<Opti
         return Err(SqlError::unsupported("a source has no primary key")
             .at(key.position)
             .with_hint("say NOT NULL here; keys belong to tables"));
+    }
+    if let Some(column) = columns.iter().find(|column| column.compression.is_some()) {
+        return Err(SqlError::unsupported("COMPRESSION belongs to the columns of a table")
+            .at(column.name.position)
+            .with_hint("say it in CREATE TABLE, or ALTER TABLE … ALTER COLUMN … SET COMPRESSION"));
     }
     Ok(Ddl::CreateSource(CreateSource { name, if_not_exists, columns, watermark, checks, options }))
 }
@@ -309,8 +316,16 @@ fn column(cursor: &mut Cursor<'_>, elements: &mut Elements) -> Result<ColumnDefi
     let name = cursor.name("the name of a column")?;
     let (data_type, notice) = data_type(cursor)?;
     let notice = notice.map(|notice| format!("column \"{}\": {notice}", name.value));
-    let mut column =
-        ColumnDefinition { name, data_type, not_null: false, default: None, path: None, epoch: None, notice };
+    let mut column = ColumnDefinition {
+        name,
+        data_type,
+        not_null: false,
+        default: None,
+        path: None,
+        epoch: None,
+        compression: None,
+        notice,
+    };
     loop {
         let position = cursor.position();
         let constraint =
@@ -330,6 +345,8 @@ fn column(cursor: &mut Cursor<'_>, elements: &mut Elements) -> Result<ColumnDefi
             column.default = Some(cursor.expression(expression)?);
         } else if cursor.keyword("PATH") {
             column.path = Some(cursor.string("a path such as '$.a.b'")?);
+        } else if cursor.keyword("COMPRESSION") {
+            column.compression = Some(compression(cursor)?);
         } else if cursor.keyword("EPOCH") {
             column.epoch = Some(cursor.string("the unit of the number: 's', 'ms', 'us' or 'ns'")?);
         } else if cursor.keywords(&["PRIMARY", "KEY"]) {
@@ -358,9 +375,23 @@ fn column(cursor: &mut Cursor<'_>, elements: &mut Elements) -> Result<ColumnDefi
     }
 }
 
+/// The method after COMPRESSION; PostgreSQL's words where it has them.
+pub(crate) fn compression(cursor: &mut Cursor<'_>) -> Result<Compression> {
+    // DEFAULT is a keyword, which a name cannot be.
+    if cursor.keyword("DEFAULT") {
+        return Ok(Compression::Default);
+    }
+    let method = cursor.name("a compression method: zstd, lz4, none or default")?;
+    Compression::ALL.into_iter().find(|compression| compression.name() == method.value).ok_or_else(|| {
+        SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid compression method \"{}\"", method.value))
+            .at(method.position)
+            .with_hint("columns are compressed by zstd, lz4 or none; default chooses for each segment")
+    })
+}
+
 fn ends_default(cursor: &Cursor<'_>) -> bool {
     cursor.peek() == Some(&Token::Comma)
-        || ["NOT", "PRIMARY", "CHECK", "CONSTRAINT", "PATH", "EPOCH", "UNIQUE", "REFERENCES", "MERGE"]
+        || ["NOT", "PRIMARY", "CHECK", "CONSTRAINT", "PATH", "EPOCH", "COMPRESSION", "UNIQUE", "REFERENCES", "MERGE"]
             .iter()
             .any(|word| cursor.is_keyword(word))
 }

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use tidemill_storage::schema::DataType;
+use tidemill_storage::schema::{Compression, DataType};
 
 use super::{
     ast::{AlterAction, CreateSource, CreateTable, ObjectKind, TableQuery},
@@ -324,4 +324,36 @@ fn the_fuzz_targets_corpus_is_read_again() {
     for entry in std::fs::read_dir(corpus).expect("a corpus") {
         super::fuzz::ddl(&std::fs::read(entry.expect("a file").path()).expect("reads"));
     }
+}
+
+#[test]
+fn compression_is_a_word_of_columns() {
+    let table = table(
+        "CREATE TABLE t (a TEXT COMPRESSION zstd NOT NULL, b TEXT DEFAULT 'x' COMPRESSION LZ4, c BIGINT COMPRESSION none, d TEXT COMPRESSION default, e TEXT)",
+    );
+    let found: Vec<_> = table.columns.iter().map(|column| column.compression).collect();
+    let expected = [Compression::Zstd, Compression::Lz4, Compression::None, Compression::Default];
+    assert_eq!(found[..4], expected.map(Some));
+    assert_eq!(found[4], None);
+    assert!(table.columns[0].not_null);
+    assert!(table.columns[1].default.is_some());
+    let Ddl::AlterTable(alter) =
+        one("ALTER TABLE t ALTER COLUMN a SET COMPRESSION lz4, ALTER b SET COMPRESSION DEFAULT")
+    else {
+        panic!("not ALTER TABLE")
+    };
+    let found: Vec<_> = alter
+        .actions
+        .iter()
+        .map(|action| match action {
+            AlterAction::SetCompression { column, compression } => (column.value.as_str(), *compression),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(found, [("a", Compression::Lz4), ("b", Compression::Default)]);
+    let error = refused("CREATE TABLE t (a TEXT COMPRESSION pglz)");
+    assert_eq!((error.state, error.position), (state::INVALID_PARAMETER_VALUE, Some(36)));
+    assert_eq!(error.message, "invalid compression method \"pglz\"");
+    let error = refused("CREATE SOURCE s (a TEXT COMPRESSION lz4) WITH (connector = 'generator')");
+    assert_eq!(error.state, state::FEATURE_NOT_SUPPORTED);
 }

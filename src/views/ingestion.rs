@@ -149,6 +149,43 @@ fn duration(us: i64) -> String {
     format!("{amount} {name}{}", if amount == 1 { "" } else { "s" })
 }
 
+pub(super) const COLUMNS: &[(&str, Kind)] = &[
+    ("table", Text),
+    ("position", Int),
+    ("name", Text),
+    ("type", Text),
+    ("nullable", Boolean),
+    ("compression", Text),
+    ("bytes", Int),
+    ("nulls", Int),
+];
+
+/// What the columns of tables take in committed segments.
+pub(super) fn columns(instance: &Instance) -> Result<Rows, SqlError> {
+    let mut rows = Vec::new();
+    for (table, live) in instance.all_live() {
+        let snapshot = live.table.snapshot();
+        for (index, column) in snapshot.schema.columns.iter().enumerate() {
+            let (mut bytes, mut nulls) = (0_u64, 0_u64);
+            for segment in snapshot.views.iter().flat_map(|view| view.segments()) {
+                bytes += segment.column_bytes(column.id).unwrap_or(0);
+                nulls += segment.stats(column.id).map_or(0, |stats| stats.nulls);
+            }
+            rows.push(vec![
+                table.name.as_str().into(),
+                (index as u64 + 1).into(),
+                column.name.as_str().into(),
+                column.data_type.to_string().into(),
+                Cell::Boolean(column.nullable),
+                column.compression.name().into(),
+                bytes.into(),
+                nulls.into(),
+            ]);
+        }
+    }
+    Ok(rows)
+}
+
 pub(super) const PARTITIONS: &[(&str, Kind)] = &[
     ("table", Text),
     ("source", Text),

@@ -47,6 +47,7 @@ enum Make {
 const VIEWS: &[View] = &[
     View { name: "sources", columns: ingestion::SOURCES, rows: AtOnce(ingestion::sources) },
     View { name: "tables", columns: ingestion::TABLES, rows: AtOnce(ingestion::tables) },
+    View { name: "columns", columns: ingestion::COLUMNS, rows: AtOnce(ingestion::columns) },
     View { name: "partitions", columns: ingestion::PARTITIONS, rows: AtOnce(ingestion::partitions) },
     View { name: "segments", columns: ingestion::SEGMENTS, rows: AtOnce(ingestion::segments) },
     View { name: "dlq", columns: ingestion::DLQ, rows: Paged(ingestion::dlq) },

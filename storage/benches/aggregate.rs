@@ -53,13 +53,7 @@ fn schema() -> Arc<TableSchema> {
     let columns = types
         .into_iter()
         .enumerate()
-        .map(|(index, (name, data_type))| Column {
-            id: ColumnId(index as u32),
-            name: name.into(),
-            data_type,
-            nullable: true,
-            default: None,
-        })
+        .map(|(index, (name, data_type))| Column::new(ColumnId(index as u32), name, data_type))
         .collect();
     Arc::new(TableSchema { version: SchemaVersion(1), columns, time_column: Some(PLACED_AT) })
 }

@@ -75,6 +75,15 @@ impl DataType {
         }
     }
 
+    /// Whether COMPRESSION means anything to a column of the type: booleans are a bit each.
+    pub fn is_compressible(&self) -> bool {
+        match self {
+            Self::Boolean => false,
+            Self::Array(item) => item.is_compressible(),
+            _ => true,
+        }
+    }
+
     pub fn field(&self, name: &str, nullable: bool) -> Field {
         let field = Field::new(name, self.arrow(), nullable);
         match self {
@@ -162,6 +171,50 @@ pub struct Column {
     pub nullable: bool,
     /// What rows have that were written before the column was added, and rows that do not give it.
     pub default: Option<Scalar>,
+    /// Of segments that are sealed from now on.
+    #[serde(default, skip_serializing_if = "Compression::is_default")]
+    pub compression: Compression,
+}
+
+impl Column {
+    /// A column that may be null, without a default.
+    pub fn new(id: ColumnId, name: impl Into<String>, data_type: DataType) -> Self {
+        Self { id, name: name.into(), data_type, nullable: true, default: None, compression: Compression::default() }
+    }
+}
+
+/// How the values of a column are compressed when a segment is sealed. It says nothing about dictionaries, which come before it: of these, it is
+/// about the values and about ids that repeat at a distance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// zstd, where it saves much; what predicates and groups run on stays as it is.
+    #[default]
+    Default,
+    /// zstd wherever it saves anything worth a name.
+    Zstd,
+    /// LZ4 likewise: larger, and read two to four times as fast.
+    Lz4,
+    /// Nothing is compressed; packing and dictionaries stay.
+    None,
+}
+
+impl Compression {
+    pub const ALL: [Self; 4] = [Self::Default, Self::Zstd, Self::Lz4, Self::None];
+
+    /// As in COMPRESSION of a column definition.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Zstd => "zstd",
+            Self::Lz4 => "lz4",
+            Self::None => "none",
+        }
+    }
+
+    pub fn is_default(&self) -> bool {
+        *self == Self::Default
+    }
 }
 
 /// The columns of a table at one version. Columns keep their ids over every change.

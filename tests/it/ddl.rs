@@ -215,3 +215,65 @@ fn a_bounded_read_begins_and_ends_at_exact_offsets() {
     assert!(message.2.contains("has passed"), "{message:?}");
     assert_eq!(refused(&server, "CREATE SOURCE s WITH (connector = 'generator', stop = 'earliest')").0, "22023");
 }
+
+#[test]
+fn columns_are_compressed_as_they_say() {
+    let mut server = server();
+    server.sql(
+        "CREATE TABLE t (id BIGINT, byte_wise TEXT COMPRESSION none, fast TEXT COMPRESSION lz4, small TEXT COMPRESSION zstd, free TEXT DEFAULT 'x' COMPRESSION default)",
+    );
+    let note = "'order ' || i || ' is ' || md5(i::text) || ' and will be delivered to the customer'";
+    let insert = |from: u32, to: u32| {
+        format!("INSERT INTO t SELECT i, {note}, {note}, {note}, {note} FROM generate_series({from}, {to}) AS s(i)")
+    };
+    server.sql(&insert(1, 5000));
+    server.sql("SELECT rt.seal('t')");
+    let bytes = |column: &str| -> u64 {
+        server
+            .value(&format!("SELECT bytes FROM rt.columns WHERE \"table\" = 't' AND name = '{column}'"))
+            .parse()
+            .unwrap()
+    };
+    let (none, lz4, zstd) = (bytes("byte_wise"), bytes("fast"), bytes("small"));
+    assert!(zstd < lz4 && lz4 < none, "{zstd}, {lz4}, {none} bytes");
+    assert_eq!(bytes("free"), zstd);
+    server.sql("ALTER TABLE t ALTER COLUMN byte_wise SET COMPRESSION lz4, ALTER free SET COMPRESSION none");
+    server.sql(&insert(5001, 9000));
+    server.sql("SELECT rt.seal('t')");
+    let encodings = |server: &Server| {
+        let rows = server.sql("SELECT encodings FROM rt.segments WHERE \"table\" = 't' AND rows > 0 ORDER BY id");
+        rows.iter().filter_map(|row| row[0].clone()).collect::<Vec<_>>()
+    };
+    let expected = [
+        r#"{"byte_wise":"blocks","fast":"lz4 blocks","free":"zstd blocks","id":"integers","small":"zstd blocks"}"#,
+        r#"{"byte_wise":"lz4 blocks","fast":"lz4 blocks","free":"blocks","id":"integers","small":"zstd blocks"}"#,
+    ];
+    assert_eq!(encodings(&server), expected);
+    // What psql's \d+ asks, and ours.
+    let attributes = "SELECT string_agg(attname || ':' || attcompression, ' ' ORDER BY attnum) FROM pg_attribute
+        WHERE attrelid = 't'::regclass AND attnum > 0";
+    let chosen = "SELECT string_agg(compression, ' ' ORDER BY position) FROM rt.columns WHERE \"table\" = 't'";
+    for _ in 0..2 {
+        assert_eq!(server.value(attributes), "id: byte_wise:l fast:l small: free:");
+        assert_eq!(server.value(chosen), "default lz4 lz4 zstd none");
+        assert_eq!(
+            server.value("SELECT count(*) FROM t WHERE byte_wise = fast AND fast = small AND small = free"),
+            "9000"
+        );
+        assert_eq!(
+            server.value(&format!("SELECT count(*) FROM t, LATERAL (SELECT id AS i) s WHERE fast = {note}")),
+            "9000"
+        );
+        server.kill_and_restart();
+    }
+    assert_eq!(encodings(&server), expected);
+
+    let (state, message, hint) = refused(&server, "ALTER TABLE t ALTER COLUMN fast SET COMPRESSION pglz");
+    assert_eq!((state.as_str(), message.as_str()), ("22023", "invalid compression method \"pglz\""));
+    assert!(hint.contains("zstd"), "{hint}");
+    let (state, message, _) = refused(&server, "CREATE TABLE b (flag BOOLEAN COMPRESSION zstd)");
+    assert_eq!((state.as_str(), message.as_str()), ("0A000", "column data type boolean does not support compression"));
+    assert_eq!(refused(&server, "ALTER TABLE t ALTER COLUMN nothing SET COMPRESSION lz4").0, "42703");
+    assert_eq!(server.value(chosen), "default lz4 lz4 zstd none");
+    server.stop();
+}

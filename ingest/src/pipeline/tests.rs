@@ -36,11 +36,8 @@ fn source() -> SchemaRef {
 
 fn table(columns: &[(&str, DataType, bool)]) -> TableSchema {
     let columns = columns.iter().enumerate().map(|(at, (name, data_type, nullable))| Column {
-        id: ColumnId(at as u32),
-        name: (*name).to_owned(),
-        data_type: data_type.clone(),
         nullable: *nullable,
-        default: None,
+        ..Column::new(ColumnId(at as u32), (*name).to_owned(), data_type.clone())
     });
     TableSchema { version: SchemaVersion(1), columns: columns.collect(), time_column: None }
 }

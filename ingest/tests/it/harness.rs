@@ -234,13 +234,7 @@ impl Decoder for NumberDecoder {
 
 /// The table's columns; from version 2 on with another one.
 pub fn schema(version: u32) -> Arc<TableSchema> {
-    let column = |id: u32, name: &str, data_type| Column {
-        id: ColumnId(id),
-        name: name.into(),
-        data_type,
-        nullable: true,
-        default: None,
-    };
+    let column = |id: u32, name: &str, data_type| Column::new(ColumnId(id), name, data_type);
     let mut columns = vec![
         column(1, "partition", DataType::BigInt),
         column(2, "n", DataType::BigInt),

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use arrow::datatypes::{Field, SchemaRef};
 use futures::FutureExt;
-use tidemill_storage::scalar::Scalar;
+use tidemill_storage::{scalar::Scalar, schema::Compression};
 
 use super::{
     OWNER, definitions,
@@ -39,6 +39,7 @@ pub(super) struct RelationColumn {
     pub(super) not_null: bool,
     /// As an SQL expression.
     pub(super) default: Option<String>,
+    pub(super) compression: Compression,
 }
 
 impl RelationColumn {
@@ -48,6 +49,7 @@ impl RelationColumn {
             pg_type: types::of_field(field),
             not_null: !field.is_nullable(),
             default: None,
+            compression: Compression::Default,
         }
     }
 }
@@ -96,6 +98,7 @@ impl Relations {
                 .iter()
                 .map(|column| RelationColumn {
                     not_null: !column.nullable,
+                    compression: column.compression,
                     default: column.default.as_ref().map(|value| default_sql(value, &column.data_type.to_string())),
                     ..RelationColumn::of_field(&column.data_type.field(&column.name, column.nullable))
                 })
@@ -159,6 +162,7 @@ impl Relations {
                         pg_type: types::named(&column.type_name).unwrap_or(types::TEXT),
                         not_null: column.not_null,
                         default: None,
+                        compression: Compression::Default,
                     })
                     .collect(),
                 rows: 0,
@@ -373,6 +377,8 @@ fn attributes(relation: &Relation, rows: &mut Rows) {
             ("attbyval", (column.pg_type.length > 0 && column.pg_type.length <= 8).into()),
             ("attalign", "i".into()),
             ("attstorage", if column.pg_type.length < 0 { "x" } else { "p" }.into()),
+            // PostgreSQL knows no zstd here, and psql shows a letter it does not know as ???.
+            ("attcompression", if column.compression == Compression::Lz4 { "l" } else { "" }.into()),
             ("attnotnull", column.not_null.into()),
             ("atthasdef", column.default.is_some().into()),
             ("attislocal", true.into()),

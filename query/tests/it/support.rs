@@ -81,13 +81,7 @@ impl World {
         let columns = columns
             .iter()
             .enumerate()
-            .map(|(id, (name, data_type))| Column {
-                id: ColumnId(id as u32),
-                name: (*name).into(),
-                data_type: data_type.clone(),
-                nullable: true,
-                default: None,
-            })
+            .map(|(id, (name, data_type))| Column::new(ColumnId(id as u32), *name, data_type.clone()))
             .collect();
         let schema = Arc::new(TableSchema { version: SchemaVersion(1), columns, time_column: None });
         let oid = 20_000 + self.tables.0.read().len() as u32;

@@ -25,11 +25,8 @@ use crate::session::{
 
 fn target() -> WriteTarget {
     let column = |id, name: &str, data_type, nullable| Column {
-        id: ColumnId(id),
-        name: name.to_owned(),
-        data_type,
         nullable,
-        default: None,
+        ..Column::new(ColumnId(id), name.to_owned(), data_type)
     };
     let columns = vec![column(1, "a", DataType::Int, false), column(2, "b", DataType::Text, true)];
     let schema = Arc::new(TableSchema { version: SchemaVersion(1), columns, time_column: None });

@@ -8,7 +8,9 @@ use crate::{
     Result,
     bitpack::{Bitmask, IdSet, PADDING, Packed, pack, packed_bytes, width_of},
     forward::{
+        EncodeOptions,
         chunks::{self, CHUNK_ROWS, Chunks},
+        codec::Codec,
         format::{Reader, Writer, corrupt},
         integers::{self, Integers},
     },
@@ -18,8 +20,10 @@ use crate::{
 const PACKED: u8 = 0;
 /// Ends of runs of equal ids, and the id of each run.
 const RUNS: u8 = 1;
-/// As packed, in compressed chunks.
-const CHUNKS: u8 = 2;
+/// As packed, in chunks that zstd compressed.
+const ZSTD_CHUNKS: u8 = 2;
+/// The same by LZ4.
+const LZ4_CHUNKS: u8 = 3;
 
 /// Bytes of `rows` ids of a dictionary of `distinct` values.
 pub(crate) fn ids_bytes(rows: usize, distinct: usize) -> usize {
@@ -64,14 +68,17 @@ pub(crate) fn encode_ids(ids: &[u32], distinct: usize) -> Writer {
 }
 
 /// Puts the ids of `rows` rows that [`encode_ids`] wrote, at the beginning of `writer`, into compressed chunks where that pays.
-pub(crate) fn compress_ids(writer: &mut Writer, rows: usize) -> Result<()> {
+pub(crate) fn compress_ids(writer: &mut Writer, rows: usize, options: &EncodeOptions) -> Result<()> {
     let &mut [PACKED, width, ..] = writer.head() else { return Ok(()) };
     let chunk = packed_bytes(CHUNK_ROWS, width);
-    let Some(packed) = writer.first_section().filter(|_| chunk > 0) else { return Ok(()) };
+    let Some(packed) = writer.sections().first().filter(|_| chunk > 0) else { return Ok(()) };
     let pieces: Vec<&[u8]> = packed[..packed_bytes(rows, width)].chunks(chunk).collect();
-    if let Some(section) = chunks::compress(&pieces, rows)? {
-        writer.head()[0] = CHUNKS;
-        writer.replace_section(section);
+    if let Some((codec, section)) = chunks::compress(&pieces, rows, options)? {
+        writer.head()[0] = match codec {
+            Codec::Zstd => ZSTD_CHUNKS,
+            Codec::Lz4 => LZ4_CHUNKS,
+        };
+        writer.replace_section(0, section);
     }
     Ok(())
 }
@@ -125,20 +132,24 @@ impl Ids {
                 let ends = Integers::open(reader.section("ends of runs")?, count)?;
                 Layout::Runs(Runs { count, packed: packed(count, reader)?, ends, loaded: OnceLock::new() })
             }
-            CHUNKS => {
+            ZSTD_CHUNKS | LZ4_CHUNKS => {
+                let codec = if kind == ZSTD_CHUNKS { Codec::Zstd } else { Codec::Lz4 };
                 let count = rows.div_ceil(CHUNK_ROWS);
                 let raw = |chunk: usize| packed_bytes(CHUNK_ROWS.min(rows - chunk * CHUNK_ROWS), width);
-                Layout::Chunks(Chunks::open(reader.section("ids")?, 0, count, raw)?)
+                Layout::Chunks(Chunks::open(codec, reader.section("ids")?, 0, count, raw)?)
             }
-            other => return Err(corrupt("layout of ids", "0, 1 or 2", other)),
+            other => return Err(corrupt("layout of ids", "0 to 3", other)),
         };
         Ok(Self { rows, width, layout })
     }
 
     pub(crate) fn layout(&self) -> &'static str {
-        match self.layout {
+        match &self.layout {
             Layout::Packed(_) => "dictionary",
-            Layout::Chunks(_) => "compressed dictionary",
+            Layout::Chunks(chunks) => match chunks.codec() {
+                Codec::Zstd => "zstd dictionary",
+                Codec::Lz4 => "lz4 dictionary",
+            },
             Layout::Runs(_) => "runs",
         }
     }

@@ -3,13 +3,13 @@
 //! ```text
 //! ends:       where each row's bytes end in the uncompressed whole (integers)
 //! directory:  24 bytes per block: first row u32 · raw bytes u32 · raw start u64 · stored at u64
-//! data:       the blocks, each a zstd frame, or raw when it did not shrink
+//! data:       the blocks, each a zstd frame or LZ4 block, or raw when it did not shrink
 //! ```
 //!
 //! A block holds whole rows. What a run of rows needs is decompressed and nothing else; sparse selections copy their values out, so that
 //! a few rows do not keep whole blocks in memory.
 
-use std::{cell::RefCell, ops::Range};
+use std::ops::Range;
 
 use arrow::{
     array::ArrayRef,
@@ -17,6 +17,8 @@ use arrow::{
 };
 
 use super::{
+    EncodeOptions,
+    codec::{Codec, Compressor, decompress},
     format::{Reader, Writer, corrupt},
     integers::{self, Integers},
     strings::for_each_bytes,
@@ -30,11 +32,9 @@ use crate::{
 /// A block is closed when it has this many raw bytes.
 const BLOCK_BYTES: usize = 64 * 1024;
 const ENTRY_BYTES: usize = 24;
-/// No block is stored smaller than this part of its raw size, so that a file's size bounds what reading it allocates.
-pub(super) const RATIO_MAX: usize = 256;
 
-pub(super) fn encode(data_type: &DataType, chunks: &[ArrayRef], level: i32) -> Result<Writer> {
-    let mut compressor = Compressor::new(level)?;
+pub(super) fn encode(data_type: &DataType, chunks: &[ArrayRef], options: &EncodeOptions) -> Result<Writer> {
+    let mut compressor = Compressor::new(options.compression.codec(), options.zstd_level)?;
     let (mut ends, mut end) = (Vec::new(), 0i64);
     let (mut directory, mut data, mut raw) = (Vec::new(), Vec::new(), Vec::with_capacity(2 * BLOCK_BYTES));
     let (mut first_row, mut raw_start, mut failure) = (0u32, 0u64, None);
@@ -74,7 +74,8 @@ pub(super) fn encode(data_type: &DataType, chunks: &[ArrayRef], level: i32) -> R
 }
 
 /// Compressed size per raw byte, judged by blocks spread over the column.
-pub(super) fn sampled_ratio(data_type: &DataType, chunks: &[ArrayRef], level: i32) -> Result<f64> {
+pub(super) fn sampled_ratio(data_type: &DataType, chunks: &[ArrayRef], options: &EncodeOptions) -> Result<f64> {
+    let Some(codec) = options.compression.codec() else { return Ok(1.0) };
     let mut total = 0;
     for_each_bytes(data_type, chunks, |value| total += value.map_or(0, <[u8]>::len));
     let every = (total / (4 * BLOCK_BYTES)).max(1);
@@ -91,7 +92,7 @@ pub(super) fn sampled_ratio(data_type: &DataType, chunks: &[ArrayRef], level: i3
         }
     });
     samples.push(raw);
-    let mut compressor = Compressor::new(level)?;
+    let mut compressor = Compressor::new(Some(codec), options.zstd_level)?;
     let mut data = Vec::new();
     for raw in &samples {
         compressor.append(raw, &mut data)?;
@@ -100,53 +101,10 @@ pub(super) fn sampled_ratio(data_type: &DataType, chunks: &[ArrayRef], level: i3
     Ok(if seen == 0 { 1.0 } else { data.len() as f64 / seen as f64 })
 }
 
-/// Compresses blocks, or stores them raw where that does not shrink them.
-pub(super) struct Compressor(zstd::bulk::Compressor<'static>);
-
-impl Compressor {
-    pub(super) fn new(level: i32) -> Result<Self> {
-        Ok(Self(zstd::bulk::Compressor::new(level).map_err(|error| Error::io("compress", "", &error))?))
-    }
-
-    pub(super) fn append(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        let packed = self.0.compress(raw).map_err(|error| Error::io("compress", "", &error))?;
-        let keeps = packed.len() < raw.len() && packed.len() * RATIO_MAX >= raw.len();
-        out.extend_from_slice(if keeps { &packed } else { raw });
-        Ok(())
-    }
-}
-
-thread_local! {
-    /// Its tables take 160 KB: far more to set up than a block takes to decompress.
-    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
-}
-
-/// Calls `run` with the thread's decompressor. Not from within `run`.
-pub(super) fn with_decompressor<T>(run: impl FnOnce(&mut zstd::bulk::Decompressor<'static>) -> T) -> Result<T> {
-    DECOMPRESSOR.with_borrow_mut(|kept| {
-        let decompressor = match kept {
-            Some(decompressor) => decompressor,
-            None => kept.insert(zstd::bulk::Decompressor::new().map_err(|error| Error::io("decompress", "", &error))?),
-        };
-        Ok(run(decompressor))
-    })
-}
-
-/// What [`Compressor::append`] stored: `raw_bytes` bytes. `None` when it does not decompress to just that.
-pub(super) fn decompress(stored: &[u8], raw_bytes: usize) -> Result<Option<Vec<u8>>> {
-    if stored.len() == raw_bytes {
-        return Ok(Some(stored.to_vec()));
-    }
-    if stored.len() > raw_bytes || stored.len().saturating_mul(RATIO_MAX) < raw_bytes {
-        return Ok(None);
-    }
-    let raw = with_decompressor(|decompressor| decompressor.decompress(stored, raw_bytes))?;
-    Ok(raw.ok().filter(|raw| raw.len() == raw_bytes))
-}
-
 #[derive(Debug)]
 pub(super) struct Blocks {
     utf8: bool,
+    codec: Codec,
     rows: usize,
     blocks: usize,
     ends: Integers,
@@ -164,7 +122,7 @@ struct Entry {
 }
 
 impl Blocks {
-    pub(super) fn open(data_type: &DataType, rows: u32, reader: &mut Reader) -> Result<Self> {
+    pub(super) fn open(data_type: &DataType, codec: Codec, rows: u32, reader: &mut Reader) -> Result<Self> {
         let rows = rows as usize;
         let blocks = reader.u32("number of blocks")? as usize;
         let ends = Integers::open(reader.section("ends of texts")?, rows)?;
@@ -173,7 +131,7 @@ impl Blocks {
         if rows > 0 && blocks == 0 {
             return Err(corrupt("number of blocks", "at least 1", 0));
         }
-        let column = Self { utf8: *data_type != DataType::Bytea, rows, blocks, ends, directory, data };
+        let column = Self { utf8: *data_type != DataType::Bytea, codec, rows, blocks, ends, directory, data };
         let (mut row, mut stored) = (0, 0);
         for block in 0..blocks {
             let entry = column.entry(block);
@@ -218,10 +176,22 @@ impl Blocks {
         low
     }
 
+    /// How they are compressed; `None` where no block is.
+    pub(super) fn codec(&self) -> Option<Codec> {
+        let is_raw = |entry: Entry| entry.stored.len() == entry.raw_bytes;
+        (!(0..self.blocks).all(|block| is_raw(self.entry(block)))).then_some(self.codec)
+    }
+
     fn raw(&self, block: usize, entry: &Entry) -> Result<Vec<u8>> {
-        decompress(&self.data[entry.stored.clone()], entry.raw_bytes)?.ok_or_else(|| {
-            corrupt(format!("block {block}"), format!("{} bytes, compressed", entry.raw_bytes), "other bytes")
-        })
+        let mut raw = Vec::new();
+        match decompress(self.codec, &self.data[entry.stored.clone()], entry.raw_bytes, 0, &mut raw)? {
+            true => Ok(raw),
+            false => Err(corrupt(
+                format!("block {block}"),
+                format!("{} bytes by {}", entry.raw_bytes, self.codec.name()),
+                "other bytes",
+            )),
+        }
     }
 
     /// Calls `each` with block, entry, its raw bytes, the rows of `rows` in it, and the ends of these rows within the block, the end

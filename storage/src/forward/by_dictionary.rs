@@ -9,6 +9,7 @@ use arrow::{
 
 use super::{
     Encoding,
+    codec::Codec,
     encode::{Choice, EncodeOptions, Place, Values, encode_node},
     numbers::{array_of, integers_of},
 };
@@ -31,16 +32,24 @@ pub(super) struct Budget {
     pub(super) key_bytes: usize,
 }
 
+/// What of the bytes of distinct texts, sorted, is left at a guess once they are compressed, one in so many. In the end the real bytes decide.
+fn shrinks_to_one_in(options: &EncodeOptions) -> usize {
+    match options.compression.codec() {
+        Some(Codec::Zstd) => 3,
+        Some(Codec::Lz4) => 2,
+        None => 1,
+    }
+}
+
 impl Budget {
     /// Whether a dictionary of `rows` rows in all may still stay within the budget.
-    fn allows(self, rows: usize, seen: Seen) -> bool {
+    fn allows(self, rows: usize, seen: Seen, shrinks: usize) -> bool {
         // What was seen is a lower bound. Where most rows so far had a new value, most of the others are expected to.
         let ahead = rows as f64 / seen.rows.max(1) as f64;
         let growth =
             if seen.rows >= SURE_ROWS && seen.distinct * 4 > seen.rows * 3 { (ahead * 0.7).max(1.0) } else { 1.0 };
         let distinct = (seen.distinct as f64 * growth) as usize;
-        // Many texts are compressed; sorted as they are, to a third at a guess. In the end the real bytes decide.
-        let texts = (seen.bytes as f64 * growth) as usize / 3;
+        let texts = (seen.bytes as f64 * growth) as usize / shrinks;
         let by_runs = (seen.runs as f64 * ahead * 3.0) as usize;
         ids_bytes(rows, distinct).min(by_runs) + texts + distinct * self.key_bytes <= self.bytes
     }
@@ -54,7 +63,8 @@ pub(super) fn by_dictionary(
     options: &EncodeOptions,
 ) -> Result<Option<Choice>> {
     let rows = chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
-    let pays = |seen| budget.allows(rows, seen);
+    let shrinks = shrinks_to_one_in(options);
+    let pays = |seen| budget.allows(rows, seen, shrinks);
     let found: Option<(Vec<u32>, ArrayRef)> = match data_type {
         DataType::Boolean | DataType::Array(_) => None,
         DataType::Text | DataType::Uuid | DataType::Jsonb => {

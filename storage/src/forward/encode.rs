@@ -5,6 +5,7 @@ use arrow::array::{Array, ArrayRef};
 use super::{
     Encoding, blocks,
     by_dictionary::{Budget, by_dictionary},
+    codec::Codec,
     fixed,
     format::Writer,
     integers, list,
@@ -15,7 +16,7 @@ use crate::{
     Error, Result,
     dictionary::compress_ids,
     nulls,
-    schema::DataType,
+    schema::{Compression, DataType},
     segment::ColumnStats,
     stats::{column_stats, sorted_stats},
 };
@@ -23,13 +24,14 @@ use crate::{
 /// What a writer may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncodeOptions {
+    pub compression: Compression,
     /// zstd level of compressed blocks.
     pub zstd_level: i32,
 }
 
 impl Default for EncodeOptions {
     fn default() -> Self {
-        Self { zstd_level: 3 }
+        Self { compression: Compression::Default, zstd_level: 3 }
     }
 }
 
@@ -94,7 +96,7 @@ pub(super) fn encode_node(
     } else {
         let mut choice = choose(data_type, chunks, place, options)?;
         if place == Place::Column {
-            compress(&mut choice, rows as usize)?;
+            compress(&mut choice, rows as usize, options)?;
         }
         choice
     };
@@ -135,18 +137,21 @@ impl Choice {
 
 /// Compresses what is packed where that pays. After the choice, not before: what repeats is as small in any encoding, and then it is better kept by
 /// dictionary.
-fn compress(choice: &mut Choice, rows: usize) -> Result<()> {
-    match choice.encoding {
-        Encoding::Integers | Encoding::Scaled | Encoding::Ordered => {
-            let integers = choice.writer.first_section().map(|section| integers::compressed(section, rows));
-            if let Some(section) = integers.transpose()?.flatten() {
-                choice.writer.replace_section(section);
-            }
-            Ok(())
+fn compress(choice: &mut Choice, rows: usize, options: &EncodeOptions) -> Result<()> {
+    let sections = match choice.encoding {
+        Encoding::Integers | Encoding::Scaled | Encoding::Ordered => 0..1,
+        // Most are random, which is not worth trying.
+        Encoding::Uuids if options.compression.is_wanted() => 0..2,
+        Encoding::Dictionary => return compress_ids(&mut choice.writer, rows, options),
+        _ => return Ok(()),
+    };
+    for index in sections {
+        let integers = choice.writer.sections().get(index).map(|section| integers::compressed(section, rows, options));
+        if let Some(section) = integers.transpose()?.flatten() {
+            choice.writer.replace_section(index, section);
         }
-        Encoding::Dictionary => compress_ids(&mut choice.writer, rows),
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 fn choose(data_type: &DataType, chunks: &[ArrayRef], place: Place, options: &EncodeOptions) -> Result<Choice> {
@@ -199,20 +204,26 @@ fn choose(data_type: &DataType, chunks: &[ArrayRef], place: Place, options: &Enc
 }
 
 fn texts(data_type: &DataType, chunks: &[ArrayRef], place: Place, options: &EncodeOptions) -> Result<Choice> {
-    let level = options.zstd_level;
+    let by_lz4 = options.compression.codec() == Some(Codec::Lz4);
     if place == Place::Dictionary {
-        return Ok(Choice::of(Encoding::Strings, strings::encode(data_type, chunks, level)?));
+        let encoding = if by_lz4 { Encoding::Lz4Strings } else { Encoding::Strings };
+        return Ok(Choice::of(encoding, strings::encode(data_type, chunks, options)?));
     }
     let (mut bytes, mut rows) = (0usize, 0usize);
     strings::for_each_bytes(data_type, chunks, |value| {
         bytes += value.map_or(0, <[u8]>::len);
         rows += 1;
     });
-    // Ends take about a byte and a half per row. A dictionary may take somewhat more than blocks: it is read far faster.
-    let blocks = (bytes as f64 * blocks::sampled_ratio(data_type, chunks, level)?) as usize + rows * 3 / 2;
-    let budget = Budget { bytes: blocks + blocks / 4 + 64, key_bytes: 2 };
+    // Ends take about a byte and a half per row.
+    let blocks = (bytes as f64 * blocks::sampled_ratio(data_type, chunks, options)?) as usize + rows * 3 / 2;
+    // A dictionary may take somewhat more than blocks: it is read far faster. Not where somebody said how the texts are to be kept.
+    let slack = if options.compression.is_default() { blocks / 4 } else { 0 };
+    let budget = Budget { bytes: blocks + slack + 64, key_bytes: 2 };
     match by_dictionary(data_type, chunks, budget, options)? {
         Some(choice) => Ok(choice),
-        None => Ok(Choice::of(Encoding::Blocks, blocks::encode(data_type, chunks, level)?)),
+        None => {
+            let encoding = if by_lz4 { Encoding::Lz4Blocks } else { Encoding::Blocks };
+            Ok(Choice::of(encoding, blocks::encode(data_type, chunks, options)?))
+        }
     }
 }

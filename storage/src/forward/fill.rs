@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl ColumnReader {
-    /// How the values are laid out.
+    /// How the values are laid out, whatever compressed them.
     pub(crate) fn encoding(&self) -> Encoding {
         match self.values() {
             Values::AllNull => Encoding::AllNull,

@@ -43,13 +43,13 @@ impl Writer {
         &mut self.head
     }
 
-    pub(crate) fn first_section(&self) -> Option<&[u8]> {
-        self.sections.first().map(Vec::as_slice)
+    pub(crate) fn sections(&self) -> &[Vec<u8>] {
+        &self.sections
     }
 
-    /// Puts another section in the place of the first one.
-    pub(crate) fn replace_section(&mut self, section: Vec<u8>) {
-        self.sections[0] = section;
+    /// Puts another section in the place of the one at an index.
+    pub(crate) fn replace_section(&mut self, index: usize, section: Vec<u8>) {
+        self.sections[index] = section;
     }
 
     /// Puts `inner` behind what was written so far.

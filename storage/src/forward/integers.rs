@@ -25,7 +25,9 @@ use std::ops::Range;
 use arrow::buffer::Buffer;
 
 use super::{
+    EncodeOptions,
     chunks::{CHUNK_ROWS, Chunks, compress},
+    codec::Codec,
     format::corrupt,
 };
 use crate::{
@@ -37,7 +39,8 @@ use crate::{
 pub(crate) const BLOCK: usize = 1024;
 const HEADER_BYTES: usize = 16;
 /// What stands in the place of offset and factor where the data are compressed; these follow.
-const COMPRESSED: [u8; HEADER_BYTES] = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const ZSTD: [u8; HEADER_BYTES] = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const LZ4: [u8; HEADER_BYTES] = [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const CHUNK_BLOCKS: usize = CHUNK_ROWS / BLOCK;
 const ENTRY_BYTES: usize = 24;
 /// An exception: its position and its term.
@@ -85,7 +88,7 @@ pub(crate) fn encode(values: &[i64]) -> Vec<u8> {
 }
 
 /// What [`encode`] made of `len` values, with compressed data; `None` where that does not pay.
-pub(super) fn compressed(section: &[u8], len: usize) -> Result<Option<Vec<u8>>> {
+pub(super) fn compressed(section: &[u8], len: usize, options: &EncodeOptions) -> Result<Option<Vec<u8>>> {
     let integers = Integers::open(Buffer::from_slice_ref(section), len)?;
     let (blocks, data) = (len.div_ceil(BLOCK), integers.data);
     let starts: Vec<usize> = (0..blocks)
@@ -94,7 +97,13 @@ pub(super) fn compressed(section: &[u8], len: usize) -> Result<Option<Vec<u8>>> 
         .chain([section.len() - PADDING])
         .collect();
     let chunks: Vec<&[u8]> = starts.windows(2).map(|pair| &section[pair[0]..pair[1]]).collect();
-    Ok(compress(&chunks, len)?.map(|packed| [&COMPRESSED, &section[..data], &packed].concat()))
+    Ok(compress(&chunks, len, options)?.map(|(codec, packed)| {
+        let header = match codec {
+            Codec::Zstd => &ZSTD,
+            Codec::Lz4 => &LZ4,
+        };
+        [header, &section[..data], &packed].concat()
+    }))
 }
 
 /// An offset and the largest factor such that each value is the offset plus a multiple of the factor. (0, 1) when that says nothing.
@@ -328,8 +337,12 @@ impl Integers {
         let blocks = len.div_ceil(BLOCK);
         let short =
             || corrupt("integers", format!("a directory of {blocks} blocks"), format!("{} bytes", section.len()));
-        let is_compressed = section.starts_with(&COMPRESSED);
-        let header = if is_compressed { HEADER_BYTES } else { 0 };
+        let codec = match section.first_chunk() {
+            Some(&ZSTD) => Some(Codec::Zstd),
+            Some(&LZ4) => Some(Codec::Lz4),
+            _ => None,
+        };
+        let header = if codec.is_some() { HEADER_BYTES } else { 0 };
         let directory = header + HEADER_BYTES;
         let data = directory + blocks * ENTRY_BYTES;
         if section.len() < data {
@@ -350,20 +363,20 @@ impl Integers {
             }
             let entry = integers.entry(block);
             // Compressed blocks follow each other without gaps, so that the chunks have no other bytes.
-            let placed = if is_compressed { entry.at == next } else { entry.at + entry.bytes() <= room };
+            let placed = if codec.is_some() { entry.at == next } else { entry.at + entry.bytes() <= room };
             if entry.width > 64 || entry.exceptions > entry.rows || !placed {
                 return Err(corrupt(
                     format!("integers, block {block}"),
-                    if is_compressed { format!("a block at {next}") } else { format!("a block within {room} bytes") },
+                    if codec.is_some() { format!("a block at {next}") } else { format!("a block within {room} bytes") },
                     format!("{entry:?}"),
                 ));
             }
             next = entry.at + entry.bytes();
         }
-        if is_compressed {
+        if let Some(codec) = codec {
             let chunks = blocks.div_ceil(CHUNK_BLOCKS);
             let section = integers.section.clone();
-            integers.chunks = Some(Chunks::open(section, data, chunks, |chunk| integers.chunk(chunk).len())?);
+            integers.chunks = Some(Chunks::open(codec, section, data, chunks, |chunk| integers.chunk(chunk).len())?);
         }
         Ok(integers)
     }
@@ -402,9 +415,9 @@ impl Integers {
         Data { integers: self, chunk: None, bytes: Vec::new() }
     }
 
-    /// Whether the data are compressed.
-    pub(super) fn is_compressed(&self) -> bool {
-        self.chunks.is_some()
+    /// How the data are compressed, if they are.
+    pub(super) fn codec(&self) -> Option<Codec> {
+        self.chunks.as_ref().map(Chunks::codec)
     }
 
     /// Decodes a block, but for offset and factor; gives the values as many as the block has.

@@ -10,6 +10,7 @@
 mod blocks;
 mod by_dictionary;
 pub(crate) mod chunks;
+pub(crate) mod codec;
 mod encode;
 mod fill;
 mod fixed;
@@ -59,6 +60,10 @@ pub enum Encoding {
     Uuids = 9,
     /// Floats by their bits, as integers.
     Ordered = 10,
+    /// As [`Self::Strings`], compressed by LZ4.
+    Lz4Strings = 11,
+    /// As [`Self::Blocks`], compressed by LZ4.
+    Lz4Blocks = 12,
 }
 
 impl Encoding {
@@ -75,22 +80,24 @@ impl Encoding {
             8 => Self::Blocks,
             9 => Self::Uuids,
             10 => Self::Ordered,
-            other => return Err(corrupt("column encoding", "one of 0 to 10", other)),
+            11 => Self::Lz4Strings,
+            12 => Self::Lz4Blocks,
+            other => return Err(corrupt("column encoding", "one of 0 to 12", other)),
         })
     }
 
-    /// One word, as `rt.segments` shows it.
+    /// One word, as `rt.segments` shows it behind how it is compressed.
     pub fn name(self) -> &'static str {
         match self {
             Self::AllNull => "null",
             Self::Fixed => "plain",
             Self::Bits => "bits",
-            Self::Strings => "strings",
+            Self::Strings | Self::Lz4Strings => "strings",
             Self::List => "list",
             Self::Dictionary => "dictionary",
             Self::Integers => "integers",
             Self::Scaled => "scaled",
-            Self::Blocks => "blocks",
+            Self::Blocks | Self::Lz4Blocks => "blocks",
             Self::Uuids => "uuids",
             Self::Ordered => "ordered",
         }

@@ -11,6 +11,7 @@ use arrow::{
 use super::{
     Encoding,
     blocks::Blocks,
+    codec::Codec,
     fixed::{Bits, Fixed},
     format::{Reader, corrupt},
     integers::Integers,
@@ -84,11 +85,11 @@ impl ColumnReader {
         let values = match (encoding, data_type) {
             (Encoding::AllNull, _) => Values::AllNull,
             (Encoding::Bits, DataType::Boolean) => Values::Bits(Bits::open(found, reader)?),
-            (Encoding::Strings, DataType::Text | DataType::Uuid | DataType::Jsonb | DataType::Bytea) => {
-                Values::Strings(Strings::open(data_type, found, reader)?)
+            (Encoding::Strings | Encoding::Lz4Strings, _) if is_text(data_type) => {
+                Values::Strings(Strings::open(data_type, text_codec(encoding), found, reader)?)
             }
-            (Encoding::Blocks, DataType::Text | DataType::Uuid | DataType::Jsonb | DataType::Bytea) => {
-                Values::Blocks(Blocks::open(data_type, found, reader)?)
+            (Encoding::Blocks | Encoding::Lz4Blocks, _) if is_text(data_type) => {
+                Values::Blocks(Blocks::open(data_type, text_codec(encoding), found, reader)?)
             }
             (Encoding::Dictionary, DataType::Boolean | DataType::Array(_)) => return Err(misfit()),
             (Encoding::Dictionary, _) if may_nest => {
@@ -121,17 +122,21 @@ impl ColumnReader {
         &self.data_type
     }
 
-    /// For `rt.segments`: a word or two, and for dictionaries the number of values.
+    /// For `rt.segments`: how it is compressed, if it is, the encoding, and for dictionaries the number of values.
     pub fn encoding_name(&self) -> String {
-        let integers = match &self.values {
+        let codec = match &self.values {
             Values::Dictionary(dictionary) => return dictionary.name(),
-            Values::Integers(integers) => Some(integers),
-            Values::Scaled(floats) => Some(floats.integers()),
-            Values::Ordered(floats) => Some(floats.integers()),
+            Values::Integers(integers) => integers.codec(),
+            Values::Scaled(floats) => floats.integers().codec(),
+            Values::Ordered(floats) => floats.integers().codec(),
+            Values::Uuids(uuids) => uuids.codec(),
+            Values::Blocks(blocks) => blocks.codec(),
             _ => None,
         };
-        let compressed = if integers.is_some_and(Integers::is_compressed) { "compressed " } else { "" };
-        format!("{compressed}{}", self.encoding.name())
+        match codec {
+            Some(codec) => format!("{} {}", codec.name(), self.encoding.name()),
+            None => self.encoding.name().to_owned(),
+        }
     }
 
     pub(super) fn values(&self) -> &Values {
@@ -238,6 +243,18 @@ impl ColumnReader {
             return Err(Error::Invalid(format!("rows {rows:?} of a column of {} rows", self.rows)));
         }
         Ok(rows.start as usize..rows.end as usize)
+    }
+}
+
+/// Whether columns of the type hold texts or bytes.
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Text | DataType::Uuid | DataType::Jsonb | DataType::Bytea)
+}
+
+fn text_codec(encoding: Encoding) -> Codec {
+    match encoding {
+        Encoding::Lz4Strings | Encoding::Lz4Blocks => Codec::Lz4,
+        _ => Codec::Zstd,
     }
 }
 

@@ -266,8 +266,7 @@ impl ColumnReader {
 
     /// The leaf, to be evaluated on decoded values.
     fn decoded(&self, id: ColumnId, leaf: &Predicate) -> Box<Decoded> {
-        let column =
-            Column { id, name: String::new(), data_type: self.data_type().clone(), nullable: true, default: None };
+        let column = Column::new(id, "", self.data_type().clone());
         Box::new(Decoded { leaf: leaf.clone(), column })
     }
 }

@@ -1,7 +1,7 @@
 //! Texts or bytes one after the other with their ends: the values of dictionaries, and columns too small to compress.
 //!
-//! The bytes are stored as they are, and arrays made of them refer to the mapped file; or, when there are many and they shrink well, as one
-//! zstd frame, which is decompressed at the first use and kept.
+//! The bytes are stored as they are, and arrays made of them refer to the mapped file; or, when there are many and they shrink well, compressed
+//! as a whole, which is decompressed at the first use and kept.
 
 use std::{ops::Range, sync::OnceLock};
 
@@ -11,7 +11,8 @@ use arrow::{
 };
 
 use super::{
-    blocks::{Compressor, decompress},
+    EncodeOptions,
+    codec::{Codec, Compressor, decompress},
     format::{Reader, Writer, corrupt},
     integers::{self, Integers},
 };
@@ -30,7 +31,7 @@ pub(super) fn for_each_bytes<'a>(data_type: &DataType, chunks: &'a [ArrayRef], m
     }
 }
 
-pub(super) fn encode(data_type: &DataType, chunks: &[ArrayRef], level: i32) -> Result<Writer> {
+pub(super) fn encode(data_type: &DataType, chunks: &[ArrayRef], options: &EncodeOptions) -> Result<Writer> {
     let (mut ends, mut bytes, mut end) = (Vec::new(), Vec::new(), 0usize);
     for_each_bytes(data_type, chunks, |value| {
         let value = value.unwrap_or_default();
@@ -46,8 +47,9 @@ pub(super) fn encode(data_type: &DataType, chunks: &[ArrayRef], level: i32) -> R
     let raw_bytes = bytes.len();
     if raw_bytes >= COMPRESS_BYTES_MIN {
         let mut packed = Vec::new();
-        Compressor::new(level)?.append(&bytes, &mut packed)?;
-        if packed.len() < raw_bytes / 5 * 4 {
+        Compressor::new(options.compression.codec(), options.zstd_level)?.append(&bytes, &mut packed)?;
+        let most = if options.compression.is_wanted() { raw_bytes / 20 * 19 } else { raw_bytes / 5 * 4 };
+        if packed.len() < most {
             bytes = packed;
         }
     }
@@ -61,6 +63,7 @@ pub(super) fn encode(data_type: &DataType, chunks: &[ArrayRef], level: i32) -> R
 #[derive(Debug)]
 pub(super) struct Strings {
     utf8: bool,
+    codec: Codec,
     ends: Integers,
     raw_bytes: usize,
     stored: Buffer,
@@ -68,14 +71,14 @@ pub(super) struct Strings {
 }
 
 impl Strings {
-    pub(super) fn open(data_type: &DataType, rows: u32, reader: &mut Reader) -> Result<Self> {
+    pub(super) fn open(data_type: &DataType, codec: Codec, rows: u32, reader: &mut Reader) -> Result<Self> {
         let raw_bytes = reader.u32("bytes of texts")? as usize;
         let ends = Integers::open(reader.section("ends of texts")?, rows as usize)?;
         let stored = reader.section("texts")?;
         if raw_bytes > i32::MAX as usize {
             return Err(corrupt("texts", "less than 2 GiB", raw_bytes));
         }
-        Ok(Self { utf8: *data_type != DataType::Bytea, ends, raw_bytes, stored, raw: OnceLock::new() })
+        Ok(Self { utf8: *data_type != DataType::Bytea, codec, ends, raw_bytes, stored, raw: OnceLock::new() })
     }
 
     fn raw(&self) -> Result<&Buffer> {
@@ -85,8 +88,11 @@ impl Strings {
         if let Some(raw) = self.raw.get() {
             return Ok(raw);
         }
-        let raw = decompress(&self.stored, self.raw_bytes)?
-            .ok_or_else(|| corrupt("texts", format!("{} bytes, compressed", self.raw_bytes), "other bytes"))?;
+        let mut raw = Vec::new();
+        if !decompress(self.codec, &self.stored, self.raw_bytes, 0, &mut raw)? {
+            let expected = format!("{} bytes by {}", self.raw_bytes, self.codec.name());
+            return Err(corrupt("texts", expected, "other bytes"));
+        }
         Ok(self.raw.get_or_init(|| Buffer::from_vec(raw)))
     }
 

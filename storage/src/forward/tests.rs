@@ -22,7 +22,7 @@ use crate::{
     predicate::{CompareOp, Predicate},
     scalar::Scalar,
     scan::{ScanHints, ScanRequest},
-    schema::{Column, DataType, TableSchema},
+    schema::{Column, Compression, DataType, TableSchema},
 };
 
 /// A small generator of its own: shapes matter here, not shrinking each value.
@@ -203,6 +203,12 @@ prop_compose! {
     }
 }
 
+/// Every compression in turn.
+fn options(seed: u64) -> EncodeOptions {
+    let compression = Compression::ALL[(seed >> 32) as usize % Compression::ALL.len()];
+    EncodeOptions { compression, ..EncodeOptions::default() }
+}
+
 fn whole(data_type: &DataType, chunks: &[ArrayRef]) -> ArrayRef {
     let empty = new_null_array(&data_type.arrow(), 0);
     let mut all: Vec<&dyn Array> = vec![&empty];
@@ -254,8 +260,7 @@ fn scalar_at(data_type: &DataType, array: &ArrayRef, row: usize) -> Option<Scala
 }
 
 fn request(data_type: &DataType, leaf: &Predicate) -> ScanRequest {
-    let column =
-        Column { id: ColumnId(7), name: "c".into(), data_type: data_type.clone(), nullable: true, default: None };
+    let column = Column::new(ColumnId(7), "c", data_type.clone());
     let schema = TableSchema { version: SchemaVersion(1), columns: vec![column], time_column: None };
     ScanRequest {
         schema: Arc::new(schema),
@@ -282,7 +287,7 @@ proptest! {
     #[test]
     fn values_come_back((data_type, chunks, seed) in columns(), ends in any::<(Index, Index)>()) {
         let all = whole(&data_type, &chunks);
-        let column = encode_column(&data_type, &chunks, &EncodeOptions::default()).expect("encodes");
+        let column = encode_column(&data_type, &chunks, &options(seed)).expect("encodes");
         prop_assert_eq!(column.rows as usize, all.len());
         prop_assert_eq!(column.stats.nulls as usize, all.null_count());
         let reader = open(&data_type, &column);
@@ -331,7 +336,7 @@ proptest! {
         pattern in prop_oneof![Just("a%"), Just("%1%"), Just(""), Just("é_"), Just("%MORE%"), Just("%")],
     ) {
         let all = whole(&data_type, &chunks);
-        let column = encode_column(&data_type, &chunks, &EncodeOptions::default()).expect("encodes");
+        let column = encode_column(&data_type, &chunks, &options(seed)).expect("encodes");
         let reader = open(&data_type, &column);
         let (a, b) = (ends.0.index(all.len() + 1), ends.1.index(all.len() + 1));
         let rows = a.min(b)..a.max(b);
@@ -378,7 +383,7 @@ proptest! {
         (data_type, chunks, seed) in columns(),
         flips in prop::collection::vec(any::<(Index, Index, u8)>(), 1..6), cut in prop::option::of(any::<(Index, Index)>()),
     ) {
-        let mut column = encode_column(&data_type, &chunks, &EncodeOptions::default()).expect("encodes");
+        let mut column = encode_column(&data_type, &chunks, &options(seed)).expect("encodes");
         for (section, at, byte) in flips {
             // Heads and directories come first and are worth the most flips.
             let number = section.index(column.sections.len() * 2) % column.sections.len();
@@ -436,9 +441,9 @@ fn wrong_calls_are_errors() {
 #[test]
 fn what_repeats_at_a_distance_is_compressed() {
     let cases = [
-        (DataType::BigInt, Shape::Echo, "compressed dictionary(832)"),
-        (DataType::Text, Shape::Echo, "compressed dictionary(832)"),
-        (DataType::Numeric { precision: 12, scale: 2 }, Shape::Echo, "compressed dictionary(832)"),
+        (DataType::BigInt, Shape::Echo, "zstd dictionary(832)"),
+        (DataType::Text, Shape::Echo, "zstd dictionary(832)"),
+        (DataType::Numeric { precision: 12, scale: 2 }, Shape::Echo, "zstd dictionary(832)"),
         (DataType::Double, Shape::Narrow, "ordered"),
         (DataType::Real, Shape::Narrow, "ordered"),
         (DataType::BigInt, Shape::Narrow, "integers"),
@@ -455,9 +460,9 @@ fn what_repeats_at_a_distance_is_compressed() {
     let floats = (0..20_000).map(echo).map(|(block, n)| (block * 1_000_000 + n) as f64 / 100.0);
     let others = (0..20_000).map(echo).map(|(block, n)| f64::from_bits((1023 + block) << 52 | n));
     let cases: [(DataType, ArrayRef, &str); 3] = [
-        (DataType::BigInt, Arc::new(integers), "compressed integers"),
-        (DataType::Double, Arc::new(Float64Array::from_iter_values(floats)), "compressed scaled"),
-        (DataType::Double, Arc::new(Float64Array::from_iter_values(others)), "compressed ordered"),
+        (DataType::BigInt, Arc::new(integers), "zstd integers"),
+        (DataType::Double, Arc::new(Float64Array::from_iter_values(floats)), "zstd scaled"),
+        (DataType::Double, Arc::new(Float64Array::from_iter_values(others)), "zstd ordered"),
     ];
     for (data_type, array, expected) in cases {
         let column = encode_column(&data_type, &[Arc::clone(&array)], &EncodeOptions::default()).expect("encodes");
@@ -469,5 +474,53 @@ fn what_repeats_at_a_distance_is_compressed() {
         let found = reader.decode_selected(5000..14_000, &mask).expect("decodes");
         let bits = BooleanArray::new(mask.to_boolean_buffer(), None);
         assert!(same(&found, &filter(&array.slice(5000, 9000), &bits).expect("filters")));
+    }
+}
+
+#[test]
+fn a_column_is_compressed_as_it_was_asked_to_be() {
+    let rows = 0..20_000u64;
+    let words = ["order", "rider", "kitchen", "delivered", "cancelled", "late", "refund", "address"];
+    let sentence = |row: u64| {
+        let mut random = Random(row);
+        (0..12).map(|_| words[random.below(8) as usize]).collect::<Vec<_>>().join(" ")
+    };
+    let texts: ArrayRef = Arc::new(StringViewArray::from_iter_values(rows.clone().map(sentence)));
+    let names: ArrayRef = Arc::new(StringViewArray::from_iter_values(
+        rows.clone().map(|row| format!("the name of customer number {}", Random(row).below(3000))),
+    ));
+    let echo = |row: u64| (row / 1024, Random(row % 64 + row / 512 * 64).next() % 4096);
+    let integers: ArrayRef =
+        Arc::new(Int64Array::from_iter_values(rows.clone().map(echo).map(|(block, n)| (block << 40 | n) as i64)));
+    let uuids: ArrayRef = Arc::new(StringViewArray::from_iter_values(
+        rows.clone().map(|row| uuid(u128::from(Random(row % 4096 + (row >> 13 << 12)).next()) << 64 | 7)),
+    ));
+    let expected = [
+        (Compression::Default, ["zstd blocks", "dictionary(2996)", "zstd integers", "uuids"]),
+        (Compression::Zstd, ["zstd blocks", "dictionary(2996)", "zstd integers", "zstd uuids"]),
+        (Compression::Lz4, ["lz4 blocks", "dictionary(2996)", "lz4 integers", "lz4 uuids"]),
+        (Compression::None, ["blocks", "dictionary(2996)", "integers", "uuids"]),
+    ];
+    let mut sizes = Vec::new();
+    for (compression, names_expected) in expected {
+        let options = EncodeOptions { compression, ..EncodeOptions::default() };
+        let columns = [
+            (DataType::Text, &texts),
+            (DataType::Text, &names),
+            (DataType::BigInt, &integers),
+            (DataType::Uuid, &uuids),
+        ];
+        for ((data_type, array), expected) in columns.into_iter().zip(names_expected) {
+            let column = encode_column(&data_type, std::slice::from_ref(array), &options).expect("encodes");
+            let reader = open(&data_type, &column);
+            assert_eq!(reader.encoding_name(), expected, "{compression:?}");
+            assert!(same(&reader.decode(0..20_000).expect("decodes"), array));
+            sizes.push(column.sections.iter().map(Vec::len).sum::<usize>());
+        }
+    }
+    // The values of the dictionary are compressed, too.
+    for column in 0..3 {
+        let [_, zstd, lz4, none] = [0, 4, 8, 12].map(|first| sizes[first + column]);
+        assert!(zstd < lz4 && lz4 < none, "column {column}: {zstd}, {lz4}, {none} bytes");
     }
 }

@@ -9,6 +9,7 @@ use arrow::{
 };
 
 use super::{
+    codec::Codec,
     format::{Reader, Writer},
     integers::{self, Integers},
 };
@@ -92,6 +93,11 @@ impl Uuids {
         let upper = Integers::open(reader.section("upper halves of uuids")?, rows as usize)?;
         let lower = Integers::open(reader.section("lower halves of uuids")?, rows as usize)?;
         Ok(Self { upper, lower })
+    }
+
+    /// How the halves are compressed, if one is.
+    pub(super) fn codec(&self) -> Option<Codec> {
+        self.upper.codec().or(self.lower.codec())
     }
 
     pub(super) fn decode(&self, rows: Range<usize>, nulls: Option<NullBuffer>) -> Result<ArrayRef> {

@@ -12,8 +12,7 @@ use crate::{
 };
 
 fn text_column(name: &str) -> (TableSchema, ColumnId) {
-    let column =
-        Column { id: ColumnId(1), name: name.into(), data_type: DataType::Text, nullable: true, default: None };
+    let column = Column::new(ColumnId(1), name, DataType::Text);
     (TableSchema { version: SchemaVersion(1), columns: vec![column], time_column: None }, ColumnId(1))
 }
 

@@ -104,7 +104,8 @@ fn write_file(segment: &ConsumingSegment, path: &Path, context: &SealContext) ->
         if nulls > 0 && !column.nullable {
             return Err(Error::Invalid(format!("column {} is NOT NULL and holds {nulls} nulls", column.name)));
         }
-        let encoded = encode_column(&column.data_type, &chunks, &EncodeOptions::default())?;
+        let options = EncodeOptions { compression: column.compression, ..EncodeOptions::default() };
+        let encoded = encode_column(&column.data_type, &chunks, &options)?;
         if encoded.rows != segment.rows() {
             return Err(Error::Invalid(format!(
                 "column {} was encoded with {} rows instead of {}",

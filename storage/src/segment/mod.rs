@@ -94,6 +94,10 @@ pub trait Segment: Send + Sync + fmt::Debug {
     fn stats(&self, column: ColumnId) -> Option<&ColumnStats>;
     /// One word per column for `rt.segments`: how its values are kept.
     fn encoding(&self, column: ColumnId) -> Option<String>;
+    /// Bytes of the column in the segment's file; `None` where it has no file or no such column.
+    fn column_bytes(&self, _column: ColumnId) -> Option<u64> {
+        None
+    }
     /// The rows of `rows` that the request selects, in row order, in batches of the request's output schema. No batch is empty.
     fn scan(
         self: Arc<Self>,

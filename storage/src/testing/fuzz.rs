@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::HashMap, fs, path::Path, sync::Arc};
 
 use super::{
-    Random,
+    Random, codecs,
     forge::{with_right_checksums, with_right_footer_checksum},
     generate,
 };
@@ -27,7 +27,7 @@ pub fn segment(bytes: &[u8], folder: &Path) {
     }
 }
 
-/// A sound file of random columns, a few bytes of its sections changed, all checksums made right again: this reaches the column codecs. The
+/// A sound file of random columns, or of every codec (seed 255), a few bytes of its sections changed, all checksums made right again: this reaches the column codecs. The
 /// input is the seed of the file (1 byte), then edits of (position u16, value u8).
 pub fn forged_segment(input: &[u8], folder: &Path) {
     thread_local! {
@@ -46,12 +46,15 @@ pub fn forged_segment(input: &[u8], folder: &Path) {
 }
 
 fn sound(seed: u8, folder: &Path) -> Vec<u8> {
+    let context = SealContext { table: TableId(1), partition: PartitionId(0), created_at_us: 0 };
+    if seed == u8::MAX {
+        return fs::read(seal(&codecs::segment(), folder, "sound", &context).unwrap().path).unwrap();
+    }
     let mut random = Random::new(seed.into());
     let (schema, shapes) = generate::schema(&mut random);
     let rows = if seed.is_multiple_of(4) { 1500 } else { usize::from(seed) };
     let batch = generate::batch(&mut random, &schema, &shapes, 0, rows);
     let segment = ConsumingSegment::new(SegmentId(1), Arc::new(schema)).with(&batch, &[]).unwrap();
-    let context = SealContext { table: TableId(1), partition: PartitionId(0), created_at_us: 0 };
     fs::read(seal(&segment, folder, "sound", &context).unwrap().path).unwrap()
 }
 

@@ -16,7 +16,7 @@ use crate::{
     ids::{ColumnId, SchemaVersion},
     predicate::{CompareOp, Predicate},
     scalar::Scalar,
-    schema::{Column, DataType, TableSchema, UTC},
+    schema::{Column, Compression, DataType, TableSchema, UTC},
 };
 
 /// One of every type.
@@ -59,6 +59,8 @@ pub fn schema(random: &mut Random) -> (TableSchema, Vec<Shape>) {
     let count = 1 + random.below(6);
     let mut columns = Vec::new();
     let mut shapes = Vec::new();
+    // Of a generator of their own, so that what a seed has given so far stays as it was.
+    let mut compressions = Random::new(random.clone().next());
     for index in 0..count {
         let data_type = random.pick(&types).clone();
         let nullable = !random.one_in(3);
@@ -69,11 +71,9 @@ pub fn schema(random: &mut Random) -> (TableSchema, Vec<Shape>) {
         };
         shapes.push(*random.pick(shapes_here));
         columns.push(Column {
-            id: ColumnId(10 + index as u32),
-            name: format!("c{index}"),
-            data_type,
             nullable,
-            default: None,
+            compression: *compressions.pick(&Compression::ALL),
+            ..Column::new(ColumnId(10 + index as u32), format!("c{index}"), data_type)
         });
     }
     let time_column = columns
@@ -107,11 +107,9 @@ pub fn altered(random: &mut Random, schema: &TableSchema) -> TableSchema {
         let default = if random.one_in(3) { None } else { scalar(random, &data_type) };
         let nullable = default.is_none() || random.one_in(2);
         next.columns.push(Column {
-            id: ColumnId(100 + index as u32),
-            name: format!("added{index}"),
-            data_type,
             nullable,
             default,
+            ..Column::new(ColumnId(100 + index as u32), format!("added{index}"), data_type)
         });
     }
     let at = random.below(next.columns.len());

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "for tests")]
 
 pub mod aggregate;
+pub mod codecs;
 pub mod forge;
 pub mod fuzz;
 pub mod generate;

@@ -19,7 +19,8 @@ use tidemill_storage::{
         inspect::{inspect, verify},
     },
     testing::{
-        Random,
+        Random, codecs,
+        forge::with_right_checksums,
         oracle::{self, Row, Written},
     },
 };
@@ -103,6 +104,50 @@ fn a_file_cut_anywhere_is_found() {
         let bytes = &valid.bytes[..length];
         assert!(!verify(&valid.with(bytes)).unwrap().is_empty(), "cut to {length} bytes");
         valid.check(bytes);
+    }
+}
+
+/// The files of the other tests are too small to hold a compressed section; this one has each kind of them.
+#[test]
+fn a_damaged_section_of_any_codec_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = seal(&codecs::segment(), dir.path(), "sound", &CONTEXT).unwrap();
+    let sound = fs::read(&file.path).unwrap();
+    let inspection = inspect(&file.path).unwrap();
+    let path = dir.path().join("damaged");
+    let expected = Expected { id: inspection.id, bytes: inspection.bytes, checksum: inspection.checksum };
+    for column in &inspection.columns {
+        let schema = TableSchema { columns: vec![column.column.clone()], ..inspection.schema.clone() };
+        let mut refused = 0;
+        for (index, section) in column.sections.iter().enumerate() {
+            // Their beginnings, where lengths and tables stand, and places all over them.
+            let beginning = section.offset..section.offset + section.length.min(40);
+            let all = (section.offset..section.offset + section.length).step_by((section.length / 30 + 1) as usize);
+            for at in beginning.step_by(3).chain(all) {
+                let mut bytes = sound.clone();
+                bytes[at as usize] ^= 1 << (at % 8);
+                fs::write(&path, &bytes).unwrap();
+                let Err(Error::Corrupt { path: named, what, .. }) = scan_all(&path, &expected, &schema) else {
+                    panic!("nobody saw that byte {at} was flipped");
+                };
+                assert_eq!(named, path);
+                assert!(what.starts_with(&format!("column {}, section {index} ", column.column.name)), "{what}");
+                // Under right checksums: other values, or what the codec says.
+                fs::write(&path, with_right_checksums(&bytes).unwrap()).unwrap();
+                let forged = inspect(&path).unwrap();
+                let expected = Expected { bytes: forged.bytes, checksum: forged.checksum, ..expected };
+                match scan_all(&path, &expected, &schema) {
+                    Ok(rows) => assert_eq!(rows.len(), inspection.rows as usize),
+                    Err(Error::Corrupt { path: named, what, .. }) => {
+                        assert_eq!(named, path);
+                        assert!(what.starts_with(&format!("column {}", column.column.name)), "{what}");
+                        refused += 1;
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        }
+        assert!(refused > 0, "no codec refused anything of column {}", column.column.name);
     }
 }
 

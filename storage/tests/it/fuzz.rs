@@ -19,7 +19,7 @@ fn replay(target: &str, run: impl Fn(&[u8], &std::path::Path)) {
 fn the_corpus_of_any_bytes() {
     replay("segment", fuzz::segment);
     let folder = tempfile::tempdir().unwrap();
-    for version in [1, 2] {
+    for version in [1, 2, 3] {
         let file = format!("{}/tests/golden/v{version}.segment", env!("CARGO_MANIFEST_DIR"));
         fuzz::segment(&fs::read(file).unwrap(), folder.path());
     }

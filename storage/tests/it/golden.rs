@@ -17,7 +17,7 @@ use tidemill_storage::{
         inspect::{inspect, verify},
     },
     testing::{
-        Random,
+        Random, codecs,
         generate::{self, Shape},
         oracle::{Row, Value},
     },
@@ -28,8 +28,7 @@ use crate::scan::{CONTEXT, request, scanned};
 const ROWS: usize = 64;
 /// Rows of version 2: more than a chunk.
 const ROWS_2: usize = 9000;
-const ENCODINGS_2: [&str; 5] =
-    ["compressed integers", "compressed dictionary(675)", "compressed scaled", "compressed ordered", "ordered"];
+const ENCODINGS_2: [&str; 5] = ["zstd integers", "zstd dictionary(675)", "zstd scaled", "zstd ordered", "ordered"];
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -45,11 +44,8 @@ fn segment() -> ConsumingSegment {
                 continue;
             }
             columns.push(Column {
-                id: ColumnId(columns.len() as u32),
-                name: format!("{data_type} {shape:?}"),
-                data_type: data_type.clone(),
                 nullable: !matches!(shape, Shape::Rising),
-                default: None,
+                ..Column::new(ColumnId(columns.len() as u32), format!("{data_type} {shape:?}"), data_type.clone())
             });
             shapes.push(shape);
         }
@@ -72,13 +68,10 @@ fn segment_2() -> ConsumingSegment {
         ("reading", DataType::Double),
         ("real", DataType::Real),
     ];
-    let columns = columns.into_iter().enumerate().map(|(id, (name, data_type))| Column {
-        id: ColumnId(id as u32),
-        name: name.into(),
-        data_type,
-        nullable: true,
-        default: None,
-    });
+    let columns = columns
+        .into_iter()
+        .enumerate()
+        .map(|(id, (name, data_type))| Column::new(ColumnId(id as u32), name, data_type));
     let schema = Arc::new(TableSchema { version: SchemaVersion(1), columns: columns.collect(), time_column: None });
     // 64 orders at a time, each in eight rows: they repeat at a distance. Each block of 1024 rows has its own range.
     let order = |row: u64| (row / 1024, Random::new(row % 64 + row / 512 * 64).next() % 4096);
@@ -131,9 +124,9 @@ fn text(segment: &Arc<dyn Segment>) -> String {
 fn write_the_golden_file() {
     let dir = path("");
     fs::create_dir_all(&dir).unwrap();
-    let segment = segment_2();
-    seal(&segment, &dir, "v2.segment", &CONTEXT).unwrap();
-    fs::write(path("v2.rows"), thinned(&text(&(Arc::new(segment) as Arc<dyn Segment>)))).unwrap();
+    let segment = codecs::segment();
+    seal(&segment, &dir, "v3.segment", &CONTEXT).unwrap();
+    fs::write(path("v3.rows"), thinned(&text(&(Arc::new(segment) as Arc<dyn Segment>)))).unwrap();
 }
 
 /// Every 97th line.
@@ -141,18 +134,28 @@ fn thinned(text: &str) -> String {
     text.lines().step_by(97).flat_map(|line| [line, "\n"]).collect()
 }
 
-#[test]
-fn files_of_version_2_can_be_read() {
-    let path = path("v2.segment");
+/// The file of a version holds the rows of `expected`, in these encodings.
+fn check(version: u32, expected: ConsumingSegment, encodings: &[&str]) {
+    let path = self::path(&format!("v{version}.segment"));
     assert_eq!(verify(&path).unwrap(), []);
     let inspection = inspect(&path).unwrap();
-    assert_eq!((inspection.version, inspection.rows), (2, ROWS_2 as u32));
-    let encodings: Vec<&str> = inspection.columns.iter().map(|column| column.encoding.as_str()).collect();
-    assert_eq!(encodings, ENCODINGS_2);
-    let expected = Expected { id: SegmentId(12), bytes: inspection.bytes, checksum: inspection.checksum };
-    let found = text(&open(&path, &expected).unwrap());
-    assert_eq!(found, text(&(Arc::new(segment_2()) as Arc<dyn Segment>)));
-    assert_eq!(thinned(&found), fs::read_to_string(self::path("v2.rows")).unwrap());
+    assert_eq!((inspection.version, inspection.rows), (version, expected.rows()));
+    let found: Vec<&str> = inspection.columns.iter().map(|column| column.encoding.as_str()).collect();
+    assert_eq!(found, encodings);
+    let as_found = Expected { id: SegmentId(12), bytes: inspection.bytes, checksum: inspection.checksum };
+    let found = text(&open(&path, &as_found).unwrap());
+    assert_eq!(found, text(&(Arc::new(expected) as Arc<dyn Segment>)));
+    assert_eq!(thinned(&found), fs::read_to_string(self::path(&format!("v{version}.rows"))).unwrap());
+}
+
+#[test]
+fn files_of_version_3_can_be_read() {
+    check(3, codecs::segment(), &codecs::ENCODINGS);
+}
+
+#[test]
+fn files_of_version_2_can_be_read() {
+    check(2, segment_2(), &ENCODINGS_2);
 }
 
 #[test]

@@ -24,8 +24,7 @@ const TIME: ColumnId = ColumnId(1);
 const NUMBER: ColumnId = ColumnId(2);
 
 fn schema() -> Arc<TableSchema> {
-    let column =
-        |id, name: &str, data_type| Column { id, name: name.into(), data_type, nullable: false, default: None };
+    let column = |id, name: &str, data_type| Column { nullable: false, ..Column::new(id, name, data_type) };
     let columns = vec![column(TIME, "time", DataType::Timestamp), column(NUMBER, "n", DataType::BigInt)];
     Arc::new(TableSchema { version: SchemaVersion(1), columns, time_column: Some(TIME) })
 }

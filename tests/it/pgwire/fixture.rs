@@ -73,11 +73,8 @@ impl Backend for Tables {
                     .iter()
                     .enumerate()
                     .map(|(index, column)| Column {
-                        id: ColumnId(index as u32 + 1),
-                        name: column.name.value.clone(),
-                        data_type: column.data_type.clone(),
                         nullable: !column.not_null,
-                        default: None,
+                        ..Column::new(ColumnId(index as u32 + 1), column.name.value.clone(), column.data_type.clone())
                     })
                     .collect();
                 let schema = Arc::new(TableSchema { version: SchemaVersion(1), columns, time_column: None });

@@ -12,7 +12,7 @@ use super::*;
 use crate::source::Fetched;
 
 fn column(id: u32, name: &str, data_type: DataType) -> Column {
-    Column { id: ColumnId(id), name: name.into(), data_type, nullable: true, default: None }
+    Column::new(ColumnId(id), name, data_type)
 }
 
 fn schema(version: u32, columns: Vec<Column>) -> Arc<TableSchema> {

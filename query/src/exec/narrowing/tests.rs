@@ -10,13 +10,7 @@ use tidemill_storage::{
 use super::*;
 
 fn request() -> ScanRequest {
-    let column = |id, name: &str, data_type| StoredColumn {
-        id: ColumnId(id),
-        name: name.into(),
-        data_type,
-        nullable: true,
-        default: None,
-    };
+    let column = |id, name: &str, data_type| StoredColumn::new(ColumnId(id), name, data_type);
     let columns = vec![column(7, "a", DataType::BigInt), column(8, "b", DataType::Text)];
     ScanRequest {
         schema: Arc::new(TableSchema { version: SchemaVersion(1), columns, time_column: None }),

@@ -26,13 +26,7 @@ fn schema() -> TableSchema {
         columns: columns
             .into_iter()
             .enumerate()
-            .map(|(id, (name, data_type))| Column {
-                id: ColumnId(id as u32),
-                name: name.into(),
-                data_type,
-                nullable: true,
-                default: None,
-            })
+            .map(|(id, (name, data_type))| Column::new(ColumnId(id as u32), name, data_type))
             .collect(),
         time_column: None,
     }

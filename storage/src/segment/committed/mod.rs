@@ -212,6 +212,10 @@ impl Segment for CommittedSegment {
         Some(reader.map_or_else(damaged, |reader| reader.encoding_name()))
     }
 
+    fn column_bytes(&self, column: ColumnId) -> Option<u64> {
+        self.schema.index_of(column).map(|index| self.columns[index].bytes)
+    }
+
     fn scan(
         self: Arc<Self>,
         rows: Range<u32>,

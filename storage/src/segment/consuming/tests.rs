@@ -12,13 +12,7 @@ use crate::{
 };
 
 fn schema() -> Arc<TableSchema> {
-    let column = |id, name: &str, data_type| Column {
-        id: ColumnId(id),
-        name: name.into(),
-        data_type,
-        nullable: id == 2,
-        default: None,
-    };
+    let column = |id, name: &str, data_type| Column { nullable: id == 2, ..Column::new(ColumnId(id), name, data_type) };
     let columns = vec![column(1, "n", DataType::BigInt), column(2, "t", DataType::Text)];
     Arc::new(TableSchema { version: SchemaVersion(1), columns, time_column: None })
 }

@@ -190,7 +190,7 @@ fn read_column(r: &mut Reader<'_>, index: usize) -> Result<Column> {
     let data_type = read_type(r, &name)?;
     let nullable = r.flag(&format!("column {name}, nullable"))?;
     let default = read_optional(r, &data_type, &format!("column {name}, default"))?;
-    Ok(Column { id, name, data_type, nullable, default })
+    Ok(Column { nullable, default, ..Column::new(id, name, data_type) })
 }
 
 const ARRAY: u8 = 14;

@@ -1,4 +1,4 @@
-//! The bytes of a segment file, version 2: header, sections, footer, trailer. `storage/README.md` is the description; this is the code.
+//! The bytes of a segment file, version 3: header, sections, footer, trailer. `storage/README.md` is the description; this is the code.
 //!
 //! ```text
 //! [header 64][section][pad]…[section][pad][footer][trailer 32]      all little-endian, sections at multiples of 64
@@ -20,7 +20,7 @@ pub(crate) const MAGIC: [u8; 8] = *b"TIDEMILL";
 /// Last eight bytes of a file.
 pub(crate) const END_MAGIC: [u8; 8] = *b"LLIMEDIT";
 /// The version that is written. Every one up to it is read.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 pub(crate) const HEADER_BYTES: usize = 64;
 pub(crate) const TRAILER_BYTES: usize = 32;
 /// Sections begin at multiples of this, so that any Arrow type can be read in place.

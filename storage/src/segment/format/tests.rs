@@ -17,11 +17,9 @@ fn footer() -> Footer {
     for (index, data_type) in generate::every_type().into_iter().enumerate() {
         let value = generate::scalar(&mut random, &data_type);
         columns.push(Column {
-            id: ColumnId(index as u32),
-            name: format!("column {index} ü"),
-            default: value.clone().filter(|_| index % 2 == 0),
-            data_type,
             nullable: index % 3 != 0,
+            default: value.clone().filter(|_| index % 2 == 0),
+            ..Column::new(ColumnId(index as u32), format!("column {index} ü"), data_type)
         });
         let sections = (0..index % 4)
             .map(|at| {
@@ -145,7 +143,7 @@ fn header_and_trailer_have_one_right_form() {
     assert!(check_header(path, &header()).is_ok());
     for at in 0..HEADER_BYTES {
         let mut changed = header();
-        changed[at] ^= 1;
+        changed[at] ^= 0x80;
         assert!(matches!(check_header(path, &changed), Err(Error::Corrupt { .. })), "byte {at}");
     }
     for version in 1..=VERSION {
