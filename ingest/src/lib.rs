@@ -16,6 +16,7 @@ pub mod error;
 pub mod events;
 pub mod message;
 pub mod pipeline;
+mod quarantine;
 mod recovery;
 mod retention;
 pub mod route;

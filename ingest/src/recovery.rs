@@ -15,7 +15,7 @@ use tidemill_storage::{
     ids::{PartitionId, SegmentId},
     segment::{
         Segment,
-        committed::{Expected, open},
+        committed::{Expected, Watcher, open_watched},
         quarantined::QuarantinedSegment,
     },
     table::Table,
@@ -53,6 +53,7 @@ pub(crate) fn recover(
     table: &Table,
     partition: PartitionId,
     directory: &Path,
+    watcher: &Arc<dyn Watcher>,
 ) -> Result<Recovered> {
     let state = log.partition(table.id(), partition)?;
     fs::create_dir_all(directory).map_err(|error| failed("making", directory, &error))?;
@@ -66,7 +67,7 @@ pub(crate) fn recover(
     for record in &state.segments {
         let path = directory.join(&record.file);
         let expected = Expected { id: record.id, bytes: record.bytes, checksum: record.checksum };
-        let opened = open(&path, &expected).and_then(|segment| {
+        let opened = open_watched(&path, &expected, Arc::clone(watcher)).and_then(|segment| {
             if segment.rows() == record.rows {
                 Ok(segment)
             } else {
@@ -75,8 +76,18 @@ pub(crate) fn recover(
         });
         segments.push(opened.unwrap_or_else(|error| {
             quarantined.push((record.id, error.to_string()));
-            let offsets = record.offsets.clone();
-            Arc::new(QuarantinedSegment::new(record.id, record.rows, record.bytes, table.schema(), offsets, error))
+            let schema = table.schema();
+            // Of another version, it may be about another column.
+            let time_range = record.time_range.filter(|_| record.schema_version == schema.version);
+            Arc::new(QuarantinedSegment::new(
+                record.id,
+                record.rows,
+                record.bytes,
+                schema,
+                record.offsets.clone(),
+                time_range,
+                error,
+            ))
         }));
     }
     Ok(Recovered { state, segments, quarantined })

@@ -222,6 +222,8 @@ fn read_storage(error: &tidemill_storage::Error) -> SqlError {
         Error::Io { kind: std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded, .. } => {
             SqlError::new("53100", error.to_string()).with_hint("Free disk space in the data directory.")
         }
+        Error::Io { kind: std::io::ErrorKind::NotFound, .. } => SqlError::new("58P01", error.to_string())
+            .with_hint("The segment is left out of service: put the file back and start the server again."),
         Error::Io { .. } => SqlError::new("58030", error.to_string()),
         Error::OutOfRange(message) => SqlError::new("22003", message.clone()),
         _ => SqlError::internal(error.to_string()),

@@ -8,6 +8,7 @@
 )]
 
 mod cli;
+mod damage;
 mod ddl;
 mod dead_letters;
 mod exactly_once;

@@ -18,7 +18,7 @@ use std::{
 use tidemill_storage::segment::{
     Segment,
     builder::{SealContext, seal},
-    committed::{Expected, open},
+    committed::{Expected, Watcher, open_watched},
 };
 
 use super::partition::{PartitionIngest, SealJob, tell};
@@ -27,6 +27,7 @@ use crate::{
     commit::{DeadLetterRecord, SegmentCommit, SegmentRecord},
     dead_letters::{self, DeadLetterFile},
     events::Severity,
+    quarantine::Alarm,
     seal::SealStep,
 };
 
@@ -103,7 +104,8 @@ impl PartitionIngest {
         let context = SealContext { table: self.table, partition: self.id, created_at_us };
         job.leftovers.lock().extend([file.clone(), format!("{file}.tmp")]);
         let sealed = seal(&job.segment, &self.directory, &file, &context)?;
-        let segment = open(&sealed.path, &Expected { id, bytes: sealed.bytes, checksum: sealed.checksum })?;
+        let expected = Expected { id, bytes: sealed.bytes, checksum: sealed.checksum };
+        let segment = open_watched(&sealed.path, &expected, self.watcher())?;
         if segment.rows() != job.segment.rows() || segment.offsets() != job.segment.offsets() {
             return Err(Error::Storage(tidemill_storage::Error::corrupt(
                 &sealed.path,
@@ -126,6 +128,10 @@ impl PartitionIngest {
         Ok((record, segment))
     }
 
+    fn watcher(&self) -> Arc<dyn Watcher> {
+        Alarm::new(&self.runtime, self.table, &self.table_name, self.id)
+    }
+
     /// Whether an earlier try got through although it reported an error.
     fn already_committed(&self, job: &SealJob) -> Result<Option<Committed>> {
         let known = self.runtime.log.partition(self.table, self.id)?;
@@ -143,7 +149,7 @@ impl PartitionIngest {
             return Ok(None);
         };
         let expected = Expected { id: record.id, bytes: record.bytes, checksum: record.checksum };
-        let segment = open(&self.directory.join(&record.file), &expected)?;
+        let segment = open_watched(&self.directory.join(&record.file), &expected, self.watcher())?;
         Ok(Some(Committed { segment: Some((record, segment)), dead_letters }))
     }
 

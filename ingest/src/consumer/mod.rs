@@ -48,6 +48,7 @@ use crate::{
     dead_letters::{DeadLetter, DeadLetterFile, DeadLetterReader},
     events::Severity,
     pipeline::Transform,
+    quarantine::Alarm,
     recovery,
     runtime::{IngestRuntime, blocking, join},
     seal::SealPolicy,
@@ -84,7 +85,8 @@ impl TableIngest {
         let mut partitions = Vec::new();
         for partition in spec.table.partitions() {
             let directory = partition_directory(&spec.directory, partition.id());
-            let recovered = recovery::recover(&*runtime.log, &spec.table, partition.id(), &directory)?;
+            let alarm = Alarm::new(runtime, spec.table.id(), &spec.name, partition.id());
+            let recovered = recovery::recover(&*runtime.log, &spec.table, partition.id(), &directory, &alarm)?;
             for segment in recovered.segments {
                 partition.put(segment);
             }

@@ -7,6 +7,7 @@ use crate::{
     Error, Result,
     aggregate::{AggregateRequest, Aggregation},
     ids::{ColumnId, OffsetRange, SegmentId},
+    scalar::Scalar,
     scan::{BatchIterator, ScanMetrics, ScanRequest},
     schema::TableSchema,
 };
@@ -18,20 +19,31 @@ pub struct QuarantinedSegment {
     bytes: u64,
     schema: Arc<TableSchema>,
     offsets: Vec<OffsetRange>,
+    /// Of the time column, so that queries about other times go on.
+    time: Option<ColumnStats>,
     error: Error,
 }
 
 impl QuarantinedSegment {
-    /// `rows`, `bytes` and `offsets` as they were committed; `error` is what every scan returns.
+    /// `rows`, `bytes`, `offsets` and `time_range` (of the schema's time column, where that is known) as they were committed; `error` is what
+    /// every scan returns.
     pub fn new(
         id: SegmentId,
         rows: u32,
         bytes: u64,
         schema: Arc<TableSchema>,
         offsets: Vec<OffsetRange>,
+        time_range: Option<(i64, i64)>,
         error: Error,
     ) -> Self {
-        Self { id, rows, bytes, schema, offsets, error }
+        let time = time_range.filter(|_| rows > 1).map(|(min, max)| ColumnStats {
+            min: Some(Scalar::Int(min)),
+            max: Some(Scalar::Int(max)),
+            // How many nulls there are is not known: some, but not all, proves nothing.
+            nulls: 1,
+            ..ColumnStats::default()
+        });
+        Self { id, rows, bytes, schema, offsets, time, error }
     }
 
     pub fn error(&self) -> &Error {
@@ -64,8 +76,8 @@ impl Segment for QuarantinedSegment {
         &self.offsets
     }
 
-    fn stats(&self, _column: ColumnId) -> Option<&ColumnStats> {
-        None
+    fn stats(&self, column: ColumnId) -> Option<&ColumnStats> {
+        self.time.as_ref().filter(|_| self.schema.time_column == Some(column))
     }
 
     fn encoding(&self, _column: ColumnId) -> Option<String> {

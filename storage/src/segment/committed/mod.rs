@@ -10,6 +10,7 @@ mod filter;
 mod scan;
 
 use std::{
+    fmt,
     ops::Range,
     path::Path,
     sync::{
@@ -48,9 +49,23 @@ pub struct Expected {
     pub checksum: u32,
 }
 
+/// Is told when an open segment turns out to be damaged: once, by the query that found it. Must be quick and must not fail.
+pub trait Watcher: Send + Sync + fmt::Debug {
+    fn quarantined(&self, segment: SegmentId, error: &Error);
+}
+
+/// As [`open`]; from then on `watcher` is told of damage that is found.
+pub fn open_watched(path: &Path, expected: &Expected, watcher: Arc<dyn Watcher>) -> Result<Arc<dyn Segment>> {
+    Ok(Arc::new(CommittedSegment { watcher: Some(watcher), ..opened(path, expected)? }))
+}
+
 /// Opens a segment file: maps it and reads its footer, a fraction of a millisecond. Sections are verified when first used. Errors: `Io`;
 /// `Corrupt` for damaged bytes and for a file that is not the expected one.
 pub fn open(path: &Path, expected: &Expected) -> Result<Arc<dyn Segment>> {
+    Ok(Arc::new(opened(path, expected)?))
+}
+
+fn opened(path: &Path, expected: &Expected) -> Result<CommittedSegment> {
     let file = MappedFile::open(path)?;
     if file.length() as u64 != expected.bytes {
         return Err(Error::corrupt(path, "file length", expected.bytes, file.length()));
@@ -64,7 +79,7 @@ pub fn open(path: &Path, expected: &Expected) -> Result<Arc<dyn Segment>> {
     if footer.id != expected.id {
         return Err(Error::corrupt(path, "footer, segment id", expected.id, footer.id));
     }
-    Ok(Arc::new(CommittedSegment::new(file, footer)))
+    Ok(CommittedSegment::new(file, footer))
 }
 
 #[derive(Debug)]
@@ -79,6 +94,7 @@ struct CommittedSegment {
     columns: Box<[CommittedColumn]>,
     /// A section or a value was not what it must be.
     damaged: AtomicBool,
+    watcher: Option<Arc<dyn Watcher>>,
 }
 
 #[derive(Debug)]
@@ -113,6 +129,7 @@ impl CommittedSegment {
             stats: stats.into(),
             columns: columns.into(),
             damaged: AtomicBool::new(false),
+            watcher: None,
         }
     }
 
@@ -159,7 +176,10 @@ impl CommittedSegment {
         let error = self.file.check().err().unwrap_or(error);
         if matches!(error, Error::Corrupt { .. } | Error::Poisoned { .. }) && !self.damaged.swap(true, Ordering::SeqCst)
         {
-            tracing::error!(segment = self.id.0, %error, "segment quarantined");
+            match &self.watcher {
+                Some(watcher) => watcher.quarantined(self.id, &error),
+                None => tracing::error!(segment = self.id.0, %error, "segment quarantined"),
+            }
         }
         error
     }
