@@ -29,11 +29,46 @@ pub struct TableHandle {
     pub table: Arc<Table>,
 }
 
+/// A view as SQL sees it.
+#[derive(Clone, Debug)]
+pub struct ViewHandle {
+    pub name: String,
+    /// `pg_class.oid`.
+    pub oid: u32,
+    /// Its query, as SQL.
+    pub query: Arc<str>,
+    pub columns: Vec<ViewColumn>,
+}
+
+/// A column of a view.
+#[derive(Clone, Debug)]
+pub struct ViewColumn {
+    pub name: String,
+    /// What the query calls it.
+    pub source: String,
+    /// `pg_type.typname`, and the modifier.
+    pub type_name: String,
+    pub modifier: i32,
+}
+
 /// The tables of schema `public`. Asked while planning: answers from memory, never blocks.
 pub trait TableCatalog: Send + Sync + std::fmt::Debug {
     fn table(&self, name: &str) -> Option<TableHandle>;
     /// All tables, in the order of their names.
     fn tables(&self) -> Vec<TableHandle>;
+
+    fn view(&self, _name: &str) -> Option<ViewHandle> {
+        None
+    }
+
+    /// All views, in the order of their names.
+    fn views(&self) -> Vec<ViewHandle> {
+        Vec::new()
+    }
+
+    fn has_views(&self) -> bool {
+        !self.views().is_empty()
+    }
 }
 
 /// Schema `public`.
@@ -45,7 +80,8 @@ pub(crate) struct PublicSchema {
 #[async_trait]
 impl SchemaProvider for PublicSchema {
     fn table_names(&self) -> Vec<String> {
-        self.tables.tables().into_iter().map(|handle| handle.name).collect()
+        let tables = self.tables.tables().into_iter().map(|handle| handle.name);
+        tables.chain(self.tables.views().into_iter().map(|view| view.name)).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {

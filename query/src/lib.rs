@@ -34,7 +34,7 @@ pub use datafusion::{
     sql::sqlparser,
 };
 
-pub use catalog::{TableCatalog, TableHandle};
+pub use catalog::{TableCatalog, TableHandle, ViewColumn, ViewHandle};
 pub use engine::{Engine, EngineConfig};
 pub use error::SqlError;
 pub use plan::{ColumnOrigin, Plan};

@@ -1,4 +1,4 @@
-//! Definitions of sources and tables, as they are kept (JSON; each change is a record of the metadata log).
+//! Definitions of sources, tables and views, as they are kept (JSON; each change is a record of the metadata log).
 
 use std::collections::BTreeMap;
 
@@ -68,6 +68,31 @@ pub struct TableDefinition {
     /// ALTER TABLE … PAUSE INGESTION: its sources are not read; the log still is.
     pub paused: bool,
     pub created_at_us: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewDefinition {
+    /// Object id in `pg_class`; never used twice.
+    pub oid: u32,
+    pub name: String,
+    /// Counts changes, from 1.
+    pub version: u64,
+    /// As SQL.
+    pub query: String,
+    pub columns: Vec<ViewColumnDefinition>,
+    /// Object ids of the tables and views that the query names.
+    pub uses: Vec<u32>,
+    pub created_at_us: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewColumnDefinition {
+    pub name: String,
+    /// What the query calls it.
+    pub source: String,
+    /// `pg_type.typname`.
+    pub type_name: String,
+    pub modifier: i32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

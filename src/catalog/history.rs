@@ -22,7 +22,8 @@ pub(super) fn changes(database: &Database, last: u64) -> Result<Vec<(u64, LogRec
         let Some((end, _)) = page.last() else { return Ok(changes) };
         from = end + 1;
         let wanted = page.into_iter().filter(|(version, record)| {
-            *version <= last && (record.kind.starts_with("source.") || record.kind.starts_with("table."))
+            let kinds = ["source.", "table.", "view."];
+            *version <= last && kinds.iter().any(|kind| record.kind.starts_with(kind))
         });
         changes.extend(wanted);
         if from > last {
@@ -47,6 +48,13 @@ pub(super) fn definitions_at(database: &Database, version: u64) -> Result<Defini
             "table.create" | "table.alter" => {
                 let table: super::definition::TableDefinition = read(&record)?;
                 definitions.tables.insert(table.id, Arc::new(table));
+            }
+            "view.create" | "view.alter" => {
+                let view: super::definition::ViewDefinition = read(&record)?;
+                definitions.views.insert(view.oid, Arc::new(view));
+            }
+            "view.drop" => {
+                definitions.views.retain(|oid, _| u64::from(*oid) != dropped(&record));
             }
             "source.drop" => {
                 definitions.sources.remove(&SourceId(dropped(&record)));

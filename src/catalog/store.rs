@@ -3,11 +3,12 @@
 //! ```text
 //!   catalog_sources   source id → JSON SourceDefinition
 //!   catalog_tables    table id → JSON TableDefinition
+//!   catalog_views     oid → JSON ViewDefinition
 //!   catalog_next      "source" | "table" | "oid" → next id
 //! ```
 //!
 //! What always holds: a definition is durable before anybody sees it; ids and oids are never used twice; a name belongs to one
-//! table or source; a picture never changes, a change makes the next one.
+//! table, source or view; a picture never changes, a change makes the next one.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -18,13 +19,14 @@ use tidemill_storage::ids::{SourceId, TableId};
 
 use super::{
     database::{Change, Database, LogRecord, Result},
-    definition::{SourceDefinition, TableDefinition},
+    definition::{SourceDefinition, TableDefinition, ViewDefinition},
     history,
     metadata_log::RedbMetadataLog,
 };
 
 const SOURCES: RedbTable<u64, &[u8]> = RedbTable::new("catalog_sources");
 const TABLES: RedbTable<u64, &[u8]> = RedbTable::new("catalog_tables");
+const VIEWS: RedbTable<u64, &[u8]> = RedbTable::new("catalog_views");
 const NEXT: RedbTable<&str, u64> = RedbTable::new("catalog_next");
 
 /// The first oid that PostgreSQL gives to a user's object.
@@ -35,6 +37,8 @@ const FIRST_OID: u64 = 16_384;
 pub struct Definitions {
     pub sources: BTreeMap<SourceId, Arc<SourceDefinition>>,
     pub tables: BTreeMap<TableId, Arc<TableDefinition>>,
+    /// By oid.
+    pub views: BTreeMap<u32, Arc<ViewDefinition>>,
 }
 
 impl Definitions {
@@ -44,6 +48,10 @@ impl Definitions {
 
     pub fn table_named(&self, name: &str) -> Option<&Arc<TableDefinition>> {
         self.tables.values().find(|table| table.name == name)
+    }
+
+    pub fn view_named(&self, name: &str) -> Option<&Arc<ViewDefinition>> {
+        self.views.values().find(|view| view.name == name)
     }
 
     /// The tables that read from a source.
@@ -67,6 +75,7 @@ impl Catalog {
             let transaction = change.transaction();
             transaction.open_table(SOURCES)?;
             transaction.open_table(TABLES)?;
+            transaction.open_table(VIEWS)?;
             transaction.open_table(NEXT)?;
             Ok(())
         })?;
@@ -112,6 +121,10 @@ fn load(transaction: &ReadTransaction) -> Result<Definitions> {
         let table: TableDefinition = serde_json::from_slice(entry?.1.value())?;
         definitions.tables.insert(table.id, Arc::new(table));
     }
+    for entry in transaction.open_table(VIEWS)?.iter()? {
+        let view: ViewDefinition = serde_json::from_slice(entry?.1.value())?;
+        definitions.views.insert(view.oid, Arc::new(view));
+    }
     Ok(definitions)
 }
 
@@ -152,6 +165,21 @@ impl CatalogChange<'_, '_> {
             RedbMetadataLog::create_table(self.change, table.id, table.options.partitions)?;
         }
         self.change.record(if table.version == 1 { "table.create" } else { "table.alter" }, table)?;
+        Ok(())
+    }
+
+    pub fn put_view(&mut self, view: &ViewDefinition) -> Result<()> {
+        self.change
+            .transaction()
+            .open_table(VIEWS)?
+            .insert(u64::from(view.oid), serde_json::to_vec(view)?.as_slice())?;
+        self.change.record(if view.version == 1 { "view.create" } else { "view.alter" }, view)?;
+        Ok(())
+    }
+
+    pub fn remove_view(&mut self, view: &ViewDefinition) -> Result<()> {
+        self.change.transaction().open_table(VIEWS)?.remove(u64::from(view.oid))?;
+        self.change.record("view.drop", &Dropped { id: view.oid.into(), name: &view.name })?;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use super::{
     columns::{check_compression, table_column, widen},
     table::{check_retention, set_time_column, sources_of},
     undefined_table,
+    view::dependents,
 };
 use crate::{
     catalog::{Definitions, definition::TableDefinition},
@@ -33,6 +34,7 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterTable) -> Re
             false => Err(error),
         };
     };
+    check_views(&definitions, before, &statement.actions)?;
     let (_, live) = instance.table(&before.name)?;
     let mut after = (**before).clone();
     let mut notices = Vec::new();
@@ -59,6 +61,30 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterTable) -> Re
     })
     .await?;
     Ok(notices)
+}
+
+/// Views are kept as text: what they read keeps its name and type as long as they are there.
+fn check_views(definitions: &Definitions, table: &TableDefinition, actions: &[AlterAction]) -> Result<()> {
+    let Some(view) = dependents(definitions, table.oid).pop() else { return Ok(()) };
+    let changed = actions.iter().find_map(|action| match action {
+        AlterAction::DropColumn { name, .. } => Some(("drop", name)),
+        AlterAction::RenameColumn { from, .. } => Some(("rename", from)),
+        AlterAction::SetType { column, .. } => Some(("alter type of", column)),
+        AlterAction::RenameTo(name) => Some(("rename", name)),
+        _ => None,
+    });
+    let Some((what, name)) = changed else { return Ok(()) };
+    let thing = match actions.iter().any(|action| matches!(action, AlterAction::RenameTo(to) if to == name)) {
+        true => format!("table {}", table.name),
+        false => format!("column {} of table {}", name.value, table.name),
+    };
+    Err(SqlError::new(
+        state::DEPENDENT_OBJECTS_STILL_EXIST,
+        format!("cannot {what} {thing} because a view reads the table"),
+    )
+    .at(name.position)
+    .with_detail(format!("view {} depends on table {}", view.name, table.name))
+    .with_hint("drop the view, change the table, and create the view again"))
 }
 
 /// The running table does what its definition now says.

@@ -1,10 +1,13 @@
-//! DROP TABLE and DROP SOURCE.
+//! DROP TABLE, DROP SOURCE and DROP VIEW.
 
 use std::sync::Arc;
 
-use super::{undefined_source, undefined_table};
+use super::{
+    undefined_source, undefined_table, undefined_view,
+    view::{check_unread, dependents, drop_views},
+};
 use crate::{
-    catalog::definition::TableDefinition,
+    catalog::definition::{TableDefinition, ViewDefinition},
     runtime,
     server::instance::Instance,
     session::error::{Result, SqlError, state},
@@ -22,6 +25,7 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
             ObjectKind::Source if definitions.source_named(&name.value).is_none() => {
                 undefined_source(&definitions, name)
             }
+            ObjectKind::View if definitions.view_named(&name.value).is_none() => undefined_view(&definitions, name),
             _ => {
                 if !names.iter().any(|other| other.value == name.value) {
                     names.push(name);
@@ -39,6 +43,32 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
             check_unused(instance, name)?;
         }
     }
+    if statement.kind != ObjectKind::Source {
+        let relations: Vec<(&str, u32)> = names
+            .iter()
+            .filter_map(|name| {
+                let table = definitions.table_named(&name.value).map(|table| (table.name.as_str(), table.oid));
+                table.or_else(|| definitions.view_named(&name.value).map(|view| (view.name.as_str(), view.oid)))
+            })
+            .collect();
+        let dropped: Vec<u32> = relations.iter().map(|(_, oid)| *oid).collect();
+        let mut views: Vec<Arc<ViewDefinition>> = Vec::new();
+        for (name, oid) in &relations {
+            if !statement.cascade {
+                check_unread(&definitions, statement.kind.name(), name, *oid, &dropped)?;
+            }
+            let own = definitions.views.get(oid).cloned();
+            for view in dependents(&definitions, *oid).into_iter().chain(own) {
+                if !dropped.contains(&view.oid) {
+                    notices.push(format!("drop cascades to view {}", view.name));
+                }
+                if !views.iter().any(|known| known.oid == view.oid) {
+                    views.push(view);
+                }
+            }
+        }
+        drop_views(instance, views).await?;
+    }
     for name in names {
         let definitions = instance.catalog.definitions();
         match statement.kind {
@@ -48,6 +78,7 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
                 }
             }
             ObjectKind::Source => drop_source(instance, name, &mut notices).await?,
+            ObjectKind::View => {}
         }
     }
     Ok(notices)

@@ -8,6 +8,7 @@ mod drop;
 mod error;
 mod source;
 mod table;
+mod view;
 
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ pub async fn execute(instance: &Arc<Instance>, sql: &str) -> Result<DdlOutcome> 
         return Err(SqlError::syntax("one statement at a time"));
     };
     let StatementKind::Ddl(ddl) = statement.kind else {
-        return Err(SqlError::unsupported("the statement is not a definition of a source or a table"));
+        return Err(SqlError::unsupported("the statement is not a definition of a source, a table or a view"));
     };
     let _one_at_a_time = instance.ddl.lock().await;
     let tag = ddl.tag().to_owned();
@@ -41,6 +42,7 @@ pub async fn execute(instance: &Arc<Instance>, sql: &str) -> Result<DdlOutcome> 
                 return Ok(DdlOutcome { tag: format!("SELECT {rows}"), notices });
             }
         },
+        Ddl::CreateView(statement) => view::create(instance, statement).await,
         Ddl::AlterTable(statement) => alter::alter(instance, statement).await,
         Ddl::Drop(statement) => drop::drop(instance, statement).await,
     }?;
@@ -49,7 +51,9 @@ pub async fn execute(instance: &Arc<Instance>, sql: &str) -> Result<DdlOutcome> 
 
 /// Whether the name is free. With IF NOT EXISTS a taken one is a notice, as in Postgres.
 fn free_name(definitions: &Definitions, name: &Name, if_not_exists: bool) -> Result<Option<String>> {
-    let taken = definitions.table_named(&name.value).is_some() || definitions.source_named(&name.value).is_some();
+    let taken = definitions.table_named(&name.value).is_some()
+        || definitions.source_named(&name.value).is_some()
+        || definitions.view_named(&name.value).is_some();
     let message = format!("relation \"{}\" already exists", name.value);
     match (taken, if_not_exists) {
         (false, _) => Ok(None),
@@ -58,10 +62,34 @@ fn free_name(definitions: &Definitions, name: &Name, if_not_exists: bool) -> Res
     }
 }
 
+/// 42809 when the name is that of something of another kind than `wanted`.
+fn wrong_kind(definitions: &Definitions, name: &Name, wanted: &str) -> Option<SqlError> {
+    let kind = if definitions.table_named(&name.value).is_some() {
+        "table"
+    } else if definitions.source_named(&name.value).is_some() {
+        "source"
+    } else {
+        definitions.view_named(&name.value).map(|_| "view")?
+    };
+    let message = format!("\"{}\" is a {kind}, not a {wanted}", name.value);
+    (kind != wanted).then(|| SqlError::new(state::WRONG_OBJECT_TYPE, message).at(name.position))
+}
+
+fn undefined_view(definitions: &Definitions, name: &Name) -> SqlError {
+    if let Some(error) = wrong_kind(definitions, name, "view") {
+        return error;
+    }
+    let error =
+        SqlError::new(state::UNDEFINED_TABLE, format!("view \"{}\" does not exist", name.value)).at(name.position);
+    match suggest::hint(&name.value, definitions.views.values().map(|view| view.name.as_str())) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
 fn undefined_source(definitions: &Definitions, name: &Name) -> SqlError {
-    if definitions.table_named(&name.value).is_some() {
-        return SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is a table, not a source", name.value))
-            .at(name.position);
+    if let Some(error) = wrong_kind(definitions, name, "source") {
+        return error;
     }
     let error =
         SqlError::new(state::UNDEFINED_OBJECT, format!("source \"{}\" does not exist", name.value)).at(name.position);
@@ -72,9 +100,8 @@ fn undefined_source(definitions: &Definitions, name: &Name) -> SqlError {
 }
 
 fn undefined_table(definitions: &Definitions, name: &Name) -> SqlError {
-    if definitions.source_named(&name.value).is_some() {
-        return SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is a source, not a table", name.value))
-            .at(name.position);
+    if let Some(error) = wrong_kind(definitions, name, "table") {
+        return error;
     }
     let error =
         SqlError::new(state::UNDEFINED_TABLE, format!("table \"{}\" does not exist", name.value)).at(name.position);

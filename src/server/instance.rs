@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use parking_lot::RwLock;
 use tidemill_ingest::{commit::MetadataLog, events::EventRing, pipeline::Rules, runtime::IngestRuntime};
-use tidemill_query::{Engine, TableCatalog, TableHandle};
+use tidemill_query::{Engine, TableCatalog, TableHandle, ViewColumn, ViewHandle};
 use tidemill_storage::{clock::Clock, ids::TableId};
 
 use super::{
@@ -20,7 +20,10 @@ use super::{
     live::{LiveTable, Parts},
 };
 use crate::{
-    catalog::{Catalog, definition::TableDefinition},
+    catalog::{
+        Catalog,
+        definition::{TableDefinition, ViewDefinition},
+    },
     config::Config,
     runtime,
     session::{
@@ -166,6 +169,10 @@ impl Instance {
                 return Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{name}\" is a source, not a table"))
                     .with_hint(format!("create a table that reads it: CREATE TABLE … FROM SOURCE {name}")));
             }
+            if definitions.view_named(name).is_some() {
+                return Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{name}\" is a view, not a table"))
+                    .with_hint("rows go into the tables that it reads; COPY (SELECT …) TO takes rows out of it"));
+            }
             let error = SqlError::new(state::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"));
             let known = definitions.tables.values().map(|table| table.name.as_str());
             return Err(match crate::suggest::hint(name, known) {
@@ -210,6 +217,31 @@ impl TableCatalog for Instance {
             })
             .collect()
     }
+
+    fn view(&self, name: &str) -> Option<ViewHandle> {
+        self.catalog.definitions().view_named(name).map(|view| view_handle(view))
+    }
+
+    fn views(&self) -> Vec<ViewHandle> {
+        let mut views: Vec<ViewHandle> =
+            self.catalog.definitions().views.values().map(|view| view_handle(view)).collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
+    }
+
+    fn has_views(&self) -> bool {
+        !self.catalog.definitions().views.is_empty()
+    }
+}
+
+fn view_handle(view: &ViewDefinition) -> ViewHandle {
+    let columns = view.columns.iter().map(|column| ViewColumn {
+        name: column.name.clone(),
+        source: column.source.clone(),
+        type_name: column.type_name.clone(),
+        modifier: column.modifier,
+    });
+    ViewHandle { name: view.name.clone(), oid: view.oid, query: view.query.as_str().into(), columns: columns.collect() }
 }
 
 /// What sessions ask of the server.

@@ -1,4 +1,4 @@
-//! ALTER TABLE, DROP TABLE and DROP SOURCE.
+//! ALTER TABLE, and DROP of tables, sources and views.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
@@ -111,6 +111,8 @@ pub(crate) fn drop(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
         ObjectKind::Table
     } else if cursor.keyword("SOURCE") {
         ObjectKind::Source
+    } else if cursor.keyword("VIEW") {
+        ObjectKind::View
     } else {
         return Ok(None);
     };

@@ -24,6 +24,7 @@ pub enum StatementKind {
 pub enum Ddl {
     CreateSource(CreateSource),
     CreateTable(CreateTable),
+    CreateView(CreateView),
     AlterTable(AlterTable),
     Drop(Drop),
 }
@@ -34,9 +35,11 @@ impl Ddl {
         match self {
             Self::CreateSource(_) => "CREATE SOURCE",
             Self::CreateTable(_) => "CREATE TABLE",
+            Self::CreateView(_) => "CREATE VIEW",
             Self::AlterTable(_) => "ALTER TABLE",
             Self::Drop(Drop { kind: ObjectKind::Table, .. }) => "DROP TABLE",
             Self::Drop(Drop { kind: ObjectKind::Source, .. }) => "DROP SOURCE",
+            Self::Drop(Drop { kind: ObjectKind::View, .. }) => "DROP VIEW",
         }
     }
 }
@@ -71,6 +74,16 @@ pub struct CreateTable {
     pub ignored: Vec<String>,
     pub sources: Vec<Name>,
     pub query: TableQuery,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateView {
+    pub name: Name,
+    pub or_replace: bool,
+    /// Names of the first columns; the others are called what the query calls them.
+    pub columns: Vec<Name>,
+    pub query: Box<ast::Query>,
+    pub query_position: u32,
 }
 
 /// What follows AS.
@@ -156,6 +169,7 @@ pub enum AlterAction {
 pub enum ObjectKind {
     Table,
     Source,
+    View,
 }
 
 impl ObjectKind {
@@ -163,6 +177,7 @@ impl ObjectKind {
         match self {
             Self::Table => "table",
             Self::Source => "source",
+            Self::View => "view",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! CREATE SOURCE and CREATE TABLE, in our spelling and in Flink's.
+//! CREATE SOURCE and CREATE TABLE (and where CREATE VIEW is told from them), in our spelling and in Flink's.
 
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 
@@ -12,6 +12,7 @@ use super::{
     options::TABLE_OPTIONS,
     tokens::Cursor,
     types::data_type,
+    view::create_view,
 };
 use crate::session::error::{Result, SqlError, state};
 
@@ -33,6 +34,14 @@ pub(crate) fn create(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
             && (ahead.keyword("TABLE") || ahead.keywords(&["TEMPORARY", "TABLE"]) || ahead.keywords(&["TEMP", "TABLE"]))
         {
             return refuse(&format!("CREATE {kind} TABLE"));
+        }
+    }
+    if cursor.keyword("VIEW") {
+        return create_view(cursor, replace).map(Some);
+    }
+    for kind in ["MATERIALIZED", "RECURSIVE", "TEMPORARY", "TEMP"] {
+        if cursor.keywords(&[kind, "VIEW"]) {
+            return refuse(&format!("CREATE {kind} VIEW"));
         }
     }
     if cursor.keyword("TABLE") {

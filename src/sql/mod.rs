@@ -1,4 +1,4 @@
-//! SQL as Tidemill reads it: sqlparser's PostgreSQL dialect, and productions of our own for sources and tables.
+//! SQL as Tidemill reads it: sqlparser's PostgreSQL dialect, and productions of our own for sources, tables and views.
 //!
 //! The text is cut into tokens once, the tokens into statements at their semicolons. A statement that begins like one of ours is
 //! read here; every other one goes to sqlparser. What always holds: no input panics or overflows the stack; every
@@ -12,6 +12,7 @@ mod create;
 mod spelling;
 pub(crate) mod tokens;
 mod types;
+mod view;
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 

@@ -48,7 +48,8 @@ pub(super) fn at(instance: &Instance, version: i64) -> Result<Rows, SqlError> {
     };
     let sources = definitions.sources.values().map(|source| row("source", &source.name, source.version, json(source)));
     let tables = definitions.tables.values().map(|table| row("table", &table.name, table.version, json(table)));
-    Ok(sources.chain(tables).collect())
+    let views = definitions.views.values().map(|view| row("view", &view.name, view.version, json(view)));
+    Ok(sources.chain(tables).chain(views).collect())
 }
 
 fn json(definition: &impl Serialize) -> String {

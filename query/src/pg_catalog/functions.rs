@@ -224,7 +224,6 @@ pub(super) fn all(relations: &Arc<Relations>) -> Vec<Arc<ScalarUDF>> {
         "col_description",
         "shobj_description",
         "pg_get_serial_sequence",
-        "pg_get_viewdef",
         "pg_get_constraintdef",
         "pg_get_indexdef",
         "pg_get_partkeydef",
@@ -311,6 +310,14 @@ fn with_catalog(relations: &Arc<Relations>, text_type: Returns, long: Returns) -
     let of_database = Arc::clone(relations);
     functions.push(define("pg_database_size", long, false, move |_| {
         Ok(ScalarValue::Int64(Some(of_database.own().iter().map(|relation| relation.bytes).sum())))
+    }));
+    let views = Arc::clone(relations);
+    functions.push(define("pg_get_viewdef", Returns::Fixed(DataType::Utf8), false, move |args| {
+        let view = args.first().and_then(|value| match value.data_type().is_integer() {
+            true => text(value).parse().ok(),
+            false => views.named(&text(value)),
+        });
+        Ok(utf8(view.and_then(|oid| views.view_query(oid))))
     }));
     let to_regclass = Arc::clone(relations);
     functions.push(define("to_regclass", Returns::Fixed(DataType::Int32), false, move |args| {

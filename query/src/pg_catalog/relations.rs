@@ -31,6 +31,8 @@ pub(super) struct Relation {
     pub(super) columns: Vec<RelationColumn>,
     pub(super) rows: i64,
     pub(super) bytes: i64,
+    /// Of a view of a user: its query.
+    pub(super) query: Option<Arc<str>>,
 }
 
 pub(super) struct RelationColumn {
@@ -112,6 +114,30 @@ impl Relations {
                 columns,
                 rows: snapshot.rows() as i64,
                 bytes: bytes as i64,
+                query: None,
+            });
+        }
+        for view in engine.tables.views() {
+            let columns = view.columns.iter().map(|column| RelationColumn {
+                name: column.name.clone(),
+                pg_type: types::PgType {
+                    modifier: column.modifier,
+                    ..types::named(&column.type_name).unwrap_or(types::TEXT)
+                },
+                not_null: false,
+                default: None,
+                compression: Compression::Default,
+            });
+            relations.push(Relation {
+                oid: view.oid as i32,
+                schema: "public".into(),
+                schema_oid: PUBLIC_OID,
+                columns: columns.collect(),
+                name: view.name,
+                kind: "v",
+                rows: 0,
+                bytes: 0,
+                query: Some(view.query),
             });
         }
         let mut oid = VIEW_OIDS;
@@ -137,6 +163,7 @@ impl Relations {
                     kind: "v",
                     rows: 0,
                     bytes: 0,
+                    query: None,
                 });
                 oid += 1;
             }
@@ -167,6 +194,7 @@ impl Relations {
                     .collect(),
                 rows: 0,
                 bytes: 0,
+                query: None,
             }
         }));
         relations
@@ -181,9 +209,14 @@ impl Relations {
             [] => return None,
         };
         if schema.is_none_or(|schema| schema == "public")
-            && let Some(handle) = self.engine()?.tables.table(name)
+            && let Some(engine) = self.engine()
+            && let Some(oid) = engine
+                .tables
+                .table(name)
+                .map(|table| table.oid)
+                .or_else(|| engine.tables.view(name).map(|view| view.oid))
         {
-            return Some(handle.oid as i32);
+            return Some(oid as i32);
         }
         let schema = schema.map_or("pg_catalog", String::as_str);
         if let Some(definition) = definitions::find(schema, name) {
@@ -193,6 +226,12 @@ impl Relations {
             .into_iter()
             .find(|relation| relation.schema == schema && relation.name == *name)
             .map(|relation| relation.oid)
+    }
+
+    /// The query of a view, as `pg_get_viewdef` gives it.
+    pub(super) fn view_query(&self, oid: i32) -> Option<String> {
+        let views = self.engine()?.tables.views();
+        views.into_iter().find(|view| view.oid as i32 == oid).map(|view| format!("{};", view.query))
     }
 
     /// How `oid::regclass` prints: qualified when it is not in `public` or `pg_catalog`.
@@ -322,7 +361,10 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
                     ("schemaname", relation.schema.as_str().into()),
                     ("viewname", relation.name.as_str().into()),
                     ("viewowner", OWNER.into()),
-                    ("definition", "".into()),
+                    (
+                        "definition",
+                        relation.query.as_ref().map_or_else(String::new, |query| format!("{query};")).into(),
+                    ),
                 ]);
             }
         }

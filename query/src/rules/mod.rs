@@ -1,7 +1,7 @@
 //! From a parsed statement to a logical plan that means what PostgreSQL means.
 //!
 //! ```text
-//! syntax tree ─ syntax ─► names, ANY, column names ─ row functions ─► unnest
+//! syntax tree ─ views ─► their queries ─ syntax ─► names, ANY, column names ─ row functions ─► unnest
 //!   └─ SqlToRel with Names, PostgresTypes, PostgresOperators ─► plan, types still loose
 //!        └─ lateral relations on top of what they refer to
 //!        └─ parameters, literals, aggregates, quotients, casts  (before types are made to fit)
@@ -32,6 +32,7 @@ pub(crate) mod segment_aggregates;
 mod set_operations;
 mod syntax;
 pub mod types;
+pub mod views;
 mod walk;
 
 use std::sync::Arc;
@@ -129,6 +130,7 @@ impl Planner {
         let state = self.state.as_ref();
         let located = |error: DataFusionError| SqlError::from_datafusion(&error, sql);
         let mut statement = statement.clone();
+        views::expand(&mut statement, self.engine.tables().as_ref())?;
         syntax::rewrite(&mut statement);
         forms::rewrite(&mut statement)?;
         gathered::rewrite(&mut statement);
@@ -141,6 +143,12 @@ impl Planner {
         let path = self.shared.settings.lock().search_path();
         // The columns that the rows of an INSERT are planned for: read before, compared after.
         let target = inserts::target(&statement);
+        if let Some(name) = &target
+            && self.engine.tables().view(name).is_some()
+        {
+            return Err(SqlError::new("42809", format!("cannot insert into view \"{name}\""))
+                .with_hint("Insert into the tables that it reads."));
+        }
         let insert_schema = target.and_then(|name| Some(self.engine.tables().table(&name)?.table.schema()));
         if let Some(schema) = &insert_schema {
             inserts::name_columns(&mut statement, &schema.arrow())?;
