@@ -171,7 +171,7 @@ impl Settings {
     pub fn reset(&mut self, name: &str) -> Result<(), SqlError> {
         let key = match find(name) {
             Some(setting) => setting.name.to_owned(),
-            None if name.contains('.') => name.to_lowercase(),
+            None if is_foreign(name) => name.to_lowercase(),
             None => return Err(unknown(name)),
         };
         self.values.remove(&key);
@@ -271,10 +271,15 @@ fn unknown(name: &str) -> SqlError {
     SqlError::new("42704", format!("unrecognized configuration parameter \"{name}\""))
 }
 
+/// A setting of a family that is not ours, which clients keep for themselves.
+fn is_foreign(name: &str) -> bool {
+    name.split_once('.').is_some_and(|(family, _)| !family.eq_ignore_ascii_case("rt"))
+}
+
 /// The canonical name and the value as it is kept.
 fn checked(name: &str, value: &str) -> Result<(String, String), SqlError> {
     let Some(setting) = find(name) else {
-        return match name.contains('.') {
+        return match is_foreign(name) {
             true => Ok((name.to_lowercase(), value.to_owned())),
             false => {
                 let error = unknown(name);
@@ -452,6 +457,9 @@ mod tests {
         assert!(error.hint.unwrap().contains("statement_timeout"));
         settings.set("myapp.tenant", "7", false).unwrap();
         assert_eq!(settings.show("myapp.tenant").unwrap(), "7");
+        // One of ours that is none: it was kept, and did nothing.
+        assert_eq!(settings.set("rt.max_stalenes", "1s", false).unwrap_err().sqlstate, "42704");
+        assert_eq!(settings.reset("rt.nothing").unwrap_err().sqlstate, "42704");
         assert!(settings.set("server_encoding", "LATIN1", false).is_err());
     }
 }

@@ -15,7 +15,8 @@ use super::{
     reply::{self, Plain},
 };
 use crate::session::{
-    Column, ColumnBuilder, Cursor, PgType, Prepared, Response, RowsTag, Session, SqlError, Status, state, statement,
+    Column, ColumnBuilder, Cursor, PgType, Prepared, Response, RowsTag, Session, SqlError, Status, state,
+    statement::{self, Step},
     value::encode::Format,
 };
 
@@ -173,7 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             };
             match response {
                 Response::Rows(rows) => {
-                    let cursor = Cursor::new(rows.schema, rows.columns, rows.batches, false, rows.binary);
+                    let cursor = Cursor::new(rows.schema, rows.columns, rows.batches, false, rows.binary, false);
                     portal.state = PortalState::Open { cursor, tag: rows.tag };
                 }
                 other => {
@@ -191,7 +192,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 };
                 let (columns, schema): (Arc<[Column]>, SchemaRef) =
                     (Arc::clone(&cursor.columns), Arc::clone(&cursor.schema));
-                let mut batches = cursor.fetch((limit > 0).then_some(limit.into()));
+                let mut batches = match cursor.fetch(Step::Forward((limit > 0).then_some(limit.into()))) {
+                    Ok(batches) => batches,
+                    Err(error) => return Ok(Err(error)),
+                };
                 let count = match self.rows(&columns, &schema, &formats, &mut batches).await? {
                     Ok(count) => count,
                     Err(error) => return Ok(Err(error)),

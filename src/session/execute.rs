@@ -138,10 +138,10 @@ impl Session {
                 }
                 command("DEALLOCATE")
             }
-            Kind::Declare { name, hold, binary, query } => {
+            Kind::Declare { name, hold, binary, scroll, query } => {
                 // Positions count from the start of this statement's text.
                 let shift = query.offset.saturating_sub(statement.offset);
-                self.declare(name, *hold, *binary, query).await.map_err(|error| error.shifted(shift))
+                self.declare(name, (*hold, *binary, *scroll), query).await.map_err(|error| error.shifted(shift))
             }
             Kind::Fetch(fetch) => self.fetch(fetch).await,
             Kind::CloseCursor(name) => {
@@ -339,7 +339,12 @@ impl Session {
         Box::pin(self.execute(&explained, values)).await
     }
 
-    async fn declare(&mut self, name: &str, hold: bool, binary: bool, query: &Statement) -> Result<Response> {
+    async fn declare(
+        &mut self,
+        name: &str,
+        (hold, binary, scroll): (bool, bool, bool),
+        query: &Statement,
+    ) -> Result<Response> {
         if !hold && !self.transaction.is_block() {
             return Err(SqlError::new(
                 state::NO_ACTIVE_SQL_TRANSACTION,
@@ -360,14 +365,14 @@ impl Session {
         let prepared = self.prepare(query.clone(), Vec::new()).await?;
         let plan = prepared.plan.as_ref().ok_or_else(|| SqlError::internal("a cursor without a query"))?;
         let (schema, batches) = self.start(plan, Vec::new())?;
-        let cursor = Cursor::new(schema, columns(plan), batches, hold, binary);
+        let cursor = Cursor::new(schema, columns(plan), batches, hold, binary, scroll);
         self.cursors.insert(name.to_owned(), Arc::new(cursor));
         Ok(Response::Command("DECLARE CURSOR".to_owned()))
     }
 
     async fn fetch(&mut self, fetch: &Fetch) -> Result<Response> {
         let cursor = Arc::clone(self.cursor(&fetch.cursor)?);
-        let mut batches = cursor.fetch(fetch.count);
+        let mut batches = cursor.fetch(fetch.step)?;
         if fetch.moves {
             let mut rows = 0;
             while let Some(batch) = batches.next().await {

@@ -3,6 +3,8 @@
 //! What PostgreSQL calls utility statements (SET, BEGIN, FETCH, COPY, …) is read here; definitions and queries by [`crate::sql`]. The whole
 //! string is read before anything runs, so that a syntax error in the last statement keeps the first from running, as in PostgreSQL.
 
+mod cursors;
+
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::{
@@ -10,6 +12,8 @@ use datafusion::sql::sqlparser::{
     tokenizer::{Token, TokenWithSpan, Word},
 };
 
+pub use self::cursors::{Fetch, Step};
+use self::cursors::{declare, fetch};
 use super::{
     copy::options::{self, Copy},
     error::{Result, SqlError, state},
@@ -81,6 +85,7 @@ pub enum Kind {
         name: String,
         hold: bool,
         binary: bool,
+        scroll: bool,
         query: Box<Statement>,
     },
     Fetch(Fetch),
@@ -99,15 +104,6 @@ pub enum Discard {
     Plans,
     Temp,
     Sequences,
-}
-
-/// FETCH or MOVE.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fetch {
-    pub cursor: String,
-    /// `None` is ALL.
-    pub count: Option<u64>,
-    pub moves: bool,
 }
 
 /// The statements of `sql`, in order; empty ones are left out.
@@ -531,51 +527,4 @@ fn arguments(text: &Text<'_>, cursor: &mut Cursor<'_>) -> Result<Vec<String>> {
         let _ = cursor.symbol(&Token::Comma);
     }
     Ok(arguments)
-}
-
-fn declare(text: &Text<'_>, cursor: &mut Cursor<'_>) -> Result<Kind> {
-    let name = cursor.name("cursor name")?.value;
-    let mut binary = false;
-    loop {
-        if cursor.keyword("BINARY") {
-            binary = true;
-        } else if cursor.keyword("SCROLL") {
-            return Err(SqlError::unsupported("SCROLL cursors are not supported")
-                .with_hint("declare the cursor with NO SCROLL and fetch forward"));
-        } else if !(cursor.keyword("INSENSITIVE") || cursor.keyword("ASENSITIVE") || cursor.keywords(&["NO", "SCROLL"]))
-        {
-            break;
-        }
-    }
-    cursor.expect_keyword("CURSOR")?;
-    let hold = cursor.keywords(&["WITH", "HOLD"]);
-    let _ = !hold && cursor.keywords(&["WITHOUT", "HOLD"]);
-    cursor.expect_keyword("FOR")?;
-    let query = Box::new(one(text, cursor.rest())?);
-    match &query.kind {
-        Kind::Query(statement) if matches!(statement.as_ref(), ast::Statement::Query(_)) => {}
-        _ => return Err(SqlError::syntax("a cursor is declared for a SELECT or VALUES").at(query.offset + 1)),
-    }
-    Ok(Kind::Declare { name, hold, binary, query })
-}
-
-fn fetch(cursor: &mut Cursor<'_>, moves: bool) -> Result<Fetch> {
-    let backward = || {
-        SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, "cursor can only scan forward")
-            .with_hint("cursors move forward only; declare the cursor again to begin anew")
-    };
-    let _ = cursor.keyword("FORWARD");
-    let mut count = Some(1);
-    if cursor.keyword("ALL") {
-        count = None;
-    } else if cursor.keyword("NEXT") {
-    } else if matches!(cursor.peek(), Some(Token::Number(..))) || cursor.keyword("RELATIVE") {
-        count = Some(cursor.number("count")?);
-    } else if matches!(cursor.peek(), Some(Token::Minus))
-        || ["PRIOR", "BACKWARD", "FIRST", "LAST", "ABSOLUTE"].iter().any(|word| cursor.is_keyword(word))
-    {
-        return Err(backward().at(cursor.position()));
-    }
-    let _ = cursor.keyword("FROM") || cursor.keyword("IN");
-    Ok(Fetch { cursor: cursor.name("cursor name")?.value, count, moves })
 }

@@ -1,4 +1,4 @@
-use super::*;
+use super::{read::position_of, *};
 
 #[test]
 fn positions_count_characters_over_lines() {

@@ -3,7 +3,10 @@
 //! In a message `{1}`, `{2}` stand for the first and second text in quotes of DataFusion's, `{n}` for its first whole number, `{line}`
 //! for its first line. The first entry that fits is taken.
 
-use super::{SqlError, first_line, postgres_types};
+use super::{
+    SqlError,
+    read::{first_line, postgres_types},
+};
 
 const WORDS: &[(&str, &str, &str)] = &[
     // Clauses.

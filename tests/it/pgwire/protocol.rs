@@ -176,6 +176,32 @@ fn cursors_move_forward() {
         client.simple_query("DECLARE h CURSOR WITH HOLD FOR SELECT * FROM generate_series(1, 3)").await.unwrap();
         client.simple_query("BEGIN; COMMIT").await.unwrap();
         assert_eq!(text(&client, "FETCH 2 FROM h; CLOSE h").await, ["1", "2"]);
+        // One that goes back, as PostgreSQL's does.
+        client
+            .simple_query("DECLARE s SCROLL CURSOR WITH HOLD FOR SELECT * FROM generate_series(1, 20000)")
+            .await
+            .unwrap();
+        for (fetch, rows) in [
+            ("FETCH 3 FROM s", &["1", "2", "3"] as &[&str]),
+            ("FETCH BACKWARD 2 FROM s", &["2", "1"]),
+            ("FETCH PRIOR FROM s", &[]),
+            ("FETCH FIRST IN s", &["1"]),
+            ("FETCH ABSOLUTE 15000 s", &["15000"]),
+            ("FETCH RELATIVE -1 FROM s", &["14999"]),
+            ("FETCH 0 FROM s", &["14999"]),
+            ("FETCH LAST FROM s", &["20000"]),
+            ("FETCH NEXT FROM s", &[]),
+            ("FETCH -2 FROM s", &["20000", "19999"]),
+            ("FETCH ABSOLUTE -3 FROM s", &["19998"]),
+        ] {
+            assert_eq!(text(&client, fetch).await, rows, "{fetch}");
+        }
+        let moved = client.simple_query("MOVE BACKWARD ALL IN s").await.unwrap();
+        assert!(
+            moved.iter().any(|message| matches!(message, SimpleQueryMessage::CommandComplete(19_997))),
+            "{moved:?}"
+        );
+        assert_eq!(text(&client, "FETCH s; CLOSE s").await, ["1"]);
         assert_eq!(sqlstate(client.simple_query("CLOSE h").await), "34000");
         fixture.stop().await;
     });
