@@ -8,7 +8,7 @@ use arrow::{
 };
 use datafusion::sql::sqlparser::ast::{AnalyzeFormatKind, UtilityOption};
 use datafusion::{
-    execution::SessionState,
+    execution::TaskContext,
     physical_plan::{DisplayFormatType, ExecutionPlan, execute_stream, metrics::MetricValue},
 };
 use futures::StreamExt;
@@ -16,7 +16,6 @@ use futures::StreamExt;
 use crate::{
     Plan, SqlError,
     exec::work::{WatchedExec, Work},
-    session::physical_plan,
 };
 
 /// What the plan is written as.
@@ -85,16 +84,16 @@ pub(crate) fn schema() -> SchemaRef {
 }
 
 pub(crate) async fn run(
-    state: &SessionState,
+    mut physical: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
     plan: &Plan,
     work: &Arc<Work>,
     explain: &Explain,
 ) -> Result<RecordBatch, SqlError> {
     let located = |error| SqlError::from_datafusion(&error, &plan.sql);
-    let mut physical = physical_plan(state, &plan.logical).await.map_err(located)?;
     if explain.analyze {
         physical = work.watch(physical).map_err(located)?;
-        let mut batches = execute_stream(Arc::clone(&physical), state.task_ctx()).map_err(located)?;
+        let mut batches = execute_stream(Arc::clone(&physical), context).map_err(located)?;
         while let Some(batch) = batches.next().await {
             batch.map_err(located)?;
         }

@@ -10,7 +10,11 @@ use datafusion::{
 
 use tidemill_storage::schema::TableSchema;
 
-use crate::{SqlError, TableHandle, explain::Explain};
+use crate::{
+    SqlError, TableHandle,
+    explain::Explain,
+    reuse::{self, Reusable},
+};
 
 /// The table column that a result column comes from, as RowDescription names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,10 @@ pub struct Plan {
     pub(crate) logical: Arc<LogicalPlan>,
     pub(crate) schema: SchemaRef,
     pub(crate) parameters: Vec<FieldRef>,
+    /// Of the parameters, once they are bound.
+    pub(crate) values: Arc<[ScalarValue]>,
+    /// Shared by all bound copies.
+    pub(crate) reusable: Arc<Reusable>,
     pub(crate) origins: Vec<Option<ColumnOrigin>>,
     pub(crate) explain: Option<Explain>,
     pub(crate) insert_into: Option<TableHandle>,
@@ -62,6 +70,12 @@ impl Plan {
     /// The columns that the table of [`Plan::insert_into`] had when the statement was planned: those of the rows.
     pub fn insert_schema(&self) -> Option<&Arc<TableSchema>> {
         self.insert_schema.as_ref()
+    }
+
+    /// Whether it is a query of stored tables alone: such a plan gives today's rows whenever it is executed, as long as no definition
+    /// changes. What other tables give may be found while planning.
+    pub fn reads_stored_tables(&self) -> bool {
+        self.insert_into.is_none() && self.explain.is_none() && reuse::reads_stored_tables(&self.logical)
     }
 
     pub fn is_explain(&self) -> bool {

@@ -2,22 +2,20 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use chrono::DateTime;
 use datafusion::{
-    common::{DFSchemaRef, ParamValues, ScalarValue},
+    common::{DFSchemaRef, ScalarValue},
     execution::SessionState,
-    logical_expr::{Expr, LogicalPlan},
-    physical_plan::{ExecutionPlan, execute_stream},
+    logical_expr::Expr,
     sql::sqlparser::ast::{Expr as SqlExpr, Statement},
 };
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
 use crate::{
     Engine, Plan, QueryStream, SqlError,
-    exec::{snapshots::QuerySnapshots, work::Work},
-    explain,
+    exec::work::Work,
+    execution::{Execution, States},
     functions::session::SessionFacts,
     plan, rules,
     settings::Settings,
@@ -48,8 +46,8 @@ pub struct SessionShared {
 pub struct Session {
     engine: Arc<Engine>,
     shared: Arc<SessionShared>,
-    /// The state made for the settings of that version.
-    state: Mutex<Option<(u64, Arc<SessionState>)>>,
+    /// Made for the settings of their version.
+    states: Mutex<Option<Arc<States>>>,
 }
 
 impl Session {
@@ -66,7 +64,7 @@ impl Session {
             settings: Mutex::new(settings),
             engine: Arc::downgrade(&engine),
         });
-        Self { engine, shared, state: Mutex::default() }
+        Self { engine, shared, states: Mutex::default() }
     }
 
     pub fn engine(&self) -> &Arc<Engine> {
@@ -86,6 +84,11 @@ impl Session {
         self.shared.settings.lock()
     }
 
+    /// Another number after each change of a setting.
+    pub fn settings_version(&self) -> u64 {
+        self.settings().version()
+    }
+
     /// Plans a query, INSERT, EXPLAIN or SHOW. `sql` is the statement's own text: positions in errors count from its start, and the
     /// query log shows it.
     pub async fn plan(&self, statement: &Statement, sql: &str) -> Result<Plan, SqlError> {
@@ -100,20 +103,23 @@ impl Session {
         sql: &str,
         types: &[Option<arrow::datatypes::DataType>],
     ) -> Result<Plan, SqlError> {
-        let planner =
-            rules::Planner { engine: Arc::clone(&self.engine), shared: Arc::clone(&self.shared), state: self.state() };
+        let planner = rules::Planner {
+            engine: Arc::clone(&self.engine),
+            shared: Arc::clone(&self.shared),
+            states: self.states(),
+        };
         let (statement, sql, types) = (statement.clone(), sql.to_owned(), types.to_vec());
         self.engine.runtime.run(async move { planner.plan(&statement, &sql, &types).await }).await
     }
 
     /// An expression over rows of `schema` that come from no table, as a query would understand it.
     pub fn row_expression(&self, expression: SqlExpr, schema: &DFSchemaRef) -> Result<Expr, SqlError> {
-        rules::row::expression(&self.state(), schema, expression)
+        rules::row::expression(&self.states().full, schema, expression)
     }
 
     /// What makes expressions of [`Session::row_expression`] physical.
     pub fn expression_state(&self) -> SessionState {
-        let mut state = Arc::unwrap_or_clone(self.state());
+        let mut state = self.states().full.clone();
         let options = Arc::clone(state.config_options());
         state.execution_props_mut().config_options = Some(options);
         state
@@ -125,7 +131,7 @@ impl Session {
         if values.is_empty() {
             return Ok(plan.clone());
         }
-        let values = values
+        let values: Vec<ScalarValue> = values
             .into_iter()
             .zip(plan.parameters())
             .map(|(value, field)| match &value.data_type() == field.data_type() {
@@ -133,32 +139,16 @@ impl Session {
                 false => value.cast_to(field.data_type()),
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let logical = plan.logical.as_ref().clone().with_param_values(ParamValues::from(values))?;
-        Ok(Plan { logical: Arc::new(logical), parameters: Vec::new(), ..plan.clone() })
+        Ok(Plan { values: values.into(), parameters: Vec::new(), ..plan.clone() })
     }
 
     /// Starts the work. Must be called inside a tokio runtime with timers (the deadline is watched there). The statement's time
     /// begins now.
     pub fn execute(&self, plan: &Plan) -> Result<QueryStream, SqlError> {
-        if !plan.parameters.is_empty() || plan::has_parameters(&plan.logical) {
+        if !plan.parameters.is_empty() || (plan.values.is_empty() && plan::has_parameters(&plan.logical)) {
             return Err(SqlError::new("42P02", "there is no parameter $1").with_hint("Bind values before executing."));
         }
         let timeout = self.settings().statement_timeout_ms().map(Duration::from_millis);
-        let mut state = SessionState::clone(&self.state());
-        state.config_mut().set_extension(Arc::new(QuerySnapshots::default()));
-        let now_us = self.engine.clock.now_us();
-        state
-            .config_mut()
-            .options_mut()
-            .extensions
-            .insert(SessionFacts { shared: Arc::clone(&self.shared), statement_us: Some(now_us) });
-        if let Some(now) = DateTime::from_timestamp_micros(now_us) {
-            let props = state.execution_props().clone().with_query_execution_start_time(now);
-            *state.execution_props_mut() = props;
-        }
-        // Physical expressions take the options from here; without them functions would not know their session.
-        let options = Arc::clone(state.config_options());
-        state.execution_props_mut().config_options = Some(options);
         let cancel = CancelHandle::default();
         let ticket =
             self.engine.queries().begin(self.shared.pid, &self.shared.user, Arc::clone(plan.sql()), cancel.clone());
@@ -167,8 +157,15 @@ impl Session {
         let plan = plan.clone();
         let work = Work::new(self.engine.queries().works());
         let stop = work.stop_flag();
+        let execution = Execution {
+            states: self.states(),
+            shared: Arc::clone(&self.shared),
+            now_us: self.engine.clock.now_us(),
+            snapshots: Arc::default(),
+            work,
+        };
         let task = self.engine.runtime.start(async move {
-            let run = AssertUnwindSafe(run(&state, &plan, &work, &sender)).catch_unwind();
+            let run = AssertUnwindSafe(execution.run(&plan, &sender)).catch_unwind();
             let last = match run.await {
                 Ok(Ok(())) => Handed::End,
                 Ok(Err(error)) => Handed::Failed(error),
@@ -180,55 +177,24 @@ impl Session {
         Ok(QueryStream::new(schema, receiver, (task, stop), cancel, timeout, ticket))
     }
 
-    /// The state under the present settings.
-    fn state(&self) -> Arc<SessionState> {
+    /// The states under the present settings.
+    fn states(&self) -> Arc<States> {
         let (version, time_zone) = {
             let settings = self.settings();
             (settings.version(), settings.time_zone().to_owned())
         };
-        let mut cached = self.state.lock();
+        let mut cached = self.states.lock();
         match cached.as_ref() {
-            Some((known, state)) if *known == version => Arc::clone(state),
+            Some(states) if states.version == version => Arc::clone(states),
             _ => {
                 let mut state = self.engine.base_state();
                 let options = state.config_mut().options_mut();
                 options.execution.time_zone = Some(time_zone);
                 options.extensions.insert(SessionFacts { shared: Arc::clone(&self.shared), statement_us: None });
-                let state = Arc::new(state);
-                *cached = Some((version, Arc::clone(&state)));
-                state
+                let states = Arc::new(States::new(version, state));
+                *cached = Some(Arc::clone(&states));
+                states
             }
         }
     }
-}
-
-async fn run(
-    state: &SessionState,
-    plan: &Plan,
-    work: &Arc<Work>,
-    sender: &mpsc::Sender<Handed>,
-) -> Result<(), SqlError> {
-    let located = |error| SqlError::from_datafusion(&error, &plan.sql);
-    if let Some(explain) = &plan.explain {
-        let batch = explain::run(state, plan, work, explain).await?;
-        let _ = sender.send(Handed::Batch(batch)).await;
-        return Ok(());
-    }
-    let physical = physical_plan(state, &plan.logical).await.map_err(located)?;
-    let physical = work.watch(physical).map_err(located)?;
-    let mut batches = execute_stream(physical, state.task_ctx()).map_err(located)?;
-    while let Some(batch) = batches.next().await {
-        let batch = batch.map_err(located)?;
-        if batch.num_rows() > 0 && sender.send(Handed::Batch(batch)).await.is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-pub(crate) async fn physical_plan(
-    state: &SessionState,
-    logical: &LogicalPlan,
-) -> Result<Arc<dyn ExecutionPlan>, datafusion::error::DataFusionError> {
-    state.create_physical_plan(logical).await
 }

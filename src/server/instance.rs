@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, OnceLock, Weak},
+    time::Duration,
 };
 
 use arrow::array::RecordBatch;
@@ -126,6 +127,20 @@ impl Instance {
                     self.broken.write().insert(definition.id, error.to_string());
                 }
             }
+        }
+    }
+
+    /// Waits until the rows that INSERT, COPY and HTTP were told are safe are visible: a client that comes back must find what it wrote.
+    pub async fn read_logs(&self, patience: Duration) {
+        let all = async {
+            for (definition, live) in self.all_live() {
+                if let Err(error) = live.read_log().await {
+                    tracing::warn!(table = definition.name, %error, "rows of the table's log are not visible yet");
+                }
+            }
+        };
+        if tokio::time::timeout(patience, all).await.is_err() {
+            tracing::warn!(?patience, "the tables' logs are long; queries begin before all of their rows are visible");
         }
     }
 

@@ -1,7 +1,7 @@
 //! The wiring of a running server, from its data directory to its sockets, and its orderly end.
 //!
 //! Order of start: data directory locked → metadata file → ingestion runtime → query engine → HTTP (alive, not ready) → tables recovered →
-//! Postgres listener (ready). Order of the end: no new connections → running statements within `shutdown_grace` → ingestion → exit.
+//! acknowledged rows read again → Postgres listener (ready). Order of the end: no new connections → running statements within `shutdown_grace` → ingestion → exit.
 
 pub mod connections;
 pub mod directory;
@@ -58,6 +58,9 @@ impl Error {
     }
 }
 
+/// How long a start waits for rows that were acknowledged and are in no segment yet. What takes longer is read while queries run.
+const LOGS_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Runs a server until SIGTERM or SIGINT.
 pub fn run(config: Config, quickstart: bool) -> Result<(), Error> {
     let directory = DataDirectory::open(&config.data_dir)?;
@@ -88,6 +91,7 @@ async fn serve(
 
     let recovering = Arc::clone(&instance);
     runtime::blocking(move || recovering.recover()).await;
+    instance.read_logs(LOGS_PATIENCE).await;
     let listener_config = pg_config(&instance.config)?;
     let mut pg_task = runtime::spawn(listener::serve(pg_listener, Arc::clone(&shared), listener_config, stopping));
     http.set_ready();

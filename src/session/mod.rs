@@ -18,6 +18,7 @@ pub mod cursor;
 pub mod error;
 mod execute;
 pub mod functions;
+mod plans;
 pub mod registry;
 pub mod statement;
 pub mod transaction;
@@ -41,6 +42,7 @@ use arrow::{
 };
 use datafusion::common::ScalarValue;
 use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
 use tidemill_query::{Engine, Plan, SessionOptions, settings::Settings};
 use tidemill_storage::clock::Clock;
 
@@ -60,6 +62,7 @@ pub use self::{
     },
 };
 use self::{
+    plans::Plans,
     registry::{Entry, Registered},
     statement::Kind,
     transaction::Transaction,
@@ -232,6 +235,7 @@ pub struct Session {
     registered: Registered,
     transaction: Transaction,
     statements: HashMap<String, Arc<Prepared>>,
+    plans: Mutex<Plans>,
     cursors: HashMap<String, Arc<Cursor>>,
     notices: Vec<Notice>,
 }
@@ -259,6 +263,7 @@ impl Session {
             registered,
             transaction: Transaction::default(),
             statements: HashMap::new(),
+            plans: Mutex::default(),
             cursors: HashMap::new(),
             notices: Vec::new(),
         };
@@ -404,6 +409,10 @@ impl Session {
         };
         match &statement.kind {
             Kind::Query(ast) => {
+                let settings = self.query.settings_version();
+                if let Some(known) = self.plans.lock().find(&prepared, settings) {
+                    return Ok(known);
+                }
                 let arrow: Vec<_> = prepared.types.iter().map(|given| given.map(|pg_type| pg_type.arrow())).collect();
                 let plan = self.query.plan_typed(ast, &statement.text, &arrow);
                 let plan = self.interruptible(async { Ok(plan.await?) }).await?;
@@ -412,6 +421,7 @@ impl Session {
                     prepared.columns = Some(columns(&plan));
                 }
                 prepared.plan = Some(plan);
+                self.plans.lock().keep(&prepared, settings);
             }
             Kind::Fetch(fetch) if !fetch.moves => {
                 prepared.columns = Some(Arc::clone(&self.cursor(&fetch.cursor)?.columns));

@@ -118,7 +118,7 @@ impl Tidemill {
             }
             Mode::Restarted => {
                 self.server.kill_and_restart();
-                // What comes from a source is read again after the start; what was acknowledged is there at once or soon.
+                // What comes from a source is read again after the start; what was acknowledged is there at once.
                 for row in self.server.sql("SELECT name FROM rt.sources") {
                     let name = row[0].as_deref().expect("a source name").replace('\'', "''");
                     self.server.sql(&format!("SELECT rt.drain('{name}')"));

@@ -12,9 +12,11 @@ use arrow::{
     datatypes::{DataType, Date32Type, FieldRef, TimeUnit, TimestampMicrosecondType},
 };
 use datafusion::{
+    common::ScalarValue,
     error::DataFusionError,
     logical_expr::{
-        ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        expr::ScalarFunction,
     },
 };
 use tidemill_storage::schema::UTC;
@@ -45,6 +47,19 @@ impl CastTo {
         let name = format!("cast_to_{}", types::name(&target).replace(' ', "_"));
         Arc::new(ScalarUDF::new_from_impl(Self { name, target, signature }))
     }
+}
+
+/// Whether `call` casts a text that means the same at any time: not `now` or `yesterday`.
+pub(crate) fn is_timeless(call: &ScalarFunction) -> bool {
+    let [Expr::Literal(value, _)] = call.args.as_slice() else { return false };
+    if call.func.inner().downcast_ref::<CastTo>().is_none() {
+        return false;
+    }
+    let (ScalarValue::Utf8(text) | ScalarValue::Utf8View(text) | ScalarValue::LargeUtf8(text)) = value else {
+        return true;
+    };
+    let text = text.as_deref().unwrap_or_default().to_lowercase();
+    !["now", "today", "tomorrow", "yesterday"].iter().any(|word| text.contains(word))
 }
 
 impl fmt::Debug for CastTo {

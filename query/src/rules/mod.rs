@@ -9,7 +9,8 @@
 //!                  └─ casts again (those it added), checked arithmetic
 //! ```
 //!
-//! What comes out is run through DataFusion's analyzer once more when it is optimized; that finds nothing left to do.
+//! What comes out is run through DataFusion's analyzer once more when it is optimized; that finds nothing left to do. Statements that
+//! are executed again keep the optimized plan ([`reuse`](crate::reuse)).
 
 mod aggregates;
 mod arithmetic;
@@ -50,7 +51,7 @@ use datafusion::{
     },
 };
 
-use crate::{Engine, Plan, SqlError, explain::Explain, session::SessionShared};
+use crate::{Engine, Plan, SqlError, execution::States, explain::Explain, session::SessionShared};
 
 /// A table changed while a statement was planned for it.
 const CHANGED: &str = "40001";
@@ -61,7 +62,7 @@ const PLANNING_TRIES: usize = 20;
 pub(crate) struct Planner {
     pub(crate) engine: Arc<Engine>,
     pub(crate) shared: Arc<SessionShared>,
-    pub(crate) state: Arc<SessionState>,
+    pub(crate) states: Arc<States>,
 }
 
 impl Planner {
@@ -127,7 +128,7 @@ impl Planner {
     }
 
     async fn query(&self, statement: &Statement, sql: &str, types: &[Option<DataType>]) -> Result<Plan, SqlError> {
-        let state = self.state.as_ref();
+        let state = &self.states.full;
         let located = |error: DataFusionError| SqlError::from_datafusion(&error, sql);
         let mut statement = statement.clone();
         views::expand(&mut statement, self.engine.tables().as_ref())?;
@@ -300,6 +301,8 @@ fn finish(logical: LogicalPlan, insert_into: Option<crate::TableHandle>, sql: &s
         logical: Arc::new(logical),
         schema: Arc::new(Schema::new(fields)),
         parameters,
+        values: Arc::default(),
+        reusable: Arc::default(),
         origins,
         explain: None,
         insert_into,

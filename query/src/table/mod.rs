@@ -30,6 +30,7 @@ use tidemill_storage::{
 use crate::{
     SqlError, TableHandle,
     exec::{scan::SegmentScanExec, snapshots::QuerySnapshots},
+    reuse::Refused,
 };
 
 /// A table in the schema it had when the statement was planned.
@@ -86,9 +87,9 @@ impl TableProvider for StoredTable {
     ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
         Ok(filters
             .iter()
-            .map(|filter| match pushdown::predicate(filter, &self.planned) {
-                Some(_) => TableProviderFilterPushDown::Exact,
-                None => TableProviderFilterPushDown::Unsupported,
+            .map(|filter| match pushdown::takes(filter, &self.planned) {
+                true => TableProviderFilterPushDown::Exact,
+                false => TableProviderFilterPushDown::Unsupported,
             })
             .collect())
     }
@@ -119,9 +120,7 @@ impl TableProvider for StoredTable {
                     self.unchanged(index, &snapshot.schema)?;
                 }
             }
-            conditions.push(pushdown::predicate(filter, &self.planned).ok_or_else(|| {
-                SqlError::internal(format!("the filter {filter} was promised to the scan and is no predicate"))
-            })?);
+            conditions.push(pushdown::predicate(filter, &self.planned).ok_or_else(Refused::error)?);
         }
         let predicate = match conditions.len() {
             0 => None,

@@ -5,14 +5,42 @@
 //! NOT is pushed down to the leaves on the way, because predicates have none.
 
 use datafusion::{
-    common::ScalarValue,
-    logical_expr::{BinaryExpr, Expr, Operator, expr::InList, expr::Like},
+    common::{
+        ScalarValue,
+        tree_node::{Transformed, TreeNode},
+    },
+    logical_expr::{
+        BinaryExpr, Expr, Operator,
+        expr::{InList, Like, Placeholder},
+    },
 };
 use tidemill_storage::{
     predicate::{CompareOp, Predicate},
     scalar::Scalar,
     schema::{Column, DataType, TableSchema},
 };
+
+/// Whether `filter` is a predicate. One with parameters is taken to be one when it is for some value of their types: for another value
+/// the scan may still have to refuse it.
+pub(crate) fn takes(filter: &Expr, schema: &TableSchema) -> bool {
+    let sample = filter.clone().transform_up(|expr| match &expr {
+        Expr::Placeholder(Placeholder { field: Some(field), .. }) => match sample(field.data_type()) {
+            Some(value) => Ok(Transformed::yes(Expr::Literal(value, None))),
+            None => Ok(Transformed::no(expr)),
+        },
+        _ => Ok(Transformed::no(expr)),
+    });
+    sample.is_ok_and(|sample| predicate(&sample.data, schema).is_some())
+}
+
+/// Some value of the type.
+fn sample(data_type: &arrow::datatypes::DataType) -> Option<ScalarValue> {
+    use arrow::datatypes::DataType as Arrow;
+    match data_type {
+        Arrow::Utf8View | Arrow::Utf8 | Arrow::LargeUtf8 => Some(ScalarValue::Utf8View(Some(String::new()))),
+        other => ScalarValue::new_zero(other).ok(),
+    }
+}
 
 /// The predicate that `filter` is, if it is one.
 pub(crate) fn predicate(filter: &Expr, schema: &TableSchema) -> Option<Predicate> {

@@ -8,6 +8,7 @@ mod errors;
 mod narrowing;
 mod planning;
 mod postgres;
+mod reuse;
 mod scans;
 mod sessions;
 mod support;
