@@ -3,10 +3,10 @@
 use std::cmp::Ordering;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray},
+    array::{Array, ArrayRef, AsArray, BinaryViewArray, GenericByteViewArray, StringViewArray},
     datatypes::{
-        ArrowPrimitiveType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
-        TimestampMicrosecondType,
+        ArrowPrimitiveType, ByteViewType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type,
+        Int64Type, TimestampMicrosecondType,
     },
 };
 
@@ -48,20 +48,14 @@ pub(crate) fn column_stats(data_type: &DataType, chunks: &[ArrayRef]) -> ColumnS
             let values = chunks.iter().flat_map(|chunk| chunk.as_string_view().iter().flatten());
             if let Some((min, max, sorted)) = extremes(values, |a, b| a.cmp(b)) {
                 stats.sorted = sorted;
-                let (min, min_exact) = text_at_most(min);
-                let (max, max_exact) = text_at_least(max);
-                stats.exact = min_exact && max_exact;
-                (stats.min, stats.max) = (Some(Scalar::Text(min)), Some(Scalar::Text(max)));
+                set_texts(&mut stats, min, max);
             }
         }
         DataType::Bytea => {
             let values = chunks.iter().flat_map(|chunk| chunk.as_binary_view().iter().flatten());
             if let Some((min, max, sorted)) = extremes(values, |a, b| a.cmp(b)) {
                 stats.sorted = sorted;
-                let (min, min_exact) = bytes_at_most(min);
-                let (max, max_exact) = bytes_at_least(max);
-                stats.exact = min_exact && max_exact;
-                (stats.min, stats.max) = (Some(Scalar::Bytes(min)), Some(Scalar::Bytes(max)));
+                set_bytes(&mut stats, min, max);
             }
         }
         DataType::Jsonb | DataType::Array(_) => {}
@@ -77,6 +71,66 @@ pub(crate) fn sorted_stats(data_type: &DataType, values: &ArrayRef, chunks: &[Ar
         count => vec![values.slice(0, 1), values.slice(count - 1, 1)],
     };
     ColumnStats { nulls, sorted: sorted && !values.is_empty(), ..column_stats(data_type, &ends) }
+}
+
+/// Sets the bounds of the texts of one array, of which there may be none: a look at the first four bytes of each is enough for most.
+pub(crate) fn set_text_bounds(stats: &mut ColumnStats, array: &StringViewArray) {
+    if let Some((min, max)) = view_extremes(array, |row| array.value(row).as_bytes()) {
+        set_texts(stats, array.value(min), array.value(max));
+    }
+}
+
+/// As [`set_text_bounds`], of bytes.
+pub(crate) fn set_byte_bounds(stats: &mut ColumnStats, array: &BinaryViewArray) {
+    if let Some((min, max)) = view_extremes(array, |row| array.value(row)) {
+        set_bytes(stats, array.value(min), array.value(max));
+    }
+}
+
+/// The rows of the smallest and of the largest value.
+fn view_extremes<'a, T: ByteViewType + ?Sized>(
+    array: &GenericByteViewArray<T>,
+    value: impl Fn(usize) -> &'a [u8],
+) -> Option<(usize, usize)> {
+    let views = array.views();
+    // A view holds the length and the first four bytes, zeros behind a shorter value: their order as a number is that of the values, or none.
+    let prefix = |row: usize| ((views[row] >> 32) as u32).swap_bytes();
+    let first = array.nulls().map_or(0, |nulls| nulls.valid_indices().next().unwrap_or(array.len()));
+    if first >= array.len() {
+        return None;
+    }
+    let (mut min, mut max) = (first, first);
+    let (mut low, mut high) = (prefix(first), prefix(first));
+    let mut look = |row: usize| {
+        let found = prefix(row);
+        if low < found && found < high {
+            return;
+        }
+        // A short value is all in its view.
+        if found < low || (found == low && views[row] != views[min] && value(row) < value(min)) {
+            (min, low) = (row, found);
+        }
+        if found > high || (found == high && views[row] != views[max] && value(row) > value(max)) {
+            (max, high) = (row, found);
+        }
+    };
+    match array.nulls() {
+        None => (first + 1..array.len()).for_each(&mut look),
+        Some(nulls) => nulls.valid_indices().for_each(&mut look),
+    }
+    Some((min, max))
+}
+
+fn set_texts(stats: &mut ColumnStats, min: &str, max: &str) {
+    let ((min, min_exact), (max, max_exact)) = (text_at_most(min), text_at_least(max));
+    stats.exact = min_exact && max_exact;
+    (stats.min, stats.max) = (Some(Scalar::Text(min)), Some(Scalar::Text(max)));
+}
+
+fn set_bytes(stats: &mut ColumnStats, min: &[u8], max: &[u8]) {
+    let ((min, min_exact), (max, max_exact)) = (bytes_at_most(min), bytes_at_least(max));
+    stats.exact = min_exact && max_exact;
+    (stats.min, stats.max) = (Some(Scalar::Bytes(min)), Some(Scalar::Bytes(max)));
 }
 
 fn ints<T: ArrowPrimitiveType<Native: Into<i64> + Ord>>(stats: &mut ColumnStats, chunks: &[ArrayRef]) {
@@ -160,7 +214,7 @@ fn bytes_at_least(bytes: &[u8]) -> (Box<[u8]>, bool) {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{BinaryViewArray, Float64Array, Int64Array, StringViewArray};
+    use arrow::array::{Float64Array, Int64Array};
     use proptest::prelude::*;
 
     use super::*;
@@ -197,6 +251,25 @@ mod tests {
             let (Some(Scalar::Text(min)), Some(Scalar::Text(max))) = (&stats.min, &stats.max) else { panic!("no extremes") };
             prop_assert!(**min <= *text && *text <= **max);
             prop_assert_eq!(stats.exact, **min == *text && **max == *text);
+        }
+
+        #[test]
+        fn bounds_by_views_are_those_of_all_values(
+            texts in prop::collection::vec(prop::option::weighted(0.8, "[ab\u{0}é]{0,6}(a{40}[a-c]{0,40})?"), 0..60), cut in 0usize..3,
+        ) {
+            let texts = StringViewArray::from_iter(texts);
+            let texts = texts.slice(cut.min(texts.len()), texts.len().saturating_sub(cut));
+            let bytes: BinaryViewArray = texts.iter().map(|text| text.map(str::as_bytes)).collect();
+            let start = || ColumnStats { exact: true, ..ColumnStats::default() };
+            let (mut found_texts, mut found_bytes) = (start(), start());
+            set_text_bounds(&mut found_texts, &texts);
+            set_byte_bounds(&mut found_bytes, &bytes);
+            for (found, data_type, array) in [
+                (found_texts, DataType::Text, Arc::new(texts) as ArrayRef), (found_bytes, DataType::Bytea, Arc::new(bytes) as ArrayRef),
+            ] {
+                let plain = column_stats(&data_type, &[array]);
+                prop_assert_eq!((found.min, found.max, found.exact), (plain.min, plain.max, plain.exact));
+            }
         }
 
         #[test]

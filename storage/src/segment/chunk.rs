@@ -15,12 +15,13 @@ use crate::{
     Result,
     scalar::{Scalar, compare_floats},
     schema::{DataType, TableSchema},
+    stats::{set_byte_bounds, set_text_bounds},
 };
 
 #[derive(Debug)]
 pub(crate) struct Chunk {
     batch: RecordBatch,
-    /// By index in the schema. Bounds only where they cost little: not of texts and bytes.
+    /// By index in the schema.
     stats: Box<[ColumnStats]>,
     bytes: u64,
 }
@@ -80,6 +81,7 @@ fn memory(batch: &RecordBatch) -> u64 {
 }
 
 fn array_stats(data_type: &DataType, array: &ArrayRef) -> ColumnStats {
+    let mut stats = ColumnStats { exact: true, nulls: array.null_count() as u64, ..ColumnStats::default() };
     let bounds = match data_type {
         DataType::Boolean => {
             let array = array.as_boolean();
@@ -96,10 +98,18 @@ fn array_stats(data_type: &DataType, array: &ArrayRef) -> ColumnStats {
             let array = array.as_primitive::<Decimal128Type>();
             min(array).zip(max(array)).map(|(a, b)| (Scalar::Decimal(a), Scalar::Decimal(b)))
         }
-        DataType::Text | DataType::Bytea | DataType::Uuid | DataType::Jsonb | DataType::Array(_) => None,
+        DataType::Text | DataType::Uuid => {
+            set_text_bounds(&mut stats, array.as_string_view());
+            return stats;
+        }
+        DataType::Bytea => {
+            set_byte_bounds(&mut stats, array.as_binary_view());
+            return stats;
+        }
+        DataType::Jsonb | DataType::Array(_) => None,
     };
-    let (min, max) = bounds.unzip();
-    ColumnStats { min, max, exact: true, nulls: array.null_count() as u64, distinct: None, sorted: false }
+    (stats.min, stats.max) = bounds.unzip();
+    stats
 }
 
 fn ints<T: ArrowPrimitiveType<Native: Into<i64> + PartialOrd>>(array: &ArrayRef) -> Option<(Scalar, Scalar)> {

@@ -48,8 +48,7 @@ impl SegmentState {
 /// Statistics of one column in one segment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ColumnStats {
-    /// Smallest and largest non-null value; `None` when all are null, or when they are not kept (arrays, JSONB; texts and bytes of a
-    /// consuming segment). A long text may be cut: then `min` is a lower and `max` an upper bound and `exact` is false.
+    /// Smallest and largest non-null value; `None` when all are null, or when they are not kept (arrays, JSONB). A long text may be cut: then `min` is a lower and `max` an upper bound and `exact` is false.
     pub min: Option<Scalar>,
     pub max: Option<Scalar>,
     pub exact: bool,
