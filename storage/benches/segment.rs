@@ -213,11 +213,24 @@ fn open_and_plan(c: &mut Criterion) {
     }
     let snapshot = table.snapshot();
     let mut group = c.benchmark_group("plan");
-    for (name, column, value) in
-        [("by time", 1, 1_760_000_000_000_000i64), ("by min and max", 0, 5), ("by the last column", 3, -1)]
-    {
-        let predicate =
-            Predicate::Compare { column: ColumnId(column), op: CompareOp::LessEq, value: Scalar::Int(value) };
+    let int = |column, op, value| Predicate::Compare { column: ColumnId(column), op, value: Scalar::Int(value) };
+    let text = |value: &str| Predicate::Compare {
+        column: ColumnId(4),
+        op: CompareOp::GreaterEq,
+        value: Scalar::Text(value.into()),
+    };
+    let cases = [
+        ("by time", int(1, CompareOp::LessEq, 1_760_000_000_000_000)),
+        ("by min and max", int(0, CompareOp::LessEq, 5)),
+        ("by the last column", int(3, CompareOp::LessEq, -1)),
+        ("by nothing: all of the time", int(1, CompareOp::GreaterEq, 0)),
+        ("by nothing: an integer and all of the time", {
+            Predicate::And(vec![int(3, CompareOp::GreaterEq, 0), int(1, CompareOp::GreaterEq, 0)])
+        }),
+        ("by nothing: a text", text("City")),
+        ("by nothing: a text of the same beginning", text("City number ")),
+    ];
+    for (name, predicate) in cases {
         let request = ScanRequest {
             schema: Arc::clone(&schema),
             projection: Vec::new(),

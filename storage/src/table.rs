@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use arrow::array::RecordBatch;
 use parking_lot::Mutex;
 
-use self::bounds::{Bounds, leaves};
+use self::bounds::{Bounds, Leaves};
 use crate::{
     Result,
     bitpack::Bitmask,
@@ -141,19 +141,23 @@ pub struct PartitionView {
 #[derive(Debug, Default)]
 struct Committed {
     segments: Vec<Arc<dyn Segment>>,
+    /// Rows of each: a plan over thousands looks at these instead of at every segment.
+    sizes: Vec<u32>,
     rows: u64,
     bounds: Bounds,
 }
 
 impl Committed {
     fn new(segments: Vec<Arc<dyn Segment>>) -> Self {
-        Self { rows: rows(&segments), segments, bounds: Bounds::default() }
+        let sizes = segments.iter().map(|segment| segment.rows()).collect();
+        Self { rows: rows(&segments), sizes, segments, bounds: Bounds::default() }
     }
 
     fn extended(&self, more: Vec<Arc<dyn Segment>>) -> Self {
         Self {
             rows: self.rows + rows(&more),
             bounds: self.bounds.extended(&more),
+            sizes: self.sizes.iter().copied().chain(more.iter().map(|segment| segment.rows())).collect(),
             segments: self.segments.iter().cloned().chain(more).collect(),
         }
     }
@@ -218,37 +222,46 @@ impl TableSnapshot {
     /// from disk.
     pub fn plan(&self, request: &ScanRequest) -> ScanPlan {
         let mut plan = ScanPlan::default();
-        let time = request.schema.time_column;
-        let (leaves, time_elsewhere) = match &request.predicate {
-            Some(predicate) => leaves(predicate, &request.schema, time),
-            None => (Vec::new(), false),
-        };
+        let leaves = Leaves::of(request.predicate.as_ref(), &request.schema);
         for view in &self.views {
-            let Committed { segments, bounds, .. } = view.committed.as_ref();
-            if leaves.is_empty() {
-                segments.iter().for_each(|segment| consider(segment, request, &mut plan));
-            } else {
-                // What the bounds of the time column leave, and of these what those of the others leave.
-                let mut in_time = Bitmask::all(segments.len());
-                let (by_time, others): (Vec<_>, Vec<_>) = leaves.iter().partition(|leaf| Some(leaf.column) == time);
-                by_time.iter().for_each(|leaf| bounds.select(leaf, segments, &mut in_time));
-                let about_time = time_elsewhere || !by_time.is_empty();
-                let mut left = in_time.clone();
-                others.into_iter().for_each(|leaf| bounds.select(leaf, segments, &mut left));
-                plan.segments_total += segments.len() - in_time.count();
-                plan.pruned_by_time += segments.len() - in_time.count();
-                if about_time {
-                    // Only statistics tell whether time would have ruled them out as well.
-                    left = in_time;
-                } else {
-                    plan.segments_total += in_time.count() - left.count();
-                    plan.pruned_by_min_max += in_time.count() - left.count();
-                }
-                left.iter().for_each(|at| consider(&segments[at], request, &mut plan));
-            }
+            view.committed.plan(request, &leaves, &mut plan);
             view.recent.iter().for_each(|segment| consider(segment, request, &mut plan));
         }
         plan
+    }
+}
+
+impl Committed {
+    fn plan(&self, request: &ScanRequest, leaves: &Leaves<'_>, plan: &mut ScanPlan) {
+        let Self { segments, sizes, bounds, .. } = self;
+        // What the bounds of the time column leave, and of these what those of the others leave.
+        let mut in_time = Bitmask::all(segments.len());
+        // Those whose bounds are not known.
+        let mut unknown = Bitmask::none(segments.len());
+        leaves.by_time.iter().for_each(|leaf| bounds.select(leaf, segments, &mut in_time, &mut unknown));
+        let mut left = in_time.clone();
+        leaves.others.iter().for_each(|leaf| bounds.select(leaf, segments, &mut left, &mut unknown));
+        let pruned_by_time = segments.len() - in_time.count();
+        plan.segments_total += pruned_by_time;
+        plan.pruned_by_time += pruned_by_time;
+        if leaves.about_time {
+            // Only statistics tell whether time would have ruled them out as well.
+            let undecided = |at: &usize| !leaves.are_all || unknown.get(*at);
+            in_time.iter().filter(undecided).for_each(|at| left.set(at));
+        }
+        let pruned_by_min_max = in_time.count() - left.count();
+        plan.segments_total += pruned_by_min_max;
+        plan.pruned_by_min_max += pruned_by_min_max;
+        plan.units.reserve(left.count());
+        for at in left.iter() {
+            // Where the bounds are all that the predicate is about, statistics know no more.
+            if leaves.are_all && !unknown.get(at) {
+                plan.segments_total += 1;
+                plan.units.extend(units(&segments[at], sizes[at]));
+            } else {
+                consider(&segments[at], request, plan);
+            }
+        }
     }
 }
 
@@ -258,7 +271,7 @@ fn consider(segment: &Arc<dyn Segment>, request: &ScanRequest, plan: &mut ScanPl
     match pruned_by(segment.as_ref(), request) {
         Some(Pruned::ByTime) => plan.pruned_by_time += 1,
         Some(Pruned::ByMinMax) => plan.pruned_by_min_max += 1,
-        None => plan.units.extend(units(segment)),
+        None => plan.units.extend(units(segment, segment.rows())),
     }
 }
 
@@ -285,10 +298,10 @@ fn pruned_by(segment: &dyn Segment, request: &ScanRequest) -> Option<Pruned> {
     Some(if by_time { Pruned::ByTime } else { Pruned::ByMinMax })
 }
 
-fn units(segment: &Arc<dyn Segment>) -> impl Iterator<Item = ScanUnit> + '_ {
-    (0..segment.rows()).step_by(UNIT_ROWS as usize).map(|start| ScanUnit {
+fn units(segment: &Arc<dyn Segment>, rows: u32) -> impl Iterator<Item = ScanUnit> + '_ {
+    (0..rows).step_by(UNIT_ROWS as usize).map(move |start| ScanUnit {
         segment: Arc::clone(segment),
-        rows: start..segment.rows().min(start.saturating_add(UNIT_ROWS)),
+        rows: start..rows.min(start.saturating_add(UNIT_ROWS)),
     })
 }
 
