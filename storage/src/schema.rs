@@ -193,7 +193,7 @@ pub enum Compression {
     Default,
     /// zstd wherever it saves anything worth a name.
     Zstd,
-    /// LZ4 likewise: larger, and read two to four times as fast.
+    /// LZ4 likewise: larger, and read about twice as fast.
     Lz4,
     /// Nothing is compressed; packing and dictionaries stay.
     None,

@@ -41,13 +41,24 @@ fn shrinks_to_one_in(options: &EncodeOptions) -> usize {
     }
 }
 
+/// How many times as many distinct values as were `seen` there are in `ahead` times as many rows, when nearly all of them were new and each value
+/// comes as often as another.
+fn evenly(seen: Seen, ahead: f64) -> f64 {
+    // Of n rows drawn from d values the share 1 - n / 2d is new, as long as it is nearly all.
+    let drawn = 2.0 * (1.0 - seen.distinct as f64 / seen.rows as f64);
+    if drawn > 0.0 { (drawn * -ahead).exp_m1() / (-drawn).exp_m1() } else { ahead }
+}
+
 impl Budget {
     /// Whether a dictionary of `rows` rows in all may still stay within the budget.
     fn allows(self, rows: usize, seen: Seen, shrinks: usize) -> bool {
         // What was seen is a lower bound. Where most rows so far had a new value, most of the others are expected to.
         let ahead = rows as f64 / seen.rows.max(1) as f64;
-        let growth =
-            if seen.rows >= SURE_ROWS && seen.distinct * 4 > seen.rows * 3 { (ahead * 0.7).max(1.0) } else { 1.0 };
+        let growth = if seen.rows >= SURE_ROWS && seen.distinct * 4 > seen.rows * 3 {
+            (ahead * 0.7).max(evenly(seen, ahead)).max(1.0)
+        } else {
+            1.0
+        };
         let distinct = (seen.distinct as f64 * growth) as usize;
         let texts = (seen.bytes as f64 * growth) as usize / shrinks;
         let by_runs = (seen.runs as f64 * ahead * 3.0) as usize;
