@@ -25,14 +25,19 @@ fn kernels(c: &mut Criterion) {
         (0..VALUES).filter(|row| row.wrapping_mul(0x9e37_79b9) >> 8 & 0xff < 26).for_each(|row| mask.set(row));
         mask
     };
+    for width in 1..=21u8 {
+        let bytes = packed(width);
+        let packed = Packed::new(&bytes, width, VALUES).expect("long enough");
+        let mut out = vec![0u32; VALUES];
+        group.bench_function(BenchmarkId::new("unpack", width), |b| {
+            b.iter(|| packed.unpack_u32(0, black_box(&mut out)))
+        });
+    }
     for width in [4u8, 8, 13, 20, 28] {
         let bytes = packed(width);
         let packed = Packed::new(&bytes, width, VALUES).expect("long enough");
         let mut out = vec![0u32; VALUES];
         let mut words = vec![0u64; VALUES / 64];
-        group.bench_function(BenchmarkId::new("unpack", width), |b| {
-            b.iter(|| packed.unpack_u32(0, black_box(&mut out)))
-        });
         group.bench_function(BenchmarkId::new("unpack, scalar twin", width), |b| {
             b.iter(|| scalar::unpack_u32(&bytes, width, 0, black_box(&mut out)));
         });

@@ -24,7 +24,7 @@ use tidemill_storage::{
     ids::ColumnId,
     predicate::{CompareOp, Predicate},
     scalar::Scalar,
-    schema::DataType,
+    schema::{Compression, DataType},
 };
 
 const ROWS: usize = 1_000_000;
@@ -134,10 +134,23 @@ fn batches(rows: u32) -> impl Iterator<Item = std::ops::Range<u32>> {
 }
 
 fn codec(c: &mut Criterion) {
-    let options = EncodeOptions::default();
     let mut group = c.benchmark_group("codec");
     group.throughput(Throughput::Elements(ROWS as u64));
-    for (name, data_type, array) in columns() {
+    let columns = columns().into_iter().map(|(name, data_type, array)| (name.to_owned(), data_type, array));
+    let columns: Vec<(String, DataType, ArrayRef)> = columns.collect();
+    let named = |wanted: &str| columns.iter().find(|(name, ..)| name == wanted).expect("a column").clone();
+    // The texts once more by each codec.
+    let compressed = ["payload", "customer", "event_time"].into_iter().flat_map(|name| {
+        [Compression::Zstd, Compression::Lz4, Compression::None].map(|compression| {
+            let (name, data_type, array) = named(name);
+            (format!("{name} {}", compression.name()), data_type, array, compression)
+        })
+    });
+    let by_default =
+        columns.iter().cloned().map(|(name, data_type, array)| (name, data_type, array, Compression::Default));
+    for (name, data_type, array, compression) in by_default.chain(compressed) {
+        let options = EncodeOptions { compression, ..EncodeOptions::default() };
+        let name = name.as_str();
         let chunks = [array];
         let column = encode_column(&data_type, &chunks, &options).expect("encodes");
         let reader = open(&data_type, &column);

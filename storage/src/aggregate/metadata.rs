@@ -20,8 +20,22 @@ use crate::{
     segment::{ColumnStats, Segment},
 };
 
+/// Begins an aggregation of `rows` of a segment: what statistics answer, and of the rest what `of_rows` begins.
+pub(crate) fn begin(
+    segment: &dyn Segment,
+    rows: &Range<u32>,
+    request: &Arc<AggregateRequest>,
+    metrics: &Arc<ScanMetrics>,
+    of_rows: impl Fn(&Arc<AggregateRequest>) -> Result<Box<dyn Aggregation>>,
+) -> Result<Box<dyn Aggregation>> {
+    let Some(known) = answers(segment, rows, request)? else { return of_rows(request) };
+    let rest = rest(request, &known);
+    let rest = if rest.aggregates.is_empty() { None } else { Some(of_rows(&Arc::new(rest))?) };
+    Ok(Box::new(Answered::new(request.output_schema()?, known, rest, rows.end, metrics)))
+}
+
 /// The columns of the answer that are known, by place; `None` when none is.
-pub(crate) fn answers(
+fn answers(
     segment: &dyn Segment,
     rows: &Range<u32>,
     request: &AggregateRequest,
@@ -76,7 +90,7 @@ fn answer(segment: &dyn Segment, request: &AggregateRequest, aggregate: &Aggrega
 }
 
 /// The request for what is not known.
-pub(crate) fn rest(request: &AggregateRequest, known: &[Option<ArrayRef>]) -> AggregateRequest {
+fn rest(request: &AggregateRequest, known: &[Option<ArrayRef>]) -> AggregateRequest {
     let mut rest = request.clone();
     let mut known = known.iter();
     rest.aggregates.retain(|_| known.next().is_some_and(Option::is_none));
@@ -85,7 +99,7 @@ pub(crate) fn rest(request: &AggregateRequest, known: &[Option<ArrayRef>]) -> Ag
 
 /// Known columns beside those that an inner aggregation finds.
 #[derive(Debug)]
-pub(crate) struct Answered {
+struct Answered {
     schema: SchemaRef,
     known: Vec<Option<ArrayRef>>,
     /// `None`: nothing is left to find.
@@ -94,7 +108,7 @@ pub(crate) struct Answered {
 }
 
 impl Answered {
-    pub(crate) fn new(
+    fn new(
         schema: SchemaRef,
         known: Vec<Option<ArrayRef>>,
         rest: Option<Box<dyn Aggregation>>,

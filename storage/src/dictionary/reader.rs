@@ -15,9 +15,9 @@ use arrow::{
 use super::ids::Ids;
 use crate::{
     Error, Result,
-    bitpack::{Bitmask, views::take_views},
+    bitpack::views::take_views,
     forward::{
-        ColumnReader,
+        ColumnReader, Picked,
         format::{Reader, corrupt},
     },
     scalar::{Scalar, compare_floats},
@@ -72,12 +72,7 @@ impl Dictionary {
         self.array(ids, nulls)
     }
 
-    pub(crate) fn gather(
-        &self,
-        rows: Range<usize>,
-        selection: &Bitmask,
-        nulls: Option<NullBuffer>,
-    ) -> Result<ArrayRef> {
+    pub(crate) fn gather(&self, Picked { rows, selection, nulls }: Picked<'_>) -> Result<ArrayRef> {
         self.array(self.ids.gather(rows, selection)?, nulls)
     }
 

@@ -17,17 +17,13 @@ use arrow::{
 };
 
 use super::{
-    EncodeOptions,
+    EncodeOptions, Picked,
     codec::{Codec, Compressor, decompress},
     format::{Reader, Writer, corrupt},
     integers::{self, Integers},
     strings::for_each_bytes,
 };
-use crate::{
-    Error, Result,
-    bitpack::{Bitmask, views::ViewsBuilder},
-    schema::DataType,
-};
+use crate::{Error, Result, bitpack::views::ViewsBuilder, schema::DataType};
 
 /// A block is closed when it has this many raw bytes.
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -243,12 +239,7 @@ impl Blocks {
         finish(views, nulls)
     }
 
-    pub(super) fn gather(
-        &self,
-        rows: Range<usize>,
-        selection: &Bitmask,
-        nulls: Option<NullBuffer>,
-    ) -> Result<ArrayRef> {
+    pub(super) fn gather(&self, Picked { rows, selection, nulls }: Picked<'_>) -> Result<ArrayRef> {
         let start = rows.start;
         let (mut bytes, mut places) = (Vec::new(), Vec::with_capacity(selection.count()));
         self.for_each_block(

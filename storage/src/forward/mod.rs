@@ -30,6 +30,7 @@ mod uuids;
 pub use encode::{EncodeOptions, EncodedColumn, encode_column};
 pub use format::SECTIONS_MAX;
 pub use reader::ColumnReader;
+pub(crate) use reader::Picked;
 pub use select::ColumnTest;
 
 use crate::{Result, forward::format::corrupt};

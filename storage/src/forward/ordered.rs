@@ -14,10 +14,11 @@ use arrow::{
 };
 
 use super::{
+    Picked,
     format::{Reader, Writer},
     integers::{self, Integers},
 };
-use crate::{Error, Result, bitpack::Bitmask, schema::DataType};
+use crate::{Error, Result, schema::DataType};
 
 /// The bits of a DOUBLE in order, or back: it is its own inverse.
 #[inline]
@@ -82,12 +83,7 @@ impl Ordered {
         })
     }
 
-    pub(super) fn gather(
-        &self,
-        rows: Range<usize>,
-        selection: &Bitmask,
-        nulls: Option<NullBuffer>,
-    ) -> Result<ArrayRef> {
+    pub(super) fn gather(&self, Picked { rows, selection, nulls }: Picked<'_>) -> Result<ArrayRef> {
         Ok(if self.real {
             Arc::new(Float32Array::try_new(self.integers.gather(rows, selection, real)?.into(), nulls)?)
         } else {

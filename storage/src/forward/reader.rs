@@ -35,6 +35,13 @@ pub struct ColumnReader {
     values: Values,
 }
 
+/// Those of `rows` that `selection` (one bit per row of the range) holds, and which of these are null.
+pub(crate) struct Picked<'a> {
+    pub(crate) rows: Range<usize>,
+    pub(crate) selection: &'a Bitmask,
+    pub(crate) nulls: Option<NullBuffer>,
+}
+
 #[derive(Debug)]
 pub(super) enum Values {
     AllNull,
@@ -180,14 +187,15 @@ impl ColumnReader {
             let bits = BooleanBuffer::from_iter(selection.iter().map(|row| selected.get(row)));
             Some(NullBuffer::new(bits)).filter(|nulls| nulls.null_count() > 0)
         };
+        let picked = || Picked { rows: range.clone(), selection, nulls: nulls() };
         match &self.values {
             Values::AllNull => Ok(new_null_array(&self.data_type.arrow(), selection.count())),
-            Values::Dictionary(values) => values.gather(range.clone(), selection, nulls()),
+            Values::Dictionary(values) => values.gather(picked()),
             Values::Integers(values) => array_of(&self.data_type, Selected(values, range.clone(), selection), nulls()),
-            Values::Scaled(values) => values.gather(range.clone(), selection, nulls()),
-            Values::Ordered(values) => values.gather(range.clone(), selection, nulls()),
-            Values::Blocks(values) => values.gather(range.clone(), selection, nulls()),
-            Values::Uuids(values) => values.gather(range.clone(), selection, nulls()),
+            Values::Scaled(values) => values.gather(picked()),
+            Values::Ordered(values) => values.gather(picked()),
+            Values::Blocks(values) => values.gather(picked()),
+            Values::Uuids(values) => values.gather(picked()),
             // Reading these copies nothing, or they are read whole by nature.
             Values::Fixed(_) | Values::Bits(_) | Values::Strings(_) | Values::List(_) => {
                 let all = self.decode(rows)?;

@@ -15,6 +15,7 @@ use arrow::{
 };
 
 use super::{
+    Picked,
     format::{Reader, Writer, corrupt},
     integers::{self, Integers},
 };
@@ -242,12 +243,7 @@ impl Scaled {
         Ok(())
     }
 
-    pub(super) fn gather(
-        &self,
-        rows: Range<usize>,
-        selection: &Bitmask,
-        nulls: Option<NullBuffer>,
-    ) -> Result<ArrayRef> {
+    pub(super) fn gather(&self, Picked { rows, selection, nulls }: Picked<'_>) -> Result<ArrayRef> {
         let exceptions = self.selected_exceptions(rows.clone(), selection);
         Ok(match self.width {
             Width::Real => {

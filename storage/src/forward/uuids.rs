@@ -9,6 +9,7 @@ use arrow::{
 };
 
 use super::{
+    Picked,
     codec::Codec,
     format::{Reader, Writer},
     integers::{self, Integers},
@@ -104,12 +105,7 @@ impl Uuids {
         array(&self.upper.decode(rows.clone(), |half| half)?, &self.lower.decode(rows, |half| half)?, nulls)
     }
 
-    pub(super) fn gather(
-        &self,
-        rows: Range<usize>,
-        selection: &Bitmask,
-        nulls: Option<NullBuffer>,
-    ) -> Result<ArrayRef> {
+    pub(super) fn gather(&self, Picked { rows, selection, nulls }: Picked<'_>) -> Result<ArrayRef> {
         let upper = self.upper.gather(rows.clone(), selection, |half| half)?;
         array(&upper, &self.lower.gather(rows, selection, |half| half)?, nulls)
     }

@@ -66,16 +66,9 @@ pub(super) fn begin(
     metrics: &Arc<ScanMetrics>,
 ) -> Result<Box<dyn Aggregation>> {
     segment.file.check().map_err(|error| segment.failed(error))?;
-    if let Some(known) = metadata::answers(segment.as_ref(), &rows, request)? {
-        let rest = metadata::rest(request, &known);
-        let rest = match rest.aggregates.is_empty() {
-            true => None,
-            false => Some(rows_of(segment, rows.clone(), &Arc::new(rest), metrics)?),
-        };
-        let schema = request.output_schema()?;
-        return Ok(Box::new(metadata::Answered::new(schema, known, rest, rows.end, metrics)));
-    }
-    rows_of(segment, rows, request, metrics)
+    metadata::begin(segment.as_ref(), &rows, request, metrics, |request| {
+        rows_of(segment, rows.clone(), request, metrics)
+    })
 }
 
 fn rows_of(
