@@ -17,13 +17,13 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, CastKind, DataType as SqlType, ExactNumberInfo, Expr, Fetch, Function, FunctionArg,
-    FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, LimitClause, Query, Select, SelectItem, SetExpr,
-    SetOperator, SetQuantifier, Statement, TableAlias, TableAliasColumnDef, TableFactor, TimezoneInfo, UnaryOperator,
-    Value, VisitMut, VisitorMut, helpers::attached_token::AttachedToken,
+    BinaryOperator, CaseWhen, CastKind, DataType as SqlType, ExactNumberInfo, Expr, Fetch, Function, FunctionArguments,
+    GroupByExpr, Ident, LimitClause, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement,
+    TableAlias, TableAliasColumnDef, TableFactor, TimezoneInfo, UnaryOperator, Value, VisitMut, VisitorMut,
+    helpers::attached_token::AttachedToken,
 };
 
-use super::syntax::{function, last_part, query};
+use super::syntax::{function, last_part, plain, query};
 use crate::{SqlError, functions::regexp};
 
 /// Names of our own columns and relations, which no user's can be.
@@ -232,13 +232,7 @@ fn row_items(expr: &Expr) -> Option<Vec<Expr>> {
 
 fn arguments(call: &Function) -> Option<Vec<Expr>> {
     let FunctionArguments::List(list) = &call.args else { return None };
-    list.args
-        .iter()
-        .map(|arg| match arg {
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
-            _ => None,
-        })
-        .collect()
+    list.args.iter().map(|arg| plain(arg).cloned()).collect()
 }
 
 /// Functions that are casts by another name.

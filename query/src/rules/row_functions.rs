@@ -21,9 +21,8 @@ mod series;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType as SqlType, Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, JoinConstraint,
-    JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, TableFactor, Value, VisitMut,
-    VisitorMut,
+    CastKind, DataType as SqlType, Expr, FunctionArg, GroupByExpr, Ident, JoinConstraint, JoinOperator, ObjectName,
+    OrderByKind, Query, Select, SelectItem, SetExpr, Statement, TableFactor, Value, VisitMut, VisitorMut,
 };
 
 use self::{
@@ -31,7 +30,7 @@ use self::{
     from::relation,
     items::{Items, Refused},
 };
-use super::syntax::{function, function_of, last_part};
+use super::syntax::{function, function_of, last_part, plain};
 use crate::{SqlError, functions::rows};
 
 /// One column of what a function gives.
@@ -78,12 +77,15 @@ fn columns_of(name: &str) -> Option<&'static [Column]> {
     })
 }
 
+/// Columns with their types.
+pub(crate) type Columns = Vec<(String, SqlType)>;
+
 /// What the rewriting asks of the catalog.
 pub(crate) struct Known<'a> {
     /// Whether a function of FROM is a relation already.
     pub(crate) is_relation: &'a dyn Fn(&str) -> bool,
     /// The columns of a table.
-    pub(crate) columns: &'a dyn Fn(&str) -> Option<Vec<(String, SqlType)>>,
+    pub(crate) columns: &'a dyn Fn(&str) -> Option<Columns>,
 }
 
 /// Rewrites `statement` in place.
@@ -165,13 +167,10 @@ impl VisitorMut for Rewriter<'_> {
     }
 }
 
-fn list(column: &Column, mut args: Vec<FunctionArg>) -> Option<Expr> {
+fn list(column: &Column, args: Vec<FunctionArg>) -> Option<Expr> {
     match column.list {
         Some(name) => Some(function_of(ObjectName::from(vec![Ident::new(name)]), args)),
-        None => match args.pop()? {
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
-            _ => None,
-        },
+        None => plain(args.last()?).cloned(),
     }
 }
 

@@ -210,6 +210,14 @@ pub(super) fn query(text: &str) -> Result<Query, SqlError> {
     }
 }
 
+/// The expression that an argument without a name is.
+pub(super) fn plain(arg: &FunctionArg) -> Option<&Expr> {
+    match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    }
+}
+
 pub(super) fn function_of(name: ObjectName, args: Vec<FunctionArg>) -> Expr {
     Expr::Function(Function {
         name,

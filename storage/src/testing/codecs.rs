@@ -44,7 +44,7 @@ pub fn segment() -> ConsumingSegment {
     };
     let name = |row: u64, _| {
         let number = Random::new(row).below(700);
-        (number % 50 > 0).then(|| format!("the name of customer number {number}"))
+        (!number.is_multiple_of(50)).then(|| format!("the name of customer number {number}"))
     };
     let note = |row: u64, _| row.is_multiple_of(8).then(|| sentence(row));
     let token = |row: u64, _| Some(format!("{:05x}", Random::new(row).next() >> 44));

@@ -3,26 +3,21 @@
 //! `jsonb_to_recordset(doc) AS r(a int, b text)` names them itself; `jsonb_populate_recordset(NULL::orders, doc)` takes those of a table.
 
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, BinaryOperator, DataType as SqlType, Expr, FunctionArg, FunctionArgExpr, Value,
+    ArrayElemTypeDef, BinaryOperator, DataType as SqlType, Expr, FunctionArg, Value,
 };
 
 use super::{
-    super::syntax::{function, last_part},
-    Known, cast, text, unnest,
+    super::syntax::{function, last_part, plain},
+    Columns, Known, cast, text, unnest,
 };
 use crate::{SqlError, functions::rows};
-
-/// Columns with their types.
-pub(super) type Columns = Vec<(String, SqlType)>;
 
 /// The columns that `jsonb_populate_record(NULL::table, doc)` gives; `None` for other functions.
 pub(super) fn populated(name: &str, args: &[FunctionArg], known: &Known<'_>) -> Result<Option<Columns>, SqlError> {
     if !name.starts_with("jsonb_populate_record") && !name.starts_with("json_populate_record") {
         return Ok(None);
     }
-    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(base)), FunctionArg::Unnamed(_)] = args else {
-        return Err(SqlError::new("42883", format!("function {name} of these arguments does not exist")));
-    };
+    let (Some(base), 2) = (args.first().and_then(plain), args.len()) else { return Err(no_function(name)) };
     let Expr::Cast { expr, data_type: SqlType::Custom(table, _), .. } = base else {
         return Err(SqlError::new("42804", format!("first argument of {name} must be a row type"))
             .with_hint("Write NULL::table, the table whose columns are wanted."));
@@ -35,17 +30,19 @@ pub(super) fn populated(name: &str, args: &[FunctionArg], known: &Known<'_>) -> 
     columns.map(Some).ok_or_else(|| SqlError::new("42704", format!("type \"{table}\" does not exist")))
 }
 
+fn no_function(name: &str) -> SqlError {
+    SqlError::new("42883", format!("function {name} of these arguments does not exist"))
+}
+
 /// `jsonb_to_recordset(doc) AS r(a int, b text)`: each column is the member of its name.
 pub(super) fn record(
     name: &str,
     args: &[FunctionArg],
     columns: &[(String, SqlType)],
 ) -> Result<Vec<(String, Expr)>, SqlError> {
-    let (FunctionArg::Unnamed(FunctionArgExpr::Expr(document)), true) = (
-        args.last().ok_or_else(|| SqlError::new("42883", format!("function {name}() does not exist")))?,
-        args.len() == if name.contains("_populate_") { 2 } else { 1 },
-    ) else {
-        return Err(SqlError::new("42883", format!("function {name} of these arguments does not exist")));
+    let count = if name.contains("_populate_") { 2 } else { 1 };
+    let Some(document) = args.last().and_then(plain).filter(|_| args.len() == count) else {
+        return Err(no_function(name));
     };
     let row = match name {
         "jsonb_to_recordset" | "json_to_recordset" | "jsonb_populate_recordset" | "json_populate_recordset" => {

@@ -1,10 +1,8 @@
 //! `FROM generate_series(1, 1000000)`: bounds that stand in the text make a relation that gives its rows as they are read.
 
-use datafusion::sql::sqlparser::ast::{
-    DataType as SqlType, Expr, FunctionArg, FunctionArgExpr, Query, UnaryOperator, Value,
-};
+use datafusion::sql::sqlparser::ast::{DataType as SqlType, Expr, FunctionArg, Query, UnaryOperator, Value};
 
-use super::super::syntax::query;
+use super::super::syntax::{plain, query};
 use crate::{SqlError, functions::rows};
 
 /// Bounds of whole numbers that stand in the text.
@@ -19,13 +17,7 @@ pub(super) fn constant_bounds(name: &str, args: &[FunctionArg]) -> Option<Result
     if name != "generate_series" || !(2..=3).contains(&args.len()) {
         return None;
     }
-    let numbers = args
-        .iter()
-        .map(|arg| match arg {
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => constant(expr),
-            _ => None,
-        })
-        .collect::<Option<Vec<(i64, bool)>>>()?;
+    let numbers = args.iter().map(|arg| constant(plain(arg)?)).collect::<Option<Vec<(i64, bool)>>>()?;
     let step = numbers.get(2).map_or(1, |(step, _)| *step);
     if step == 0 {
         return Some(Err(SqlError::invalid_parameter("step size cannot equal zero")));
