@@ -25,8 +25,7 @@ pub(crate) struct Alarm {
 }
 
 impl Alarm {
-    #[expect(clippy::new_ret_no_self, reason = "nobody needs more of it than that it watches")]
-    pub(crate) fn new(
+    pub(crate) fn watcher(
         runtime: &IngestRuntime,
         table: TableId,
         table_name: &str,

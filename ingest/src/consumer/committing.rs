@@ -129,7 +129,7 @@ impl PartitionIngest {
     }
 
     fn watcher(&self) -> Arc<dyn Watcher> {
-        Alarm::new(&self.runtime, self.table, &self.table_name, self.id)
+        Alarm::watcher(&self.runtime, self.table, &self.table_name, self.id)
     }
 
     /// Whether an earlier try got through although it reported an error.

@@ -85,7 +85,7 @@ impl TableIngest {
         let mut partitions = Vec::new();
         for partition in spec.table.partitions() {
             let directory = partition_directory(&spec.directory, partition.id());
-            let alarm = Alarm::new(runtime, spec.table.id(), &spec.name, partition.id());
+            let alarm = Alarm::watcher(runtime, spec.table.id(), &spec.name, partition.id());
             let recovered = recovery::recover(&*runtime.log, &spec.table, partition.id(), &directory, &alarm)?;
             for segment in recovered.segments {
                 partition.put(segment);
