@@ -4,6 +4,7 @@ mod alter;
 mod files;
 mod full_disk;
 mod holes;
+mod hostile;
 mod shared_fetch;
 
 use std::{collections::HashMap, env, path::Path, process::Command, time::Duration};
