@@ -3,7 +3,7 @@
 //! | written | planned as |
 //! |---|---|
 //! | `FETCH FIRST 2 ROWS ONLY` | `LIMIT 2` |
-//! | `VALUES (1, (SELECT 2))` | `SELECT 1 AS column1, (SELECT 2) AS column2` |
+//! | `VALUES (1, (SELECT 2)), …` | `SELECT column1, column2 FROM (SELECT 1 AS column1, (SELECT 2) AS column2, 0 AS place UNION ALL …) ORDER BY place` |
 //! | `a BETWEEN SYMMETRIC b AND c` | `(a BETWEEN b AND c OR a BETWEEN c AND b)` |
 //! | `~x`, `\|/ x`, `\|\|/ x`, `@ x` | `x # -1`, `sqrt(x)`, `cbrt(x)`, `abs(x)` |
 //! | `(a, b) OVERLAPS (c, d)` | `overlaps(a, b, c, d)` |
@@ -29,6 +29,7 @@ use crate::{SqlError, functions::regexp};
 /// Names of our own columns and relations, which no user's can be.
 const COLUMN: &str = "\u{1}c";
 const RELATION: &str = "\u{1}s";
+const PLACE: &str = "\u{1}p";
 /// Rows of VALUES with subqueries.
 const SELECTED_ROWS_MAX: usize = 1_000;
 
@@ -93,12 +94,13 @@ fn fetch(query: &mut Query) -> Result<(), SqlError> {
     Ok(())
 }
 
-/// Rows of VALUES are made before any subquery has an answer: such rows are selected instead.
+/// Rows of VALUES are made before any subquery has an answer: such rows are selected instead, in the order they are written.
 fn values(whole: &mut Query) -> Result<(), SqlError> {
     let SetExpr::Values(values) = whole.body.as_ref() else { return Ok(()) };
     let mut selects = Vec::with_capacity(values.rows.len());
     let mut asks = Subqueries { found: false };
-    for row in &values.rows {
+    let columns = values.rows.first().map_or(0, |row| row.content.len());
+    for (place, row) in values.rows.iter().enumerate() {
         let mut made = query("SELECT 1")?;
         let SetExpr::Select(select) = made.body.as_mut() else { return Ok(()) };
         let mut row = row.content.clone();
@@ -109,7 +111,9 @@ fn values(whole: &mut Query) -> Result<(), SqlError> {
             .into_iter()
             .enumerate()
             .map(|(index, expr)| SelectItem::ExprWithAlias { expr, alias: Ident::new(format!("column{}", index + 1)) });
-        select.projection = named.collect();
+        let place =
+            SelectItem::ExprWithAlias { expr: number(&place.to_string()), alias: Ident::with_quote('"', PLACE) };
+        select.projection = named.chain([place]).collect();
         selects.push(made.body);
     }
     if !asks.found || values.rows.len() > SELECTED_ROWS_MAX {
@@ -119,8 +123,20 @@ fn values(whole: &mut Query) -> Result<(), SqlError> {
         let (op, set_quantifier) = (SetOperator::Union, SetQuantifier::All);
         Box::new(SetExpr::SetOperation { op, set_quantifier, left, right })
     });
-    if let Some(all) = all {
-        whole.body = all;
+    let Some(all) = all else { return Ok(()) };
+    let names: Vec<String> = (1..=columns).map(|column| format!("column{column}")).collect();
+    let text = format!("SELECT {} FROM (SELECT 1) AS \"values\" ORDER BY \"{PLACE}\"", names.join(", "));
+    let mut ordered = query(&text)?;
+    let SetExpr::Select(select) = ordered.body.as_mut() else { return Ok(()) };
+    for from in &mut select.from {
+        if let TableFactor::Derived { subquery, .. } = &mut from.relation {
+            subquery.body = all;
+            break;
+        }
+    }
+    whole.body = ordered.body;
+    if whole.order_by.is_none() {
+        whole.order_by = ordered.order_by;
     }
     Ok(())
 }

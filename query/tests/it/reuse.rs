@@ -84,7 +84,7 @@ proptest! {
         for (prepared, written) in STATEMENTS {
             let plan = planned(&session, prepared);
             for (number, word) in &values {
-                let parameters = vec![ScalarValue::Int64(*number), ScalarValue::Utf8View(word.map(str::to_owned))];
+                let parameters = [ScalarValue::Int64(*number), ScalarValue::Utf8View(word.map(str::to_owned))];
                 let parameters = parameters[..plan.parameters().len()].to_vec();
                 let number = number.map_or("NULL::bigint".to_owned(), |number| format!("{number}::bigint"));
                 let word = word.map_or("NULL::text".to_owned(), |word| format!("'{word}'::text"));
