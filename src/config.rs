@@ -65,12 +65,13 @@ settings! {
     "query" "lanes" "N" "parallel streams of one query [number of cores]"
     "query" "statement_timeout" "DURATION" "of sessions that do not set their own; 0 is none [0]"
     "query" "spill_bytes" "SIZE" "of spill files at one time [16GB]"
+    "index" "cpu" "PERCENT" "share of one processor for building indexes of existing segments [50]"
     "log" "level" "LEVEL" "error, warn, info, debug or trace, or directives such as info,tidemill=debug [info]"
     "log" "format" "FORMAT" "compact or json [compact]"
 }
 
 /// Sections that the file may have.
-const SECTIONS: &[&str] = &["server", "pg", "http", "memory", "query", "log"];
+const SECTIONS: &[&str] = &["server", "pg", "http", "memory", "query", "index", "log"];
 const USERS: &str = "users";
 
 #[derive(Clone, Debug, PartialEq)]
@@ -91,6 +92,8 @@ pub struct Config {
     /// Zero is none.
     pub statement_timeout: Duration,
     pub spill_bytes: u64,
+    /// Percent of one processor.
+    pub index_cpu: u32,
     pub log_level: String,
     pub log_json: bool,
     /// The texts that were given, by "section.key", for `rt.settings`; without secrets.
@@ -129,6 +132,7 @@ impl Default for Config {
             lanes: std::thread::available_parallelism().map_or(2, usize::from),
             statement_timeout: Duration::ZERO,
             spill_bytes: 16 << 30,
+            index_cpu: 50,
             log_level: "info".into(),
             log_json: false,
             given: BTreeMap::new(),
@@ -209,6 +213,7 @@ impl Config {
             ("query", "lanes") => self.lanes.to_string(),
             ("query", "statement_timeout") => format!("{:?}", self.statement_timeout),
             ("query", "spill_bytes") => self.spill_bytes.to_string(),
+            ("index", "cpu") => self.index_cpu.to_string(),
             ("log", "level") => self.log_level.clone(),
             ("log", "format") => if self.log_json { "json" } else { "compact" }.to_owned(),
             _ => return None,
@@ -275,6 +280,7 @@ impl Config {
             ("query", "lanes") => self.lanes = number(value, 1, 1024)? as usize,
             ("query", "statement_timeout") => self.statement_timeout = duration(value)?,
             ("query", "spill_bytes") => self.spill_bytes = size(value)?,
+            ("index", "cpu") => self.index_cpu = number(value, 1, 100)? as u32,
             ("log", "level") => {
                 value
                     .parse::<tracing_subscriber::EnvFilter>()

@@ -14,6 +14,7 @@ pub mod dead_letters;
 pub mod decode;
 pub mod error;
 pub mod events;
+mod indexing;
 pub mod message;
 pub mod pipeline;
 mod quarantine;

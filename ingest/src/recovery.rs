@@ -2,7 +2,8 @@
 //!
 //! The log decides. A file that it names is opened (its footer; columns are verified at first use); a file that is missing or is not what
 //! the log says is *quarantined*: queries that need it fail with its name, everything else goes on. A file of ours that the log does not
-//! name is what a crash left between two steps, and is deleted.
+//! name is what a crash left between two steps, and is deleted. Index files are derived from segments and stand in no log: one whose segment
+//! and index are known is taken if it is whole, and built anew in the background if not.
 
 use std::{
     fs, io,
@@ -13,6 +14,7 @@ use std::{
 use tidemill_storage::{
     Error as StorageError,
     ids::{PartitionId, SegmentId},
+    index::{INDEX_ENDING, IndexSpec, file_name},
     segment::{
         Segment,
         committed::{Expected, Watcher, open_watched},
@@ -36,12 +38,13 @@ pub(crate) struct Recovered {
 }
 
 /// Endings of the names of our files; others in the directory are not ours to delete.
-const ENDINGS: [&str; 3] = [".seg", ".dead", ".tmp"];
+const ENDINGS: [&str; 4] = [".seg", ".dead", INDEX_ENDING, ".tmp"];
 
 /// Of the files in a partition's directory, those that are to be deleted.
-fn orphans(found: Vec<String>, state: &PartitionState) -> Vec<String> {
+fn orphans(found: Vec<String>, state: &PartitionState, indexes: &[IndexSpec]) -> Vec<String> {
     let named = |file: &String| {
-        state.segments.iter().any(|segment| segment.file == *file)
+        indexes.iter().any(|spec| state.segments.iter().any(|segment| file_name(&segment.file, spec.id) == *file))
+            || state.segments.iter().any(|segment| segment.file == *file)
             || state.dead_letters.iter().any(|letters| letters.file == *file)
     };
     found.into_iter().filter(|file| ENDINGS.iter().any(|ending| file.ends_with(ending)) && !named(file)).collect()
@@ -56,8 +59,9 @@ pub(crate) fn recover(
     watcher: &Arc<dyn Watcher>,
 ) -> Result<Recovered> {
     let state = log.partition(table.id(), partition)?;
+    let indexes = table.indexes();
     fs::create_dir_all(directory).map_err(|error| failed("making", directory, &error))?;
-    for orphan in orphans(names(directory)?, &state) {
+    for orphan in orphans(names(directory)?, &state, &indexes) {
         let path = directory.join(&orphan);
         tracing::info!(?path, "deleting a file that was never committed");
         fs::remove_file(&path).map_err(|error| failed("deleting", &path, &error))?;
@@ -74,6 +78,9 @@ pub(crate) fn recover(
                 Err(StorageError::corrupt(&path, "rows", record.rows, segment.rows()))
             }
         });
+        if let Ok(segment) = &opened {
+            attach(segment, &indexes);
+        }
         segments.push(opened.unwrap_or_else(|error| {
             quarantined.push((record.id, error.to_string()));
             let schema = table.schema();
@@ -93,6 +100,16 @@ pub(crate) fn recover(
     Ok(Recovered { state, segments, quarantined })
 }
 
+/// Gives a segment the indexes whose files are there and whole.
+fn attach(segment: &Arc<dyn Segment>, indexes: &[IndexSpec]) {
+    let Some(committed) = segment.as_committed() else { return };
+    for spec in indexes {
+        if let Err(error) = committed.attach_index(spec) {
+            tracing::warn!(index = spec.name, segment = segment.id().0, %error, "an index is built again");
+        }
+    }
+}
+
 fn names(directory: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(directory).map_err(|error| failed("listing", directory, &error))?;
     let mut names = Vec::new();
@@ -109,7 +126,7 @@ fn failed(action: &'static str, path: impl Into<PathBuf>, error: &io::Error) -> 
 
 #[cfg(test)]
 mod tests {
-    use tidemill_storage::ids::SchemaVersion;
+    use tidemill_storage::ids::{IndexId, SchemaVersion};
 
     use super::*;
     use crate::commit::{DeadLetterRecord, SegmentRecord};
@@ -129,7 +146,16 @@ mod tests {
         };
         let letters = DeadLetterRecord { file: "d1.dead".into(), bytes: 0, checksum: 0, rows: 0 };
         let state = PartitionState { segments: vec![segment], dead_letters: vec![letters], ..Default::default() };
-        let found = ["s1.seg", "s2.seg", "s1.seg.tmp", "d1.dead", "d2.dead", "notes.txt"].map(String::from).to_vec();
-        assert_eq!(orphans(found, &state), ["s2.seg", "s1.seg.tmp", "d2.dead"]);
+        let index = IndexSpec {
+            id: IndexId(7),
+            name: "i".into(),
+            kind: tidemill_storage::index::IndexKind::Inverted,
+            columns: Vec::new(),
+        };
+        let ours = ["s1.seg", "s2.seg", "s1.seg.tmp", "d1.dead", "d2.dead"];
+        let of_indexes = ["s1.7.index", "s1.8.index", "s2.7.index", "s1.7.index.tmp"];
+        let found = ours.iter().chain(&of_indexes).chain(&["notes.txt"]).map(|name| (*name).to_owned()).collect();
+        let expected = ["s2.seg", "s1.seg.tmp", "d2.dead", "s1.8.index", "s2.7.index", "s1.7.index.tmp"];
+        assert_eq!(orphans(found, &state, &[index]), expected);
     }
 }

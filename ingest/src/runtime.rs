@@ -5,6 +5,7 @@
 //! | `consume-…` | one per partition group of a feed | poll, decode, transform, append |
 //! | `discover-…` | one per feed | finds partitions, asks for watermarks |
 //! | `seal-n` | [`RuntimeOptions::seal_threads`] | writes and commits ended segments |
+//! | `index` | one | builds indexes of segments that are there |
 //! | `ingest-clock` | one | ends segments by age, retention |
 
 use std::{
@@ -22,7 +23,7 @@ use tidemill_storage::clock::Clock;
 
 use crate::{
     Error, Result, backpressure::MemoryBudget, commit::MetadataLog, consumer::table::TableShared, events::EventSink,
-    seal::Sealer,
+    indexing::Indexer, seal::Sealer,
 };
 
 /// What ingestion needs of the server.
@@ -37,6 +38,8 @@ pub struct RuntimeOptions {
     pub seal_threads: usize,
     /// Consuming threads per feed, at most: the cores.
     pub consume_threads: usize,
+    /// Share of one processor that building indexes of existing segments may take, above 0 and up to 1.
+    pub index_share: f64,
 }
 
 /// What all tables share. [`IngestRuntime::stop`] it last.
@@ -46,6 +49,7 @@ pub struct IngestRuntime {
     pub(crate) events: Arc<dyn EventSink>,
     pub(crate) budget: MemoryBudget,
     pub(crate) sealer: Sealer,
+    pub(crate) indexer: Indexer,
     pub(crate) consume_threads: usize,
     tables: Mutex<Vec<Weak<TableShared>>>,
     stopping: AtomicBool,
@@ -66,6 +70,7 @@ impl IngestRuntime {
             events: options.events,
             budget: MemoryBudget::new(options.memory_bytes),
             sealer: Sealer::default(),
+            indexer: Indexer::new(options.index_share),
             consume_threads: options.consume_threads.max(1),
             tables: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -76,6 +81,9 @@ impl IngestRuntime {
             let thread = spawn(format!("seal-{index}"), move || this.sealer.run(&*this.clock))?;
             runtime.threads.lock().push(thread);
         }
+        let this = Arc::clone(&runtime);
+        let thread = spawn("index".into(), move || this.indexer.run(&*this.clock, || this.tables()))?;
+        runtime.threads.lock().push(thread);
         let this = Arc::clone(&runtime);
         let thread = spawn("ingest-clock".into(), move || this.keep_time())?;
         runtime.threads.lock().push(thread);
@@ -91,6 +99,7 @@ impl IngestRuntime {
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.sealer.stop();
+        self.indexer.stop();
         for thread in self.threads.lock().drain(..) {
             join(thread);
         }
@@ -102,10 +111,14 @@ impl IngestRuntime {
         tables.push(table);
     }
 
+    fn tables(&self) -> Vec<Arc<TableShared>> {
+        self.tables.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
     fn keep_time(&self) {
         let mut retention_due_us = self.clock.monotonic_us();
         while !self.stopping.load(Ordering::SeqCst) {
-            let tables: Vec<Arc<TableShared>> = self.tables.lock().iter().filter_map(Weak::upgrade).collect();
+            let tables = self.tables();
             let now_us = self.clock.monotonic_us();
             let retain = now_us >= retention_due_us;
             if retain {

@@ -97,6 +97,12 @@ const SETTINGS: &[Setting] = &[
         Kind::Bool,
         "Whether segments group their rows themselves; off to compare.",
     ),
+    setting(
+        crate::table::INDEX_SETTING,
+        "on",
+        Kind::OneOf(&["on", "off", "always"]),
+        "Whether indexes find rows: where they are faster, never, or wherever they can; to compare.",
+    ),
     setting("search_path", "\"$user\", public", Kind::Text, "Schemas that names are looked up in."),
     reported("server_encoding", "UTF8", Kind::ReadOnly, "Always UTF8."),
     reported(

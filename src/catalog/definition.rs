@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tidemill_storage::{
     ids::{ColumnId, SourceId, TableId},
+    index::IndexKind,
     schema::{DataType, TableSchema},
 };
 
@@ -65,8 +66,20 @@ pub struct TableDefinition {
     /// `SELECT items [WHERE condition]` over the source's columns; `None` takes columns by name.
     pub transform: Option<String>,
     pub options: TableOptions,
+    #[serde(default)]
+    pub indexes: Vec<IndexDefinition>,
     /// ALTER TABLE … PAUSE INGESTION: its sources are not read; the log still is.
     pub paused: bool,
+    pub created_at_us: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IndexDefinition {
+    /// Object id in `pg_class`, and in the names of its files; never used twice.
+    pub oid: u32,
+    pub name: String,
+    pub kind: IndexKind,
+    pub columns: Vec<ColumnId>,
     pub created_at_us: i64,
 }
 

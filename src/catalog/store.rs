@@ -8,7 +8,7 @@
 //! ```
 //!
 //! What always holds: a definition is durable before anybody sees it; ids and oids are never used twice; a name belongs to one
-//! table, source or view; a picture never changes, a change makes the next one.
+//! table, source, view or index; a picture never changes, a change makes the next one.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -19,7 +19,7 @@ use tidemill_storage::ids::{SourceId, TableId};
 
 use super::{
     database::{Change, Database, LogRecord, Result},
-    definition::{SourceDefinition, TableDefinition, ViewDefinition},
+    definition::{IndexDefinition, SourceDefinition, TableDefinition, ViewDefinition},
     history,
     metadata_log::RedbMetadataLog,
 };
@@ -52,6 +52,23 @@ impl Definitions {
 
     pub fn view_named(&self, name: &str) -> Option<&Arc<ViewDefinition>> {
         self.views.values().find(|view| view.name == name)
+    }
+
+    /// All indexes, with their tables.
+    pub fn indexes(&self) -> impl Iterator<Item = (&Arc<TableDefinition>, &IndexDefinition)> {
+        self.tables.values().flat_map(|table| table.indexes.iter().map(move |index| (table, index)))
+    }
+
+    pub fn index_named(&self, name: &str) -> Option<(&Arc<TableDefinition>, &IndexDefinition)> {
+        self.indexes().find(|(_, index)| index.name == name)
+    }
+
+    /// Whether a table, a source, a view or an index has the name.
+    pub fn has_relation(&self, name: &str) -> bool {
+        self.table_named(name).is_some()
+            || self.source_named(name).is_some()
+            || self.view_named(name).is_some()
+            || self.index_named(name).is_some()
     }
 
     /// The tables that read from a source.
@@ -229,6 +246,7 @@ mod tests {
                     log: change.new_source_id()?,
                     transform: None,
                     options: TableOptions::default(),
+                    indexes: Vec::new(),
                     paused: false,
                     created_at_us: 0,
                 };

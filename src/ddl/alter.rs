@@ -7,7 +7,7 @@ use tidemill_storage::ids::{ColumnId, SchemaVersion};
 use super::{
     columns::{check_compression, table_column, widen},
     table::{check_retention, set_time_column, sources_of},
-    undefined_table,
+    undefined_column, undefined_table,
     view::dependents,
 };
 use crate::{
@@ -22,7 +22,6 @@ use crate::{
         ast::{AlterAction, AlterTable, ColumnDefinition, Name},
         options,
     },
-    suggest,
 };
 
 pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterTable) -> Result<Vec<String>> {
@@ -92,6 +91,9 @@ fn follow(instance: &Instance, live: &LiveTable, before: &TableDefinition, after
     if after.schema != before.schema {
         live.set_schema(instance.expressions(), after, &instance.catalog.definitions())?;
     }
+    if after.indexes != before.indexes {
+        super::index::follow(instance, after);
+    }
     if after.options != before.options {
         live.ingest.set_policy(seal_policy(&after.options));
         live.ingest.set_retention(after.options.retention_us);
@@ -159,7 +161,7 @@ fn apply(
             set_time_column(&mut table.schema, time_column)
         }
         AlterAction::RenameTo(name) => {
-            if definitions.table_named(&name.value).is_some() || definitions.source_named(&name.value).is_some() {
+            if definitions.has_relation(&name.value) {
                 let message = format!("relation \"{}\" already exists", name.value);
                 return Err(SqlError::new(state::DUPLICATE_TABLE, message).at(name.position));
             }
@@ -227,19 +229,14 @@ fn drop_column(table: &mut TableDefinition, name: &Name, if_exists: bool, notice
     if table.schema.columns.len() == 1 {
         return Err(SqlError::unsupported("the last column of a table cannot be dropped").at(name.position));
     }
-    table.schema.columns.remove(index);
+    let column = table.schema.columns.remove(index);
+    table.indexes.retain(|known| !known.columns.contains(&column.id));
     Ok(())
 }
 
 fn column_index(table: &TableDefinition, name: &Name) -> Result<usize> {
-    table.schema.columns.iter().position(|column| column.name == name.value).ok_or_else(|| {
-        let message = format!("column \"{}\" of relation \"{}\" does not exist", name.value, table.name);
-        let error = SqlError::new(state::UNDEFINED_COLUMN, message).at(name.position);
-        match suggest::hint(&name.value, table.schema.columns.iter().map(|column| column.name.as_str())) {
-            Some(hint) => error.with_hint(hint),
-            None => error,
-        }
-    })
+    let position = table.schema.columns.iter().position(|column| column.name == name.value);
+    position.ok_or_else(|| undefined_column(table, name))
 }
 
 fn duplicate(table: &TableDefinition, name: &Name) -> SqlError {

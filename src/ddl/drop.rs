@@ -1,8 +1,9 @@
-//! DROP TABLE, DROP SOURCE and DROP VIEW.
+//! DROP TABLE, DROP SOURCE, DROP VIEW and DROP INDEX.
 
 use std::sync::Arc;
 
 use super::{
+    index::{drop_index, undefined_index},
     undefined_source, undefined_table, undefined_view,
     view::{check_unread, dependents, drop_views},
 };
@@ -26,6 +27,7 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
                 undefined_source(&definitions, name)
             }
             ObjectKind::View if definitions.view_named(&name.value).is_none() => undefined_view(&definitions, name),
+            ObjectKind::Index if definitions.index_named(&name.value).is_none() => undefined_index(&definitions, name),
             _ => {
                 if !names.iter().any(|other| other.value == name.value) {
                     names.push(name);
@@ -79,6 +81,7 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
             }
             ObjectKind::Source => drop_source(instance, name, &mut notices).await?,
             ObjectKind::View => {}
+            ObjectKind::Index => drop_index(instance, &name.value).await?,
         }
     }
     Ok(notices)

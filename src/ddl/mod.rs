@@ -6,6 +6,7 @@ mod alter;
 mod columns;
 mod drop;
 mod error;
+mod index;
 mod source;
 mod table;
 mod view;
@@ -13,7 +14,7 @@ mod view;
 use std::sync::Arc;
 
 use crate::{
-    catalog::Definitions,
+    catalog::{Definitions, definition::TableDefinition},
     server::instance::Instance,
     session::{
         backend::DdlOutcome,
@@ -43,6 +44,7 @@ pub async fn execute(instance: &Arc<Instance>, sql: &str) -> Result<DdlOutcome> 
             }
         },
         Ddl::CreateView(statement) => view::create(instance, statement).await,
+        Ddl::CreateIndex(statement) => index::create(instance, statement).await,
         Ddl::AlterTable(statement) => alter::alter(instance, statement).await,
         Ddl::Drop(statement) => drop::drop(instance, statement).await,
     }?;
@@ -51,9 +53,7 @@ pub async fn execute(instance: &Arc<Instance>, sql: &str) -> Result<DdlOutcome> 
 
 /// Whether the name is free. With IF NOT EXISTS a taken one is a notice, as in Postgres.
 fn free_name(definitions: &Definitions, name: &Name, if_not_exists: bool) -> Result<Option<String>> {
-    let taken = definitions.table_named(&name.value).is_some()
-        || definitions.source_named(&name.value).is_some()
-        || definitions.view_named(&name.value).is_some();
+    let taken = definitions.has_relation(&name.value);
     let message = format!("relation \"{}\" already exists", name.value);
     match (taken, if_not_exists) {
         (false, _) => Ok(None),
@@ -94,6 +94,15 @@ fn undefined_source(definitions: &Definitions, name: &Name) -> SqlError {
     let error =
         SqlError::new(state::UNDEFINED_OBJECT, format!("source \"{}\" does not exist", name.value)).at(name.position);
     match suggest::hint(&name.value, definitions.sources.values().map(|source| source.name.as_str())) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+fn undefined_column(table: &TableDefinition, name: &Name) -> SqlError {
+    let message = format!("column \"{}\" of relation \"{}\" does not exist", name.value, table.name);
+    let error = SqlError::new(state::UNDEFINED_COLUMN, message).at(name.position);
+    match suggest::hint(&name.value, table.schema.columns.iter().map(|column| column.name.as_str())) {
         Some(hint) => error.with_hint(hint),
         None => error,
     }

@@ -98,6 +98,7 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateTable) -> 
             _ => None,
         },
         options: table_options,
+        indexes: Vec::new(),
         paused: false,
         created_at_us: instance.clock.now_us(),
     };

@@ -16,7 +16,8 @@ use tidemill_ingest::{
 };
 use tidemill_storage::{
     clock::Clock,
-    ids::{SourceId, StreamId},
+    ids::{IndexId, SourceId, StreamId},
+    index::IndexSpec,
     schema::TableSchema,
     table::Table,
 };
@@ -24,7 +25,10 @@ use tidemill_storage::{
 use crate::{
     catalog::{
         Definitions,
-        definition::{SourceColumnDefinition, SourceDefinition, TableDefinition, TableOptions, WatermarkDefinition},
+        definition::{
+            IndexDefinition, SourceColumnDefinition, SourceDefinition, TableDefinition, TableOptions,
+            WatermarkDefinition,
+        },
     },
     server::{connections::Connections, directory::DataDirectory},
 };
@@ -53,6 +57,7 @@ impl LiveTable {
     pub fn open(parts: &Parts<'_>, definition: &TableDefinition, definitions: &Definitions) -> Result<Self> {
         let schema = Arc::new(definition.schema.clone());
         let table = Arc::new(Table::new(definition.id, Arc::clone(&schema), definition.options.partitions));
+        table.set_indexes(index_specs(definition));
         let log = Log::open(parts.directory.log(definition.id), LogOptions::default(), schema)?;
         let mut feeds = vec![log_feed(parts.expressions, definition, &log)?];
         for source in &definition.sources {
@@ -108,6 +113,17 @@ impl LiveTable {
     pub async fn read_log(&self) -> Result<()> {
         self.ingest.drain(self.log_source).await
     }
+}
+
+/// The indexes of a table as segments know them.
+pub fn index_specs(definition: &TableDefinition) -> Vec<IndexSpec> {
+    let spec = |index: &IndexDefinition| IndexSpec {
+        id: IndexId(index.oid),
+        name: index.name.clone(),
+        kind: index.kind,
+        columns: index.columns.clone(),
+    };
+    definition.indexes.iter().map(spec).collect()
 }
 
 pub fn seal_policy(options: &TableOptions) -> SealPolicy {

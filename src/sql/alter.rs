@@ -1,4 +1,4 @@
-//! ALTER TABLE, and DROP of tables, sources and views.
+//! ALTER TABLE, and DROP of tables, sources, views and indexes.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
@@ -113,6 +113,9 @@ pub(crate) fn drop(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
         ObjectKind::Source
     } else if cursor.keyword("VIEW") {
         ObjectKind::View
+    } else if cursor.keyword("INDEX") {
+        cursor.keyword("CONCURRENTLY");
+        ObjectKind::Index
     } else {
         return Ok(None);
     };

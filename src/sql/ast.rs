@@ -25,6 +25,7 @@ pub enum Ddl {
     CreateSource(CreateSource),
     CreateTable(CreateTable),
     CreateView(CreateView),
+    CreateIndex(CreateIndex),
     AlterTable(AlterTable),
     Drop(Drop),
 }
@@ -36,10 +37,12 @@ impl Ddl {
             Self::CreateSource(_) => "CREATE SOURCE",
             Self::CreateTable(_) => "CREATE TABLE",
             Self::CreateView(_) => "CREATE VIEW",
+            Self::CreateIndex(_) => "CREATE INDEX",
             Self::AlterTable(_) => "ALTER TABLE",
             Self::Drop(Drop { kind: ObjectKind::Table, .. }) => "DROP TABLE",
             Self::Drop(Drop { kind: ObjectKind::Source, .. }) => "DROP SOURCE",
             Self::Drop(Drop { kind: ObjectKind::View, .. }) => "DROP VIEW",
+            Self::Drop(Drop { kind: ObjectKind::Index, .. }) => "DROP INDEX",
         }
     }
 }
@@ -145,6 +148,18 @@ pub struct OptionPair {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+pub struct CreateIndex {
+    /// `None`: made of the names of table, column and kind.
+    pub name: Option<Name>,
+    pub if_not_exists: bool,
+    pub table: Name,
+    /// What stands after USING.
+    pub method: Option<Name>,
+    pub columns: Vec<Name>,
+    pub options: Vec<OptionPair>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub struct AlterTable {
     pub name: Name,
     pub if_exists: bool,
@@ -170,6 +185,7 @@ pub enum ObjectKind {
     Table,
     Source,
     View,
+    Index,
 }
 
 impl ObjectKind {
@@ -178,6 +194,7 @@ impl ObjectKind {
             Self::Table => "table",
             Self::Source => "source",
             Self::View => "view",
+            Self::Index => "index",
         }
     }
 }

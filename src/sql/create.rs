@@ -1,4 +1,4 @@
-//! CREATE SOURCE and CREATE TABLE (and where CREATE VIEW is told from them), in our spelling and in Flink's.
+//! CREATE SOURCE and CREATE TABLE, in our spelling and in Flink's; other CREATEs of ours begin here.
 
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 
@@ -43,6 +43,12 @@ pub(crate) fn create(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
         if cursor.keywords(&[kind, "VIEW"]) {
             return refuse(&format!("CREATE {kind} VIEW"));
         }
+    }
+    if cursor.is_keyword("UNIQUE") {
+        return Err(SqlError::unsupported("CREATE UNIQUE INDEX is not supported: rows are only appended").at(position));
+    }
+    if cursor.keyword("INDEX") {
+        return if replace { refuse("CREATE OR REPLACE INDEX") } else { super::index::create_index(cursor).map(Some) };
     }
     if cursor.keyword("TABLE") {
         return if replace { refuse("CREATE OR REPLACE TABLE") } else { create_table(cursor).map(Some) };

@@ -9,6 +9,7 @@ pub mod options;
 
 mod alter;
 mod create;
+mod index;
 mod spelling;
 pub(crate) mod tokens;
 mod types;

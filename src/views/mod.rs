@@ -3,6 +3,7 @@
 //! A view is a list of columns and a function that gives rows of [`Cell`]s; rows are computed when the view is scanned.
 
 mod catalog;
+mod indexes;
 mod ingestion;
 mod rows;
 mod server;
@@ -50,6 +51,7 @@ const VIEWS: &[View] = &[
     View { name: "columns", columns: ingestion::COLUMNS, rows: AtOnce(ingestion::columns) },
     View { name: "partitions", columns: ingestion::PARTITIONS, rows: AtOnce(ingestion::partitions) },
     View { name: "segments", columns: ingestion::SEGMENTS, rows: AtOnce(ingestion::segments) },
+    View { name: "indexes", columns: indexes::INDEXES, rows: AtOnce(indexes::indexes) },
     View { name: "dlq", columns: ingestion::DLQ, rows: Paged(ingestion::dlq) },
     View { name: "events", columns: ingestion::EVENTS, rows: AtOnce(ingestion::events) },
     View { name: "catalog_log", columns: catalog::LOG, rows: AtOnce(catalog::log) },

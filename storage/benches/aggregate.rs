@@ -89,7 +89,7 @@ fn key(column: ColumnId) -> GroupKey {
 
 fn request(keys: Vec<GroupKey>, functions: &[Function], predicate: Option<Predicate>) -> Arc<AggregateRequest> {
     let aggregates = functions.iter().map(|function| Aggregate { function: *function, filter: None }).collect();
-    Arc::new(AggregateRequest { schema: schema(), keys, aggregates, predicate })
+    Arc::new(AggregateRequest { schema: schema(), keys, aggregates, predicate, indexes: Default::default() })
 }
 
 fn group(c: &mut Criterion) {

@@ -29,6 +29,8 @@ id!(/// A partition of one table, counted from 0.
     PartitionId, u32);
 id!(/// A segment of one partition: a sequence number, growing in the order in which segments were begun.
     SegmentId, u64);
+id!(/// An index of one table. It is also the index's object id in `pg_class`.
+    IndexId, u32);
 id!(/// A version of a table's schema, counted from 1.
     SchemaVersion, u32);
 

@@ -8,6 +8,7 @@ pub mod error;
 pub mod evaluate;
 pub mod forward;
 pub mod ids;
+pub mod index;
 pub mod mmap;
 mod nulls;
 pub mod predicate;

@@ -22,8 +22,9 @@ use crate::{
     Result,
     bitpack::Bitmask,
     ids::{OffsetRange, PartitionId, SegmentId, TableId},
+    index::{IndexKind, IndexSpec},
     prune::{Run, Verdict, judge},
-    scan::{ScanPlan, ScanRequest, ScanUnit},
+    scan::{IndexUse, ScanPlan, ScanRequest, ScanUnit},
     schema::TableSchema,
     segment::{Segment, SegmentState, consuming::ConsumingSegment},
 };
@@ -35,17 +36,32 @@ const UNIT_ROWS: u32 = 256 * 1024;
 pub struct Table {
     id: TableId,
     schema: ArcSwap<TableSchema>,
+    indexes: Arc<TableIndexes>,
     partitions: Vec<Arc<Partition>>,
 }
 
 impl Table {
     /// An empty table.
     pub fn new(id: TableId, schema: Arc<TableSchema>, partitions: u32) -> Self {
+        let indexes = Arc::new(TableIndexes::default());
         Self {
             id,
             schema: ArcSwap::new(schema),
-            partitions: (0..partitions).map(|id| Arc::new(Partition::new(PartitionId(id)))).collect(),
+            partitions: (0..partitions)
+                .map(|id| Arc::new(Partition::new(PartitionId(id), Arc::clone(&indexes))))
+                .collect(),
+            indexes,
         }
+    }
+
+    /// The indexes that its segments are to have.
+    pub fn indexes(&self) -> Arc<[IndexSpec]> {
+        self.indexes.load()
+    }
+
+    /// From now on segments are to have these; those that are there get them in the background.
+    pub fn set_indexes(&self, indexes: Vec<IndexSpec>) {
+        self.indexes.0.store(Arc::new(indexes.into()));
     }
 
     pub fn id(&self) -> TableId {
@@ -68,22 +84,45 @@ impl Table {
     pub fn snapshot(&self) -> TableSnapshot {
         TableSnapshot {
             schema: self.schema(),
+            indexes: self.indexes(),
             views: self.partitions.iter().map(|partition| partition.view.load_full()).collect(),
         }
+    }
+}
+
+/// The indexes of a table, known to its partitions.
+#[derive(Debug)]
+struct TableIndexes(ArcSwap<Arc<[IndexSpec]>>);
+
+impl Default for TableIndexes {
+    fn default() -> Self {
+        Self(ArcSwap::from_pointee(Arc::new([]) as Arc<[IndexSpec]>))
+    }
+}
+
+impl TableIndexes {
+    fn load(&self) -> Arc<[IndexSpec]> {
+        Arc::clone(&self.0.load())
     }
 }
 
 #[derive(Debug)]
 pub struct Partition {
     id: PartitionId,
+    indexes: Arc<TableIndexes>,
     view: ArcSwap<PartitionView>,
     /// Held while a new view is made from the present one.
     edit: Mutex<()>,
 }
 
 impl Partition {
-    fn new(id: PartitionId) -> Self {
-        Self { id, view: ArcSwap::default(), edit: Mutex::new(()) }
+    fn new(id: PartitionId, indexes: Arc<TableIndexes>) -> Self {
+        Self { id, indexes, view: ArcSwap::default(), edit: Mutex::new(()) }
+    }
+
+    /// The indexes that its segments are to have.
+    pub fn indexes(&self) -> Arc<[IndexSpec]> {
+        self.indexes.load()
     }
 
     pub fn id(&self) -> PartitionId {
@@ -210,6 +249,8 @@ impl PartitionView {
 #[derive(Clone, Debug)]
 pub struct TableSnapshot {
     pub schema: Arc<TableSchema>,
+    /// Of the table; a segment may lack one that is still being built.
+    pub indexes: Arc<[IndexSpec]>,
     pub views: Vec<Arc<PartitionView>>,
 }
 
@@ -218,10 +259,10 @@ impl TableSnapshot {
         self.views.iter().map(|view| view.rows()).sum()
     }
 
-    /// The units that may hold rows the request selects: segments that their statistics rule out are left out and counted. Reads nothing
-    /// from disk.
+    /// The units that may hold rows the request selects: segments that their statistics or Bloom filters rule out are left out and counted.
+    /// Reads nothing else.
     pub fn plan(&self, request: &ScanRequest) -> ScanPlan {
-        let mut plan = ScanPlan::default();
+        let mut plan = ScanPlan { indexes: Arc::clone(&self.indexes), ..ScanPlan::default() };
         let leaves = Leaves::of(request.predicate.as_ref(), &request.schema);
         for view in &self.views {
             view.committed.plan(request, &leaves, &mut plan);
@@ -253,11 +294,16 @@ impl Committed {
         plan.segments_total += pruned_by_min_max;
         plan.pruned_by_min_max += pruned_by_min_max;
         plan.units.reserve(left.count());
+        let blooms = asks_blooms(plan, request);
         for at in left.iter() {
             // Where the bounds are all that the predicate is about, statistics know no more.
             if leaves.are_all && !unknown.get(at) {
                 plan.segments_total += 1;
-                plan.units.extend(units(&segments[at], sizes[at]));
+                if blooms && is_excluded(segments[at].as_ref(), request) {
+                    plan.pruned_by_bloom += 1;
+                } else {
+                    plan.units.extend(units(&segments[at], sizes[at]));
+                }
             } else {
                 consider(&segments[at], request, plan);
             }
@@ -268,19 +314,35 @@ impl Committed {
 /// Takes one segment into the plan, or counts why not.
 fn consider(segment: &Arc<dyn Segment>, request: &ScanRequest, plan: &mut ScanPlan) {
     plan.segments_total += 1;
-    match pruned_by(segment.as_ref(), request) {
-        Some(Pruned::ByTime) => plan.pruned_by_time += 1,
-        Some(Pruned::ByMinMax) => plan.pruned_by_min_max += 1,
+    match pruned_by(segment.as_ref(), request, asks_blooms(plan, request)) {
+        Some(Pruned::Time) => plan.pruned_by_time += 1,
+        Some(Pruned::MinMax) => plan.pruned_by_min_max += 1,
+        Some(Pruned::Bloom) => plan.pruned_by_bloom += 1,
         None => plan.units.extend(units(segment, segment.rows())),
     }
 }
 
-enum Pruned {
-    ByTime,
-    ByMinMax,
+/// Whether segments may have Bloom filters that are to be asked.
+fn asks_blooms(plan: &ScanPlan, request: &ScanRequest) -> bool {
+    request.hints.indexes != IndexUse::Off
+        && plan.indexes.iter().any(|index| matches!(index.kind, IndexKind::Bloom { .. }))
 }
 
-fn pruned_by(segment: &dyn Segment, request: &ScanRequest) -> Option<Pruned> {
+/// Whether Bloom filters of the segment rule out that any row passes.
+fn is_excluded(segment: &dyn Segment, request: &ScanRequest) -> bool {
+    match (&request.predicate, segment.as_committed()) {
+        (Some(predicate), Some(segment)) => segment.excludes(predicate, &request.schema),
+        _ => false,
+    }
+}
+
+enum Pruned {
+    Time,
+    MinMax,
+    Bloom,
+}
+
+fn pruned_by(segment: &dyn Segment, request: &ScanRequest, blooms: bool) -> Option<Pruned> {
     let predicate = request.predicate.as_ref()?;
     let written = segment.schema();
     let run = Run {
@@ -289,13 +351,13 @@ fn pruned_by(segment: &dyn Segment, request: &ScanRequest) -> Option<Pruned> {
         stats: |index: usize| segment.stats(written.columns[index].id),
     };
     if judge(predicate, &request.schema, &run, None) != Verdict::Never {
-        return None;
+        return (blooms && is_excluded(segment, request)).then_some(Pruned::Bloom);
     }
     let by_time = request
         .schema
         .time_column
         .is_some_and(|time| judge(predicate, &request.schema, &run, Some(time)) == Verdict::Never);
-    Some(if by_time { Pruned::ByTime } else { Pruned::ByMinMax })
+    Some(if by_time { Pruned::Time } else { Pruned::MinMax })
 }
 
 fn units(segment: &Arc<dyn Segment>, rows: u32) -> impl Iterator<Item = ScanUnit> + '_ {

@@ -13,6 +13,7 @@ mod ddl;
 mod dead_letters;
 mod exactly_once;
 mod http;
+mod indexes;
 mod ingest_sql;
 mod metadata;
 mod pgwire;

@@ -93,6 +93,9 @@ impl PartitionIngest {
             replaced_dead_letters: job.replaces.as_ref().map(|file| file.record.file.clone()),
         })?;
         fail::fail_point!("commit::after_log", |_| Err(Error::Unavailable("failpoint commit::after_log".into())));
+        if let Some((_, segment)) = &segment {
+            self.index(segment);
+        }
         Ok(Committed { segment, dead_letters })
     }
 
@@ -130,6 +133,17 @@ impl PartitionIngest {
 
     fn watcher(&self) -> Arc<dyn Watcher> {
         Alarm::watcher(&self.runtime, self.table, &self.table_name, self.id)
+    }
+
+    /// Gives a new segment its indexes. It is committed and readable without them: what fails is left to the background.
+    fn index(&self, segment: &Arc<dyn Segment>) {
+        let Some(committed) = segment.as_committed() else { return };
+        for spec in self.partition.indexes().iter().filter(|spec| committed.wants_index(spec)) {
+            if let Err(error) = committed.build_index(spec) {
+                tracing::warn!(index = spec.name, segment = segment.id().0, %error, "an index is built later");
+                self.runtime.indexer.request();
+            }
+        }
     }
 
     /// Whether an earlier try got through although it reported an error.

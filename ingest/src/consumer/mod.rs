@@ -10,7 +10,7 @@
 //! came from them; a source partition feeds one table partition; whatever stops a stream says so in its status and in an event.
 
 mod batch;
-mod committing;
+pub(crate) mod committing;
 mod discovery;
 mod feed;
 mod group;
@@ -28,7 +28,8 @@ use std::{
 };
 
 use tidemill_storage::{
-    ids::{PartitionId, SourceId, StreamId},
+    ids::{IndexId, PartitionId, SourceId, StreamId},
+    index::IndexSpec,
     schema::TableSchema,
     table::Table,
 };
@@ -57,7 +58,7 @@ use crate::{
 /// What a table's ingestion is made of.
 #[derive(Debug)]
 pub struct TableSpec {
-    /// Fresh: without segments. Recovery fills it.
+    /// Fresh: without segments, and with the indexes that they are to have. Recovery fills it.
     pub table: Arc<Table>,
     /// For messages.
     pub name: String,
@@ -86,6 +87,7 @@ impl TableIngest {
         for partition in spec.table.partitions() {
             let directory = partition_directory(&spec.directory, partition.id());
             let alarm = Alarm::watcher(runtime, spec.table.id(), &spec.name, partition.id());
+            // The indexes were set before: those that are there are taken, the others built in the background.
             let recovered = recovery::recover(&*runtime.log, &spec.table, partition.id(), &directory, &alarm)?;
             for segment in recovered.segments {
                 partition.put(segment);
@@ -116,6 +118,7 @@ impl TableIngest {
             spec.retention_us,
         ));
         runtime.register(Arc::downgrade(&shared));
+        runtime.indexer.request();
         let ingest = Arc::new(Self { shared, directory: spec.directory });
         for feed in spec.feeds {
             ingest.add_feed(feed)?;
@@ -159,6 +162,7 @@ impl TableIngest {
             feed.stop();
         }
         self.join(None);
+        *self.shared.indexing.lock() = true;
         for partition in &self.shared.partitions {
             partition.close();
         }
@@ -196,6 +200,36 @@ impl TableIngest {
         }
         feed.set_paused(false);
         Ok(())
+    }
+
+    /// The indexes that the table has from now on. Those that are gone leave the segments and the disk; new ones are built in the background,
+    /// and for new segments when they are sealed. Blocks for the deletion of files.
+    pub fn set_indexes(&self, indexes: Vec<IndexSpec>) {
+        let table = &self.shared.table;
+        let gone: Vec<_> = table
+            .indexes()
+            .iter()
+            .map(|known| known.id)
+            .filter(|id| !indexes.iter().any(|spec| spec.id == *id))
+            .collect();
+        table.set_indexes(indexes);
+        for id in gone {
+            for segment in table.partitions().iter().flat_map(|partition| {
+                let view = partition.view();
+                view.segments().cloned().collect::<Vec<_>>()
+            }) {
+                if let Some(Err(error)) = segment.as_committed().map(|segment| segment.drop_index(id)) {
+                    tracing::warn!(%error, "the file of a dropped index stays until the next start");
+                }
+            }
+            self.shared.runtime.indexer.forget(self.shared.id, id);
+        }
+        self.shared.runtime.indexer.request();
+    }
+
+    /// Why an index could not be built for some segment yet.
+    pub fn index_error(&self, index: IndexId) -> Option<String> {
+        self.shared.runtime.indexer.error_of(self.shared.id, index)
     }
 
     pub fn set_policy(&self, policy: SealPolicy) {

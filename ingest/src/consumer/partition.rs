@@ -402,6 +402,15 @@ impl PartitionIngest {
             if let Err(error) = std::fs::remove_file(self.directory.join(&segment.file)) {
                 tracing::warn!(file = segment.file, %error, "a retired segment file stays until the next start");
             }
+            for spec in self.partition.indexes().iter() {
+                let file = tidemill_storage::index::file_name(&segment.file, spec.id);
+                match std::fs::remove_file(self.directory.join(&file)) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        tracing::warn!(file, %error, "an index of a retired segment stays until the next start");
+                    }
+                    _ => {}
+                }
+            }
         }
         let rows: u64 = segments.iter().filter(|s| expired.contains(&s.id)).map(|s| u64::from(s.rows)).sum();
         self.event(

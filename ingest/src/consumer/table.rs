@@ -45,6 +45,8 @@ pub(crate) struct TableShared {
     /// The table was dropped, and its files with it.
     pub(super) removed: AtomicBool,
     pub(super) threads: Mutex<Vec<(SourceId, JoinHandle<()>)>>,
+    /// Held while an index is built; true when the table is closed and none may be begun.
+    pub(crate) indexing: Mutex<bool>,
 }
 
 impl TableShared {
@@ -66,6 +68,7 @@ impl TableShared {
             keep_us: AtomicI64::new(keep_us.unwrap_or(FOR_EVER)),
             removed: AtomicBool::new(false),
             threads: Mutex::default(),
+            indexing: Mutex::new(false),
         }
     }
 

@@ -369,6 +369,7 @@ impl Rig {
             memory_bytes: options.memory_bytes,
             seal_threads: 2,
             consume_threads: 2,
+            index_share: 1.0,
         })
         .unwrap();
         let table = Arc::new(Table::new(TABLE, schema(1), options.partitions));

@@ -121,8 +121,7 @@ impl DisplayAs for SegmentAggregateExec {
         self.groups(f)?;
         self.aggregates(f)?;
         if let Some(predicate) = &self.request.predicate {
-            f.write_str(", predicate=")?;
-            display::predicate(f, predicate, &self.request.schema)?;
+            display::condition(f, predicate, &self.request.schema, &self.plan, self.request.indexes)?;
         }
         Ok(())
     }

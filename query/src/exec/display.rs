@@ -4,9 +4,10 @@ use std::fmt::{self, Write};
 
 use tidemill_storage::{
     ids::ColumnId,
+    index::{IndexKind, IndexSpec},
     predicate::{CompareOp, Predicate},
     scalar::Scalar,
-    scan::{ScanPlan, ScanRequest},
+    scan::{IndexUse, ScanPlan, ScanRequest},
     schema::{DataType, TableSchema},
 };
 
@@ -17,12 +18,50 @@ const VALUES_SHOWN: usize = 5;
 pub(crate) fn segments(out: &mut impl Write, table: &str, plan: &ScanPlan) -> fmt::Result {
     write!(
         out,
-        "table={table}, segments={}, pruned_by_time={}, pruned_by_min_max={}, units={}",
-        plan.segments_total,
-        plan.pruned_by_time,
-        plan.pruned_by_min_max,
-        plan.units.len()
-    )
+        "table={table}, segments={}, pruned_by_time={}, pruned_by_min_max={}",
+        plan.segments_total, plan.pruned_by_time, plan.pruned_by_min_max
+    )?;
+    // Only where there may be any.
+    if plan.indexes.iter().any(|index| matches!(index.kind, IndexKind::Bloom { .. })) {
+        write!(out, ", pruned_by_bloom={}", plan.pruned_by_bloom)?;
+    }
+    write!(out, ", units={}", plan.units.len())
+}
+
+/// The predicate, and the indexes that may be asked about its parts.
+pub(crate) fn condition(
+    out: &mut impl Write,
+    condition: &Predicate,
+    schema: &TableSchema,
+    plan: &ScanPlan,
+    indexes: IndexUse,
+) -> fmt::Result {
+    out.write_str(", predicate=")?;
+    predicate(out, condition, schema)?;
+    if indexes == IndexUse::Off {
+        return Ok(());
+    }
+    let asked: Vec<&str> =
+        plan.indexes.iter().filter(|index| may_ask(index, condition)).map(|index| index.name.as_str()).collect();
+    if asked.is_empty() { Ok(()) } else { write!(out, ", indexes=[{}]", asked.join(", ")) }
+}
+
+/// Whether the index may know something of a part of the predicate.
+fn may_ask(index: &IndexSpec, condition: &Predicate) -> bool {
+    let on = |column: &ColumnId| index.column() == Some(*column);
+    match condition {
+        Predicate::And(children) | Predicate::Or(children) => children.iter().any(|child| may_ask(index, child)),
+        Predicate::Compare { column, op, .. } => {
+            on(column)
+                && match index.kind {
+                    IndexKind::Bloom { .. } => *op == CompareOp::Eq,
+                    IndexKind::Inverted | IndexKind::Range => true,
+                }
+        }
+        Predicate::In { column, negated, .. } => on(column) && !negated,
+        Predicate::Like { column, .. } => on(column) && index.kind == IndexKind::Inverted,
+        Predicate::IsNull { .. } => false,
+    }
 }
 
 pub(crate) fn scan(out: &mut impl Write, table: &str, plan: &ScanPlan, request: &ScanRequest) -> fmt::Result {
@@ -37,9 +76,8 @@ pub(crate) fn scan(out: &mut impl Write, table: &str, plan: &ScanPlan, request: 
     if let Some(limit) = request.limit {
         write!(out, ", limit={limit}")?;
     }
-    if let Some(condition) = &request.predicate {
-        out.write_str(", predicate=")?;
-        predicate(out, condition, &request.schema)?;
+    if let Some(found) = &request.predicate {
+        condition(out, found, &request.schema, plan, request.hints.indexes)?;
     }
     Ok(())
 }

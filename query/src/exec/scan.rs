@@ -117,6 +117,7 @@ impl SegmentScanExec {
         let hints = ScanHints {
             narrowing: filters.as_ref().map(|filters| Arc::clone(filters) as Arc<dyn Narrowing>),
             backwards: order.is_some_and(|order| order.descending),
+            indexes: self.request.hints.indexes,
         };
         Self {
             table: Arc::clone(&self.table),
@@ -281,6 +282,7 @@ pub(crate) struct LaneCounters {
     rows_scanned: Count,
     bytes_read: Count,
     units_narrowed: Count,
+    rows_by_index: Count,
     /// The lane's own counters, which segments add to; moved to the above after each batch.
     pub(crate) scan: Arc<ScanMetrics>,
 }
@@ -292,12 +294,14 @@ impl LaneCounters {
             rows_scanned: MetricBuilder::new(metrics).counter("rows_scanned", lane),
             bytes_read: MetricBuilder::new(metrics).counter("bytes_read", lane),
             units_narrowed: MetricBuilder::new(metrics).counter("units_pruned_while_running", lane),
+            rows_by_index: MetricBuilder::new(metrics).counter("rows_by_index", lane),
             scan: Arc::default(),
         }
     }
 
     pub(crate) fn flush(&self) {
         self.rows_scanned.add(self.scan.rows_scanned.swap(0, Ordering::Relaxed) as usize);
+        self.rows_by_index.add(self.scan.rows_by_index.swap(0, Ordering::Relaxed) as usize);
         self.bytes_read.add(self.scan.bytes_read.swap(0, Ordering::Relaxed) as usize);
         self.units_narrowed.add(self.scan.units_narrowed.swap(0, Ordering::Relaxed) as usize);
     }

@@ -18,7 +18,7 @@ use datafusion::{
 
 use super::{
     OWNER,
-    relations::{Relations, quote_ident, split_name},
+    relations::{Relations, index_definition, quote_ident, split_name},
     rewrite::{EMPTY_ARRAY, OID_ARRAY, PROC_OID, REGCLASS, REGNAMESPACE, REGPROC, REGROLE, REGTYPE},
     rows,
     server::DATABASE_OID,
@@ -225,7 +225,6 @@ pub(super) fn all(relations: &Arc<Relations>) -> Vec<Arc<ScalarUDF>> {
         "shobj_description",
         "pg_get_serial_sequence",
         "pg_get_constraintdef",
-        "pg_get_indexdef",
         "pg_get_partkeydef",
         "pg_get_triggerdef",
         "pg_get_ruledef",
@@ -303,10 +302,31 @@ fn with_catalog(relations: &Arc<Relations>, text_type: Returns, long: Returns) -
                 value => value.and_then(int).map(|oid| oid as i32),
             };
             let relation = relations.own().into_iter().find(|relation| Some(relation.oid) == oid);
-            let bytes = relation.map(|relation| if name == "pg_indexes_size" { 0 } else { relation.bytes });
+            let of_indexes = || -> i64 {
+                let all = relations.own().into_iter();
+                all.filter(|r| r.index.as_ref().is_some_and(|of| Some(of.table) == oid)).map(|r| r.bytes).sum()
+            };
+            let bytes = relation.map(|relation| match name {
+                "pg_indexes_size" => of_indexes(),
+                "pg_total_relation_size" => relation.bytes + of_indexes(),
+                _ => relation.bytes,
+            });
             Ok(ScalarValue::Int64(bytes))
         }));
     }
+    let defined = Arc::clone(relations);
+    functions.push(define("pg_get_indexdef", text_type.clone(), true, move |args| {
+        let oid = args.first().and_then(int).unwrap_or_default() as i32;
+        let relation = defined.own().into_iter().find(|relation| relation.oid == oid);
+        // With the number of a column, that column alone.
+        let column = args.get(1).and_then(int).filter(|number| *number > 0);
+        Ok(utf8(match column {
+            Some(number) => relation
+                .filter(|relation| relation.index.is_some())
+                .and_then(|relation| Some(quote_ident(&relation.columns.get(number as usize - 1)?.name))),
+            None => relation.as_ref().and_then(index_definition),
+        }))
+    }));
     let of_database = Arc::clone(relations);
     functions.push(define("pg_database_size", long, false, move |_| {
         Ok(ScalarValue::Int64(Some(of_database.own().iter().map(|relation| relation.bytes).sum())))

@@ -18,8 +18,20 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
                 ]);
             }
         }
-        "tables" => relations.all().iter().for_each(|relation| table(relation, rows)),
-        "columns" => relations.all().iter().for_each(|relation| columns(relation, rows)),
+        "tables" => {
+            relations
+                .all()
+                .iter()
+                .filter(|relation| relation.index.is_none())
+                .for_each(|relation| table(relation, rows));
+        }
+        "columns" => {
+            relations
+                .all()
+                .iter()
+                .filter(|relation| relation.index.is_none())
+                .for_each(|relation| columns(relation, rows));
+        }
         "views" => {
             for relation in relations.all().iter().filter(|relation| relation.kind == "v") {
                 rows.add([
@@ -45,7 +57,7 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
             ("default_collate_name", "C".into()),
         ]),
         "table_privileges" | "role_table_grants" => {
-            for relation in relations.own() {
+            for relation in relations.own().into_iter().filter(|relation| relation.index.is_none()) {
                 for privilege in if relation.kind == "r" { &["INSERT", "SELECT"][..] } else { &["SELECT"][..] } {
                     rows.add([
                         ("grantor", OWNER.into()),

@@ -4,14 +4,19 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use arrow::datatypes::{Field, SchemaRef};
 use futures::FutureExt;
-use tidemill_storage::{scalar::Scalar, schema::Compression};
+use tidemill_storage::{
+    index::{IndexKind, IndexSpec},
+    scalar::Scalar,
+    schema::Compression,
+    table::TableSnapshot,
+};
 
 use super::{
     OWNER, definitions,
     rows::{Cell, Rows},
     types,
 };
-use crate::Engine;
+use crate::{Engine, TableHandle};
 
 pub(super) const OWNER_OID: i32 = 10;
 const PUBLIC_OID: i32 = 2200;
@@ -26,13 +31,27 @@ pub(super) struct Relation {
     pub(super) schema: String,
     pub(super) schema_oid: i32,
     pub(super) name: String,
-    /// `r` table, `v` view.
+    /// `r` table, `v` view, `i` index.
     pub(super) kind: &'static str,
     pub(super) columns: Vec<RelationColumn>,
     pub(super) rows: i64,
     pub(super) bytes: i64,
     /// Of a view of a user: its query.
     pub(super) query: Option<Arc<str>>,
+    /// Of an index: what it is of.
+    pub(super) index: Option<IndexOf>,
+    pub(super) has_indexes: bool,
+}
+
+/// What is to be known of an index beside its name.
+pub(super) struct IndexOf {
+    pub(super) table: i32,
+    table_name: String,
+    kind: IndexKind,
+    /// Numbers of its columns in the table, from 1.
+    numbers: Vec<i64>,
+    /// Every segment has it.
+    is_built: bool,
 }
 
 pub(super) struct RelationColumn {
@@ -115,7 +134,10 @@ impl Relations {
                 rows: snapshot.rows() as i64,
                 bytes: bytes as i64,
                 query: None,
+                index: None,
+                has_indexes: !snapshot.indexes.is_empty(),
             });
+            relations.extend(snapshot.indexes.iter().map(|spec| index(&handle, &snapshot, spec)));
         }
         for view in engine.tables.views() {
             let columns = view.columns.iter().map(|column| RelationColumn {
@@ -138,6 +160,8 @@ impl Relations {
                 rows: 0,
                 bytes: 0,
                 query: Some(view.query),
+                index: None,
+                has_indexes: false,
             });
         }
         let mut oid = VIEW_OIDS;
@@ -164,6 +188,8 @@ impl Relations {
                     rows: 0,
                     bytes: 0,
                     query: None,
+                    index: None,
+                    has_indexes: false,
                 });
                 oid += 1;
             }
@@ -195,6 +221,8 @@ impl Relations {
                 rows: 0,
                 bytes: 0,
                 query: None,
+                index: None,
+                has_indexes: false,
             }
         }));
         relations
@@ -217,6 +245,12 @@ impl Relations {
                 .or_else(|| engine.tables.view(name).map(|view| view.oid))
         {
             return Some(oid as i32);
+        }
+        if schema.is_none_or(|schema| schema == "public") {
+            let index = self.own().into_iter().find(|relation| relation.index.is_some() && relation.name == *name);
+            if let Some(index) = index {
+                return Some(index.oid);
+            }
         }
         let schema = schema.map_or("pg_catalog", String::as_str);
         if let Some(definition) = definitions::find(schema, name) {
@@ -246,6 +280,66 @@ impl Relations {
             "public" => quote_ident(&relation.name),
             schema => format!("{}.{}", quote_ident(schema), quote_ident(&relation.name)),
         })
+    }
+}
+
+fn index(handle: &TableHandle, snapshot: &TableSnapshot, spec: &IndexSpec) -> Relation {
+    let segments = snapshot.views.iter().flat_map(|view| view.segments()).filter_map(|segment| segment.as_committed());
+    let (mut bytes, mut is_built) = (0, true);
+    for segment in segments.filter(|segment| segment.wants_index(spec)) {
+        match segment.index_bytes(spec.id) {
+            Some(found) => bytes += found,
+            None => is_built = false,
+        }
+    }
+    let places: Vec<usize> = spec.columns.iter().filter_map(|id| snapshot.schema.index_of(*id)).collect();
+    let columns = places.iter().map(|place| &snapshot.schema.columns[*place]);
+    Relation {
+        oid: spec.id.0 as i32,
+        schema: "public".into(),
+        schema_oid: PUBLIC_OID,
+        name: spec.name.clone(),
+        kind: "i",
+        columns: columns
+            .map(|column| RelationColumn::of_field(&column.data_type.field(&column.name, column.nullable)))
+            .collect(),
+        rows: snapshot.rows() as i64,
+        bytes: bytes as i64,
+        query: None,
+        index: Some(IndexOf {
+            table: handle.oid as i32,
+            table_name: handle.name.clone(),
+            kind: spec.kind,
+            numbers: places.iter().map(|place| *place as i64 + 1).collect(),
+            is_built,
+        }),
+        has_indexes: false,
+    }
+}
+
+/// The statement that makes an index; `None` for other relations.
+pub(super) fn index_definition(relation: &Relation) -> Option<String> {
+    let of = relation.index.as_ref()?;
+    let columns: Vec<String> = relation.columns.iter().map(|column| quote_ident(&column.name)).collect();
+    let options = match of.kind {
+        IndexKind::Bloom { fpp } => format!(" WITH (fpp='{fpp}')"),
+        _ => String::new(),
+    };
+    Some(format!(
+        "CREATE INDEX {} ON public.{} USING {} ({}){options}",
+        quote_ident(&relation.name),
+        quote_ident(&of.table_name),
+        of.kind.name(),
+        columns.join(", ")
+    ))
+}
+
+/// Oid of the kind of an index in `pg_am`.
+fn access_method(kind: &IndexKind) -> i32 {
+    match kind {
+        IndexKind::Inverted => 13_801,
+        IndexKind::Range => 13_802,
+        IndexKind::Bloom { .. } => 13_803,
     }
 }
 
@@ -342,13 +436,54 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
                 }
             }
         }
+        "pg_am" => {
+            for kind in [IndexKind::Inverted, IndexKind::Range, IndexKind::Bloom { fpp: 0.01 }] {
+                rows.add([
+                    ("oid", access_method(&kind).into()),
+                    ("amname", kind.name().into()),
+                    ("amtype", "i".into()),
+                ]);
+            }
+        }
+        "pg_index" => {
+            for relation in relations.own() {
+                let Some(of) = &relation.index else { continue };
+                let zeros = || Cell::Ints(vec![0; of.numbers.len()]);
+                rows.add([
+                    ("indexrelid", relation.oid.into()),
+                    ("indrelid", of.table.into()),
+                    ("indnatts", (of.numbers.len() as i32).into()),
+                    ("indnkeyatts", (of.numbers.len() as i32).into()),
+                    ("indimmediate", true.into()),
+                    ("indisvalid", of.is_built.into()),
+                    ("indisready", true.into()),
+                    ("indislive", true.into()),
+                    ("indkey", Cell::Ints(of.numbers.clone())),
+                    ("indcollation", zeros()),
+                    ("indclass", zeros()),
+                    ("indoption", zeros()),
+                ]);
+            }
+        }
+        "pg_indexes" => {
+            for relation in relations.own() {
+                let Some(of) = &relation.index else { continue };
+                let definition = index_definition(&relation).unwrap_or_default();
+                rows.add([
+                    ("schemaname", relation.schema.as_str().into()),
+                    ("tablename", of.table_name.as_str().into()),
+                    ("indexname", relation.name.as_str().into()),
+                    ("indexdef", definition.into()),
+                ]);
+            }
+        }
         "pg_tables" => {
             for relation in relations.all().iter().filter(|relation| relation.kind == "r") {
                 rows.add([
                     ("schemaname", relation.schema.as_str().into()),
                     ("tablename", relation.name.as_str().into()),
                     ("tableowner", OWNER.into()),
-                    ("hasindexes", false.into()),
+                    ("hasindexes", relation.has_indexes.into()),
                     ("hasrules", false.into()),
                     ("hastriggers", false.into()),
                     ("rowsecurity", false.into()),
@@ -385,12 +520,18 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
 }
 
 fn class(relation: &Relation, rows: &mut Rows) {
+    let access = match &relation.index {
+        Some(of) => access_method(&of.kind),
+        None if relation.kind == "r" => HEAP,
+        None => 0,
+    };
     rows.add([
         ("oid", relation.oid.into()),
         ("relname", relation.name.as_str().into()),
         ("relnamespace", relation.schema_oid.into()),
         ("relowner", OWNER_OID.into()),
-        ("relam", if relation.kind == "r" { HEAP } else { 0 }.into()),
+        ("relam", access.into()),
+        ("relhasindex", relation.has_indexes.into()),
         ("relfilenode", relation.oid.into()),
         ("relpages", (relation.bytes / 8192).into()),
         ("reltuples", Cell::Float(relation.rows as f64)),

@@ -13,7 +13,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::ScalarValue,
+    common::{ScalarValue, config::ConfigOptions},
     datasource::TableType,
     error::DataFusionError,
     logical_expr::{Expr, TableProviderFilterPushDown},
@@ -23,15 +23,30 @@ use tidemill_storage::{
     evaluate::scalar_array,
     ids::ColumnId,
     predicate::Predicate,
-    scan::{ScanHints, ScanRequest},
+    scan::{IndexUse, ScanHints, ScanRequest},
     schema::{Column, TableSchema},
 };
 
 use crate::{
     SqlError, TableHandle,
     exec::{scan::SegmentScanExec, snapshots::QuerySnapshots},
+    functions::session::SessionFacts,
     reuse::Refused,
 };
+
+/// The setting that says whether indexes find rows.
+pub(crate) const INDEX_SETTING: &str = "rt.use_indexes";
+
+/// What the session has set.
+fn index_use(config: &ConfigOptions) -> IndexUse {
+    let facts = config.extensions.get::<SessionFacts>();
+    let value = facts.and_then(|facts| facts.shared.settings.lock().show(INDEX_SETTING).ok());
+    match value.as_deref() {
+        Some("off") => IndexUse::Off,
+        Some("always") => IndexUse::Always,
+        _ => IndexUse::WhereFaster,
+    }
+}
 
 /// A table in the schema it had when the statement was planned.
 #[derive(Debug)]
@@ -133,7 +148,7 @@ impl TableProvider for StoredTable {
             predicate,
             limit,
             batch_rows: state.config().batch_size(),
-            hints: ScanHints::default(),
+            hints: ScanHints { indexes: index_use(state.config_options()), ..ScanHints::default() },
         });
         let plan = snapshot.plan(&request);
         let output = request.output_schema().map_err(SqlError::from)?;

@@ -8,6 +8,7 @@ use crate::{
     Error, Result,
     ids::ColumnId,
     predicate::Predicate,
+    scan::IndexUse,
     schema::{Column, DataType, TableSchema},
 };
 
@@ -25,6 +26,7 @@ pub struct AggregateRequest {
     pub aggregates: Vec<Aggregate>,
     /// Only rows for which this is TRUE. Evaluated exactly.
     pub predicate: Option<Predicate>,
+    pub indexes: IndexUse,
 }
 
 /// A column, or a column rounded down.

@@ -96,6 +96,48 @@ impl Bitmask {
         self.words.iter_mut().zip(&other.words).for_each(|(a, b)| *a &= !b);
     }
 
+    /// Keeps the rows that are also in `other`, whose row `offset` is the first of these. Rows beyond its end go.
+    pub fn and_at(&mut self, other: &Self, offset: usize) {
+        let (place, shift) = (offset / 64, offset % 64);
+        let word = |at: usize| other.words.get(at).copied().unwrap_or(0);
+        for (index, mine) in self.words.iter_mut().enumerate() {
+            *mine &= match shift {
+                0 => word(place + index),
+                _ => word(place + index) >> shift | word(place + index + 1) << (64 - shift),
+            };
+        }
+    }
+
+    /// Keeps the set rows that are set in `among`, which has one bit for each set row of this mask, in order.
+    pub fn keep(&mut self, among: &Self) {
+        let mut at = 0;
+        for word in &mut self.words {
+            for bit in SetBits(*word) {
+                if !among.get(at) {
+                    *word &= !(1 << bit);
+                }
+                at += 1;
+            }
+        }
+    }
+
+    /// The first set row at or above `row`.
+    pub fn next_from(&self, row: usize) -> Option<usize> {
+        let first = self.words.get(row / 64)? & u64::MAX << (row % 64);
+        if first != 0 {
+            return Some(row / 64 * 64 + first.trailing_zeros() as usize);
+        }
+        let place = (row / 64 + 1..self.words.len()).find(|place| self.words[*place] != 0)?;
+        Some(place * 64 + self.words[place].trailing_zeros() as usize)
+    }
+
+    /// The last set row below `row`.
+    pub fn last_below(&self, row: usize) -> Option<usize> {
+        let row = row.min(self.len);
+        let place = (0..row.div_ceil(64)).rev().find(|place| self.word_in(*place, &(0..row)) != 0)?;
+        Some(place * 64 + 63 - self.word_in(place, &(0..row)).leading_zeros() as usize)
+    }
+
     /// Keeps only the first `limit` set rows.
     pub fn truncate_set(&mut self, limit: usize) {
         let mut left = limit;
@@ -226,6 +268,16 @@ mod tests {
                 let kept = !(from..to).contains(&row) || pattern[(row - from) / 64] >> ((row - from) % 64) & 1 == 1;
                 prop_assert_eq!(cut.get(row), kept);
             }
+            prop_assert_eq!(mask.next_from(limit), set.iter().copied().find(|row| *row >= limit));
+            prop_assert_eq!(mask.last_below(limit), set.iter().copied().filter(|row| *row < limit).next_back());
+            let mut part = Bitmask::all(bits.len() - from);
+            part.and_at(&mask, from);
+            let after: Vec<usize> = set.iter().filter(|row| **row >= from).map(|row| row - from).collect();
+            prop_assert_eq!(part.iter().collect::<Vec<_>>(), after);
+            let mut kept = mask.clone();
+            let odd: Vec<bool> = (0..set.len()).map(|at| at % 2 == 1).collect();
+            kept.keep(&Bitmask::from_boolean_buffer(&BooleanBuffer::from(odd)));
+            prop_assert_eq!(kept.iter().collect::<Vec<_>>(), set.iter().copied().skip(1).step_by(2).collect::<Vec<_>>());
             mask.truncate_set(limit);
             prop_assert_eq!(mask.iter().collect::<Vec<_>>(), set.into_iter().take(limit).collect::<Vec<_>>());
         }

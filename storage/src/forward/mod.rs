@@ -32,6 +32,7 @@ pub use format::SECTIONS_MAX;
 pub use reader::ColumnReader;
 pub(crate) use reader::Picked;
 pub use select::ColumnTest;
+pub(crate) use select::IdTest;
 
 use crate::{Result, forward::format::corrupt};
 

@@ -20,7 +20,9 @@ use arrow::{
 pub use narrowing::Narrowing;
 pub(crate) use narrowing::Watch;
 
-use crate::{Error, Result, ids::ColumnId, predicate::Predicate, schema::TableSchema, segment::Segment};
+use crate::{
+    Error, Result, ids::ColumnId, index::IndexSpec, predicate::Predicate, schema::TableSchema, segment::Segment,
+};
 
 /// Rows of one table: which columns, which rows, how many.
 #[derive(Clone, Debug)]
@@ -47,6 +49,18 @@ pub struct ScanHints {
     /// Read from the last row to the first, window by window: wanted when large values, which come late where time is what grows, are
     /// to be found soon.
     pub backwards: bool,
+    pub indexes: IndexUse,
+}
+
+/// Whether the indexes of segments are asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IndexUse {
+    Off,
+    /// Where they are thought to be faster than looking at the packed column.
+    #[default]
+    WhereFaster,
+    /// Wherever they know something: to compare, and for tests.
+    Always,
 }
 
 impl ScanRequest {
@@ -78,6 +92,8 @@ pub struct ScanMetrics {
     pub bytes_read: AtomicU64,
     /// Units that a [`Narrowing`] ruled out before a row of them was read.
     pub units_narrowed: AtomicU64,
+    /// Rows that indexes found, before the rest of the predicate was evaluated on them.
+    pub rows_by_index: AtomicU64,
 }
 
 impl ScanMetrics {
@@ -182,4 +198,8 @@ pub struct ScanPlan {
     pub pruned_by_time: usize,
     /// Segments ruled out by the statistics of another column.
     pub pruned_by_min_max: usize,
+    /// Segments ruled out by Bloom filters.
+    pub pruned_by_bloom: usize,
+    /// The indexes of the table.
+    pub indexes: Arc<[IndexSpec]>,
 }

@@ -91,8 +91,7 @@ struct Written {
 
 fn write_file(segment: &ConsumingSegment, path: &Path, context: &SealContext) -> Result<Written> {
     fail_io("seal::create", "create", path)?;
-    let file = File::create(path).map_err(|error| Error::io("create", path, &error))?;
-    let mut out = Output { path, out: BufWriter::with_capacity(1024 * 1024, file), position: 0 };
+    let mut out = Output::create(path)?;
     out.write(&format::header())?;
 
     let schema = segment.schema();
@@ -145,9 +144,8 @@ fn write_file(segment: &ConsumingSegment, path: &Path, context: &SealContext) ->
     out.write(&bytes)?;
     out.write(&trailer.encode())?;
 
-    let file = out.out.into_inner().map_err(|error| Error::io("write", path, error.error()))?;
     fail_io("seal::sync_file", "sync", path)?;
-    file.sync_all().map_err(|error| Error::io("sync", path, &error))?;
+    out.sync()?;
     Ok(Written { footer, trailer })
 }
 
@@ -180,26 +178,43 @@ fn time_range(segment: &ConsumingSegment, columns: &[ColumnFooter]) -> Option<(i
 }
 
 /// A file being written, front to back.
-struct Output<'a> {
+pub(crate) struct Output<'a> {
     path: &'a Path,
     out: BufWriter<File>,
     position: u64,
 }
 
-impl Output<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+impl<'a> Output<'a> {
+    pub(crate) fn create(path: &'a Path) -> Result<Self> {
+        let file = File::create(path).map_err(|error| Error::io("create", path, &error))?;
+        Ok(Self { path, out: BufWriter::with_capacity(1024 * 1024, file), position: 0 })
+    }
+
+    /// Bytes written.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Everything that was written is on disk when this returns.
+    pub(crate) fn sync(self) -> Result<()> {
+        let Self { path, out, .. } = self;
+        let file = out.into_inner().map_err(|error| Error::io("write", path, error.error()))?;
+        file.sync_all().map_err(|error| Error::io("sync", path, &error))
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.out.write_all(bytes).map_err(|error| Error::io("write", self.path, &error))?;
         self.position += bytes.len() as u64;
         Ok(())
     }
 
-    fn pad(&mut self) -> Result<()> {
+    pub(crate) fn pad(&mut self) -> Result<()> {
         const ZEROS: [u8; format::ALIGNMENT as usize] = [0; format::ALIGNMENT as usize];
         let missing = format::align(self.position) - self.position;
         self.write(&ZEROS[..missing as usize])
     }
 
-    fn section(&mut self, bytes: &[u8]) -> Result<Section> {
+    pub(crate) fn section(&mut self, bytes: &[u8]) -> Result<Section> {
         self.pad()?;
         let section = Section { offset: self.position, length: bytes.len() as u64, crc: crc32c::crc32c(bytes) };
         self.write(bytes)?;
@@ -208,7 +223,7 @@ impl Output<'_> {
 }
 
 /// A place where a test can make the disk fail, or stop the process.
-fn fail_io(point: &'static str, action: &'static str, path: &Path) -> Result<()> {
+pub(crate) fn fail_io(point: &'static str, action: &'static str, path: &Path) -> Result<()> {
     fail::fail_point!(point, |message| {
         let error = std::io::Error::other(message.unwrap_or_else(|| format!("failpoint {point}")));
         Err(Error::io(action, path, &error))

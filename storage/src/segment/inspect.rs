@@ -197,7 +197,7 @@ pub(super) fn buffers(file: &std::sync::Arc<MappedFile>, sections: &[Section]) -
 }
 
 /// Compares a section's bytes with the checksum that the footer has.
-pub(super) fn check_section(file: &MappedFile, section: &Section, what: &str) -> Result<()> {
+pub(crate) fn check_section(file: &MappedFile, section: &Section, what: &str) -> Result<()> {
     let bytes = file
         .bytes()
         .get(section.offset as usize..section.end() as usize)

@@ -104,6 +104,10 @@ pub trait Segment: Send + Sync + fmt::Debug {
         request: Arc<ScanRequest>,
         metrics: Arc<ScanMetrics>,
     ) -> Result<BatchIterator>;
+    /// The segment as one that has a file, beside which its indexes lie; `None` for rows in memory and for damaged segments.
+    fn as_committed(&self) -> Option<&committed::CommittedSegment> {
+        None
+    }
     /// Begins to group the rows of `rows` that the request selects.
     fn aggregate(
         self: Arc<Self>,

@@ -18,7 +18,11 @@ use tidemill_storage::{
 
 use crate::scan::{committed, consuming};
 
-fn grouped(segment: &Arc<dyn Segment>, rows: Range<u32>, request: &Arc<AggregateRequest>) -> Result<Groups, Error> {
+pub(crate) fn grouped(
+    segment: &Arc<dyn Segment>,
+    rows: Range<u32>,
+    request: &Arc<AggregateRequest>,
+) -> Result<Groups, Error> {
     let metrics = Arc::new(ScanMetrics::default());
     let mut run = Arc::clone(segment).aggregate(rows, Arc::clone(request), Arc::clone(&metrics))?;
     while run.step()? {}

@@ -8,6 +8,7 @@ mod corruption;
 mod failpoints;
 mod fuzz;
 mod golden;
+mod index;
 mod narrowing;
 mod scan;
 mod table;

@@ -71,7 +71,7 @@ fn check(seed: u64, rows: usize) {
                 predicate: predicate.clone(),
                 limit: None,
                 batch_rows: *random.pick(&[1, 1000, 8192]),
-                hints: ScanHints { narrowing: Some(Arc::new(growing)), backwards },
+                hints: ScanHints { narrowing: Some(Arc::new(growing)), backwards, ..ScanHints::default() },
             });
             let found = found(segment, &written, &request);
             let what = format!("{:?} segment, backwards {backwards}, of {request:#?}", segment.state());

@@ -152,8 +152,13 @@ fn in_segments(
         let Some(found) = reading.aggregate(call, filter.as_ref(), &mut aggregates)? else { return Ok(None) };
         states.extend(found);
     }
-    let request =
-        AggregateRequest { schema: Arc::clone(&source.schema), keys, aggregates, predicate: source.predicate.clone() };
+    let request = AggregateRequest {
+        schema: Arc::clone(&source.schema),
+        keys,
+        aggregates,
+        predicate: source.predicate.clone(),
+        indexes: source.hints.indexes,
+    };
     if !estimate::pays(scan.plan(), &request) {
         return Ok(None);
     }

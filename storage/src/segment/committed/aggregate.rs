@@ -78,8 +78,11 @@ fn rows_of(
     metrics: &Arc<ScanMetrics>,
 ) -> Result<Box<dyn Aggregation>> {
     let layout = Arc::new(Layout::new(request)?);
-    let filter_of = |predicate: &Predicate| Filter::new(predicate, &request.schema, segment);
-    let filter = request.predicate.as_ref().map_or(Ok(Filter::Everything), filter_of)?;
+    let filter = match &request.predicate {
+        None => Filter::Everything,
+        Some(predicate) => Filter::of_rows(predicate, &request.schema, segment, &rows, request.indexes, metrics)?,
+    };
+    let filter_of = |predicate: &Predicate| Filter::new(predicate, &request.schema, segment, false);
     let filters = layout.filters.iter().map(filter_of).collect::<Result<Vec<_>>>()?;
     let mut sources = Vec::with_capacity(layout.needed.len());
     let mut shapes = Vec::with_capacity(layout.needed.len());
@@ -253,7 +256,12 @@ impl Aggregation for CommittedAggregation {
         }
         let mut left = STEP_ROWS;
         while left > 0 && !self.rows.is_empty() {
-            let start = self.rows.start as usize;
+            let Some(first) = self.filter.first_from(self.rows.start) else {
+                self.rows.start = self.rows.end;
+                break;
+            };
+            // Blocks without a row that an index found are left out.
+            let start = (first as usize / BLOCK_ROWS * BLOCK_ROWS).max(self.rows.start as usize);
             let end = ((start + self.window_rows) / BLOCK_ROWS * BLOCK_ROWS).min(self.rows.end as usize);
             self.rows.start = end as u32;
             left = left.saturating_sub(end - start);

@@ -8,7 +8,10 @@ use std::ops::Range;
 
 use arrow::array::{Array, ArrayRef};
 
-use super::CommittedSegment;
+use super::{
+    CommittedSegment,
+    lookup::{Candidates, Lookup},
+};
 use crate::{
     Error, Result,
     bitpack::Bitmask,
@@ -30,7 +33,11 @@ pub(super) enum Filter {
     Encoded {
         index: usize,
         test: ColumnTest,
+        /// What an index knows of the rows that pass.
+        lookup: Option<Lookup>,
     },
+    /// Rows that indexes found.
+    Rows(Candidates),
     /// On a column that was widened since it was written.
     Widened {
         index: usize,
@@ -40,7 +47,13 @@ pub(super) enum Filter {
 }
 
 impl Filter {
-    pub(super) fn new(predicate: &Predicate, current: &TableSchema, segment: &CommittedSegment) -> Result<Self> {
+    /// With `ask`, the indexes of the segment are asked about each leaf.
+    pub(super) fn new(
+        predicate: &Predicate,
+        current: &TableSchema,
+        segment: &CommittedSegment,
+        ask: bool,
+    ) -> Result<Self> {
         let run = Run {
             rows: u64::from(segment.rows),
             written: &segment.schema,
@@ -50,7 +63,7 @@ impl Filter {
             Predicate::And(children) => {
                 let mut parts = Vec::new();
                 for child in children {
-                    match Self::new(child, current, segment)? {
+                    match Self::new(child, current, segment, ask)? {
                         Self::Nothing => return Ok(Self::Nothing),
                         Self::Everything => {}
                         Self::And(inner) => parts.extend(inner),
@@ -64,7 +77,7 @@ impl Filter {
             Predicate::Or(children) => {
                 let mut parts = Vec::new();
                 for child in children {
-                    match Self::new(child, current, segment)? {
+                    match Self::new(child, current, segment, ask)? {
                         Self::Everything => return Ok(Self::Everything),
                         Self::Nothing => {}
                         Self::Or(inner) => parts.extend(inner),
@@ -80,12 +93,18 @@ impl Filter {
             | Predicate::IsNull { column, .. } => match judge(predicate, current, &run, None) {
                 Verdict::Never => Ok(Self::Nothing),
                 Verdict::Always => Ok(Self::Everything),
-                Verdict::Maybe => Self::leaf(predicate, *column, current, segment),
+                Verdict::Maybe => Self::leaf(predicate, *column, current, segment, ask),
             },
         }
     }
 
-    fn leaf(leaf: &Predicate, id: ColumnId, current: &TableSchema, segment: &CommittedSegment) -> Result<Self> {
+    fn leaf(
+        leaf: &Predicate,
+        id: ColumnId,
+        current: &TableSchema,
+        segment: &CommittedSegment,
+        ask: bool,
+    ) -> Result<Self> {
         let column =
             current.column(id).ok_or_else(|| Error::Invalid(format!("the table has no column with id {id}")))?;
         let Some(index) = segment.schema.index_of(id) else {
@@ -103,14 +122,15 @@ impl Filter {
         } else if test.selects_everything() {
             Self::Everything
         } else {
-            Self::Encoded { index, test }
+            let lookup = if ask { segment.lookup(leaf, index, &test)? } else { None };
+            Self::Encoded { index, test, lookup }
         })
     }
 
     /// A rough order of cost.
     fn cost(&self, segment: &CommittedSegment) -> u32 {
         match self {
-            Self::Nothing | Self::Everything => 0,
+            Self::Nothing | Self::Everything | Self::Rows(_) => 0,
             Self::Encoded { index, .. } => match segment.schema.columns[*index].data_type {
                 DataType::Text | DataType::Bytea | DataType::Uuid | DataType::Jsonb | DataType::Array(_) => 3,
                 DataType::Numeric { .. } => 2,
@@ -154,7 +174,8 @@ impl Filter {
                 }
                 *mask = found;
             }
-            Self::Encoded { index, test } => {
+            Self::Rows(candidates) => candidates.apply(rows, mask),
+            Self::Encoded { index, test, .. } => {
                 read(*index);
                 let named = |error| segment.named(error, *index);
                 segment.reader(*index)?.select(rows.clone(), test, mask).map_err(named)?;
@@ -180,7 +201,7 @@ fn selected(leaf: &Predicate, column: &Column, array: ArrayRef) -> Result<Bitmas
 }
 
 /// Whether a leaf on the column as it is now means the same on the column as it was written: the same type, or integers of another width.
-fn comparable_as_written(written: &DataType, current: &DataType) -> bool {
+pub(super) fn comparable_as_written(written: &DataType, current: &DataType) -> bool {
     use DataType::{BigInt, Int, SmallInt};
     written == current || matches!((written, current), (SmallInt | Int | BigInt, SmallInt | Int | BigInt))
 }

@@ -7,6 +7,8 @@
 mod aggregate;
 mod detach;
 mod filter;
+mod indexes;
+mod lookup;
 mod scan;
 
 use std::{
@@ -79,13 +81,15 @@ fn opened(path: &Path, expected: &Expected) -> Result<CommittedSegment> {
     if footer.id != expected.id {
         return Err(Error::corrupt(path, "footer, segment id", expected.id, footer.id));
     }
-    Ok(CommittedSegment::new(file, footer))
+    Ok(CommittedSegment::new(file, footer, expected.checksum))
 }
 
+/// See [`open`]. Its methods are about the indexes beside it.
 #[derive(Debug)]
-struct CommittedSegment {
+pub struct CommittedSegment {
     file: Arc<MappedFile>,
     id: SegmentId,
+    checksum: u32,
     rows: u32,
     schema: Arc<TableSchema>,
     offsets: Vec<OffsetRange>,
@@ -95,6 +99,7 @@ struct CommittedSegment {
     /// A section or a value was not what it must be.
     damaged: AtomicBool,
     watcher: Option<Arc<dyn Watcher>>,
+    indexes: indexes::Indexes,
 }
 
 #[derive(Debug)]
@@ -108,7 +113,7 @@ struct CommittedColumn {
 }
 
 impl CommittedSegment {
-    fn new(file: Arc<MappedFile>, footer: Footer) -> Self {
+    fn new(file: Arc<MappedFile>, footer: Footer, checksum: u32) -> Self {
         let mut stats = Vec::with_capacity(footer.columns.len());
         let mut columns = Vec::with_capacity(footer.columns.len());
         for column in footer.columns {
@@ -123,6 +128,7 @@ impl CommittedSegment {
         Self {
             file,
             id: footer.id,
+            checksum,
             rows: footer.rows,
             schema: Arc::new(footer.schema),
             offsets: footer.offsets,
@@ -130,6 +136,7 @@ impl CommittedSegment {
             columns: columns.into(),
             damaged: AtomicBool::new(false),
             watcher: None,
+            indexes: indexes::Indexes::default(),
         }
     }
 
@@ -258,6 +265,10 @@ impl Segment for CommittedSegment {
             return Err(Error::Invalid(format!("rows {rows:?} of a segment of {} rows", self.rows)));
         }
         aggregate::begin(&self, rows, &request, &metrics)
+    }
+
+    fn as_committed(&self) -> Option<&CommittedSegment> {
+        Some(self)
     }
 }
 

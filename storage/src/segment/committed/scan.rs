@@ -62,7 +62,9 @@ impl CommittedScan {
         let schema = request.output_schema()?;
         let filter = match &request.predicate {
             None => Filter::Everything,
-            Some(predicate) => Filter::new(predicate, &request.schema, &segment)?,
+            Some(predicate) => {
+                Filter::of_rows(predicate, &request.schema, &segment, &rows, request.hints.indexes, &metrics)?
+            }
         };
         let outputs = request
             .projection
@@ -106,7 +108,7 @@ impl CommittedScan {
         let Some(condition) = self.narrowing.as_mut().and_then(Watch::changed) else { return Ok(()) };
         self.narrowed = match condition {
             None => Filter::Everything,
-            Some(condition) => Filter::new(&condition, &self.request.schema, &self.segment)?,
+            Some(condition) => Filter::new(&condition, &self.request.schema, &self.segment, false)?,
         };
         if !self.begun && matches!(self.narrowed, Filter::Nothing) && !self.rows.is_empty() {
             self.metrics.units_narrowed.fetch_add(1, Ordering::Relaxed);
@@ -121,7 +123,17 @@ impl CommittedScan {
             return None;
         }
         self.begun = true;
-        let (start, end) = (self.rows.start as usize, self.rows.end as usize);
+        // Blocks without a row that an index found are left out.
+        let block_of = |row: u32| row as usize / BLOCK_ROWS * BLOCK_ROWS;
+        let (first, last) = match (self.filter.first_from(self.rows.start), self.filter.last_below(self.rows.end)) {
+            (Some(first), Some(last)) if first <= last => (first, last),
+            _ => {
+                self.rows.start = self.rows.end;
+                return None;
+            }
+        };
+        let start = block_of(first).max(self.rows.start as usize);
+        let end = (block_of(last) + BLOCK_ROWS).min(self.rows.end as usize);
         let rows = self.window_rows;
         // After a small first look the windows grow to what is fastest to read.
         self.window_rows = (rows * 2).min(window_rows(&self.request)).max(rows);

@@ -72,7 +72,7 @@ fn rows_of(
         predicate,
         limit: None,
         batch_rows: WINDOW_ROWS,
-        hints: ScanHints::default(),
+        hints: ScanHints { indexes: request.indexes, ..ScanHints::default() },
     };
     let condition = condition_of(request.predicate.clone());
     let filters = layout.filters.iter().map(|filter| condition_of(Some(filter.clone()))).collect();

@@ -7,7 +7,7 @@
 //! What always holds: there is exactly one file for a given content, so that every byte is either covered by a checksum (sections,
 //! footer) or has one right value (header, padding, trailer).
 
-mod bytes;
+pub(crate) mod bytes;
 mod footer;
 
 use std::path::Path;

@@ -1,0 +1,177 @@
+//! CREATE INDEX and DROP INDEX. The statement is done when the definition is durable; existing segments are indexed in the background.
+
+use std::sync::Arc;
+
+use tidemill_storage::index::IndexKind;
+
+use super::{undefined_column, undefined_table};
+use crate::{
+    catalog::{
+        Definitions,
+        definition::{IndexDefinition, TableDefinition},
+    },
+    runtime,
+    server::{instance::Instance, live::index_specs},
+    session::error::{Result, SqlError, state},
+    sql::{
+        ast::{CreateIndex, Name, OptionPair},
+        options,
+    },
+    suggest,
+};
+
+/// Kinds that USING knows.
+const KINDS: &[&str] = &["inverted", "range", "bloom"];
+/// Kinds that later versions have.
+const LATER: &[&str] = &["sorted", "timestamp", "json", "text", "geo", "star_tree"];
+/// What PostgreSQL's kinds become.
+const OF_POSTGRES: &[&str] = &["btree", "hash", "gin", "gist", "brin", "spgist"];
+const FPP: f64 = 0.01;
+
+pub(super) async fn create(instance: &Arc<Instance>, statement: CreateIndex) -> Result<Vec<String>> {
+    let definitions = instance.catalog.definitions();
+    let Some(table) = definitions.table_named(&statement.table.value) else {
+        return Err(undefined_table(&definitions, &statement.table));
+    };
+    let mut notices = Vec::new();
+    let kind = kind(&statement, &mut notices)?;
+    let [column] = statement.columns.as_slice() else {
+        let second = statement.columns.get(1).map_or(statement.table.position, |column| column.position);
+        return Err(SqlError::unsupported(format!("an index of kind {} has one column", kind.name()))
+            .at(second)
+            .with_hint("create an index for each column: a query uses all that help"));
+    };
+    let Some(found) = table.schema.column_named(&column.value) else { return Err(undefined_column(table, column)) };
+    if !kind.takes(&found.data_type) {
+        let message = format!(
+            "column \"{}\" of type {} cannot have an index of kind {}",
+            column.value,
+            found.data_type,
+            kind.name()
+        );
+        return Err(SqlError::unsupported(message).at(column.position));
+    }
+    let name = match &statement.name {
+        Some(name) => {
+            if definitions.has_relation(&name.value) {
+                let message = format!("relation \"{}\" already exists", name.value);
+                return match statement.if_not_exists {
+                    true => Ok(vec![format!("{message}, skipping")]),
+                    false => Err(SqlError::new(state::DUPLICATE_TABLE, message).at(name.position)),
+                };
+            }
+            name.value.clone()
+        }
+        None => free_name(&definitions, &format!("{}_{}_{}", table.name, column.value, kind.name())),
+    };
+    let (instance, table, columns) = (Arc::clone(instance), (**table).clone(), vec![found.id]);
+    runtime::blocking(move || {
+        let mut after = table;
+        after.version += 1;
+        instance.catalog.change(|change| {
+            let created_at_us = instance.clock.now_us();
+            after.indexes.push(IndexDefinition { oid: change.new_oid()?, name, kind, columns, created_at_us });
+            change.put_table(&after)
+        })?;
+        follow(&instance, &after);
+        Ok(notices)
+    })
+    .await
+}
+
+/// The running table has the indexes that its definition names.
+pub(super) fn follow(instance: &Instance, table: &TableDefinition) {
+    if let Some(live) = instance.live(table.id) {
+        live.ingest.set_indexes(index_specs(table));
+    }
+}
+
+fn kind(statement: &CreateIndex, notices: &mut Vec<String>) -> Result<IndexKind> {
+    let mut kind = match &statement.method {
+        None => IndexKind::Inverted,
+        Some(method) => match method.value.as_str() {
+            "inverted" => IndexKind::Inverted,
+            "range" => IndexKind::Range,
+            "bloom" => IndexKind::Bloom { fpp: FPP },
+            known if OF_POSTGRES.contains(&known) => {
+                notices.push(format!("index kind \"{known}\" becomes \"inverted\""));
+                IndexKind::Inverted
+            }
+            later if LATER.contains(&later) => {
+                return Err(SqlError::unsupported(format!("index kind \"{later}\" is not supported yet"))
+                    .at(method.position)
+                    .with_hint(format!("known kinds are {}", KINDS.join(", "))));
+            }
+            other => {
+                let message = format!("access method \"{other}\" does not exist");
+                let hint = suggest::hint(other, KINDS.iter().copied())
+                    .unwrap_or_else(|| format!("known kinds are {}", KINDS.join(", ")));
+                return Err(SqlError::new(state::UNDEFINED_OBJECT, message).at(method.position).with_hint(hint));
+            }
+        },
+    };
+    for pair in &statement.options {
+        option(&mut kind, pair)?;
+    }
+    Ok(kind)
+}
+
+fn option(kind: &mut IndexKind, pair: &OptionPair) -> Result<()> {
+    match (kind, pair.key.value.to_lowercase().as_str()) {
+        (IndexKind::Bloom { fpp }, "fpp") => {
+            match pair.value.trim().parse::<f64>() {
+                Ok(share) if (1e-6..=0.5).contains(&share) => *fpp = share,
+                _ => {
+                    let message = format!("invalid value for option \"fpp\": '{}'", pair.value);
+                    return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, message)
+                        .at(pair.value_position)
+                        .with_hint("it is the share of absent values taken for present: 0.000001 to 0.5"));
+                }
+            }
+            Ok(())
+        }
+        (IndexKind::Bloom { .. }, key) => Err(options::unknown("index", key, ["fpp"]).at(pair.key.position)),
+        (kind, key) => {
+            let message = format!("unknown index option \"{key}\": an index of kind {} has none", kind.name());
+            Err(SqlError::new(state::INVALID_PARAMETER_VALUE, message).at(pair.key.position))
+        }
+    }
+}
+
+/// The name, or the name and the first number that makes it a free one.
+fn free_name(definitions: &Definitions, name: &str) -> String {
+    let numbered = (1u32..).map(|number| format!("{name}{number}"));
+    let mut names = std::iter::once(name.to_owned()).chain(numbered);
+    names.find(|name| !definitions.has_relation(name)).unwrap_or_else(|| name.to_owned())
+}
+
+/// The error for a name that no index has.
+pub(super) fn undefined_index(definitions: &Definitions, name: &Name) -> SqlError {
+    if definitions.has_relation(&name.value) {
+        return SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{}\" is not an index", name.value))
+            .at(name.position);
+    }
+    let error =
+        SqlError::new(state::UNDEFINED_OBJECT, format!("index \"{}\" does not exist", name.value)).at(name.position);
+    match suggest::hint(&name.value, definitions.indexes().map(|(_, index)| index.name.as_str())) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+/// Takes an index off its table; its files go.
+pub(super) async fn drop_index(instance: &Arc<Instance>, name: &str) -> Result<()> {
+    let (instance, name) = (Arc::clone(instance), name.to_owned());
+    runtime::blocking(move || -> Result<()> {
+        let definitions = instance.catalog.definitions();
+        let Some((table, index)) = definitions.index_named(&name) else { return Ok(()) };
+        let mut after = (**table).clone();
+        after.version += 1;
+        after.indexes.retain(|known| known.oid != index.oid);
+        // From here on a crash leaves files that the next start deletes.
+        instance.catalog.change(|change| change.put_table(&after))?;
+        follow(&instance, &after);
+        Ok(())
+    })
+    .await
+}

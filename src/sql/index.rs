@@ -1,0 +1,62 @@
+//! CREATE INDEX.
+
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::{
+    ast::{CreateIndex, Ddl},
+    create::options,
+    tokens::Cursor,
+};
+use crate::session::error::{Result, SqlError};
+
+/// After CREATE INDEX.
+pub(super) fn create_index(cursor: &mut Cursor<'_>) -> Result<Ddl> {
+    // Building never keeps anybody from reading or writing, so the word changes nothing.
+    cursor.keyword("CONCURRENTLY");
+    let if_not_exists = cursor.keywords(&["IF", "NOT", "EXISTS"]);
+    let name = if cursor.is_keyword("ON") { None } else { Some(cursor.object_name("the name of the index")?) };
+    if if_not_exists && name.is_none() {
+        return cursor.expected("the name of the index, which IF NOT EXISTS needs");
+    }
+    cursor.expect_keyword("ON")?;
+    cursor.keyword("ONLY");
+    let table = cursor.object_name("the name of the table")?;
+    let method = if cursor.keyword("USING") { Some(cursor.name("the kind of the index")?) } else { None };
+    let mut pairs = if cursor.keyword("WITH") { options(cursor)? } else { Vec::new() };
+    let mut columns = Vec::new();
+    cursor.expect_symbol(&Token::LParen)?;
+    loop {
+        if cursor.peek() == Some(&Token::LParen) {
+            return Err(SqlError::unsupported("indexes of expressions are not supported").at(cursor.position()));
+        }
+        columns.push(cursor.name("a column")?);
+        if cursor.peek() == Some(&Token::LParen) {
+            return Err(SqlError::unsupported("indexes of expressions are not supported").at(cursor.position()));
+        }
+        // The order of an index of PostgreSQL; ours answer either way.
+        if !cursor.keyword("ASC") {
+            cursor.keyword("DESC");
+        }
+        if !cursor.keywords(&["NULLS", "FIRST"]) {
+            cursor.keywords(&["NULLS", "LAST"]);
+        }
+        if !cursor.symbol(&Token::Comma) {
+            break;
+        }
+    }
+    cursor.expect_symbol(&Token::RParen)?;
+    for refused in ["INCLUDE", "NULLS", "TABLESPACE", "WHERE"] {
+        if cursor.is_keyword(refused) {
+            return Err(
+                SqlError::unsupported(format!("{refused} is not supported in CREATE INDEX")).at(cursor.position())
+            );
+        }
+    }
+    if cursor.keyword("WITH") {
+        pairs.extend(options(cursor)?);
+        if cursor.is_keyword("WHERE") {
+            return Err(SqlError::unsupported("WHERE is not supported in CREATE INDEX").at(cursor.position()));
+        }
+    }
+    Ok(Ddl::CreateIndex(CreateIndex { name, if_not_exists, table, method, columns, options: pairs }))
+}

@@ -1,0 +1,159 @@
+//! An index where its segment is: built from the segment's column, opened, verified when first asked.
+
+use std::{
+    ops::Range,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+use arrow::array::ArrayRef;
+
+use super::{
+    Found, Index, IndexKind, IndexSpec, bloom,
+    file::{IndexFile, Owner},
+    inverted, range,
+};
+use crate::{
+    Error, Result,
+    bitpack::Bitmask,
+    forward::{ColumnReader, ColumnTest},
+    ids::{ColumnId, IndexId},
+    predicate::Predicate,
+    schema::DataType,
+};
+
+/// Rows that are decoded at a time.
+const STEP: u32 = 64 * 1024;
+
+/// The column that an index is built from.
+pub(crate) struct Source<'a> {
+    pub(crate) rows: u32,
+    pub(crate) column: &'a ColumnReader,
+}
+
+impl Source<'_> {
+    /// Calls `each` with the values of all rows, some at a time.
+    pub(super) fn each_array(&self, mut each: impl FnMut(&ArrayRef) -> Result<()>) -> Result<()> {
+        for rows in self.steps() {
+            each(&self.column.decode(rows)?)?;
+        }
+        Ok(())
+    }
+
+    /// The dictionary id of each row; of a null one past the last.
+    pub(super) fn ids(&self) -> Result<Vec<u32>> {
+        let mut all = Vec::with_capacity(self.rows as usize);
+        let mut some = Vec::new();
+        for rows in self.steps() {
+            self.column.ids(rows, &mut some)?;
+            all.extend_from_slice(&some);
+        }
+        Ok(all)
+    }
+
+    pub(super) fn dictionary_len(&self) -> Result<u32> {
+        let values = self.column.dictionary()?.ok_or_else(|| Error::Invalid("a column without a dictionary".into()))?;
+        Ok(values.len() as u32)
+    }
+
+    fn steps(&self) -> impl Iterator<Item = Range<u32>> + use<> {
+        let rows = self.rows;
+        (0..rows).step_by(STEP as usize).map(move |start| start..rows.min(start.saturating_add(STEP)))
+    }
+}
+
+/// Builds the index of a column and writes its file.
+pub(crate) fn build(
+    source: &Source<'_>,
+    owner: &Owner,
+    spec: &IndexSpec,
+    column: ColumnId,
+    dir: &Path,
+    name: &str,
+) -> Result<u64> {
+    let sections = match spec.kind {
+        IndexKind::Inverted => inverted::build(source)?,
+        IndexKind::Range => range::build(source)?,
+        IndexKind::Bloom { fpp } => bloom::build(source, fpp)?,
+    };
+    super::file::write(dir, name, owner, spec, column, &sections)
+}
+
+/// An index of a segment, ready to be asked.
+#[derive(Debug)]
+pub(crate) struct AttachedIndex {
+    pub(crate) id: IndexId,
+    pub(crate) kind: IndexKind,
+    pub(crate) column: ColumnId,
+    file: IndexFile,
+    rows: u32,
+    /// Opened and verified at the first question.
+    opened: OnceLock<Result<Index>>,
+}
+
+impl AttachedIndex {
+    pub(crate) fn open(path: &Path, owner: &Owner, spec: &IndexSpec, column: ColumnId) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            id: spec.id,
+            kind: spec.kind,
+            column,
+            file: IndexFile::open(path, owner, spec, column)?,
+            rows: owner.rows,
+            opened: OnceLock::new(),
+        }))
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.file.bytes()
+    }
+
+    /// Reads and verifies every section.
+    pub(crate) fn verify(&self) -> Result<()> {
+        self.index().map(|_| ())
+    }
+
+    fn index(&self) -> Result<&Index> {
+        let open = || {
+            let sections = self.file.sections()?;
+            let index = match self.kind {
+                IndexKind::Inverted => Index::Inverted(inverted::Inverted::open(&sections, self.rows)?),
+                IndexKind::Range => Index::Range(range::RangeIndex::open(&sections, self.rows)?),
+                IndexKind::Bloom { .. } => Index::Bloom(bloom::Bloom::open(&sections)?),
+            };
+            self.file.check()?;
+            Ok(index)
+        };
+        self.opened.get_or_init(open).as_ref().map_err(|error: &Error| error.clone().at(self.file.path(), "index"))
+    }
+
+    /// The rows that may pass a leaf; `None` when the index has nothing to say.
+    pub(crate) fn find(&self, leaf: &Predicate, test: &ColumnTest, column: &ColumnReader) -> Result<Option<Found>> {
+        let found = match self.index()? {
+            Index::Inverted(index) => index.find(leaf, test, column),
+            Index::Range(index) => index.find(leaf, test, column),
+            Index::Bloom(_) => Ok(None),
+        };
+        self.checked(found)
+    }
+
+    /// Adds the rows found that lie in `rows` to `out`, whose bit 0 is row `base`.
+    pub(crate) fn add(&self, found: &Found, rows: &Range<u32>, base: u32, out: &mut Bitmask) -> Result<()> {
+        let added = self.index()?.add(found, rows, base, out);
+        self.checked(added)
+    }
+
+    /// Whether no row of the segment passes a leaf on the column, which has this type.
+    pub(crate) fn excludes(&self, leaf: &Predicate, data_type: &DataType) -> Result<bool> {
+        let excluded = match self.index()? {
+            Index::Bloom(index) => index.excludes(leaf, data_type),
+            _ => false,
+        };
+        self.checked(Ok(excluded))
+    }
+
+    /// Nothing that was read from a file that is gone is believed.
+    fn checked<T>(&self, result: Result<T>) -> Result<T> {
+        self.file.check()?;
+        result.map_err(|error| error.at(self.file.path(), "index"))
+    }
+}

@@ -1,0 +1,136 @@
+//! Secondary indexes: for one column of one segment, which rows hold a value, or that none does.
+//!
+//! An index is *derived data*. It lies in a file of its own beside the segment file, names the segment that it was made from by its
+//! checksum, and may be missing, damaged or foreign at any time: then the plain scan answers, and the index is built again. So it needs no
+//! commit record, and a crash leaves nothing to repair.
+//!
+//! | kind | answers | kept as |
+//! |---|---|---|
+//! | [`inverted`] | `=`, `IN`; with a dictionary also ranges and LIKE | the rows of each dictionary id; without a dictionary those of each bucket of a hash |
+//! | [`range`] | `=`, `IN`, `<`, `BETWEEN` … | the rows in the order of their values |
+//! | [`bloom`] | that `=`, `IN` find nothing in the segment | a split-block Bloom filter |
+//!
+//! What always holds: the rows that an index finds contain all rows that pass (a *superset* where [`Found::exact`] is false; then the test
+//! itself is evaluated on them); an index that contradicts itself gives an error, and whoever asked goes on without it.
+//!
+//! **Consuming segments** have no index structures: their chunks are pruned by their own statistics, and the rest is evaluated with
+//! Arrow's kernels. `storage/benches/index.rs` measures that; see there for the figures.
+
+pub(crate) mod attached;
+pub(crate) mod bloom;
+pub(crate) mod file;
+mod hash;
+pub(crate) mod inverted;
+mod postings;
+pub(crate) mod range;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::file::{INDEX_ENDING, file_name, parse_file_name};
+use crate::{
+    Result,
+    bitpack::Bitmask,
+    ids::{ColumnId, IndexId},
+    schema::DataType,
+};
+use std::ops::Range;
+
+/// What an index is made of and how.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexKind {
+    Inverted,
+    Range,
+    Bloom {
+        /// Share of absent values that the filter takes for present; above 0 and below 1.
+        fpp: f64,
+    },
+}
+
+impl IndexKind {
+    /// As USING names it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Inverted => "inverted",
+            Self::Range => "range",
+            Self::Bloom { .. } => "bloom",
+        }
+    }
+
+    /// Whether a column of the type can have such an index.
+    pub fn takes(&self, data_type: &DataType) -> bool {
+        use DataType::{Array, Boolean, Bytea, Jsonb, Text, Uuid};
+        match self {
+            Self::Inverted | Self::Bloom { .. } => !matches!(data_type, Boolean | Jsonb | Array(_)),
+            Self::Range => !matches!(data_type, Boolean | Jsonb | Array(_) | Text | Bytea | Uuid),
+        }
+    }
+
+    /// The byte on disk.
+    pub(crate) fn byte(&self) -> u8 {
+        match self {
+            Self::Inverted => 1,
+            Self::Range => 2,
+            Self::Bloom { .. } => 3,
+        }
+    }
+}
+
+/// An index of a table, as its segments are to have it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IndexSpec {
+    pub id: IndexId,
+    /// For EXPLAIN.
+    pub name: String,
+    pub kind: IndexKind,
+    /// One, for all kinds that there are.
+    pub columns: Vec<ColumnId>,
+}
+
+impl IndexSpec {
+    /// The column that is indexed.
+    pub fn column(&self) -> Option<ColumnId> {
+        self.columns.first().copied()
+    }
+}
+
+/// Rows that an index knows of: a recipe, from which [`Index::add`] makes the rows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) parts: Vec<Part>,
+    /// Rows of the whole segment, counted as often as they are in the parts.
+    pub(crate) rows: u64,
+    /// Every one of the rows passes the test that was asked for.
+    pub(crate) exact: bool,
+}
+
+/// Some rows of an index.
+#[derive(Clone, Debug)]
+pub(crate) enum Part {
+    /// Those of the keys from the first to the last of the range.
+    Keys(Range<u32>),
+    /// Those at these places in the order of their values.
+    Places(Range<u32>),
+}
+
+/// An index of one segment, opened and verified.
+#[derive(Debug)]
+pub(crate) enum Index {
+    Inverted(inverted::Inverted),
+    Range(range::RangeIndex),
+    Bloom(bloom::Bloom),
+}
+
+impl Index {
+    /// Adds those rows of `found` that lie in `rows` to `out`, whose bit 0 is row `base`.
+    pub(crate) fn add(&self, found: &Found, rows: &Range<u32>, base: u32, out: &mut Bitmask) -> Result<()> {
+        for part in &found.parts {
+            match (self, part) {
+                (Self::Inverted(index), Part::Keys(keys)) => index.postings().add(keys.clone(), rows, base, out)?,
+                (Self::Range(index), part) => index.add(part, rows, base, out)?,
+                _ => return Err(crate::Error::Invalid("rows that another index found".into())),
+            }
+        }
+        Ok(())
+    }
+}

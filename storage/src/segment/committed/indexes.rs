@@ -1,0 +1,189 @@
+//! The indexes beside a segment file: which there are, how they come and go.
+//!
+//! Readers take the list once, by one pointer; who changes it makes the next one. A query that holds an index goes on with it although
+//! it is taken off the list or its file is deleted.
+
+use std::{fs, path::Path, sync::Arc};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use super::{CommittedSegment, filter::comparable_as_written, lookup::Lookup};
+use crate::{
+    Error, Result,
+    forward::ColumnTest,
+    ids::{ColumnId, IndexId},
+    index::{
+        IndexSpec,
+        attached::{self, AttachedIndex, Source},
+        file::{Owner, file_name},
+    },
+    predicate::Predicate,
+    schema::TableSchema,
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Indexes {
+    list: ArcSwap<Vec<Arc<AttachedIndex>>>,
+    /// Held while a new list is made from the present one.
+    edit: Mutex<()>,
+}
+
+impl Indexes {
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<AttachedIndex>>)) {
+        let _edit = self.edit.lock();
+        let mut next = self.list.load().as_ref().clone();
+        change(&mut next);
+        self.list.store(Arc::new(next));
+    }
+}
+
+impl CommittedSegment {
+    /// Whether the segment is to have the index: it has the column, in a type that such an index takes.
+    pub fn wants_index(&self, spec: &IndexSpec) -> bool {
+        self.indexed_column(spec).is_some()
+    }
+
+    fn indexed_column(&self, spec: &IndexSpec) -> Option<(usize, ColumnId)> {
+        let id = spec.column()?;
+        let index = self.schema.index_of(id)?;
+        spec.kind.takes(&self.schema.columns[index].data_type).then_some((index, id))
+    }
+
+    /// Bytes of the index's file; `None` when it is not there.
+    pub fn index_bytes(&self, id: IndexId) -> Option<u64> {
+        self.indexes.list.load().iter().find(|index| index.id == id).map(|index| index.bytes())
+    }
+
+    /// Takes an index whose file is there. False when there is no such file. Errors: the file is damaged, or another index's: build it anew.
+    pub fn attach_index(&self, spec: &IndexSpec) -> Result<bool> {
+        let Some((_, column)) = self.indexed_column(spec) else { return Ok(false) };
+        match AttachedIndex::open(&self.index_path(spec.id)?, &self.owner(), spec, column) {
+            Ok(index) => {
+                self.put(index);
+                Ok(true)
+            }
+            Err(Error::Io { kind: std::io::ErrorKind::NotFound, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Builds the index, writes its file, reads it back and takes it. Blocks on processor and disk. Returns the bytes of the file.
+    pub fn build_index(&self, spec: &IndexSpec) -> Result<u64> {
+        let Some((column_index, column)) = self.indexed_column(spec) else {
+            return Err(Error::Invalid(format!("segment {} cannot have index \"{}\"", self.id, spec.name)));
+        };
+        let source = Source { rows: self.rows, column: self.reader(column_index)? };
+        let path = self.index_path(spec.id)?;
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+            return Err(Error::Invalid(format!("{} is no path of a file", path.display())));
+        };
+        attached::build(&source, &self.owner(), spec, column, dir, name)
+            .map_err(|error| self.failed_build(error, column_index))?;
+        // What was built from bytes that went away is no index.
+        self.file.check()?;
+        let index = AttachedIndex::open(&path, &self.owner(), spec, column)?;
+        index.verify()?;
+        let bytes = index.bytes();
+        self.put(index);
+        Ok(bytes)
+    }
+
+    /// Only damage of the segment itself quarantines it.
+    fn failed_build(&self, error: Error, column: usize) -> Error {
+        match &error {
+            Error::Corrupt { path, .. } if path.as_os_str().is_empty() => self.failed(self.named(error, column)),
+            _ => error,
+        }
+    }
+
+    /// Takes the index off the list and deletes its file. Readers keep what they hold.
+    pub fn drop_index(&self, id: IndexId) -> Result<()> {
+        self.indexes.change(|list| list.retain(|index| index.id != id));
+        remove(&self.index_path(id)?)
+    }
+
+    fn put(&self, index: Arc<AttachedIndex>) {
+        self.indexes.change(|list| {
+            list.retain(|known| known.id != index.id);
+            list.push(index);
+        });
+    }
+
+    fn index_path(&self, id: IndexId) -> Result<std::path::PathBuf> {
+        let path = self.file.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| Error::Invalid(format!("{} has no name", path.display())))?;
+        Ok(path.with_file_name(file_name(name, id)))
+    }
+
+    fn owner(&self) -> Owner {
+        Owner { id: self.id, checksum: self.checksum, rows: self.rows }
+    }
+
+    /// An index that contradicts itself is no longer asked; it will be built again.
+    pub(super) fn lose_index(&self, id: IndexId, error: &Error) {
+        tracing::warn!(segment = self.id.0, index = id.0, %error, "an index is damaged; it is built again");
+        self.indexes.change(|list| list.retain(|index| index.id != id));
+    }
+
+    /// What the best index knows of the rows that pass `leaf`, which is `test` on the column at `index`.
+    pub(super) fn lookup(&self, leaf: &Predicate, index: usize, test: &ColumnTest) -> Result<Option<Lookup>> {
+        let list = self.indexes.list.load();
+        let column = self.schema.columns[index].id;
+        let mut best: Option<Lookup> = None;
+        for index_of in list.iter().filter(|known| known.column == column) {
+            match index_of.find(leaf, test, self.reader(index)?) {
+                Ok(None) => {}
+                Ok(Some(found)) => {
+                    let better = best
+                        .as_ref()
+                        .is_none_or(|best| (!best.found.exact && found.exact) || found.rows < best.found.rows);
+                    if better {
+                        best = Some(Lookup { index: Arc::clone(index_of), found });
+                    }
+                }
+                Err(error) => self.lose_index(index_of.id, &error),
+            }
+        }
+        Ok(best)
+    }
+
+    /// Whether Bloom filters rule out that any row passes. Reads nothing but them.
+    pub(crate) fn excludes(&self, predicate: &Predicate, current: &TableSchema) -> bool {
+        let list = self.indexes.list.load();
+        !list.is_empty() && self.excludes_by(&list, predicate, current)
+    }
+
+    fn excludes_by(&self, list: &[Arc<AttachedIndex>], predicate: &Predicate, current: &TableSchema) -> bool {
+        match predicate {
+            Predicate::And(children) => children.iter().any(|child| self.excludes_by(list, child, current)),
+            Predicate::Or(children) => {
+                !children.is_empty() && children.iter().all(|child| self.excludes_by(list, child, current))
+            }
+            Predicate::Compare { column, .. } | Predicate::In { column, .. } => {
+                let (Some(now), Some(written)) = (current.column(*column), self.schema.column(*column)) else {
+                    return false;
+                };
+                if !comparable_as_written(&written.data_type, &now.data_type) {
+                    return false;
+                }
+                let mut of_column = list.iter().filter(|index| index.column == *column);
+                of_column.any(|index| {
+                    index.excludes(predicate, &written.data_type).unwrap_or_else(|error| {
+                        self.lose_index(index.id, &error);
+                        false
+                    })
+                })
+            }
+            _ => false,
+        }
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("delete", path, &error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,200 @@
+//! Rows first by index, then by test.
+//!
+//! ```text
+//! a = 1  AND  b IN (2, 3)  AND  c LIKE '%x%'       leaves that indexes know of: ask how many rows, take the fewest first
+//!   └ 40 rows   └ 9,000 rows    └ no index
+//! rows of a, one bit each ─► blocks without one are not looked at ─► the other tests, on the rows that are left
+//! ```
+//!
+//! An index is worth it where listing its rows costs less than finding them in the packed column, which SIMD does at ten rows a
+//! nanosecond: what either costs was measured by `storage/benches/index.rs`.
+
+use std::{ops::Range, sync::Arc};
+
+use super::{CommittedSegment, filter::Filter};
+use crate::{
+    Result,
+    bitpack::Bitmask,
+    index::{Found, attached::AttachedIndex},
+    predicate::Predicate,
+    scan::{IndexUse, ScanMetrics},
+    schema::TableSchema,
+};
+
+/// Nanoseconds for a row that an index lists.
+const LISTING: f64 = 1.2;
+/// Nanoseconds for asking at all.
+const ASKING: f64 = 400.0;
+/// Nanoseconds for a row of a column that is decoded and cast before it is compared.
+const WIDENING: f64 = 5.0;
+/// With this many times as many rows as are left, the next index is not worth its list.
+const MORE_ROWS: u64 = 16;
+
+/// Rows that an index knows of, not listed yet.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    pub(super) index: Arc<AttachedIndex>,
+    pub(super) found: Found,
+}
+
+/// Rows of a run, one bit each.
+#[derive(Debug)]
+pub(super) struct Candidates {
+    /// The row of bit 0.
+    base: u32,
+    mask: Bitmask,
+}
+
+impl Candidates {
+    pub(super) fn apply(&self, rows: &Range<u32>, mask: &mut Bitmask) {
+        mask.and_at(&self.mask, (rows.start - self.base) as usize);
+    }
+}
+
+impl Filter {
+    /// The filter for some rows of a segment, with what its indexes know.
+    pub(super) fn of_rows(
+        predicate: &Predicate,
+        current: &TableSchema,
+        segment: &CommittedSegment,
+        rows: &Range<u32>,
+        indexes: IndexUse,
+        metrics: &ScanMetrics,
+    ) -> Result<Self> {
+        let filter = Self::new(predicate, current, segment, indexes != IndexUse::Off)?;
+        if indexes == IndexUse::Off { Ok(filter) } else { filter.with_rows_known(segment, rows, indexes, metrics) }
+    }
+
+    fn with_rows_known(
+        self,
+        segment: &CommittedSegment,
+        rows: &Range<u32>,
+        indexes: IndexUse,
+        metrics: &ScanMetrics,
+    ) -> Result<Self> {
+        let parts = match self {
+            Self::Nothing | Self::Everything => return Ok(self),
+            Self::And(parts) => parts,
+            one => vec![one],
+        };
+        let share = f64::from(rows.len() as u32) / f64::from(segment.rows.max(1));
+        let mut known = Vec::new();
+        for (at, part) in parts.iter().enumerate() {
+            let Some(found) = part.known_rows() else { continue };
+            let listing = ASKING + LISTING * found as f64 * share;
+            if indexes == IndexUse::Always || listing < part.plain_cost(segment)? * rows.len() as f64 {
+                known.push((found, at));
+            }
+        }
+        known.sort_unstable();
+        let base = rows.start & !63;
+        let mut mask: Option<Bitmask> = None;
+        let mut answered = vec![false; parts.len()];
+        for (found, at) in known {
+            if let Some(mask) = &mask
+                && indexes != IndexUse::Always
+                && found > MORE_ROWS * mask.count() as u64
+            {
+                break;
+            }
+            let mut listed = Bitmask::none((rows.end - base) as usize);
+            let Some(exact) = parts[at].list(segment, rows, base, &mut listed) else { continue };
+            answered[at] = exact;
+            mask = Some(match mask {
+                None => listed,
+                Some(mut mask) => {
+                    mask.and(&listed);
+                    mask
+                }
+            });
+        }
+        let mut left: Vec<Self> =
+            parts.into_iter().zip(answered).filter(|(_, answered)| !answered).map(|(part, _)| part).collect();
+        if let Some(mask) = mask {
+            let count = mask.count();
+            metrics.rows_by_index.fetch_add(count as u64, std::sync::atomic::Ordering::Relaxed);
+            if count == 0 {
+                return Ok(Self::Nothing);
+            }
+            left.insert(0, Self::Rows(Candidates { base, mask }));
+        }
+        Ok(match left.len() {
+            1 => left.swap_remove(0),
+            _ => Self::And(left),
+        })
+    }
+
+    /// How many rows indexes would list, at most; `None` when they do not know all that pass.
+    fn known_rows(&self) -> Option<u64> {
+        match self {
+            Self::Encoded { lookup, .. } => lookup.as_ref().map(|lookup| lookup.found.rows),
+            Self::Or(parts) => parts.iter().map(Self::known_rows).sum(),
+            Self::And(parts) => parts.iter().filter_map(Self::known_rows).min(),
+            _ => None,
+        }
+    }
+
+    /// Adds what the indexes know to `out`, whose bit 0 is row `base`: whether all of these rows pass. `None` when an index failed.
+    fn list(&self, segment: &CommittedSegment, rows: &Range<u32>, base: u32, out: &mut Bitmask) -> Option<bool> {
+        match self {
+            Self::Encoded { lookup: Some(Lookup { index, found }), .. } => match index.add(found, rows, base, out) {
+                Ok(()) => Some(found.exact),
+                Err(error) => {
+                    segment.lose_index(index.id, &error);
+                    None
+                }
+            },
+            Self::Or(parts) => {
+                let mut exact = true;
+                for part in parts {
+                    exact &= part.list(segment, rows, base, out)?;
+                }
+                Some(exact)
+            }
+            Self::And(parts) => {
+                let known = parts.iter().filter(|part| part.known_rows().is_some());
+                known.min_by_key(|part| part.known_rows())?.list(segment, rows, base, out).map(|_| false)
+            }
+            _ => None,
+        }
+    }
+
+    /// Nanoseconds for a row without an index.
+    fn plain_cost(&self, segment: &CommittedSegment) -> Result<f64> {
+        Ok(match self {
+            Self::Nothing | Self::Everything | Self::Rows(_) => 0.0,
+            Self::Encoded { index, test, .. } => segment.reader(*index)?.select_cost(test),
+            Self::Widened { .. } => WIDENING,
+            Self::And(parts) | Self::Or(parts) => {
+                let mut cost = 0.0;
+                for part in parts {
+                    cost += part.plain_cost(segment)?;
+                }
+                cost
+            }
+        })
+    }
+
+    /// The first row at or above `row` that may pass, as far as indexes know.
+    pub(super) fn first_from(&self, row: u32) -> Option<u32> {
+        let Some(Candidates { base, mask }) = self.candidates() else { return Some(row) };
+        mask.next_from((row - base) as usize).map(|found| base + found as u32)
+    }
+
+    /// The last row below `end` that may pass, as far as indexes know.
+    pub(super) fn last_below(&self, end: u32) -> Option<u32> {
+        let Some(Candidates { base, mask }) = self.candidates() else { return end.checked_sub(1) };
+        mask.last_below((end - base) as usize).map(|found| base + found as u32)
+    }
+
+    fn candidates(&self) -> Option<&Candidates> {
+        match self {
+            Self::Rows(candidates) => Some(candidates),
+            Self::And(parts) => match parts.first() {
+                Some(Self::Rows(candidates)) => Some(candidates),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Every kind of index, on every type that it takes: what is scanned with indexes is what is scanned without, consuming and sealed, and it is what
+//! the oracle gives; an index that is damaged, foreign or missing changes no answer.
+
+use std::{
+    fs,
+    ops::Range,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
+
+use proptest::prelude::*;
+use tidemill_storage::{
+    ids::{ColumnId, IndexId, SegmentId},
+    index::{IndexKind, IndexSpec, parse_file_name},
+    predicate::{CompareOp, Predicate},
+    scan::{IndexUse, ScanHints, ScanMetrics, ScanRequest},
+    schema::TableSchema,
+    segment::{Segment, committed::CommittedSegment},
+    table::Table,
+    testing::{
+        Random, aggregate, generate,
+        oracle::{self, Row, Value, Written},
+    },
+};
+
+use crate::scan::{committed, consuming, request, scanned};
+
+const KINDS: [IndexKind; 3] = [IndexKind::Inverted, IndexKind::Range, IndexKind::Bloom { fpp: 0.01 }];
+
+fn spec(id: u32, kind: IndexKind, column: ColumnId) -> IndexSpec {
+    IndexSpec { id: IndexId(id), name: format!("index_{id}"), kind, columns: vec![column] }
+}
+
+fn of(segment: &Arc<dyn Segment>) -> &CommittedSegment {
+    segment.as_committed().expect("a committed segment")
+}
+
+/// All indexes that the segment's columns take, of some or all of the kinds.
+fn specs(schema: &TableSchema, wanted: impl Fn(&IndexKind) -> bool) -> Vec<IndexSpec> {
+    let mut specs = Vec::new();
+    for column in &schema.columns {
+        for kind in KINDS.iter().filter(|kind| wanted(kind) && kind.takes(&column.data_type)) {
+            specs.push(spec(specs.len() as u32 + 1, *kind, column.id));
+        }
+    }
+    specs
+}
+
+fn with(request: &Arc<ScanRequest>, indexes: IndexUse) -> Arc<ScanRequest> {
+    Arc::new(ScanRequest { hints: ScanHints { indexes, ..ScanHints::default() }, ..request.as_ref().clone() })
+}
+
+/// A predicate, often about values that are there.
+fn predicate(random: &mut Random, schema: &TableSchema, written: &Written) -> Predicate {
+    if random.one_in(3) || written.rows.is_empty() {
+        return generate::predicate(random, schema, 2);
+    }
+    let mut leaves = Vec::new();
+    for _ in 0..1 + random.below(3) {
+        let column = random.pick(&schema.columns);
+        let Some(index) = written.schema.index_of(column.id) else { continue };
+        if written.schema.columns[index].data_type != column.data_type {
+            continue;
+        }
+        let mut there = || match &random.pick(&written.rows)[index] {
+            Value::One(value) => Some(value.clone()),
+            _ => None,
+        };
+        let (Some(a), Some(b)) = (there(), there()) else { continue };
+        use CompareOp::{Eq, Greater, GreaterEq, Less, LessEq, NotEq};
+        let compare = |op, value| Predicate::Compare { column: column.id, op, value };
+        leaves.push(match random.below(4) {
+            0 => Predicate::In { column: column.id, values: vec![a, b], negated: random.one_in(4) },
+            1 => Predicate::And(vec![compare(GreaterEq, a), compare(LessEq, b)]),
+            _ => compare(*random.pick(&[Eq, Eq, Eq, NotEq, Less, LessEq, Greater, GreaterEq]), a),
+        });
+    }
+    if random.one_in(2) { Predicate::And(leaves) } else { Predicate::Or(leaves) }
+}
+
+fn check(seed: u64, rows: usize) {
+    let mut random = Random::new(seed);
+    let random = &mut random;
+    let (consuming, written) = consuming(random, rows);
+    let dir = tempfile::tempdir().unwrap();
+    let committed = committed(&consuming, dir.path());
+    let consuming: Arc<dyn Segment> = Arc::new(consuming);
+    let only = random.below(KINDS.len() + 1);
+    let specs = specs(&written.schema, |kind| KINDS.get(only).is_none_or(|only| only == kind));
+    for spec in &specs {
+        assert!(of(&committed).wants_index(spec));
+        assert!(!of(&committed).attach_index(spec).unwrap());
+        let bytes = of(&committed).build_index(spec).unwrap();
+        assert_eq!(of(&committed).index_bytes(spec.id), Some(bytes));
+    }
+    let table = Table::new(Default::default(), Arc::new(written.schema.clone()), 1);
+    table.set_indexes(specs.clone());
+    table.partitions()[0].put(Arc::clone(&committed));
+    for round in 0..8 {
+        let current = if round < 5 { written.schema.clone() } else { generate::altered(random, &written.schema) };
+        let projection: Vec<ColumnId> =
+            current.columns.iter().map(|column| column.id).filter(|_| random.one_in(2)).collect();
+        let predicate = predicate(random, &current, &written);
+        let range = if random.one_in(2) {
+            0..rows as u32
+        } else {
+            let start = random.below(rows + 1);
+            start as u32..(start + random.below(rows + 1 - start)) as u32
+        };
+        let part = Written {
+            schema: written.schema.clone(),
+            rows: written.rows[range.start as usize..range.end as usize].to_vec(),
+        };
+        let expected = oracle::scan(&part, &current, &projection, Some(&predicate));
+        let request = request(&current, projection, Some(predicate), None, 8192);
+        for indexes in [IndexUse::Off, IndexUse::WhereFaster, IndexUse::Always] {
+            let request = with(&request, indexes);
+            let found = scanned(&committed, range.clone(), &request);
+            assert_eq!(found, expected, "seed {seed}, {range:?} of {request:#?}");
+            let hints = ScanHints { backwards: true, ..request.hints.clone() };
+            let backwards = Arc::new(ScanRequest { hints, ..request.as_ref().clone() });
+            let in_order = |rows: &[Row]| {
+                let mut rows: Vec<String> = rows.iter().map(|row| format!("{row:?}")).collect();
+                rows.sort_unstable();
+                rows
+            };
+            let found = scanned(&committed, range.clone(), &backwards);
+            assert_eq!(in_order(&found), in_order(&expected), "seed {seed}, {range:?} of {backwards:#?}");
+            // What is pruned by Bloom filters has no such row.
+            table.set_schema(Arc::new(current.clone()));
+            let plan = table.snapshot().plan(&request);
+            assert!(plan.pruned_by_bloom == 0 || expected.is_empty(), "seed {seed}, {request:#?}");
+        }
+        assert_eq!(scanned(&consuming, range.clone(), &request), expected);
+        let groups = aggregate::request(random, &current);
+        if let Some(expected) = aggregate::groups(&part, &groups) {
+            for indexes in [IndexUse::Off, IndexUse::Always] {
+                let groups = Arc::new(tidemill_storage::aggregate::AggregateRequest { indexes, ..groups.clone() });
+                if let Ok(found) = crate::aggregate::grouped(&committed, range.clone(), &groups) {
+                    assert!(aggregate::agree(&found, &expected), "seed {seed}, {range:?} of {groups:#?}");
+                }
+            }
+        }
+    }
+    for spec in &specs {
+        of(&committed).drop_index(spec.id).unwrap();
+        assert_eq!(of(&committed).index_bytes(spec.id), None);
+    }
+    let left = fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(left, 1, "only the segment is left");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn answers_are_the_same_with_and_without_indexes(
+        seed: u64,
+        rows in prop_oneof![0usize..20, 0usize..400, 1000usize..3000],
+    ) {
+        check(seed, rows);
+    }
+}
+
+/// More rows than a window and a block have.
+#[test]
+fn they_are_the_same_on_many_rows() {
+    for seed in 0..4 {
+        check(seed, 30_000);
+    }
+}
+
+/// Rows of a scan that indexes found, and rows that were looked at.
+fn counted(segment: &Arc<dyn Segment>, request: &Arc<ScanRequest>) -> (u64, u64) {
+    let metrics = Arc::new(ScanMetrics::default());
+    let rows: Range<u32> = 0..segment.rows();
+    for batch in Arc::clone(segment).scan(rows, Arc::clone(request), Arc::clone(&metrics)).unwrap() {
+        batch.unwrap();
+    }
+    (metrics.rows_by_index.load(Ordering::Relaxed), metrics.rows_scanned.load(Ordering::Relaxed))
+}
+
+/// A table of one column of numbers without a dictionary, sealed.
+fn numbers(dir: &Path, rows: i64) -> (Arc<dyn Segment>, TableSchema) {
+    use tidemill_storage::{
+        ids::SchemaVersion,
+        schema::{Column, DataType},
+        segment::consuming::ConsumingSegment,
+    };
+    let column =
+        |id: u32, data_type| Column { nullable: false, ..Column::new(ColumnId(id), format!("n{id}"), data_type) };
+    let columns = vec![column(0, DataType::BigInt), column(1, DataType::Text)];
+    let schema = TableSchema { version: SchemaVersion(1), columns, time_column: None };
+    let values: Vec<i64> = (0..rows).map(|row| row.wrapping_mul(7_919_777) % (rows * 1000)).collect();
+    let texts = values.iter().map(|value| format!("{:x}", value.wrapping_mul(0x9e37_79b9_7f4a)));
+    let batch = arrow::array::RecordBatch::try_new(
+        schema.arrow(),
+        vec![
+            Arc::new(arrow::array::Int64Array::from(values.clone())),
+            Arc::new(arrow::array::StringViewArray::from_iter_values(texts)),
+        ],
+    )
+    .unwrap();
+    let segment = ConsumingSegment::new(SegmentId(5), Arc::new(schema.clone())).with(&batch, &[]).unwrap();
+    (committed(&segment, dir), schema)
+}
+
+#[test]
+fn an_index_spares_looking_at_most_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = 100_000;
+    let (segment, schema) = numbers(dir.path(), rows);
+    let value = tidemill_storage::scalar::Scalar::Int(7_919_777 * 3 % (rows * 1000));
+    let equal = Predicate::Compare { column: ColumnId(0), op: CompareOp::Eq, value };
+    let request = request(&schema, vec![ColumnId(1)], Some(equal), None, 8192);
+    assert_eq!(counted(&segment, &request), (0, rows as u64));
+    of(&segment).build_index(&spec(1, IndexKind::Range, ColumnId(0))).unwrap();
+    let (by_index, scanned) = counted(&segment, &request);
+    assert!(by_index == 1 && scanned <= 16 * 1024, "{by_index} of {scanned}");
+    of(&segment).drop_index(IndexId(1)).unwrap();
+    // Buckets of a hash: about two rows.
+    of(&segment).build_index(&spec(2, IndexKind::Inverted, ColumnId(0))).unwrap();
+    let (by_index, scanned) = counted(&segment, &request);
+    assert!((1..20).contains(&by_index) && scanned <= 20 * 16 * 1024, "{by_index} of {scanned}");
+}
+
+#[test]
+fn bloom_filters_rule_segments_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = 50_000;
+    let (segment, schema) = numbers(dir.path(), rows);
+    let bloom = spec(1, IndexKind::Bloom { fpp: 0.01 }, ColumnId(1));
+    of(&segment).build_index(&bloom).unwrap();
+    assert!(of(&segment).index_bytes(IndexId(1)).unwrap() < 2 * rows as u64);
+    let table = Table::new(Default::default(), Arc::new(schema.clone()), 1);
+    table.set_indexes(vec![bloom]);
+    table.partitions()[0].put(segment);
+    let pruned = |text: String| {
+        let value = tidemill_storage::scalar::Scalar::Text(text.into());
+        let equal = Predicate::Compare { column: ColumnId(1), op: CompareOp::Eq, value };
+        let request = request(&schema, Vec::new(), Some(equal), None, 8192);
+        assert_eq!(table.snapshot().plan(&with(&request, IndexUse::Off)).pruned_by_bloom, 0);
+        table.snapshot().plan(&request).pruned_by_bloom
+    };
+    let false_answers = (0..2000).filter(|n| pruned(format!("5{n:08x}g")) == 0).count();
+    assert!(false_answers <= 60, "{false_answers} of 2000 absent values were not ruled out");
+    let present = 7_919_777i64.wrapping_mul(0x9e37_79b9_7f4a);
+    assert_eq!(pruned(format!("{present:x}")), 0);
+}
+
+/// Every byte of an index file may be another one: the answers stay, and the index is refused or given up.
+#[test]
+fn a_damaged_index_changes_no_answer() {
+    let mut random = Random::new(11);
+    let (consuming, written) = consuming(&mut random, 700);
+    let dir = tempfile::tempdir().unwrap();
+    let segment = committed(&consuming, dir.path());
+    let all: Vec<ColumnId> = written.schema.columns.iter().map(|column| column.id).collect();
+    for spec in specs(&written.schema, |_| true) {
+        of(&segment).build_index(&spec).unwrap();
+        let name = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.extension().is_some_and(|ending| ending == "index"))
+            .unwrap();
+        let sound = fs::read(&name).unwrap();
+        for _ in 0..25 {
+            let mut damaged = sound.clone();
+            match random.below(4) {
+                0 => damaged.truncate(random.below(damaged.len())),
+                1 => damaged.extend([1, 2, 3]),
+                _ => {
+                    let at = random.below(damaged.len());
+                    damaged[at] ^= 1 << random.below(8);
+                }
+            }
+            // A file is never changed in place: another one takes its name.
+            of(&segment).drop_index(spec.id).unwrap();
+            fs::write(&name, &damaged).unwrap();
+            let attached = of(&segment).attach_index(&spec).is_ok_and(|attached| attached);
+            let predicate = predicate(&mut random, &written.schema, &written);
+            let expected = oracle::scan(&written, &written.schema, &all, Some(&predicate));
+            let request = request(&written.schema, all.clone(), Some(predicate), None, 8192);
+            let found: Vec<Row> = scanned(&segment, 0..700, &with(&request, IndexUse::Always));
+            assert_eq!(found, expected, "attached: {attached}");
+        }
+        // Built anew it is whole again.
+        let bytes = of(&segment).build_index(&spec).unwrap();
+        assert_eq!((bytes, fs::read(&name).unwrap()), (sound.len() as u64, sound));
+        of(&segment).drop_index(spec.id).unwrap();
+    }
+}
+
+/// A file of another segment, index or kind is not taken for ours.
+#[test]
+fn a_foreign_index_is_refused() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (segment, _) = numbers(here.path(), 1000);
+    let (other, _) = numbers(there.path(), 1001);
+    let range = spec(1, IndexKind::Range, ColumnId(0));
+    of(&other).build_index(&range).unwrap();
+    let name = "segment.1.index";
+    assert_eq!(parse_file_name(name), Some(("segment", IndexId(1))));
+    fs::copy(there.path().join(name), here.path().join(name)).unwrap();
+    of(&segment).attach_index(&range).unwrap_err();
+    of(&segment).build_index(&range).unwrap();
+    assert!(of(&segment).attach_index(&range).unwrap());
+    of(&segment).attach_index(&spec(1, IndexKind::Inverted, ColumnId(0))).unwrap_err();
+    fs::rename(here.path().join(name), here.path().join("segment.2.index")).unwrap();
+    of(&segment).attach_index(&spec(2, IndexKind::Range, ColumnId(0))).unwrap_err();
+}

@@ -1,0 +1,170 @@
+//! Indexes of a live table: built behind queries and ingestion, used where they help, whole again after kill -9.
+
+use std::{fs, path::Path, time::Duration};
+
+use crate::support::server::Server;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_tidemill");
+
+/// Files below a directory whose names end like this.
+fn files(below: &Path, ending: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(below).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, ending));
+        } else if path.to_str().unwrap().ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// A table of sealed segments of 5,000 rows each, and some rows that are not sealed.
+fn fill(server: &Server, segments: usize) {
+    server.sql("CREATE TABLE t (id BIGINT NOT NULL, city TEXT, code BIGINT) WITH (seal_rows = 5000)");
+    for segment in 0..segments {
+        let from = segment * 5000;
+        server.sql(&format!(
+            "INSERT INTO t SELECT i, 'city ' || (i % 400), (i * 7919) % 1000003 FROM generate_series({from}, {}) AS g(i)",
+            from + 4999
+        ));
+    }
+    server.sql("SELECT rt.seal('t')");
+    server.sql("INSERT INTO t VALUES (-1, 'city 7', 5)");
+}
+
+const CONDITIONS: [&str; 4] = [
+    "city = 'city 7'",
+    "code = 7919",
+    "city IN ('city 7', 'city 8') AND code < 50000",
+    "code BETWEEN 1000 AND 2000 OR city LIKE 'city 39%'",
+];
+
+/// The same answers with and without indexes.
+fn agree(server: &Server) {
+    for condition in CONDITIONS {
+        let answer = |indexes: &str| {
+            server.value(&format!(
+                "SET rt.use_indexes = '{indexes}'; SELECT count(*) || ' ' || coalesce(sum(id), 0) FROM t WHERE {condition}"
+            ))
+        };
+        let plain = answer("off");
+        assert_eq!(answer("on"), plain, "{condition}");
+        assert_eq!(answer("always"), plain, "{condition}");
+    }
+}
+
+fn explained(server: &Server, sql: &str) -> String {
+    server.sql(sql).into_iter().map(|row| row[0].clone().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn an_index_is_built_behind_queries_and_survives_kill_9_in_the_middle() {
+    // One percent of a processor: a build takes a hundred times as long as it works.
+    let mut server = Server::start_with(BINARY, &["--index-cpu", "1"]);
+    fill(&server, 12);
+    server.sql("CREATE INDEX ON t USING inverted (city)");
+    server.sql("CREATE INDEX ON t USING range (code)");
+    server.wait_for(
+        r#"SELECT segments_built BETWEEN 1 AND 11 AND state = 'building' FROM rt.indexes WHERE "index" = 't_city_inverted'"#,
+        "t",
+        Duration::from_secs(60),
+    );
+    agree(&server);
+    // What a kill in the middle of a file leaves.
+    let some = files(&server.data_dir, ".index").pop().unwrap();
+    server.kill_9();
+    fs::write(some.with_extension("index.tmp"), b"half").unwrap();
+    fs::write(&some, b"damaged").unwrap();
+    fs::write(some.with_file_name("s00000000000000000000.99.index"), b"of an index that is no more").unwrap();
+    server.spawn();
+    server.wait_ready();
+    agree(&server);
+    server.wait_for("SELECT bool_and(state = 'ready' AND progress = 1) FROM rt.indexes", "t", Duration::from_secs(120));
+    assert_eq!(server.value("SELECT sum(segments_built) || ' of ' || sum(segments_total) FROM rt.indexes"), "24 of 24");
+    agree(&server);
+    assert_eq!(files(&server.data_dir, ".index").len(), 24);
+    assert!(files(&server.data_dir, ".tmp").is_empty());
+    assert!(server.log().contains("an index is built again"), "the damaged file is named");
+
+    // New segments have theirs at once, and they outlive a restart without a build.
+    server.sql("SELECT rt.seal('t')");
+    assert_eq!(server.value("SELECT min(segments_built) FROM rt.indexes"), "13");
+    server.kill_and_restart();
+    assert_eq!(server.value("SELECT min(segments_built) FROM rt.indexes"), "13");
+    agree(&server);
+
+    server.sql("DROP INDEX t_city_inverted");
+    assert_eq!(files(&server.data_dir, ".index").len(), 13);
+    agree(&server);
+    server.sql("DROP TABLE t");
+    assert!(files(&server.data_dir, ".index").is_empty());
+    assert_eq!(server.value("SELECT count(*) FROM rt.indexes"), "0");
+    server.stop();
+}
+
+#[test]
+fn explain_names_indexes_and_counts_what_they_save() {
+    let server = Server::start(BINARY);
+    fill(&server, 3);
+    let query = "SELECT id FROM t WHERE code = 7919";
+    let plain = explained(&server, &format!("EXPLAIN ANALYZE {query}"));
+    assert!(!plain.contains("indexes=") && !plain.contains("bloom") && !plain.contains("rows_by_index"), "{plain}");
+    server.sql("CREATE INDEX ON t USING range (code)");
+    server.sql("CREATE INDEX t_bloom ON t USING bloom (code)");
+    server.wait_for("SELECT bool_and(state = 'ready') FROM rt.indexes", "t", Duration::from_secs(60));
+    // The value is in one of the segments.
+    let plan = explained(&server, &format!("SET rt.use_indexes = 'always'; EXPLAIN ANALYZE {query}"));
+    assert!(plan.contains("indexes=[t_code_range, t_bloom]"), "{plan}");
+    assert!(plan.contains("pruned_by_bloom=2") && plan.contains("rows_by_index=1"), "{plan}");
+    let grouped =
+        explained(&server, "SET rt.use_indexes = 'always'; EXPLAIN ANALYZE SELECT count(*) FROM t WHERE code < 100");
+    assert!(grouped.contains("SegmentAggregateExec") && grouped.contains("indexes=[t_code_range]"), "{grouped}");
+    assert!(grouped.contains("rows_by_index="), "{grouped}");
+    let off = explained(&server, &format!("SET rt.use_indexes = off; EXPLAIN ANALYZE {query}"));
+    assert!(off.contains("pruned_by_bloom=0") && !off.contains("rows_by_index") && !off.contains("indexes="), "{off}");
+}
+
+#[test]
+fn catalogs_show_indexes() {
+    let server = Server::start(BINARY);
+    server.sql("CREATE TABLE \"T x\" (id BIGINT, city TEXT)");
+    server.sql("CREATE INDEX ON \"T x\" (city)");
+    server.sql("CREATE INDEX b ON \"T x\" USING bloom (id)");
+    let rows = server.sql("SELECT indexname, indexdef FROM pg_indexes ORDER BY 1");
+    let text: Vec<String> = rows.iter().flatten().map(|cell| cell.clone().unwrap()).collect();
+    assert_eq!(
+        text,
+        [
+            "T x_city_inverted",
+            "CREATE INDEX \"T x_city_inverted\" ON public.\"T x\" USING inverted (city)",
+            "b",
+            "CREATE INDEX b ON public.\"T x\" USING bloom (id) WITH (fpp='0.01')",
+        ]
+    );
+    // As psql's \d asks.
+    assert_eq!(
+        server.value(
+            "SELECT string_agg(c2.relname || ' ' || i.indisvalid || ' ' || pg_catalog.pg_get_indexdef(i.indexrelid, 0, true), ', ' ORDER BY c2.relname)
+             FROM pg_catalog.pg_class c, pg_catalog.pg_class c2, pg_catalog.pg_index i
+             WHERE c.relname = 'T x' AND c.relhasindex AND c.oid = i.indrelid AND i.indexrelid = c2.oid"
+        ),
+        "T x_city_inverted true CREATE INDEX \"T x_city_inverted\" ON public.\"T x\" USING inverted (city), \
+         b true CREATE INDEX b ON public.\"T x\" USING bloom (id) WITH (fpp='0.01')"
+    );
+    assert_eq!(
+        server.value(
+            "SELECT string_agg(c.relname || ' ' || am.amname || ' ' || c2.relname, ', ' ORDER BY c.relname) FROM pg_catalog.pg_class c
+             LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
+             LEFT JOIN pg_catalog.pg_class c2 ON i.indrelid = c2.oid WHERE c.relkind = 'i'"
+        ),
+        "T x_city_inverted inverted T x, b bloom T x"
+    );
+    assert_eq!(server.value("SELECT count(*) FROM information_schema.tables WHERE table_name = 'b'"), "0");
+    assert_eq!(server.value("SELECT 'b'::regclass::text"), "b");
+    // A name is one relation's.
+    let taken = server.try_sql("CREATE TABLE b (id INT)").unwrap_err();
+    assert_eq!(taken.code().unwrap().code(), "42P07");
+    assert_eq!(server.value("SELECT count(*) FROM rt.catalog_log WHERE definition LIKE '%city_inverted%'"), "2");
+}
