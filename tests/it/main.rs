@@ -16,6 +16,7 @@ mod http;
 mod indexes;
 mod ingest_sql;
 mod metadata;
+mod metamorphic;
 mod pgwire;
 mod readme;
 mod slt;

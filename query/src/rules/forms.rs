@@ -6,6 +6,7 @@
 //! | `VALUES (1, (SELECT 2)), …` | `SELECT column1, column2 FROM (SELECT 1 AS column1, (SELECT 2) AS column2, 0 AS place UNION ALL …) ORDER BY place` |
 //! | `a BETWEEN SYMMETRIC b AND c` | `(a BETWEEN b AND c OR a BETWEEN c AND b)` |
 //! | `~x`, `\|/ x`, `\|\|/ x`, `@ x` | `x # -1`, `sqrt(x)`, `cbrt(x)`, `abs(x)` |
+//! | `a IS DISTINCT FROM b AND c` | `(a IS DISTINCT FROM b) AND c` |
 //! | `(a, b) OVERLAPS (c, d)` | `overlaps(a, b, c, d)` |
 //! | `date(x)`, `text(x)`, `int4(x)`, … | `CAST(x AS date)`, … |
 //! | `x SIMILAR TO p ESCAPE e` | `x ~ <regular expression>(p, e)` |
@@ -23,7 +24,10 @@ use datafusion::sql::sqlparser::ast::{
     helpers::attached_token::AttachedToken,
 };
 
-use super::syntax::{function, last_part, plain, query};
+use super::{
+    distinct_from,
+    syntax::{function, last_part, plain, query},
+};
 use crate::{SqlError, functions::regexp};
 
 /// Names of our own columns and relations, which no user's can be.
@@ -35,6 +39,7 @@ const SELECTED_ROWS_MAX: usize = 1_000;
 
 /// Rewrites `statement` in place.
 pub(crate) fn rewrite(statement: &mut Statement) -> Result<(), SqlError> {
+    distinct_from::rewrite(statement);
     match VisitMut::visit(statement, &mut Rewriter) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),

@@ -15,6 +15,7 @@
 mod aggregates;
 mod arithmetic;
 pub(crate) mod casts;
+mod distinct_from;
 mod forms;
 mod gathered;
 mod inserts;
