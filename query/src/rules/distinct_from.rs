@@ -51,7 +51,7 @@ fn is_region(expr: &Expr) -> bool {
 }
 
 enum Piece {
-    Operand(Expr),
+    Operand(Box<Expr>),
     Not,
     And,
     Or,
@@ -75,7 +75,7 @@ fn flatten(expr: Expr, pieces: &mut VecDeque<Piece>) {
             pieces.push_back(Piece::Not);
             flatten(*expr, pieces);
         }
-        operand => pieces.push_back(Piece::Operand(operand)),
+        operand => pieces.push_back(Piece::Operand(Box::new(operand))),
     }
 }
 
@@ -128,7 +128,7 @@ fn operand(pieces: &mut VecDeque<Piece>) -> Expr {
         _ => return Expr::Value(Value::Null.into()),
     }
     match pieces.pop_front() {
-        Some(Piece::Operand(expr)) => expr,
+        Some(Piece::Operand(expr)) => *expr,
         _ => Expr::Value(Value::Null.into()),
     }
 }

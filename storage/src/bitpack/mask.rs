@@ -269,7 +269,7 @@ mod tests {
                 prop_assert_eq!(cut.get(row), kept);
             }
             prop_assert_eq!(mask.next_from(limit), set.iter().copied().find(|row| *row >= limit));
-            prop_assert_eq!(mask.last_below(limit), set.iter().copied().filter(|row| *row < limit).next_back());
+            prop_assert_eq!(mask.last_below(limit), set.iter().copied().rfind(|row| *row < limit));
             let mut part = Bitmask::all(bits.len() - from);
             part.and_at(&mask, from);
             let after: Vec<usize> = set.iter().filter(|row| **row >= from).map(|row| row - from).collect();
