@@ -83,7 +83,7 @@ fn read(schema: &TableSchema, body: Bytes) -> Result<(RecordBatch, Vec<Reject>),
     let format = Format::Json { epoch: EpochUnit::ByMagnitude };
     let mut decoder = decode::decoder(&format, &columns).map_err(SqlError::from)?;
     let messages = messages(body);
-    let decoded = decoder.decode(&messages);
+    let decoded = decoder.decode(&messages).map_err(SqlError::from)?;
     let mut rejects = decoded.rejects;
     let rows = fill_defaults(schema, decoded.rows, &decoded.row_offsets, &messages, &mut rejects)?;
     rejects.sort_by_key(|reject| reject.offset);

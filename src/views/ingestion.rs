@@ -62,9 +62,18 @@ pub(super) fn sources(instance: &Instance) -> Result<Rows, SqlError> {
 /// Passwords and keys of clients stay out of views.
 pub(super) fn hide_secret(key: &str, value: &str) -> String {
     let key = key.to_lowercase();
-    let secret =
-        ["password", "secret", "token", "key.pem", "sasl.jaas", "credential"].iter().any(|word| key.contains(word));
-    if secret { "********".into() } else { value.into() }
+    let secrets = ["password", "secret", "token", "key.pem", "sasl.jaas", "credential", "user_info", "user-info"];
+    if secrets.iter().any(|word| key.contains(word)) {
+        return "********".into();
+    }
+    // A registry's address may hold name and password.
+    match value.split_once("://").map(|(scheme, rest)| (scheme, rest.split_at(rest.find('/').unwrap_or(rest.len())))) {
+        Some((scheme, (authority, path))) if authority.contains('@') && !authority.contains(char::is_whitespace) => {
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://********@{host}{path}")
+        }
+        _ => value.into(),
+    }
 }
 
 pub(super) const TABLES: &[(&str, Kind)] = &[
@@ -430,5 +439,8 @@ mod tests {
         assert_eq!(duration(1), "1 microsecond");
         assert_eq!(hide_secret("properties.sasl.password", "x"), "********");
         assert_eq!(hide_secret("topic", "x"), "x");
+        assert_eq!(hide_secret("schema_registry.basic_auth.user_info", "u:p"), "********");
+        assert_eq!(hide_secret("schema_registry", "http://u:p@registry:1/x"), "http://********@registry:1/x");
+        assert_eq!(hide_secret("schema_registry", "http://registry:1/a@b"), "http://registry:1/a@b");
     }
 }

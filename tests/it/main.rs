@@ -12,6 +12,7 @@ mod damage;
 mod ddl;
 mod dead_letters;
 mod exactly_once;
+mod formats;
 mod http;
 mod indexes;
 mod ingest_sql;

@@ -66,11 +66,13 @@ pub(crate) struct Consumer {
     /// What the reader reads.
     reading: BTreeMap<u32, Arc<StreamState>>,
     failures: u32,
+    /// A partition whose messages could not be taken when the last failure came: polls that bring nothing of it prove nothing.
+    stuck: Option<u32>,
 }
 
 impl Consumer {
     pub(crate) fn new(table: Arc<TableShared>, feed: Arc<FeedState>, group: Arc<Group>) -> Self {
-        Self { table, feed, group, reader: None, decoder: None, reading: BTreeMap::new(), failures: 0 }
+        Self { table, feed, group, reader: None, decoder: None, reading: BTreeMap::new(), failures: 0, stuck: None }
     }
 
     /// Returns when the feed stops.
@@ -113,23 +115,35 @@ impl Consumer {
             }
         };
         let fetched = reader.poll(MESSAGES_MAX, BYTES_MAX, POLL_TIMEOUT)?;
-        if self.failures > 0 {
-            self.failures = 0;
-            *self.feed.error.lock() = None;
-        }
         for (partition, stream) in &self.reading {
             stream.sharing.store(reader.sharing(*partition) as u32, Ordering::Relaxed);
         }
         let mut messages = 0;
+        let mut failed: Option<(u32, Error)> = None;
         for one in fetched {
-            match self.take(one) {
-                Ok(taken) => messages += taken,
-                Err(error) => {
-                    // The rest of the poll is dropped; a new reader begins at the positions and brings it again.
-                    self.close();
-                    return Err(error);
-                }
+            let partition = one.partition();
+            if failed.as_ref().is_some_and(|(stuck, _)| *stuck == partition) {
+                continue;
             }
+            match self.take(one) {
+                Ok(taken) => {
+                    messages += taken;
+                    self.stuck = self.stuck.filter(|stuck| *stuck != partition);
+                }
+                // Other partitions may go on: what they want may be known.
+                Err(error) => failed = failed.or(Some((partition, error))),
+            }
+        }
+        if let Some((partition, error)) = failed {
+            // What was not taken is dropped; a new reader begins at the positions and brings it again.
+            self.close();
+            self.stuck = Some(partition);
+            return Err(error);
+        }
+        let stuck = self.stuck.is_some_and(|partition| self.reading.contains_key(&partition));
+        if self.failures > 0 && !stuck {
+            (self.failures, self.stuck) = (0, None);
+            *self.feed.error.lock() = None;
         }
         let rest = rest_us(self.feed.feed.latency, messages, runtime.clock.monotonic_us() - begun_us);
         if rest > 0 {
@@ -171,11 +185,7 @@ impl Consumer {
 
     /// Takes what a poll brought; returns how many messages it was.
     fn take(&mut self, fetched: Fetched) -> Result<usize> {
-        let partition = match &fetched {
-            Fetched::Messages(batch) => batch.partition,
-            Fetched::Rows(batch) => batch.stream.partition,
-            Fetched::Gap { partition, .. } | Fetched::End { partition } => *partition,
-        };
+        let partition = fetched.partition();
         let Some(stream) = self.reading.get(&partition).cloned() else { return Ok(0) };
         match fetched {
             _ if matches!(stream.run(), StreamRun::Stopped { .. }) => Ok(0),
@@ -186,7 +196,7 @@ impl Consumer {
                     Some(decoder) => decoder,
                     None => self.decoder.insert((self.feed.feed.decoder)()?),
                 };
-                let batch = decode_batch(&mut **decoder, id, batch);
+                let batch = decode_batch(&mut **decoder, id, batch)?;
                 self.take_rows(&stream, batch);
                 Ok(messages)
             }

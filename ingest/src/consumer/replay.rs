@@ -81,7 +81,7 @@ impl PartitionIngest {
         let mut rows = Vec::new();
         let mut resolved = 0;
         for (stream, mut letters) in streams {
-            let batch = decode_batch(decoder, stream, messages(stream, &letters)?);
+            let batch = decode_batch(decoder, stream, messages(stream, &letters)?)?;
             let batch = feed.feed.checks.apply(batch);
             let transformed = versioned.transform.apply(&batch);
             for reject in batch.rejects.iter().chain(&transformed.rejects) {

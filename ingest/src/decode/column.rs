@@ -21,22 +21,8 @@ use super::{
     json::{self, jsonb},
     number::{self, Misfit},
     time,
+    value::{Unscaled, Value, without_nul},
 };
-
-/// One value as a format brings it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Value<'a> {
-    Null,
-    Boolean(bool),
-    /// The digits of a JSON number.
-    Number(&'a str),
-    /// A JSON string, decoded; free of NUL.
-    String(&'a str),
-    /// The JSON text of an object or array, known to be valid.
-    Json(&'a str),
-    /// Text of a format without types; may hold NUL.
-    Text(&'a str),
-}
 
 /// A value that a column refused.
 #[derive(Debug)]
@@ -147,7 +133,7 @@ impl Column {
 
     /// Appends the value, or refuses it: then it stays as it was, or has NULL where an array was refused.
     pub(super) fn append(&mut self, value: Value<'_>) -> Result<(), Box<Refusal>> {
-        if value == Value::Null {
+        if matches!(value, Value::Null) {
             self.append_null();
             return Ok(());
         }
@@ -166,13 +152,42 @@ impl Column {
         }
     }
 
+    /// Appends an array whose elements `fill` appends to the column that it is given. `None` when this is no column of arrays. After an
+    /// error it has NULL.
+    pub(super) fn append_list<E>(&mut self, fill: impl FnOnce(&mut Column) -> Result<(), E>) -> Option<Result<(), E>>
+    where
+        E: From<Box<Refusal>>,
+    {
+        let Values::List { ends, item } = &mut self.values else { return None };
+        let filled = fill(item);
+        let Ok(end) = i32::try_from(item.len()) else {
+            return Some(Err(self.refusal(Value::Json("an array"), Misfit::Size).into()));
+        };
+        match filled {
+            Ok(()) => {
+                ends.push(end);
+                self.nulls.append_non_null();
+            }
+            // Elements before the bad one are in already: they must not become the next row's.
+            Err(_) => self.append_null(),
+        }
+        Some(filled)
+    }
+
+    /// Whether a record, an array or a map becomes its JSON text here.
+    pub(super) fn takes_json(&self) -> bool {
+        matches!(self.values, Values::Text(_) | Values::Jsonb(_))
+    }
+
     /// A refusal of a value that was not even read.
     pub(super) fn refusal(&self, value: Value<'_>, misfit: Misfit) -> Box<Refusal> {
         Box::new(Refusal { column: self.name.clone(), data_type: self.data_type.clone(), shown: show(value), misfit })
     }
 
     fn try_append(&mut self, value: Value<'_>) -> Result<(), Misfit> {
-        use Value::{Boolean, Json, Number, String, Text};
+        use Value::{
+            Boolean, Bytes, Decimal, Double, Float, Integer, Json, Moment, Number, String, Symbol, Text, Unsigned, Uuid,
+        };
         match (&mut self.values, value) {
             (Values::Boolean(values), value) => values.append(boolean(value)?),
             (Values::Int16(values), Number(text) | String(text) | Text(text)) => {
@@ -198,7 +213,7 @@ impl Column {
             (Values::Text(values), Text(text)) => values.append_value(without_nul(text)?),
             (Values::Uuid(values), String(text) | Text(text)) => {
                 let uuid = uuid::Uuid::try_parse(trim(text)).map_err(|_| Misfit::Syntax)?;
-                values.append_value(uuid.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
+                append_uuid(values, uuid.into_bytes());
             }
             (Values::Jsonb(values), value) => {
                 self.scratch.clear();
@@ -235,6 +250,52 @@ impl Column {
                 });
                 taken?;
                 ends.push(i32::try_from(item.len()).map_err(|_| Misfit::Size)?);
+            }
+            (Values::Int16(values), value) => {
+                values.push(self::integer(value, i16::MIN.into(), i16::MAX.into())? as i16)
+            }
+            (Values::Int32(values), value) => {
+                values.push(self::integer(value, i32::MIN.into(), i32::MAX.into())? as i32)
+            }
+            (Values::Int64(values), value) => values.push(self::integer(value, i64::MIN, i64::MAX)?),
+            (Values::Float32(values), Float(value)) => values.push(value),
+            (Values::Float32(values), value @ Decimal(_)) => {
+                self.scratch.clear();
+                value.write_text(&mut self.scratch)?;
+                values.push(number::real(&self.scratch)?);
+            }
+            (Values::Float32(values), value) => values.push(exact_real(exact_double(value)?)?),
+            (Values::Float64(values), value) => values.push(exact_double(value)?),
+            (Values::Decimal { values, precision, scale }, Integer(value)) => {
+                values.push(numeric(&value.to_be_bytes(), 0, *precision, *scale)?);
+            }
+            (Values::Decimal { values, precision, scale }, Decimal(value)) => {
+                values.push(numeric(value.bytes, value.scale, *precision, *scale)?);
+            }
+            (Values::Decimal { values, precision, scale }, value @ (Unsigned(_) | Float(_) | Double(_))) => {
+                self.scratch.clear();
+                value.write_text(&mut self.scratch)?;
+                values.push(number::numeric(&self.scratch, *precision, *scale)?);
+            }
+            (Values::Text(values), Symbol { name, .. }) => values.append_value(name),
+            (Values::Text(values), value) => {
+                self.scratch.clear();
+                value.write_text(&mut self.scratch)?;
+                values.append_value(&self.scratch);
+            }
+            (Values::Uuid(values), Uuid(bytes)) => append_uuid(values, bytes),
+            (Values::Uuid(values), Bytes(bytes)) => append_uuid(values, bytes.try_into().map_err(|_| Misfit::Syntax)?),
+            (Values::Bytes(values), Bytes(bytes)) => values.append_value(bytes),
+            (Values::Bytes(values), Uuid(bytes)) => values.append_value(bytes),
+            (Values::Date(values), Moment(moment)) => values.push(moment.days()?),
+            (Values::Timestamp { values, .. }, Moment(moment)) => values.push(moment.micros()?),
+            (Values::Timestamp { values, .. }, Integer(number)) => {
+                values.push(time::epoch_integer(number, self.epoch)?)
+            }
+            (Values::Timestamp { values, .. }, value @ (Unsigned(_) | Float(_) | Double(_) | Decimal(_))) => {
+                self.scratch.clear();
+                value.write_text(&mut self.scratch)?;
+                values.push(time::epoch(&self.scratch, self.epoch)?);
             }
             _ => return Err(Misfit::Kind),
         }
@@ -296,8 +357,67 @@ fn is_number(text: &str) -> bool {
     number::Decimal::parse(text).is_some()
 }
 
-fn without_nul(text: &str) -> Result<&str, Misfit> {
-    if text.as_bytes().contains(&0) { Err(Misfit::Nul) } else { Ok(text) }
+fn append_uuid(values: &mut StringViewBuilder, bytes: [u8; 16]) {
+    let uuid = uuid::Uuid::from_bytes(bytes);
+    values.append_value(uuid.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
+}
+
+/// An integer from a number that has a type; texts are read elsewhere.
+fn integer(value: Value<'_>, least: i64, most: i64) -> Result<i64, Misfit> {
+    let wide = match value {
+        Value::Integer(value) => value.into(),
+        Value::Unsigned(value) => value.into(),
+        Value::Decimal(value) => value.scaled(0)?,
+        Value::Moment(moment) => moment.count()?.into(),
+        Value::Symbol { number, .. } => number.into(),
+        Value::Float(value) => whole(value.into())?,
+        Value::Double(value) => whole(value)?,
+        _ => return Err(Misfit::Kind),
+    };
+    i64::try_from(wide).ok().filter(|value| (least..=most).contains(value)).ok_or(Misfit::Range)
+}
+
+fn whole(value: f64) -> Result<i128, Misfit> {
+    if value.fract() != 0.0 {
+        // Of NaN and infinities, too.
+        return Err(if value.is_finite() { Misfit::Fraction } else { Misfit::Range });
+    }
+    // Beyond 2^127 the cast saturates, which is beyond every integer type as well.
+    Ok(value as i128)
+}
+
+/// A DOUBLE that is the number, not one near it.
+fn exact_double(value: Value<'_>) -> Result<f64, Misfit> {
+    let exactly = |wide: i128| {
+        let near = wide as f64;
+        if near as i128 == wide { Ok(near) } else { Err(Misfit::Inexact) }
+    };
+    match value {
+        Value::Double(value) => Ok(value),
+        Value::Float(value) => Ok(value.into()),
+        Value::Integer(value) => exactly(value.into()),
+        Value::Unsigned(value) => exactly(value.into()),
+        // The nearest one, as for the digits of a JSON number: a decimal is hardly ever a binary fraction.
+        Value::Decimal(_) => {
+            let mut text = String::new();
+            value.write_text(&mut text)?;
+            number::double(&text)
+        }
+        _ => Err(Misfit::Kind),
+    }
+}
+
+fn exact_real(value: f64) -> Result<f32, Misfit> {
+    let near = value as f32;
+    if f64::from(near) == value || value.is_nan() { Ok(near) } else { Err(Misfit::Inexact) }
+}
+
+/// An unscaled NUMERIC(precision, scale) from an unscaled number of another scale.
+fn numeric(bytes: &[u8], from: u32, precision: u8, scale: i8) -> Result<i128, Misfit> {
+    let scale = u32::try_from(scale).map_err(|_| Misfit::Range)?;
+    let value = Unscaled { bytes, scale: from }.scaled(scale)?;
+    let bound = 10u128.checked_pow(precision.into()).ok_or(Misfit::Range)?;
+    if value.unsigned_abs() < bound { Ok(value) } else { Err(Misfit::Range) }
 }
 
 fn boolean(value: Value<'_>) -> Result<bool, Misfit> {
@@ -332,13 +452,9 @@ fn bytes(text: &str) -> Result<Vec<u8>, Misfit> {
 
 fn jsonb_text(value: Value<'_>, out: &mut String) -> Result<(), Misfit> {
     match value {
-        Value::Null => out.push_str("null"),
-        Value::Boolean(value) => out.push_str(if value { "true" } else { "false" }),
-        Value::Number(text) => number::Decimal::parse(text).ok_or(Misfit::Syntax)?.write_plain(out)?,
-        Value::String(text) => jsonb::write_string(text, out),
-        Value::Json(text) | Value::Text(text) => jsonb::canonical(text, out)?,
+        Value::Json(text) | Value::Text(text) => jsonb::canonical(text, out),
+        value => value.write_json(out),
     }
-    Ok(())
 }
 
 /// The beginning of a value, for a message to a person.
@@ -349,9 +465,15 @@ fn show(value: Value<'_>) -> String {
         None => text.to_owned(),
     };
     match value {
-        Value::Null => "null".into(),
-        Value::Boolean(value) => value.to_string(),
         Value::Number(text) | Value::Json(text) => cut(text),
         Value::String(text) | Value::Text(text) => format!("\"{}\"", cut(text).escape_debug()),
+        Value::Bytes(bytes) => format!("{} bytes", bytes.len()),
+        value => {
+            let mut text = String::new();
+            match value.write_json(&mut text) {
+                Ok(()) => cut(&text),
+                Err(_) => format!("{value:?}").chars().take(SHOWN_CHARS).collect(),
+            }
+        }
     }
 }

@@ -6,10 +6,10 @@
 
 use super::{
     CsvOptions, Decoded, Decoder, PathStep, SourceColumn,
-    column::Value,
     json::utf8,
     path::display_path,
     rows::{Fault, Rows},
+    value::Value,
 };
 use crate::{Error, Result, message::MessageBatch};
 
@@ -170,11 +170,11 @@ impl CsvDecoder {
 }
 
 impl Decoder for CsvDecoder {
-    fn decode(&mut self, messages: &MessageBatch) -> Decoded {
+    fn decode(&mut self, messages: &MessageBatch) -> Result<Decoded> {
         for message in messages.messages.iter().filter(|message| !message.is_null) {
             let result = self.row(messages.payload(message));
             self.rows.end_row(result, messages, message);
         }
-        self.rows.finish()
+        Ok(self.rows.finish())
     }
 }

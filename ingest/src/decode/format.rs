@@ -2,21 +2,37 @@
 //!
 //! | option | formats | meaning |
 //! |---|---|---|
-//! | `format` | | `json` (default), `csv`, `raw`, `avro` |
-//! | `timestamp_format` | json, csv, avro | what numbers in time columns count: `auto` (default), `s`, `ms`, `us`, `ns` |
+//! | `format` | | `json` (default), `csv`, `raw`, `avro`, `protobuf` |
+//! | `timestamp_format` | all but raw | what plain numbers in time columns count: `auto` (default), `s`, `ms`, `us`, `ns` |
 //! | `csv.delimiter` | csv | one character, `,` by default; `\t` for a tab |
 //! | `csv.quote` | csv | one character, `"` by default |
 //! | `csv.header` | csv | names of the fields in order, separated by commas; without it columns are taken by position |
 //! | `csv.null` | csv | the unquoted text that means NULL; empty by default |
-//! | `avro.schema` | avro | the writer's schema as JSON; required |
+//! | `schema_registry` | avro, protobuf | `http://host:port` of a registry: messages have Confluent's frame with the id of their schema |
+//! | `schema_registry.basic_auth.user_info` | avro, protobuf | `user:password` for the registry |
+//! | `schema` | avro, protobuf | without a registry, the schema of all messages (see [`SchemaSource::Given`]) |
+//! | `message` | protobuf | with `schema`, the full name of the messages' type; may be left out when the schema has one |
+//!
+//! Flink's words for these are taken, too: format `avro-confluent` with `avro-confluent.url`, `protobuf.message-class-name`.
 
 use std::collections::BTreeMap;
 
-use super::EpochUnit;
+use super::{EpochUnit, registry::RegistryAddress};
 use crate::{Error, Result};
 
 const CSV_OPTIONS: [&str; 4] = ["csv.delimiter", "csv.quote", "csv.header", "csv.null"];
-const AVRO_OPTIONS: [&str; 1] = ["avro.schema"];
+const SCHEMA_OPTIONS: [&str; 4] = ["schema_registry", USER_INFO, "schema", "message"];
+const USER_INFO: &str = "schema_registry.basic_auth.user_info";
+const FORMATS: &str = "json, csv, raw, avro or protobuf";
+/// Words of other systems and ours for the same.
+const ALIASES: [(&str, &str); 6] = [
+    ("avro-confluent.url", "schema_registry"),
+    ("avro-confluent.schema-registry.url", "schema_registry"),
+    ("avro-confluent.basic-auth.user-info", USER_INFO),
+    ("avro.schema", "schema"),
+    ("protobuf.message-class-name", "message"),
+    ("protobuf.schema", "schema"),
+];
 
 /// How the bytes of a source's messages are to be read.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,8 +43,24 @@ pub enum Format {
     Csv { options: CsvOptions, epoch: EpochUnit },
     /// The bytes as they are, in one TEXT or BYTEA column.
     Raw,
-    /// One bare Avro datum per message, all written with one schema.
-    Avro { schema: String, epoch: EpochUnit },
+    /// One Avro datum per message.
+    Avro { schema: SchemaSource, epoch: EpochUnit },
+    /// One Protobuf message per message.
+    Protobuf { schema: SchemaSource, epoch: EpochUnit },
+}
+
+/// Where the schemas of messages come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchemaSource {
+    /// Each message carries the id of its schema in a registry.
+    Registry(RegistryAddress),
+    /// All messages are written with one schema.
+    Given {
+        /// The schema itself, `base64:` and its bytes, or the path of its file; see [`super::settle_schema`].
+        schema: String,
+        /// The messages' type, for Protobuf.
+        message: Option<String>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -49,8 +81,18 @@ impl Default for CsvOptions {
 
 impl Format {
     /// Takes the format's options out of `options` and leaves all others there. `Definition` for a wrong value, for an unknown option
-    /// that begins with a format's name (`csv.` and so on) and for a format that is not there.
+    /// that begins with a format's name (`csv.` and so on) and for a format that is not there. Reads no file and asks no registry.
     pub fn take(options: &mut BTreeMap<String, String>) -> Result<Self> {
+        for (alias, name) in ALIASES {
+            if let Some(value) = options.remove(alias)
+                && options.insert(name.into(), value).is_some()
+            {
+                return Err(Error::Definition {
+                    message: format!("options '{alias}' and '{name}' say the same thing"),
+                    hint: Some("give one of them".into()),
+                });
+            }
+        }
         let name = options.remove("format").unwrap_or_else(|| "json".into()).to_ascii_lowercase();
         let epoch = match options.remove("timestamp_format") {
             None => EpochUnit::ByMagnitude,
@@ -62,37 +104,36 @@ impl Format {
             "json" => Self::Json { epoch },
             "csv" => Self::Csv { options: csv_options(options)?, epoch },
             "raw" => Self::Raw,
-            "avro" => Self::Avro {
-                schema: options.remove("avro.schema").ok_or_else(|| Error::Definition {
-                    message: "format 'avro' needs the writer's schema".into(),
-                    hint: Some("give it as option \"avro.schema\" = '{\"type\": \"record\", …}'".into()),
-                })?,
-                epoch,
-            },
-            "protobuf" | "debezium-json" => {
+            "avro" => Self::Avro { schema: schema_source(options, "avro")?, epoch },
+            "avro-confluent" if !options.contains_key("schema_registry") => {
                 return Err(Error::Definition {
-                    message: format!("format '{name}' is not supported yet"),
-                    hint: Some("supported formats are json, csv, raw and avro".into()),
+                    message: "format 'avro-confluent' needs a schema registry".into(),
+                    hint: Some("give its address as schema_registry = 'http://host:port'".into()),
                 });
             }
-            _ => return Err(wrong("format", &name, "json, csv, raw or avro")),
+            "avro-confluent" => Self::Avro { schema: schema_source(options, "avro")?, epoch },
+            "protobuf" => Self::Protobuf { schema: schema_source(options, "protobuf")?, epoch },
+            "debezium-json" => {
+                return Err(Error::Definition {
+                    message: format!("format '{name}' is not supported yet"),
+                    hint: Some(format!("supported formats are {FORMATS}")),
+                });
+            }
+            _ => return Err(wrong("format", &name, FORMATS)),
         };
-        let prefixed = options.keys().find(|key| ["json.", "csv.", "raw.", "avro."].iter().any(|p| key.starts_with(p)));
+        let prefixes = ["json.", "csv.", "raw.", "avro.", "avro-confluent.", "protobuf.", "schema_registry."];
+        let prefixed = options.keys().find(|key| {
+            prefixes.iter().any(|prefix| key.starts_with(prefix)) || SCHEMA_OPTIONS.contains(&key.as_str())
+        });
         if let Some(key) = prefixed {
             let known: Vec<&str> = match format {
                 Self::Csv { .. } => CSV_OPTIONS.to_vec(),
-                Self::Avro { .. } => AVRO_OPTIONS.to_vec(),
+                Self::Avro { .. } | Self::Protobuf { .. } => SCHEMA_OPTIONS.to_vec(),
                 Self::Json { .. } | Self::Raw => Vec::new(),
             };
             return Err(Error::Definition {
                 message: format!("unknown option '{key}' for format '{name}'"),
-                hint: nearest(key, &known).map(|near| format!("did you mean '{near}'?")),
-            });
-        }
-        if options.contains_key("schema_registry") {
-            return Err(Error::Definition {
-                message: "option 'schema_registry' is not supported yet".into(),
-                hint: Some("give the writer's schema as option \"avro.schema\"".into()),
+                hint: nearest(key, &known).filter(|near| near != key).map(|near| format!("did you mean '{near}'?")),
             });
         }
         Ok(format)
@@ -100,7 +141,7 @@ impl Format {
 
     /// Every option that [`Format::take`] may take, for messages about unknown ones.
     pub fn option_names() -> impl Iterator<Item = &'static str> {
-        ["format", "timestamp_format"].into_iter().chain(CSV_OPTIONS).chain(AVRO_OPTIONS)
+        ["format", "timestamp_format"].into_iter().chain(CSV_OPTIONS).chain(SCHEMA_OPTIONS)
     }
 
     pub fn name(&self) -> &'static str {
@@ -109,7 +150,46 @@ impl Format {
             Self::Csv { .. } => "csv",
             Self::Raw => "raw",
             Self::Avro { .. } => "avro",
+            Self::Protobuf { .. } => "protobuf",
         }
+    }
+}
+
+/// Exactly one of a registry and a schema.
+fn schema_source(options: &mut BTreeMap<String, String>, format: &str) -> Result<SchemaSource> {
+    let is_protobuf = format == "protobuf";
+    let schema = options.remove("schema").filter(|schema| !schema.trim().is_empty());
+    let registry = options.remove("schema_registry");
+    match (registry, schema) {
+        (Some(_), Some(_)) => Err(Error::Definition {
+            message: "options 'schema_registry' and 'schema' exclude each other".into(),
+            hint: Some("with a registry each message says what schema it was written with".into()),
+        }),
+        (Some(url), None) => {
+            if is_protobuf && options.contains_key("message") {
+                return Err(Error::Definition {
+                    message: "options 'schema_registry' and 'message' exclude each other".into(),
+                    hint: Some("with a registry each message says what type it is of".into()),
+                });
+            }
+            let user_info = options.remove(USER_INFO);
+            RegistryAddress::parse(&url, user_info.as_deref()).map(SchemaSource::Registry)
+        }
+        (None, Some(schema)) => {
+            let message = if is_protobuf { options.remove("message") } else { None };
+            Ok(SchemaSource::Given { schema, message })
+        }
+        (None, None) => Err(Error::Definition {
+            message: format!("format '{format}' needs the schema that messages are written with"),
+            hint: Some(format!(
+                "give schema_registry = 'http://host:port' or schema = '{}'",
+                if is_protobuf {
+                    "<a .proto, or the path of a .proto or of a FileDescriptorSet>"
+                } else {
+                    "<JSON, or the path of an .avsc>"
+                }
+            )),
+        }),
     }
 }
 
@@ -189,13 +269,52 @@ mod tests {
     }
 
     #[test]
+    fn schemas_are_given_or_registered() {
+        let given = |format| SchemaSource::Given { schema: "x".into(), message: format };
+        let registry = SchemaSource::Registry(RegistryAddress::parse("http://registry:8081", None).unwrap());
+        let epoch = EpochUnit::ByMagnitude;
+        let avro = |schema| Format::Avro { schema, epoch };
+        let protobuf = |schema| Format::Protobuf { schema, epoch };
+        let url = "http://registry:8081";
+        for (pairs, wanted) in [
+            (&[("format", "avro"), ("schema", "x")][..], avro(given(None))),
+            (&[("format", "avro"), ("avro.schema", "x")], avro(given(None))),
+            (&[("format", "avro"), ("schema_registry", url)], avro(registry.clone())),
+            (&[("format", "avro-confluent"), ("avro-confluent.url", url)], avro(registry.clone())),
+            (&[("format", "protobuf"), ("schema", "x"), ("message", "a.B")], protobuf(given(Some("a.B".into())))),
+            (&[("format", "protobuf"), ("schema", "x")], protobuf(given(None))),
+            (&[("format", "Protobuf"), ("schema_registry", url)], protobuf(registry)),
+        ] {
+            let (format, rest) = take(pairs);
+            assert_eq!(format.unwrap(), wanted, "{pairs:?}");
+            assert!(rest.is_empty(), "{pairs:?}");
+        }
+    }
+
+    #[test]
     fn refuses_with_the_nearest_known() {
         let (format, _) = take(&[("format", "csv"), ("csv.delimeter", ";")]);
         let Err(Error::Definition { message, hint }) = format else { panic!("{format:?}") };
         assert_eq!(message, "unknown option 'csv.delimeter' for format 'csv'");
         assert_eq!(hint.unwrap(), "did you mean 'csv.delimiter'?");
+        let (format, _) = take(&[("format", "avro"), ("schema_registry", "http://x"), ("schema_registri", "y")]);
+        assert!(format.is_ok(), "what is no format's is left for others to refuse");
+        let https = take(&[("format", "avro"), ("schema_registry", "https://registry:8081")]).0;
+        assert!(matches!(https, Err(Error::Unsupported { .. })), "{https:?}");
         for bad in [
             &[("format", "protobuf")][..],
+            &[("format", "debezium-json")],
+            &[("format", "avro-confluent")],
+            &[("format", "avro-confluent"), ("schema", "\"int\"")],
+            &[("format", "avro"), ("schema", " ")],
+            &[("format", "avro"), ("schema", "\"int\""), ("message", "m")],
+            &[("format", "avro"), ("schema", "\"int\""), ("avro.schema", "\"int\"")],
+            &[("format", "avro"), ("schema", "\"int\""), (USER_INFO, "u:p")],
+            &[("format", "avro"), ("schema_registry", "registry:8081")],
+            &[("format", "avro"), ("schema_registry", "http://u:p@x"), (USER_INFO, "u:p")],
+            &[("format", "protobuf"), ("schema_registry", "http://x"), ("message", "m")],
+            &[("format", "json"), ("schema_registry", "http://x")],
+            &[("format", "json"), ("schema", "x")],
             &[("format", "jsn")],
             &[("format", "avro")],
             &[("timestamp_format", "weeks")],

@@ -5,16 +5,25 @@
 //! rounded in silence (DOUBLE and REAL take the nearest value of a decimal number, timestamps round to microseconds, both
 //! as Postgres does). A message without a value (a tombstone) is no row and no reject.
 
+mod avro;
 mod column;
 mod csv;
+mod cursor;
 mod format;
+mod given;
 pub(crate) mod json;
 mod number;
 mod path;
+mod protobuf;
 mod raw;
+mod registry;
 mod rows;
 mod time;
+mod value;
 
+#[cfg(test)]
+#[path = "../../../tests/fuzz/src/messages.rs"]
+mod fuzz;
 #[cfg(test)]
 mod tests;
 
@@ -27,9 +36,12 @@ use arrow::{
 use tidemill_storage::{ids::StreamId, schema::DataType};
 
 pub(crate) use self::format::nearest;
+use self::registry::SchemasById;
 pub use self::{
-    format::{CsvOptions, Format},
+    format::{CsvOptions, Format, SchemaSource},
+    given::settle as settle_schema,
     path::{PathStep, parse_path},
+    registry::RegistryAddress,
     time::EpochUnit,
 };
 use crate::{
@@ -39,9 +51,9 @@ use crate::{
 
 /// Turns messages into rows. One per thread; keeps its buffers between calls.
 pub trait Decoder: Send {
-    /// Every message of the batch ends in exactly one of rows (0..n of them) and rejects. Never fails as a whole and never panics,
-    /// whatever the bytes.
-    fn decode(&mut self, messages: &MessageBatch) -> Decoded;
+    /// Every message of the batch ends in exactly one of rows (0..n of them) and rejects. Never panics, whatever the bytes. Fails as a whole,
+    /// with `Unavailable`, only when a schema registry does not answer: then nothing of the batch is taken, and it may be decoded again later.
+    fn decode(&mut self, messages: &MessageBatch) -> Result<Decoded>;
 }
 
 #[derive(Clone, Debug)]
@@ -110,19 +122,35 @@ pub fn decoder(format: &Format, columns: &[SourceColumn]) -> Result<Box<dyn Deco
             Box::new(csv::CsvDecoder::new(options.clone(), &columns)?)
         }
         Format::Raw => Box::new(raw::RawDecoder::new(&columns)?),
-        Format::Avro { .. } => {
-            return Err(Error::Definition {
-                message: "format 'avro' is not supported for messages yet".into(),
-                hint: Some("Avro files can be read with connector 'file'".into()),
-            });
+        Format::Avro { schema, epoch } => {
+            with_epoch(&mut columns, *epoch);
+            Box::new(match schema {
+                SchemaSource::Registry(address) => {
+                    avro::AvroDecoder::with_registry(SchemasById::new(address), &columns)
+                }
+                SchemaSource::Given { schema, .. } => avro::AvroDecoder::with_schema(&given::avro(schema)?, &columns)?,
+            })
+        }
+        Format::Protobuf { schema, epoch } => {
+            with_epoch(&mut columns, *epoch);
+            Box::new(match schema {
+                SchemaSource::Registry(address) => {
+                    protobuf::ProtobufDecoder::with_registry(SchemasById::new(address), &columns)
+                }
+                SchemaSource::Given { schema, message } => {
+                    let files = given::protobuf(schema)?;
+                    protobuf::ProtobufDecoder::with_message(&files, message.as_deref(), &columns)?
+                }
+            })
         }
     })
 }
 
-/// Decodes a batch of messages of `stream`; rows and rejects account for the batch's whole range of offsets.
-pub fn decode_batch(decoder: &mut dyn Decoder, stream: StreamId, messages: MessageBatch) -> SourceBatch {
-    let Decoded { rows, row_offsets, rejects } = decoder.decode(&messages);
-    SourceBatch {
+/// Decodes a batch of messages of `stream`; rows and rejects account for the batch's whole range of offsets. Fails as
+/// [`Decoder::decode`] does.
+pub fn decode_batch(decoder: &mut dyn Decoder, stream: StreamId, messages: MessageBatch) -> Result<SourceBatch> {
+    let Decoded { rows, row_offsets, rejects } = decoder.decode(&messages)?;
+    Ok(SourceBatch {
         stream,
         rows,
         row_offsets,
@@ -131,7 +159,7 @@ pub fn decode_batch(decoder: &mut dyn Decoder, stream: StreamId, messages: Messa
         newest_timestamp_ms: messages.messages.iter().map(|message| message.timestamp_ms).max().unwrap_or(-1),
         rejects,
         origin: Some(messages),
-    }
+    })
 }
 
 /// Reads texts as values of a type by the rules of untyped formats; the error names the first value that does not fit.
@@ -142,7 +170,7 @@ pub(crate) fn parse_texts<'a>(
 ) -> Result<ArrayRef, String> {
     let mut column = column::Column::new(&SourceColumn::new(name, data_type.clone(), true));
     for text in texts {
-        let value = text.map_or(column::Value::Null, column::Value::Text);
+        let value = text.map_or(value::Value::Null, value::Value::Text);
         column.append(value).map_err(|refusal| refusal.to_string())?;
     }
     Ok(column.finish())

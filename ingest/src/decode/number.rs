@@ -19,6 +19,10 @@ pub(super) enum Misfit {
     Range,
     /// Digits after the point that the type cannot hold.
     Fraction,
+    /// A number between two that the type holds.
+    Inexact,
+    /// Bytes that should be text.
+    Utf8,
     /// A NUL character, which TEXT cannot hold (as in Postgres).
     Nul,
     /// Half of a surrogate pair, which is no character.
@@ -36,6 +40,8 @@ impl fmt::Display for Misfit {
             Self::Syntax => "does not read as a value of this type",
             Self::Range => "is out of range",
             Self::Fraction => "has digits after the decimal point that would be lost",
+            Self::Inexact => "would be rounded",
+            Self::Utf8 => "is not valid UTF-8",
             Self::Nul => "holds a NUL character (\\u0000), which text cannot hold",
             Self::Surrogate => "holds half of a surrogate pair, which is no character",
             Self::Size => "is too large",

@@ -45,7 +45,7 @@ impl RawDecoder {
 }
 
 impl Decoder for RawDecoder {
-    fn decode(&mut self, messages: &MessageBatch) -> Decoded {
+    fn decode(&mut self, messages: &MessageBatch) -> Result<Decoded> {
         let (mut texts, mut bytes) = (StringViewBuilder::new(), BinaryViewBuilder::new());
         let (mut row_offsets, mut rejects) = (Vec::new(), Vec::new());
         for message in messages.messages.iter().filter(|message| !message.is_null) {
@@ -66,6 +66,6 @@ impl Decoder for RawDecoder {
         let array: ArrayRef = if self.is_text { Arc::new(texts.finish()) } else { Arc::new(bytes.finish()) };
         let rows = RecordBatch::try_new(SchemaRef::clone(&self.schema), vec![array])
             .expect("invariant: the one column has the schema's type");
-        Decoded { rows, row_offsets, rejects }
+        Ok(Decoded { rows, row_offsets, rejects })
     }
 }

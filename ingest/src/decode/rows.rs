@@ -9,6 +9,7 @@ use arrow::{
 use super::{
     Decoded, SourceColumn,
     column::{Column, Refusal},
+    path::display_path,
     source_schema,
 };
 use crate::message::{Message, MessageBatch, Reject};
@@ -27,6 +28,13 @@ impl Fault {
 
     pub(super) fn column(name: &str, reason: String) -> Self {
         Self { column: Some(name.to_owned()), reason }
+    }
+
+    /// A column that takes no NULL has no value in the message, or a null.
+    pub(super) fn not_null(column: &SourceColumn, is_null: bool) -> Self {
+        let what = if is_null { "null" } else { "no value" };
+        let (name, path) = (&column.name, display_path(&column.path));
+        Self::column(name, format!("column \"{name}\" is NOT NULL and the message has {what} at {path}"))
     }
 
     /// The message as a reject of its own copy of the bytes' handle.

@@ -77,7 +77,7 @@ pub(super) fn assert_sound(decoded: &Decoded, messages: &MessageBatch, columns: 
 /// Decodes one message to the values of its row, or the reason why it is none.
 pub(super) fn one(format: &Format, columns: &[SourceColumn], payload: &[u8]) -> Result<Vec<Option<String>>, String> {
     let messages = batch([Some(payload)]);
-    let decoded = decoder(format, columns).unwrap().decode(&messages);
+    let decoded = decoder(format, columns).unwrap().decode(&messages).unwrap();
     assert_sound(&decoded, &messages, columns);
     match decoded.rejects.as_slice() {
         [reject] => Err(reject.reason.clone()),
@@ -213,5 +213,18 @@ proptest! {
             fields.into_iter().map(|(is_quoted, text)| (is_quoted || !text.is_empty()).then_some(text)).collect::<Vec<_>>()
         });
         prop_assert_eq!(found, wanted);
+    }
+}
+
+/// What the fuzz targets of formats once found or started from.
+#[test]
+fn the_fuzz_targets_corpora_are_read_again() {
+    type Target = fn(&[u8]);
+    let targets: [(&str, Target); 3] = [("json", fuzz::json), ("avro", fuzz::avro), ("protobuf", fuzz::protobuf)];
+    for (name, target) in targets {
+        let corpus = format!("{}/../tests/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
+        for entry in std::fs::read_dir(corpus).expect("a corpus") {
+            target(&std::fs::read(entry.expect("a file").path()).expect("reads"));
+        }
     }
 }

@@ -8,8 +8,8 @@ use super::number::{Decimal, Misfit};
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
 /// 0001-01-01T00:00:00 and 9999-12-31T23:59:59.999999.
-const MICROS_MIN: i64 = -62_135_596_800 * MICROS_PER_SECOND;
-const MICROS_MAX: i64 = 253_402_300_800 * MICROS_PER_SECOND - 1;
+pub(super) const MICROS_MIN: i64 = -62_135_596_800 * MICROS_PER_SECOND;
+pub(super) const MICROS_MAX: i64 = 253_402_300_800 * MICROS_PER_SECOND - 1;
 
 /// What a number in a time column counts since 1970-01-01.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -41,12 +41,7 @@ impl EpochUnit {
 pub(super) fn epoch(text: &str, unit: EpochUnit) -> Result<i64, Misfit> {
     let number = Decimal::parse(text).ok_or(Misfit::Syntax)?;
     let unit = match unit {
-        EpochUnit::ByMagnitude => match number.truncated()?.unsigned_abs() {
-            0..100_000_000_000 => EpochUnit::Seconds,
-            100_000_000_000..100_000_000_000_000 => EpochUnit::Milliseconds,
-            100_000_000_000_000..100_000_000_000_000_000 => EpochUnit::Microseconds,
-            _ => EpochUnit::Nanoseconds,
-        },
+        EpochUnit::ByMagnitude => unit_by_magnitude(number.truncated()?.unsigned_abs()),
         unit => unit,
     };
     let micros = match unit {
@@ -56,6 +51,33 @@ pub(super) fn epoch(text: &str, unit: EpochUnit) -> Result<i64, Misfit> {
         EpochUnit::Nanoseconds => number.thousandth_rounded()?,
     };
     in_range(micros)
+}
+
+/// As [`epoch`], for a number that is an integer already.
+pub(super) fn epoch_integer(number: i64, unit: EpochUnit) -> Result<i64, Misfit> {
+    let unit = match unit {
+        EpochUnit::ByMagnitude => unit_by_magnitude(number.unsigned_abs().into()),
+        unit => unit,
+    };
+    let number = i128::from(number);
+    in_range(match unit {
+        EpochUnit::ByMagnitude | EpochUnit::Seconds => number * 1_000_000,
+        EpochUnit::Milliseconds => number * 1000,
+        EpochUnit::Microseconds => number,
+        EpochUnit::Nanoseconds => {
+            let (whole, rest) = (number.div_euclid(1000), number.rem_euclid(1000));
+            whole + i128::from(rest > 500 || (rest == 500 && whole % 2 != 0))
+        }
+    })
+}
+
+fn unit_by_magnitude(size: u128) -> EpochUnit {
+    match size {
+        0..100_000_000_000 => EpochUnit::Seconds,
+        100_000_000_000..100_000_000_000_000 => EpochUnit::Milliseconds,
+        100_000_000_000_000..100_000_000_000_000_000 => EpochUnit::Microseconds,
+        _ => EpochUnit::Nanoseconds,
+    }
 }
 
 fn in_range(micros: i128) -> Result<i64, Misfit> {
@@ -300,6 +322,14 @@ mod tests {
             let text = DateTime::from_timestamp_micros(instant).unwrap().with_timezone(&offset).to_rfc3339();
             prop_assume!(!text.starts_with('+'));
             prop_assert_eq!(timestamp(&text), Ok(instant));
+        }
+
+        #[test]
+        fn integers_are_read_as_their_digits(number in prop_oneof![any::<i64>(), -200_000i64..200_000, 99_999_999_000i64..100_000_001_000]) {
+            use EpochUnit::{ByMagnitude, Microseconds, Milliseconds, Nanoseconds, Seconds};
+            for unit in [ByMagnitude, Seconds, Milliseconds, Microseconds, Nanoseconds] {
+                prop_assert_eq!(epoch_integer(number, unit), epoch(&number.to_string(), unit));
+            }
         }
 
         #[test]

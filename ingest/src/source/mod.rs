@@ -59,6 +59,17 @@ pub enum Fetched {
     End { partition: u32 },
 }
 
+impl Fetched {
+    /// The source's partition that it is of.
+    pub fn partition(&self) -> u32 {
+        match self {
+            Self::Messages(batch) => batch.partition,
+            Self::Rows(batch) => batch.stream.partition,
+            Self::Gap { partition, .. } | Self::End { partition } => *partition,
+        }
+    }
+}
+
 /// One source. Implementations are cheap to clone behind an `Arc` and may be used from many threads.
 pub trait Connector: Send + Sync + std::fmt::Debug {
     /// The partitions that exist now, ascending. Blocks; may be called every few seconds to find new ones.

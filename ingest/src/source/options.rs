@@ -25,7 +25,7 @@ use super::{
 use crate::{
     Error, Result,
     dead_letters::OnError,
-    decode::{Format, SourceColumn, nearest},
+    decode::{Format, SourceColumn, nearest, settle_schema},
 };
 
 const COMMON: [&str; 4] = ["connector", "start", "stop", "on_error"];
@@ -72,14 +72,15 @@ pub struct Connected {
 }
 
 impl SourceOptions {
-    /// Writes into the options of a new source what must stay the same over restarts: the event time at which a generator begins, and
-    /// which files a directory or pattern stands for.
+    /// Writes into the options of a new source what must stay the same over restarts: the event time at which a generator begins,
+    /// which files a directory or pattern stands for, and the schema that a file holds.
     pub fn settle(options: &mut BTreeMap<String, String>, now_us: i64) {
         match options.get("connector").map(|connector| connector.trim().to_ascii_lowercase()).as_deref() {
             Some("generator") => {
                 options.entry("epoch".into()).or_insert_with(|| (now_us / 1000).to_string());
             }
             Some("file") => super::file::settle(options),
+            Some("kafka") => settle_schema(options),
             _ => {}
         }
     }

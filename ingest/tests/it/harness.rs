@@ -204,7 +204,7 @@ fn messages(partition: u32, from: u64, to: u64, all_good: bool) -> MessageBatch 
 struct NumberDecoder(Arc<Topic>);
 
 impl Decoder for NumberDecoder {
-    fn decode(&mut self, messages: &MessageBatch) -> Decoded {
+    fn decode(&mut self, messages: &MessageBatch) -> Result<Decoded> {
         let (mut values, mut row_offsets, mut rejects) = (Vec::new(), Vec::new(), Vec::new());
         for message in &messages.messages {
             let raw = messages.payload(message);
@@ -228,7 +228,7 @@ impl Decoder for NumberDecoder {
             TimestampMicrosecondArray::from_iter_values(values.iter().map(|n| n * 1_000_000)).with_timezone("UTC"),
         );
         let columns = vec![partitions, Arc::new(Int64Array::from(values)), times];
-        Decoded { rows: RecordBatch::try_new(schema(1).arrow(), columns).unwrap(), row_offsets, rejects }
+        Ok(Decoded { rows: RecordBatch::try_new(schema(1).arrow(), columns).unwrap(), row_offsets, rejects })
     }
 }
 

@@ -23,5 +23,5 @@ pub mod sql;
 pub use error::{Error, Result};
 
 pub mod ddl;
-pub mod json;
+pub mod messages;
 pub mod segment;

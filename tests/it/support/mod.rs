@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each user takes a part")]
 
 pub(crate) mod kafka;
+pub(crate) mod registry;
 pub(crate) mod server;
 
 use std::net::TcpListener;

@@ -14,9 +14,6 @@ mod string;
 mod tree;
 
 #[cfg(test)]
-#[path = "../../../../tests/fuzz/src/json.rs"]
-mod fuzz;
-#[cfg(test)]
 mod tests;
 
 use self::{
@@ -26,12 +23,12 @@ use self::{
 };
 use super::{
     Decoded, Decoder, SourceColumn,
-    column::{Column, Value},
+    column::Column,
     number::Misfit,
-    path::display_path,
     rows::{Fault, Rows},
+    value::Value,
 };
-use crate::message::MessageBatch;
+use crate::{Result, message::MessageBatch};
 
 pub(super) struct JsonDecoder {
     tree: Tree,
@@ -66,15 +63,7 @@ impl JsonDecoder {
                 Some(Span { kind: Kind::Null, .. }) | None => {
                     let spec = &self.columns[at];
                     if !spec.nullable {
-                        let what = if span.is_some() { "null" } else { "no value" };
-                        return Err(Fault::column(
-                            &spec.name,
-                            format!(
-                                "column \"{}\" is NOT NULL and the message has {what} at {}",
-                                spec.name,
-                                display_path(&spec.path)
-                            ),
-                        ));
+                        return Err(Fault::not_null(spec, span.is_some()));
                     }
                     self.rows.column(at).append_null();
                     continue;
@@ -88,7 +77,7 @@ impl JsonDecoder {
 }
 
 impl Decoder for JsonDecoder {
-    fn decode(&mut self, messages: &MessageBatch) -> Decoded {
+    fn decode(&mut self, messages: &MessageBatch) -> Result<Decoded> {
         for message in &messages.messages {
             if message.is_null {
                 continue;
@@ -96,7 +85,7 @@ impl Decoder for JsonDecoder {
             let result = self.row(messages.payload(message));
             self.rows.end_row(result, messages, message);
         }
-        self.rows.finish()
+        Ok(self.rows.finish())
     }
 }
 

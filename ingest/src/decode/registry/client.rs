@@ -1,0 +1,309 @@
+//! What a registry is asked, and what its answers mean.
+
+use std::{collections::HashSet, fmt, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::http::{Target, get};
+use crate::{Error, Result};
+
+/// How long a registry has for an answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Schemas that one schema may refer to, through others included.
+const REFERENCES_MAX: usize = 200;
+
+/// Where a registry is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RegistryAddress {
+    host: String,
+    port: u16,
+    /// host:port as in the URL.
+    authority: String,
+    /// Before each path; empty or beginning with a slash.
+    prefix: String,
+    /// The Authorization header.
+    authorization: Option<String>,
+}
+
+impl fmt::Debug for RegistryAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RegistryAddress({self})")
+    }
+}
+
+impl fmt::Display for RegistryAddress {
+    /// Without names and passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority, self.prefix)
+    }
+}
+
+impl RegistryAddress {
+    /// Reads `http://[user:password@]host[:port][/path]`; `user_info` is `user:password` said elsewhere. `Unsupported` for https.
+    pub fn parse(url: &str, user_info: Option<&str>) -> Result<Self> {
+        let fail = |wanted: &str| Error::Definition {
+            message: "option 'schema_registry' is no address of a registry".to_owned(),
+            hint: Some(format!("it takes http://host:port{wanted}")),
+        };
+        let url = url.trim();
+        let rest = match url.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
+                return Err(Error::Unsupported {
+                    message: "a schema registry over https is not supported".into(),
+                    hint: Some(
+                        "use http:// in a network that you trust, or through a TLS proxy beside the server".into(),
+                    ),
+                });
+            }
+            _ => return Err(fail("")),
+        };
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (in_url, authority) = match authority.rsplit_once('@') {
+            Some((user_info, authority)) => (Some(user_info), authority),
+            None => (None, authority),
+        };
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| fail(""))?),
+            _ => (authority, 80),
+        };
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+        if host.is_empty() || !is_plain(authority) || !is_plain(path) || path.contains(['?', '#']) {
+            return Err(fail("/path"));
+        }
+        if in_url.is_some() && user_info.is_some() {
+            return Err(Error::Definition {
+                message: "the registry's user and password are given twice".into(),
+                hint: Some("give them in the URL or as the option".into()),
+            });
+        }
+        let authorization = in_url.or(user_info).map(|info| format!("Basic {}", STANDARD.encode(info)));
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+            authority: authority.to_owned(),
+            prefix: path.trim_end_matches('/').to_owned(),
+            authorization,
+        })
+    }
+}
+
+/// The language of a schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::decode) enum Kind {
+    Avro,
+    Protobuf,
+    Other(String),
+}
+
+impl Kind {
+    pub(in crate::decode) fn name(&self) -> &str {
+        match self {
+            Self::Avro => "Avro",
+            Self::Protobuf => "Protobuf",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+/// A schema and those that it refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::decode) struct Registered {
+    pub(in crate::decode) kind: Kind,
+    pub(in crate::decode) text: String,
+    /// Name and text; what others refer to comes before them.
+    pub(in crate::decode) references: Vec<(String, String)>,
+}
+
+impl Registered {
+    pub(in crate::decode) fn is_avro(&self) -> bool {
+        self.kind == Kind::Avro
+    }
+
+    pub(in crate::decode) fn is_protobuf(&self) -> bool {
+        self.kind == Kind::Protobuf
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    schema: String,
+    #[serde(rename = "schemaType")]
+    schema_type: Option<String>,
+    #[serde(default)]
+    references: Vec<Reference>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Reference {
+    name: String,
+    subject: String,
+    version: i64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Refusal {
+    error_code: i64,
+    #[serde(default)]
+    message: String,
+}
+
+#[derive(Debug)]
+pub(in crate::decode) struct Client {
+    address: RegistryAddress,
+}
+
+impl Client {
+    pub(super) fn new(address: RegistryAddress) -> Self {
+        Self { address }
+    }
+
+    /// The schema of an id, or why there is none. `Unavailable` when the registry does not answer as one. Blocks.
+    pub(super) fn schema(&self, id: u32) -> Result<Result<Registered, String>> {
+        let answer = match self.ask(&format!("/schemas/ids/{id}"))? {
+            Ok(answer) => answer,
+            Err(reason) => {
+                return Ok(Err(format!("the schema registry {} has no schema with id {id}: {reason}", self.address)));
+            }
+        };
+        let kind = match answer.schema_type.as_deref() {
+            None | Some("AVRO") => Kind::Avro,
+            Some("PROTOBUF") => Kind::Protobuf,
+            Some(other) => Kind::Other(other.to_owned()),
+        };
+        let mut references = Vec::new();
+        Ok(match self.referenced(&answer.references, &mut references, &mut HashSet::new(), 0)? {
+            Ok(()) => Ok(Registered { kind, text: answer.schema, references }),
+            Err(reason) => {
+                Err(format!("the schema with id {id} of the registry {} is not whole: {reason}", self.address))
+            }
+        })
+    }
+
+    /// Fetches what a schema refers to, depth first.
+    fn referenced(
+        &self,
+        wanted: &[Reference],
+        found: &mut Vec<(String, String)>,
+        seen: &mut HashSet<String>,
+        depth: usize,
+    ) -> Result<Result<(), String>> {
+        for reference in wanted {
+            if !seen.insert(reference.name.clone()) {
+                continue;
+            }
+            if seen.len() > REFERENCES_MAX || depth > REFERENCES_MAX {
+                return Ok(Err(format!("it refers to more than {REFERENCES_MAX} schemas")));
+            }
+            let path = format!("/subjects/{}/versions/{}", escaped(&reference.subject), reference.version);
+            let answer = match self.ask(&path)? {
+                Ok(answer) => answer,
+                Err(reason) => {
+                    let Reference { subject, version, .. } = reference;
+                    return Ok(Err(format!("it refers to version {version} of subject {subject}: {reason}")));
+                }
+            };
+            if let Err(reason) = self.referenced(&answer.references, found, seen, depth + 1)? {
+                return Ok(Err(reason));
+            }
+            found.push((reference.name.clone(), answer.schema));
+        }
+        Ok(Ok(()))
+    }
+
+    /// The answer, or the registry's word that there is nothing.
+    fn ask(&self, path: &str) -> Result<Result<Answer, String>> {
+        let unavailable = |what: String| Error::Unavailable(format!("schema registry {}: {what}", self.address));
+        let target = Target {
+            host: &self.address.host,
+            port: self.address.port,
+            authority: &self.address.authority,
+            authorization: self.address.authorization.as_deref(),
+        };
+        let path = format!("{}{path}", self.address.prefix);
+        let (status, body) = get(target, &path, TIMEOUT).map_err(unavailable)?;
+        match status {
+            200 => match serde_json::from_slice(&body) {
+                Ok(answer) => Ok(Ok(answer)),
+                Err(error) => Err(unavailable(format!("its answer to {path} is no schema: {error}"))),
+            },
+            // Only a registry's own word counts: a proxy or another server on the port may say 404 to everything.
+            404 => match serde_json::from_slice::<Refusal>(&body) {
+                Ok(refusal) => Ok(Err(format!("{} (error {})", refusal.message, refusal.error_code))),
+                Err(_) => Err(unavailable(format!("it answers {path} with 404, but not as a schema registry does"))),
+            },
+            401 | 403 => Err(unavailable(format!(
+                "it answers {path} with {status}: user and password (schema_registry.basic_auth.user_info) are missing or wrong"
+            ))),
+            _ => Err(unavailable(format!("it answers {path} with {status}{}", shown(&body)))),
+        }
+    }
+}
+
+/// The beginning of an answer that is an error.
+fn shown(body: &Bytes) -> String {
+    let text: String = String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(200).collect();
+    if text.is_empty() { text } else { format!(": {text}") }
+}
+
+/// A name as one part of a path.
+fn escaped(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            out.push(byte.into());
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_addresses() {
+        let read =
+            |url: &str| RegistryAddress::parse(url, None).map(|address| (address.host, address.port, address.prefix));
+        let of = |host: &str, port, prefix: &str| Some((host.to_owned(), port, prefix.to_owned()));
+        assert_eq!(read("http://registry:8081").ok(), of("registry", 8081, ""));
+        assert_eq!(read(" HTTP://registry/ ").ok(), of("registry", 80, ""));
+        assert_eq!(read("http://[::1]:8081/apis/ccompat/v7/").ok(), of("::1", 8081, "/apis/ccompat/v7"));
+        assert_eq!(read("http://[::1]").ok(), of("::1", 80, ""));
+        assert_eq!(read("http://u:p@ss@registry:1").ok(), of("registry", 1, ""));
+        for bad in [
+            "",
+            "registry:8081",
+            "http://",
+            "http://:80",
+            "http://a:b",
+            "http://a:99999",
+            "http://a b",
+            "ftp://a",
+            "http://a/?x",
+            "http://a/\r\nX: y",
+        ] {
+            assert!(matches!(read(bad), Err(Error::Definition { .. })), "{bad}");
+        }
+        assert!(matches!(read("https://registry:8081"), Err(Error::Unsupported { .. })));
+    }
+
+    #[test]
+    fn passwords_are_sent_and_not_shown() {
+        let address = RegistryAddress::parse("http://u:p@registry:1", None).unwrap();
+        assert_eq!(address.authorization.as_deref(), Some("Basic dTpw"));
+        assert_eq!(RegistryAddress::parse("http://registry:1", Some("u:p")).unwrap(), address);
+        assert_eq!(format!("{address:?}"), "RegistryAddress(http://registry:1)");
+        assert!(RegistryAddress::parse("http://u:p@registry:1", Some("u:p")).is_err());
+    }
+
+    #[test]
+    fn names_are_one_part_of_a_path() {
+        assert_eq!(escaped("a/b c-value.ü"), "a%2Fb%20c-value.%C3%BC");
+    }
+}
