@@ -62,6 +62,7 @@ settings! {
     "http" "listen" "HOST:PORT" "console, API, metrics and health; loopback only [127.0.0.1:8433]"
     "memory" "query_bytes" "SIZE" "of all queries together; above it they spill or fail [1GB]"
     "memory" "ingest_bytes" "SIZE" "of rows that are not sealed yet; above it sources wait [1GB]"
+    "memory" "result_cache_bytes" "SIZE" "of answers of sealed segments that are kept; 0 keeps none [64MB]"
     "query" "lanes" "N" "parallel streams of one query [number of cores]"
     "query" "statement_timeout" "DURATION" "of sessions that do not set their own; 0 is none [0]"
     "query" "spill_bytes" "SIZE" "of spill files at one time [16GB]"
@@ -88,6 +89,7 @@ pub struct Config {
     pub http_listen: SocketAddr,
     pub query_bytes: u64,
     pub ingest_bytes: u64,
+    pub result_cache_bytes: u64,
     pub lanes: usize,
     /// Zero is none.
     pub statement_timeout: Duration,
@@ -129,6 +131,7 @@ impl Default for Config {
             http_listen: SocketAddr::from(([127, 0, 0, 1], 8433)),
             query_bytes: 1 << 30,
             ingest_bytes: 1 << 30,
+            result_cache_bytes: 64 << 20,
             lanes: std::thread::available_parallelism().map_or(2, usize::from),
             statement_timeout: Duration::ZERO,
             spill_bytes: 16 << 30,
@@ -210,6 +213,7 @@ impl Config {
             ("http", "listen") => self.http_listen.to_string(),
             ("memory", "query_bytes") => self.query_bytes.to_string(),
             ("memory", "ingest_bytes") => self.ingest_bytes.to_string(),
+            ("memory", "result_cache_bytes") => self.result_cache_bytes.to_string(),
             ("query", "lanes") => self.lanes.to_string(),
             ("query", "statement_timeout") => format!("{:?}", self.statement_timeout),
             ("query", "spill_bytes") => self.spill_bytes.to_string(),
@@ -277,6 +281,7 @@ impl Config {
             ("http", "listen") => self.http_listen = address(value)?,
             ("memory", "query_bytes") => self.query_bytes = size(value)?,
             ("memory", "ingest_bytes") => self.ingest_bytes = size(value)?,
+            ("memory", "result_cache_bytes") => self.result_cache_bytes = size(value)?,
             ("query", "lanes") => self.lanes = number(value, 1, 1024)? as usize,
             ("query", "statement_timeout") => self.statement_timeout = duration(value)?,
             ("query", "spill_bytes") => self.spill_bytes = size(value)?,

@@ -14,7 +14,7 @@ use datafusion::{
     prelude::SessionConfig,
 };
 use parking_lot::RwLock;
-use tidemill_storage::clock::Clock;
+use tidemill_storage::{aggregate::ResultCache, clock::Clock};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -40,6 +40,8 @@ pub struct EngineConfig {
     pub lanes: usize,
     /// Rows of a batch.
     pub batch_rows: usize,
+    /// Memory for answers of committed segments that are kept; 0: none are.
+    pub result_cache_bytes: usize,
     /// Ended queries that `rt.query_log` remembers.
     pub query_log_max: usize,
     /// Tidemill's version, shown by `version()`.
@@ -55,6 +57,7 @@ impl EngineConfig {
             spill_bytes_max: 16 << 30,
             lanes: std::thread::available_parallelism().map_or(2, usize::from),
             batch_rows: 8192,
+            result_cache_bytes: 64 << 20,
             query_log_max: 1000,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
@@ -70,6 +73,7 @@ pub struct Engine {
     pub(crate) tables: Arc<dyn TableCatalog>,
     schemas: Arc<Schemas>,
     queries: Arc<QueryRegistry>,
+    results: Arc<ResultCache>,
     /// What sessions are copied from.
     base: RwLock<SessionState>,
 }
@@ -88,6 +92,7 @@ impl Engine {
         let queries = Arc::new(QueryRegistry::new(Arc::clone(&clock), config.query_log_max));
         let engine = Arc::new(Self {
             runtime: QueryRuntime::new(cpu),
+            results: Arc::new(ResultCache::new(config.result_cache_bytes, Arc::clone(&clock))),
             config,
             clock,
             tables,
@@ -139,6 +144,11 @@ impl Engine {
 
     pub fn queries(&self) -> &Arc<QueryRegistry> {
         &self.queries
+    }
+
+    /// Answers of committed segments, kept for all sessions.
+    pub fn results(&self) -> &Arc<ResultCache> {
+        &self.results
     }
 
     pub fn tables(&self) -> &Arc<dyn TableCatalog> {

@@ -103,6 +103,12 @@ const SETTINGS: &[Setting] = &[
         Kind::OneOf(&["on", "off", "always"]),
         "Whether indexes find rows: where they are faster, never, or wherever they can; to compare.",
     ),
+    setting(
+        crate::rules::segment_aggregates::RESULTS_SETTING,
+        "on",
+        Kind::Bool,
+        "Whether answers of sealed segments are kept for the next query that asks the same; off to compare.",
+    ),
     setting("search_path", "\"$user\", public", Kind::Text, "Schemas that names are looked up in."),
     reported("server_encoding", "UTF8", Kind::ReadOnly, "Always UTF8."),
     reported(

@@ -44,6 +44,9 @@ pub fn install() -> Result<Metrics, String> {
         "tidemill_queries_at_work",
         "queries that hold threads or memory, ended ones too until they let go"
     );
+    describe_gauge!("tidemill_result_cache_bytes", "memory of kept answers of sealed segments");
+    describe_gauge!("tidemill_result_cache_hits", "answers that were there, since the start");
+    describe_gauge!("tidemill_result_cache_misses", "answers that had to be found, since the start");
     describe_gauge!("tidemill_connections", "sessions that are open");
     describe_gauge!("tidemill_uptime_seconds", "since the server started");
     Ok(Metrics(handle))
@@ -101,6 +104,10 @@ fn observe(instance: &Instance, registry: &Registry) {
         let running = engine.queries().running().iter().filter(|query| query.state == QueryState::Running).count();
         gauge!("tidemill_queries_running").set(running as f64);
         gauge!("tidemill_queries_at_work").set(engine.queries().at_work() as f64);
+        let results = engine.results();
+        gauge!("tidemill_result_cache_bytes").set(results.bytes() as f64);
+        gauge!("tidemill_result_cache_hits").set(results.hits() as f64);
+        gauge!("tidemill_result_cache_misses").set(results.misses() as f64);
     }
     gauge!("tidemill_connections").set(registry.sessions().len() as f64);
     gauge!("tidemill_uptime_seconds").set((instance.clock.now_us() - instance.started_us) as f64 / 1e6);

@@ -166,6 +166,7 @@ fn engine(instance: &Arc<Instance>, clock: &Arc<dyn Clock>, cpu: tokio::runtime:
     let config = &instance.config;
     let engine_config = EngineConfig {
         memory_bytes: usize::try_from(config.query_bytes).unwrap_or(usize::MAX),
+        result_cache_bytes: usize::try_from(config.result_cache_bytes).unwrap_or(usize::MAX),
         lanes: config.lanes,
         spill_bytes_max: config.spill_bytes,
         ..EngineConfig::new(instance.directory.spill())

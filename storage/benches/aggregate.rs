@@ -89,7 +89,14 @@ fn key(column: ColumnId) -> GroupKey {
 
 fn request(keys: Vec<GroupKey>, functions: &[Function], predicate: Option<Predicate>) -> Arc<AggregateRequest> {
     let aggregates = functions.iter().map(|function| Aggregate { function: *function, filter: None }).collect();
-    Arc::new(AggregateRequest { schema: schema(), keys, aggregates, predicate, indexes: Default::default() })
+    Arc::new(AggregateRequest {
+        schema: schema(),
+        keys,
+        aggregates,
+        predicate,
+        indexes: Default::default(),
+        results: None,
+    })
 }
 
 fn group(c: &mut Criterion) {

@@ -90,6 +90,35 @@ pub(crate) fn judge<'a, F: Fn(usize) -> Option<&'a ColumnStats>>(
     }
 }
 
+/// What is left of a predicate for the rows of the run: parts that all of them satisfy, and alternatives that none does, are gone. `None`:
+/// every row satisfies it.
+pub(crate) fn settled<'a, F: Fn(usize) -> Option<&'a ColumnStats>>(
+    predicate: &Predicate,
+    current: &TableSchema,
+    run: &Run<'a, F>,
+) -> Option<Predicate> {
+    match predicate {
+        Predicate::And(children) => {
+            let mut left: Vec<_> = children.iter().filter_map(|child| settled(child, current, run)).collect();
+            match left.len() {
+                0 => None,
+                1 => left.pop(),
+                _ => Some(Predicate::And(left)),
+            }
+        }
+        Predicate::Or(children) => {
+            let mut left = Vec::with_capacity(children.len());
+            for child in children {
+                if judge(child, current, run, None) != Verdict::Never {
+                    left.push(settled(child, current, run)?);
+                }
+            }
+            if left.len() == 1 { left.pop() } else { Some(Predicate::Or(left)) }
+        }
+        leaf => (judge(leaf, current, run, None) != Verdict::Always).then(|| leaf.clone()),
+    }
+}
+
 fn leaf<'a, F: Fn(usize) -> Option<&'a ColumnStats>>(
     predicate: &Predicate,
     id: ColumnId,

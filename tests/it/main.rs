@@ -20,6 +20,7 @@ mod metadata;
 mod metamorphic;
 mod pgwire;
 mod readme;
+mod results;
 mod slt;
 mod support;
 mod tidy;

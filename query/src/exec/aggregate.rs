@@ -84,7 +84,9 @@ impl SegmentAggregateExec {
             return Ok(None);
         }
         let rows: usize = scan.plan().units.iter().map(|unit| unit.rows.len()).sum();
+        // Powers of two: while the table grows, its older segments go on being cut where they were, and their answers are found again.
         let unit_rows = (rows / (scan.lanes() * UNITS_PER_LANE)).clamp(UNIT_ROWS_MIN, UNIT_ROWS_MAX);
+        let unit_rows = unit_rows.next_power_of_two();
         let plan = ScanPlan { units: joined(&scan.plan().units, unit_rows as u32), ..scan.plan().as_ref().clone() };
         let lanes = scan.lanes().min(plan.units.len()).max(1);
         let properties = PlanProperties::new(
@@ -243,6 +245,7 @@ impl ExecutionPlan for SegmentAggregateExec {
             memory,
             counters: LaneCounters::new(&self.metrics, lane),
             by_metadata: MetricBuilder::new(&self.metrics).counter("units_by_metadata", lane),
+            by_cache: MetricBuilder::new(&self.metrics).counter("units_by_cache", lane),
         }))
     }
 
@@ -272,6 +275,7 @@ struct Lane {
     memory: MemoryReservation,
     counters: LaneCounters,
     by_metadata: Count,
+    by_cache: Count,
 }
 
 impl Lane {
@@ -284,8 +288,10 @@ impl Lane {
                 let index = self.next.fetch_add(1, Ordering::Relaxed);
                 let Some(unit) = self.plan.units.get(index) else { return Ok(false) };
                 let run = unit.aggregate(&self.request, &self.counters.scan).map_err(failed)?;
-                if run.way() == "metadata" {
-                    self.by_metadata.add(1);
+                match run.way() {
+                    "metadata" => self.by_metadata.add(1),
+                    "kept answer" => self.by_cache.add(1),
+                    _ => {}
                 }
                 self.run.insert(run)
             }

@@ -15,7 +15,7 @@
 //! - `request`: what is asked, what the answer's columns are.
 //! - `block`: how segments hand over a window's values; `keys`, `groups`: from values to the number of a group (`table`: hashing,
 //!   `divide`: rounding down); `states`: counts, sums, extremes; `engine` puts these together; `values`: back to Arrow.
-//! - `metadata`: what a segment's statistics answer alone.
+//! - `metadata`: what a segment's statistics answer alone; `results`: answers kept for when they are asked for again.
 //!
 //! What always holds: an answer is exact (integers and decimals to the digit; floats are added in the order of the rows within a run);
 //! rows are those that a scan with the same predicate gives; a run may be cut anywhere, its parts' answers merge to the same. Not here: merging
@@ -30,6 +30,7 @@ mod groups;
 mod keys;
 pub(crate) mod metadata;
 mod request;
+mod results;
 mod states;
 mod table;
 mod values;
@@ -39,6 +40,7 @@ use std::{fmt, ops::Range, sync::Arc};
 use arrow::array::RecordBatch;
 
 pub use request::{Aggregate, AggregateRequest, Bin, Function, GroupKey, SUM_PRECISION, state_type};
+pub use results::ResultCache;
 
 use crate::{
     Result,
@@ -74,7 +76,10 @@ impl ScanUnit {
         request: &Arc<AggregateRequest>,
         metrics: &Arc<ScanMetrics>,
     ) -> Result<Box<dyn Aggregation>> {
-        Arc::clone(&self.segment).aggregate(self.rows.clone(), Arc::clone(request), Arc::clone(metrics))
+        match &request.results {
+            Some(cache) => results::begin(cache, &self.segment, self.rows.clone(), request, metrics),
+            None => Arc::clone(&self.segment).aggregate(self.rows.clone(), Arc::clone(request), Arc::clone(metrics)),
+        }
     }
 }
 

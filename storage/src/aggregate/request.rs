@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType as ArrowType, Field, Schema as ArrowSchema, SchemaRef};
 
+use super::ResultCache;
 use crate::{
     Error, Result,
     ids::ColumnId,
@@ -27,6 +28,8 @@ pub struct AggregateRequest {
     /// Only rows for which this is TRUE. Evaluated exactly.
     pub predicate: Option<Predicate>,
     pub indexes: IndexUse,
+    /// Where answers are kept; `None`: every one is found anew.
+    pub results: Option<Arc<ResultCache>>,
 }
 
 /// A column, or a column rounded down.

@@ -39,7 +39,14 @@ pub fn request(random: &mut Random, schema: &TableSchema) -> AggregateRequest {
         }
     }
     let predicate = random.one_in(2).then(|| generate::predicate(random, schema, 2));
-    AggregateRequest { schema: Arc::new(schema.clone()), keys, aggregates, predicate, indexes: Default::default() }
+    AggregateRequest {
+        schema: Arc::new(schema.clone()),
+        keys,
+        aggregates,
+        predicate,
+        indexes: Default::default(),
+        results: None,
+    }
 }
 
 /// Keys, then states; in the order of what they look like.

@@ -10,5 +10,6 @@ mod fuzz;
 mod golden;
 mod index;
 mod narrowing;
+mod results;
 mod scan;
 mod table;

@@ -31,7 +31,7 @@ use datafusion::{
         repartition::RepartitionExec,
     },
 };
-use tidemill_storage::aggregate::AggregateRequest;
+use tidemill_storage::aggregate::{AggregateRequest, ResultCache};
 
 use crate::{
     exec::{aggregate::SegmentAggregateExec, scan::SegmentScanExec},
@@ -40,6 +40,8 @@ use crate::{
 
 /// Its setting.
 pub(crate) const SETTING: &str = "rt.aggregate_in_segment";
+/// Whether answers that are kept are taken.
+pub(crate) const RESULTS_SETTING: &str = "rt.use_result_cache";
 
 #[derive(Debug)]
 pub(crate) struct SegmentAggregates;
@@ -158,10 +160,18 @@ fn in_segments(
         aggregates,
         predicate: source.predicate.clone(),
         indexes: source.hints.indexes,
+        results: results(config),
     };
     if !estimate::pays(scan.plan(), &request) {
         return Ok(None);
     }
     SegmentAggregateExec::try_new(scan, request, states, partial.schema())
         .map(|exec| exec.map(|exec| Arc::new(exec) as Arc<dyn ExecutionPlan>))
+}
+
+fn results(config: &ConfigOptions) -> Option<Arc<ResultCache>> {
+    let shared = &config.extensions.get::<SessionFacts>()?.shared;
+    let engine = shared.engine.upgrade()?;
+    (engine.config().result_cache_bytes > 0 && shared.settings.lock().is_on(RESULTS_SETTING))
+        .then(|| Arc::clone(engine.results()))
 }

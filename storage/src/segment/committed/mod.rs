@@ -17,7 +17,7 @@ use std::{
     path::Path,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -41,6 +41,9 @@ use crate::{
 /// Sections up to this size are copied to the heap when their column is opened. So what they hold (small dictionaries above all) can be
 /// part of what a scan hands out, without a copy for each batch.
 const COPIED_BYTES_MAX: u64 = 64 * 1024;
+
+/// The next serial.
+static SERIALS: AtomicU64 = AtomicU64::new(0);
 
 /// What the commit record says of the file; anything else is not that file.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +103,8 @@ pub struct CommittedSegment {
     damaged: AtomicBool,
     watcher: Option<Arc<dyn Watcher>>,
     indexes: indexes::Indexes,
+    /// No other opened segment of this process has it, whatever their ids.
+    serial: u64,
 }
 
 #[derive(Debug)]
@@ -137,7 +142,13 @@ impl CommittedSegment {
             damaged: AtomicBool::new(false),
             watcher: None,
             indexes: indexes::Indexes::default(),
+            serial: SERIALS.fetch_add(1, Ordering::Relaxed),
         }
+    }
+
+    /// What tells the segment from all others that this process opened; `None` when its bytes are not to be trusted any more.
+    pub(crate) fn serial(&self) -> Option<u64> {
+        (!self.damaged.load(Ordering::Relaxed) && self.file.check().is_ok()).then_some(self.serial)
     }
 
     /// The column at an index of the schema, verified.
