@@ -320,8 +320,8 @@ impl Consumer {
     fn gap(&mut self, stream: &Arc<StreamState>, wanted: u64, found: u64) -> Result<()> {
         let feed = &self.feed.feed;
         let lost = format!(
-            "offsets {wanted} to {found} (excluded) of partition {} of source '{}' ({:?}) are gone before they were read",
-            stream.id.partition, feed.name, feed.connector
+            "offsets {wanted} to {found} (excluded) of partition {} of source '{}' are gone before they were read",
+            stream.id.partition, feed.name
         );
         let position = stream.position();
         if feed.on_gap == super::OnGap::Stop || found < position {

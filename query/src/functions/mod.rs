@@ -21,6 +21,7 @@ pub(crate) mod nulls;
 pub(crate) mod number_pattern;
 pub(crate) mod numbers;
 pub(crate) mod ordered_set;
+pub(crate) mod padding;
 pub(crate) mod regexp;
 pub(crate) mod rows;
 pub mod session;
@@ -62,6 +63,7 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         number_pattern::udfs(),
         numbers::udfs(),
         ordered_set::udfs(),
+        padding::udfs(),
         regexp::udfs(),
         rows::udfs(),
         sleep::udfs(),

@@ -25,7 +25,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::{
-    distinct_from,
+    distinct_from, merged_columns, row_values,
     syntax::{function, last_part, plain, query},
 };
 use crate::{SqlError, functions::regexp};
@@ -52,13 +52,18 @@ impl VisitorMut for Rewriter {
     type Break = SqlError;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<SqlError> {
-        match fetch(query).and_then(|()| values(query)) {
+        match fetch(query).and_then(|()| values(query)).and_then(|()| merged_columns::rewrite(query)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
         }
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
+        match row_values::spelled_out(expr, row_items) {
+            Ok(Some(changed)) => *expr = changed,
+            Ok(None) => {}
+            Err(error) => return ControlFlow::Break(error),
+        }
         match expression(expr) {
             Ok(Some(changed)) => *expr = changed,
             Ok(None) => {}

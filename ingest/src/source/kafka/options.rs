@@ -11,7 +11,7 @@
 //! | `properties.security.protocol` | `PLAINTEXT` (default) or `SASL_PLAINTEXT` with `properties.sasl.mechanism = 'PLAIN'`, username and password |
 //! | `properties.<key>` | any other setting of librdkafka, except those that the connector must hold itself |
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use super::super::{
     Start,
@@ -48,7 +48,8 @@ impl Isolation {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Its `Debug` form has the names of `properties` alone: values may be passwords, and logs and errors are read by many.
+#[derive(Clone, PartialEq, Eq)]
 pub struct KafkaOptions {
     /// host:port, several with commas.
     pub brokers: String,
@@ -60,6 +61,20 @@ pub struct KafkaOptions {
     pub timeout: Duration,
     /// Handed to librdkafka as they are.
     pub properties: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for KafkaOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { brokers, topic, group, isolation, timeout, properties } = self;
+        f.debug_struct("KafkaOptions")
+            .field("brokers", brokers)
+            .field("topic", topic)
+            .field("group", group)
+            .field("isolation", isolation)
+            .field("timeout", timeout)
+            .field("properties", &properties.keys())
+            .finish()
+    }
 }
 
 impl KafkaOptions {
