@@ -3,17 +3,18 @@
 //! Schema `public` asks the [`TableCatalog`] at each planning, so that DDL needs no notice here. Further schemas (`rt`, `pg_catalog`,
 //! `information_schema`) are registered by the server. Names are looked up along the session's `search_path`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use datafusion::{
     catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider},
     error::DataFusionError,
 };
+use futures::future::BoxFuture;
 use parking_lot::RwLock;
-use tidemill_storage::table::Table;
+use tidemill_storage::{ids::TableId, table::Table};
 
-use crate::table::StoredTable;
+use crate::{SqlError, table::StoredTable};
 
 /// The one database there is.
 pub const DATABASE: &str = "tidemill";
@@ -68,6 +69,12 @@ pub trait TableCatalog: Send + Sync + std::fmt::Debug {
 
     fn has_views(&self) -> bool {
         !self.views().is_empty()
+    }
+
+    /// Waits, for as long as `wait`, until the table has everything that was in its sources at some moment of the last `within`; 55000 when it
+    /// has not. Called while executing, before snapshots are taken, on a runtime with timers.
+    fn fresh(&self, _table: TableId, _within: Duration, _wait: Duration) -> BoxFuture<'static, Result<(), SqlError>> {
+        Box::pin(async { Ok(()) })
     }
 }
 

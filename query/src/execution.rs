@@ -8,7 +8,7 @@
 //! What may not be kept ([`reuse`](crate::reuse)) is optimized with its values at each execution; so is a statement whose values turn
 //! out to be none that the kept plan can take. Both ways give the same rows.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::DateTime;
 use datafusion::{
@@ -30,6 +30,9 @@ use crate::{
     session::SessionShared,
     stream::Handed,
 };
+
+/// How long a query waits for fresh tables when it has no statement_timeout.
+const FRESHNESS_WAIT_MS: u64 = 10_000;
 
 /// DataFusion's states for a session under one version of its settings.
 #[derive(Debug)]
@@ -69,6 +72,7 @@ impl Execution {
     /// Hands over the batches of `plan`. Nobody reading them any more is no error.
     pub(crate) async fn run(&self, plan: &Plan, sender: &mpsc::Sender<Handed>) -> Result<(), SqlError> {
         let located = |error| SqlError::from_datafusion(&error, &plan.sql);
+        self.fresh(plan).await?;
         let (physical, context) = self.physical(plan).await.map_err(located)?;
         if let Some(explain) = &plan.explain {
             let batch = explain::run(physical, context, plan, &self.work, explain).await?;
@@ -82,6 +86,22 @@ impl Execution {
             if batch.num_rows() > 0 && sender.send(Handed::Batch(batch)).await.is_err() {
                 return Ok(());
             }
+        }
+        Ok(())
+    }
+
+    /// Waits until the tables that `plan` reads are as fresh as the session wants them.
+    async fn fresh(&self, plan: &Plan) -> Result<(), SqlError> {
+        let (within, wait) = {
+            let settings = self.shared.settings.lock();
+            let Some(within_ms) = settings.max_staleness_ms() else { return Ok(()) };
+            // So that it fails for its reason before the statement's time is over.
+            let wait_ms = settings.statement_timeout_ms().map_or(FRESHNESS_WAIT_MS, |ms| ms - ms / 10);
+            (Duration::from_millis(within_ms), Duration::from_millis(wait_ms))
+        };
+        let Some(engine) = self.shared.engine.upgrade().filter(|_| plan.explain.is_none()) else { return Ok(()) };
+        for table in reuse::stored_tables(&plan.logical) {
+            engine.tables.fresh(table, within, wait).await?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@
 //! Whether a condition is left to the scan is decided for every value of the parameter's type at once
 //! ([`pushdown::takes`](crate::table::pushdown::takes)); the scan refuses the rare value for which that was wrong, such as NULL.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use datafusion::{
     common::{
@@ -26,6 +26,7 @@ use datafusion::{
     },
 };
 use parking_lot::Mutex;
+use tidemill_storage::ids::TableId;
 
 use crate::{execution::States, functions::cast, table::StoredTable};
 
@@ -113,6 +114,22 @@ pub(crate) fn reads_stored_tables(logical: &LogicalPlan) -> bool {
         Ok(if stored { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     });
     walked.is_ok() && stored
+}
+
+/// The stored tables that `logical` reads, each once.
+pub(crate) fn stored_tables(logical: &LogicalPlan) -> BTreeSet<TableId> {
+    let mut tables = BTreeSet::new();
+    // Nothing in it fails.
+    let _ = logical.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(provider) = source_as_provider(&scan.source)
+            && let Some(stored) = provider.downcast_ref::<StoredTable>()
+        {
+            tables.insert(stored.handle().table.id());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    tables
 }
 
 fn is_stored(scan: &TableScan) -> bool {

@@ -98,6 +98,12 @@ const SETTINGS: &[Setting] = &[
         "Whether segments group their rows themselves; off to compare.",
     ),
     setting(
+        MAX_STALENESS,
+        "0",
+        Kind::Duration,
+        "How stale the sources of a query's tables may be; it waits for them, or fails. 0 is any.",
+    ),
+    setting(
         crate::table::INDEX_SETTING,
         "on",
         Kind::OneOf(&["on", "off", "always"]),
@@ -129,6 +135,9 @@ const SETTINGS: &[Setting] = &[
     setting("work_mem", "4MB", Kind::Text, "Taken for compatibility; query.memory is the limit."),
     setting("xmloption", "content", Kind::Text, "Taken for compatibility."),
 ];
+
+/// How stale tables may be that a query reads.
+const MAX_STALENESS: &str = "rt.max_staleness";
 
 fn find(name: &str) -> Option<&'static Setting> {
     let name = match name.to_lowercase().as_str() {
@@ -270,6 +279,11 @@ impl Settings {
         self.value("statement_timeout").and_then(|value| duration_ms(value).ok()).filter(|ms| *ms > 0)
     }
 
+    /// How stale tables may be; `None` when it does not matter.
+    pub fn max_staleness_ms(&self) -> Option<u64> {
+        self.value(MAX_STALENESS).and_then(|value| duration_ms(value).ok()).filter(|ms| *ms > 0)
+    }
+
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
@@ -318,7 +332,9 @@ fn checked(name: &str, value: &str) -> Result<(String, String), SqlError> {
             }
         },
         Kind::Duration => {
-            let ms = duration_ms(value).map_err(|()| invalid())?;
+            // Units of our own settings may be written out.
+            let value = if setting.name.starts_with("rt.") { short_unit(value) } else { value.to_owned() };
+            let ms = duration_ms(&value).map_err(|()| invalid())?;
             written_duration(ms)
         }
         Kind::Int { min, max } => {
@@ -402,6 +418,21 @@ fn time_zone(value: &str) -> Option<String> {
     Some(format!("{mark}{:02}:{:02}", east.abs() / 60, east.abs() % 60))
 }
 
+/// `5 seconds` as `5 s`.
+fn short_unit(value: &str) -> String {
+    let value = value.trim();
+    let split = value.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(value.len());
+    let unit = match value[split..].to_lowercase().trim_end_matches('s') {
+        "millisecond" => "ms",
+        "second" | "sec" => "s",
+        "minute" => "min",
+        "hour" => "h",
+        "day" => "d",
+        _ => return value.to_owned(),
+    };
+    format!("{}{unit}", &value[..split])
+}
+
 fn duration_ms(value: &str) -> Result<u64, ()> {
     let value = value.trim();
     let digits = value.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(value.len());
@@ -470,6 +501,17 @@ mod tests {
         settings.set("myapp.tenant", "7", false).unwrap();
         assert_eq!(settings.show("myapp.tenant").unwrap(), "7");
         // One of ours that is none: it was kept, and did nothing.
+        settings.set("rt.max_staleness", "5 seconds", false).unwrap();
+        assert_eq!(
+            (settings.show("rt.max_staleness").unwrap().as_str(), settings.max_staleness_ms()),
+            ("5s", Some(5000))
+        );
+        settings.set("rt.max_staleness", "250ms", false).unwrap();
+        assert_eq!(settings.max_staleness_ms(), Some(250));
+        settings.set("rt.max_staleness", "0", false).unwrap();
+        assert_eq!(settings.max_staleness_ms(), None);
+        assert_eq!(settings.set("rt.max_staleness", "soon", false).unwrap_err().sqlstate, "22023");
+        assert_eq!(settings.set("statement_timeout", "5 seconds", false).unwrap_err().sqlstate, "22023");
         assert_eq!(settings.set("rt.max_stalenes", "1s", false).unwrap_err().sqlstate, "42704");
         assert_eq!(settings.reset("rt.nothing").unwrap_err().sqlstate, "42704");
         assert!(settings.set("server_encoding", "LATIN1", false).is_err());

@@ -9,6 +9,7 @@ use std::{
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use tidemill_ingest::{commit::MetadataLog, events::EventRing, pipeline::Rules, runtime::IngestRuntime};
 use tidemill_query::{Engine, TableCatalog, TableHandle, ViewColumn, ViewHandle};
@@ -231,6 +232,31 @@ impl TableCatalog for Instance {
                 table: Arc::clone(&live.table),
             })
             .collect()
+    }
+
+    fn fresh(
+        &self,
+        table: TableId,
+        within: Duration,
+        wait: Duration,
+    ) -> BoxFuture<'static, std::result::Result<(), tidemill_query::SqlError>> {
+        let definition = self.catalog.definitions().tables.get(&table).cloned();
+        let Some((definition, live)) = definition.zip(self.live(table)) else { return Box::pin(async { Ok(()) }) };
+        Box::pin(async move {
+            live.ingest.fresh(&definition.sources, within, wait).await.map_err(|stale| {
+                let name = &definition.name;
+                tidemill_query::SqlError::new(
+                    "55000",
+                    format!(
+                        "table \"{name}\" is staler than rt.max_staleness ({} ms) allows: {stale}",
+                        within.as_millis()
+                    ),
+                )
+                .with_hint(
+                    "Read it as it is with SET rt.max_staleness = 0; rt.partitions tells how far its sources are read.",
+                )
+            })
+        })
     }
 
     fn view(&self, name: &str) -> Option<ViewHandle> {

@@ -22,6 +22,7 @@ mod pgwire;
 mod readme;
 mod results;
 mod slt;
+mod staleness;
 mod support;
 mod tidy;
 mod users_path;

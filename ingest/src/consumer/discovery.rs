@@ -73,9 +73,10 @@ fn look(table: &Arc<TableShared>, feed: &Arc<FeedState>, short: &mut BTreeMap<u3
     let streams: Vec<Arc<StreamState>> = feed.streams.read().values().cloned().collect();
     for stream in streams {
         let position = stream.position();
+        let at_us = table.runtime.clock.monotonic_us();
         let high = feed.feed.connector.watermarks(stream.id.partition)?.high;
-        stream.set_high(high);
         if high >= position {
+            stream.set_high(high, at_us);
             short.remove(&stream.id.partition);
             continue;
         }

@@ -1,7 +1,7 @@
 //! A feed: one source of one table, and what is known of its streams while it runs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt,
     sync::{
         Arc,
@@ -108,6 +108,8 @@ pub(crate) struct VersionedTransform {
     pub(crate) transform: Arc<Transform>,
 }
 
+/// Looks at a source's end that wait for their messages to become visible, at most.
+const LOOKS_MAX: usize = 64;
 /// Unknown high watermark.
 const UNKNOWN: u64 = u64::MAX;
 const NO_WATERMARK: i64 = i64::MIN;
@@ -130,6 +132,10 @@ pub(crate) struct StreamState {
     pub(crate) freshness_ms: AtomicI64,
     /// Largest watermark of the rows that became visible, microseconds since 1970.
     watermark_us: AtomicI64,
+    /// Where the source's partition ended, and when it was asked (monotonic microseconds), oldest first: what is not visible yet.
+    looks: Mutex<VecDeque<(i64, u64)>>,
+    /// The latest such moment of which everything is visible.
+    fresh_us: AtomicI64,
     run: Mutex<StreamRun>,
 }
 
@@ -147,6 +153,8 @@ impl StreamState {
             sharing: AtomicU32::new(0),
             freshness_ms: AtomicI64::new(-1),
             watermark_us: AtomicI64::new(NO_WATERMARK),
+            looks: Mutex::default(),
+            fresh_us: AtomicI64::new(i64::MIN),
             run: Mutex::new(StreamRun::Running),
         }
     }
@@ -155,8 +163,32 @@ impl StreamState {
         self.position.load(Ordering::Acquire)
     }
 
-    pub(crate) fn set_high(&self, high: u64) {
+    /// The source's partition ended at `high` after `at_us`, when it was asked.
+    pub(crate) fn set_high(&self, high: u64, at_us: i64) {
         self.high.store(high, Ordering::Relaxed);
+        let mut looks = self.looks.lock();
+        // With so many before it, the oldest is what tells.
+        if looks.len() < LOOKS_MAX {
+            looks.push_back((at_us, high));
+        }
+    }
+
+    /// Everything that was in the source at this moment is visible.
+    pub(crate) fn set_fresh(&self, at_us: i64) {
+        self.fresh_us.fetch_max(at_us, Ordering::Relaxed);
+    }
+
+    /// The latest moment (monotonic microseconds) of which it is known that everything that was in the source then is visible.
+    pub(crate) fn fresh_us(&self) -> Option<i64> {
+        let position = self.position();
+        let mut looks = self.looks.lock();
+        while let Some((at_us, high)) = looks.front().copied()
+            && high <= position
+        {
+            looks.pop_front();
+            self.set_fresh(at_us);
+        }
+        Some(self.fresh_us.load(Ordering::Relaxed)).filter(|us| *us != i64::MIN)
     }
 
     pub(crate) fn run(&self) -> StreamRun {
@@ -176,7 +208,7 @@ impl StreamState {
         Some(self.watermark_us.load(Ordering::Relaxed)).filter(|us| *us != NO_WATERMARK)
     }
 
-    fn high(&self) -> Option<u64> {
+    pub(super) fn high(&self) -> Option<u64> {
         match self.high.load(Ordering::Relaxed) {
             UNKNOWN => None,
             high => Some(high.max(self.position())),
@@ -306,5 +338,36 @@ impl FeedState {
                 }
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The plain twin keeps every look. With very many of them waiting the stream may seem staler than it is, never fresher.
+        #[test]
+        fn a_stream_is_as_fresh_as_the_last_look_that_was_reached(steps in prop::collection::vec((0u64..5, 0u64..5), 1..200)) {
+            let stream = StreamState::new(StreamId::default(), PartitionId(0), 0);
+            let mut looks = Vec::new();
+            let (mut high, mut position) = (0, 0);
+            for (at_us, (written, read)) in (0..).zip(steps) {
+                high += written;
+                stream.set_high(high, at_us);
+                looks.push((at_us, high));
+                position = (position + read).min(high);
+                stream.position.store(position, Ordering::Release);
+                let wanted = looks.iter().filter(|(_, high)| *high <= position).map(|(at_us, _)| *at_us).max();
+                let waiting = looks.iter().filter(|(_, high)| *high > position).count();
+                let found = stream.fresh_us();
+                prop_assert!(found <= wanted, "{found:?} {wanted:?}");
+                if waiting < LOOKS_MAX / 2 && looks.len() < LOOKS_MAX {
+                    prop_assert_eq!(found, wanted);
+                }
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ mod batch;
 pub(crate) mod committing;
 mod discovery;
 mod feed;
+mod freshness;
 mod group;
 pub(crate) mod pace;
 pub(crate) mod partition;
@@ -36,6 +37,7 @@ use tidemill_storage::{
 
 pub use self::{
     feed::{DecoderFactory, Feed, Latency, OnGap},
+    freshness::Stale,
     status::PartitionStatus,
 };
 use self::{
@@ -278,19 +280,8 @@ impl TableIngest {
     /// Returns when all that is in the source now is visible. An error when a partition stopped before that, or the source is paused.
     pub async fn drain(&self, source: SourceId) -> Result<()> {
         let feed = self.feed(source)?;
-        let connector = Arc::clone(&feed.feed.connector);
-        let targets = blocking(move || {
-            let partitions = connector.partitions()?;
-            partitions.into_iter().map(|p| Ok((p, connector.watermarks(p)?.high))).collect::<Result<Vec<_>>>()
-        })
-        .await?;
-        if targets.iter().any(|(partition, _)| feed.stream(*partition).is_none()) {
-            feed.nudge();
-        }
-        for (partition, high) in targets {
-            self.wait_position(&feed, partition, high).await?;
-        }
-        Ok(())
+        let now_us = self.shared.runtime.clock.monotonic_us();
+        self.read_to_the_end(&feed, now_us).await
     }
 
     /// Returns when all rows of `stream` below `offset` are visible to snapshots taken from now on.
