@@ -8,6 +8,7 @@ mod drop;
 mod error;
 mod index;
 mod source;
+mod source_alter;
 mod table;
 mod view;
 
@@ -46,6 +47,7 @@ pub async fn execute(instance: &Arc<Instance>, sql: &str) -> Result<DdlOutcome> 
         Ddl::CreateView(statement) => view::create(instance, statement).await,
         Ddl::CreateIndex(statement) => index::create(instance, statement).await,
         Ddl::AlterTable(statement) => alter::alter(instance, statement).await,
+        Ddl::AlterSource(statement) => source_alter::alter(instance, statement).await,
         Ddl::Drop(statement) => drop::drop(instance, statement).await,
     }?;
     Ok(DdlOutcome { tag, notices })

@@ -1,9 +1,9 @@
-//! ALTER TABLE, and DROP of tables, sources, views and indexes.
+//! ALTER TABLE and SOURCE, and DROP of tables, sources, views and indexes.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::{
-    ast::{AlterAction, AlterTable, Ddl, Drop, ObjectKind},
+    ast::{AlterAction, AlterSource, AlterTable, Ddl, Drop, ObjectKind},
     create::{column_definition, compression, options},
     not_yet,
     tokens::Cursor,
@@ -14,10 +14,8 @@ use crate::session::error::{Result, SqlError};
 /// After ALTER. `None` when it is not ours.
 pub(crate) fn alter(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
     not_yet(cursor, "ALTER")?;
-    if cursor.is_keyword("SOURCE") {
-        return Err(SqlError::unsupported("ALTER SOURCE is not supported yet").at(cursor.position()).with_hint(
-            "drop the source and create it again; its tables keep their rows only if they are not dropped with it",
-        ));
+    if cursor.keyword("SOURCE") {
+        return source(cursor).map(Some);
     }
     if !cursor.keyword("TABLE") {
         return Ok(None);
@@ -33,6 +31,16 @@ pub(crate) fn alter(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
         }
     }
     Ok(Some(Ddl::AlterTable(AlterTable { name, if_exists, actions })))
+}
+
+/// After ALTER SOURCE.
+fn source(cursor: &mut Cursor<'_>) -> Result<Ddl> {
+    let if_exists = cursor.keywords(&["IF", "EXISTS"]);
+    let name = cursor.object_name("the name of the source")?;
+    if !cursor.keyword("SET") {
+        return Err(SqlError::unsupported("ALTER SOURCE takes SET (on_gap = 'skip') only").at(cursor.position()));
+    }
+    Ok(Ddl::AlterSource(AlterSource { name, if_exists, options: options(cursor)? }))
 }
 
 fn action(cursor: &mut Cursor<'_>) -> Result<AlterAction> {

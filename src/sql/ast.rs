@@ -27,6 +27,7 @@ pub enum Ddl {
     CreateView(CreateView),
     CreateIndex(CreateIndex),
     AlterTable(AlterTable),
+    AlterSource(AlterSource),
     Drop(Drop),
 }
 
@@ -39,6 +40,7 @@ impl Ddl {
             Self::CreateView(_) => "CREATE VIEW",
             Self::CreateIndex(_) => "CREATE INDEX",
             Self::AlterTable(_) => "ALTER TABLE",
+            Self::AlterSource(_) => "ALTER SOURCE",
             Self::Drop(Drop { kind: ObjectKind::Table, .. }) => "DROP TABLE",
             Self::Drop(Drop { kind: ObjectKind::Source, .. }) => "DROP SOURCE",
             Self::Drop(Drop { kind: ObjectKind::View, .. }) => "DROP VIEW",
@@ -156,6 +158,14 @@ pub struct CreateIndex {
     /// What stands after USING.
     pub method: Option<Name>,
     pub columns: Vec<Name>,
+    pub options: Vec<OptionPair>,
+}
+
+/// `ALTER SOURCE name SET (…)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlterSource {
+    pub name: Name,
+    pub if_exists: bool,
     pub options: Vec<OptionPair>,
 }
 

@@ -85,7 +85,7 @@ fn look(table: &Arc<TableShared>, feed: &Arc<FeedState>, short: &mut BTreeMap<u3
         if *looks == SHORT_LOOKS && !matches!(stream.run(), StreamRun::Stopped { .. }) {
             let error = format!(
                 "the source ends at offset {high}, before offset {position} that was read already: it was truncated or made \
-                 anew; drop and create the source to read it from its start"
+                 anew; another source with another table reads it from its start"
             );
             let message = format!("partition {} of source '{}' stopped: {error}", stream.id.partition, feed.feed.name);
             table.partition_of(stream.id.partition).event(Severity::Page, "truncated", Some(stream.id), message);

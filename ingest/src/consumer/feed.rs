@@ -86,6 +86,7 @@ pub struct Feed {
     pub transform: Arc<Transform>,
     pub watermark: Option<Arc<Watermark>>,
     pub on_error: OnError,
+    /// At first; [`TableIngest::set_on_gap`](super::TableIngest::set_on_gap) changes it.
     pub on_gap: OnGap,
     pub latency: Latency,
 }
@@ -229,6 +230,7 @@ pub(crate) struct FeedState {
     pub(crate) connected: AtomicBool,
     stopping: AtomicBool,
     paused: AtomicBool,
+    skips_gaps: AtomicBool,
     /// What is wrong with the source as a whole, as long as it is.
     pub(crate) error: Mutex<Option<String>>,
     /// Discovery is wanted now.
@@ -240,6 +242,7 @@ impl FeedState {
     pub(crate) fn new(feed: Feed, generation: u64) -> Self {
         let transform = Arc::new(VersionedTransform { generation, transform: Arc::clone(&feed.transform) });
         Self {
+            skips_gaps: AtomicBool::new(feed.on_gap == OnGap::Skip),
             feed,
             transform: ArcSwap::new(transform),
             streams: RwLock::default(),
@@ -252,6 +255,14 @@ impl FeedState {
             nudged: Mutex::new(false),
             wake: Condvar::new(),
         }
+    }
+
+    pub(crate) fn on_gap(&self) -> OnGap {
+        if self.skips_gaps.load(Ordering::SeqCst) { OnGap::Skip } else { OnGap::Stop }
+    }
+
+    pub(crate) fn set_on_gap(&self, on_gap: OnGap) {
+        self.skips_gaps.store(on_gap == OnGap::Skip, Ordering::SeqCst);
     }
 
     pub(crate) fn stream(&self, partition: u32) -> Option<Arc<StreamState>> {

@@ -324,8 +324,13 @@ impl Consumer {
             stream.id.partition, feed.name
         );
         let position = stream.position();
-        if feed.on_gap == super::OnGap::Stop || found < position {
-            let hint = "resume the source with on_gap = 'skip' to go on without them";
+        if found < position {
+            let hint = "the topic was truncated or made anew: its rows need another source and another table";
+            self.stop_stream(stream, "gap", format!("{lost}; {hint}"));
+            return Ok(());
+        }
+        if self.feed.on_gap() == super::OnGap::Stop {
+            let hint = format!("ALTER SOURCE {} SET (on_gap = 'skip') goes on without them", feed.name);
             self.stop_stream(stream, "gap", format!("{lost}; {hint}"));
             return Ok(());
         }

@@ -189,6 +189,12 @@ impl TableIngest {
         Ok(())
     }
 
+    /// What happens from now on at gaps of a source. Partitions that stopped go on with [`Self::resume`].
+    pub fn set_on_gap(&self, source: SourceId, on_gap: OnGap) -> Result<()> {
+        self.feed(source)?.set_on_gap(on_gap);
+        Ok(())
+    }
+
     /// Goes on with a source, and with those of its partitions that stopped on an error.
     pub fn resume(&self, source: SourceId) -> Result<()> {
         let feed = self.feed(source)?;

@@ -218,6 +218,20 @@ fn a_retention_gap_is_an_event_and_never_silent() {
         Duration::from_secs(20),
     );
     assert_eq!(server.value("SELECT count(*) FROM t"), "100", "the default is to stop, not to go on with a hole");
+
+    // The way on is the one that the error names.
+    let error = server.value("SELECT max(error) FROM rt.partitions WHERE state = 'stopped'");
+    let statement = error.rsplit_once("; ").unwrap().1.strip_suffix(" goes on without them").unwrap().to_owned();
+    let source = server.value("SELECT name FROM rt.sources");
+    assert_eq!(statement, format!("ALTER SOURCE {source} SET (on_gap = 'skip')"));
+    let refused = server.try_sql(&format!("ALTER SOURCE {source} SET (topic = 'other')")).unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "0A000");
+    server.sql(&statement);
+    server.wait_for("SELECT count(*) FROM t", "150", Duration::from_secs(20));
+    server.kill_and_restart();
+    send(&feed, 0, 200..210);
+    feed.flush();
+    server.wait_for("SELECT count(*) FROM t", "160", Duration::from_secs(20));
 }
 
 fn delete_records_before(brokers: &str, topic: &str, offset: u64) {
