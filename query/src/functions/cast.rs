@@ -7,7 +7,8 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, AsArray, Date32Array, Time64MicrosecondArray, TimestampMicrosecondArray},
+    array::{Array, ArrayRef, AsArray, Date32Array, ListArray, Time64MicrosecondArray, TimestampMicrosecondArray},
+    buffer::OffsetBuffer,
     compute::cast,
     datatypes::{DataType, Date32Type, FieldRef, TimeUnit, TimestampMicrosecondType},
 };
@@ -112,6 +113,9 @@ impl CastTo {
         if types::is_text(from) {
             return text_input::column(&call.text(0)?, &self.target, call.zone()?, call.session());
         }
+        if let (DataType::List(_), DataType::List(item)) = (from, to) {
+            return items(array, item, call);
+        }
         if let Some(name @ ("uuid" | "jsonb")) = marker(&self.target) {
             let source = types::name(&call.fields[0]);
             return Err(SqlError::new("42846", format!("cannot cast type {source} to {name}")).into());
@@ -129,6 +133,16 @@ impl CastTo {
             _ => instants(array, to, call),
         }
     }
+}
+
+/// Lists of texts as lists of what their items are to be.
+fn items(array: &ArrayRef, item: &FieldRef, call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
+    let list = array.as_list::<i32>();
+    let (from, to) = (list.value_offsets()[0] as usize, list.value_offsets()[list.len()] as usize);
+    let texts = simple::text(&list.values().slice(from, to - from))?;
+    let made = text_input::column(&texts, item, call.zone()?, call.session())?;
+    let offsets = OffsetBuffer::from_lengths(list.offsets().lengths());
+    Ok(Arc::new(ListArray::try_new(Arc::clone(item), offsets, made, list.nulls().cloned())?))
 }
 
 /// Arrow's cast with an error where a value does not fit.

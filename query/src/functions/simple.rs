@@ -171,7 +171,16 @@ pub(crate) fn invoke(
         Call { arrays, fields: &args.arg_fields, returns: &args.return_field, rows, options: &args.config_options };
     let result = body(&call)?;
     match all_scalar {
-        true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?)),
+        true => Ok(ColumnarValue::Scalar(scalar(&result)?)),
         false => Ok(ColumnarValue::Array(result)),
+    }
+}
+
+/// The only value of the array. DataFusion's way forgets what the items of a list are (uuid, jsonb).
+fn scalar(array: &ArrayRef) -> Result<ScalarValue, DataFusionError> {
+    use arrow::array::{Array, AsArray};
+    match array.data_type() {
+        DataType::List(_) if array.len() == 1 => Ok(ScalarValue::List(Arc::new(array.as_list::<i32>().clone()))),
+        _ => ScalarValue::try_from_array(array, 0),
     }
 }

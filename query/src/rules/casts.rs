@@ -74,6 +74,10 @@ pub(crate) fn convert(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>
             true
         }
         (a, b) if types::is_text(a) && types::is_text(b) => false,
+        // Texts in an array become what the array is to hold, one by one.
+        (DataType::List(a), DataType::List(b)) => {
+            marker(b).is_some() && marker(a) != marker(b) && types::is_text(a.data_type())
+        }
         (a, b) if types::is_text(a) || types::is_text(b) => true,
         (a, b) if types::is_float(a) && types::is_int(b) => true,
         (a, b) if types::is_decimal(a) && types::is_int(b) => true,
