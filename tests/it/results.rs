@@ -12,7 +12,7 @@ fn text(rows: Vec<Vec<Option<String>>>) -> String {
 fn by_cache(plan: &str) -> u32 {
     plan.split("units_by_cache=")
         .skip(1)
-        .map(|rest| rest.split([',', ']']).next().unwrap().parse::<u32>().unwrap())
+        .map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse::<u32>().unwrap())
         .sum()
 }
 
