@@ -22,6 +22,7 @@ pub(crate) mod number_pattern;
 pub(crate) mod numbers;
 pub(crate) mod ordered_set;
 pub(crate) mod padding;
+pub(crate) mod pieces;
 pub(crate) mod regexp;
 pub(crate) mod rows;
 pub mod session;
@@ -64,6 +65,7 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         numbers::udfs(),
         ordered_set::udfs(),
         padding::udfs(),
+        pieces::udfs(),
         regexp::udfs(),
         rows::udfs(),
         sleep::udfs(),

@@ -43,6 +43,11 @@ fn one(c: char, mut changed: impl Iterator<Item = char>) -> char {
 }
 
 fn cased(call: &Call<'_>, change: impl Fn(char) -> char) -> Result<ArrayRef, DataFusionError> {
+    if super::pieces::is_bytes(call.arrays[0].data_type()) {
+        return Err(SqlError::new("42883", "bytes have no upper or lower case")
+            .with_hint("Read them as text with convert_from.")
+            .into());
+    }
     let texts = call.text(0)?;
     let changed = texts.iter().map(|text| text.map(|text| text.chars().map(&change).collect::<String>()));
     Ok(Arc::new(changed.collect::<StringViewArray>()))

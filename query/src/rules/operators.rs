@@ -22,7 +22,11 @@ use tidemill_storage::schema::TYPE_KEY;
 use super::types::{self, is_text};
 use crate::{
     SqlError,
-    functions::{datetime, interval, json as jsonb, jsonb as document, text, text_input},
+    functions::{
+        bytes, datetime, interval, json as jsonb, jsonb as document,
+        pieces::{self, is_bytes},
+        text, text_input,
+    },
 };
 
 #[derive(Debug)]
@@ -53,8 +57,13 @@ impl ExprPlanner for PostgresOperators {
             [_, Expr::Literal(value, _)] if is_text(&value.data_type()) => {
                 Ok(PlannerResult::Planned(call(text::substring_pattern(), args)))
             }
-            _ => Ok(PlannerResult::Original(args)),
+            _ => Ok(PlannerResult::Planned(call(pieces::substr_udf(), args))),
         }
+    }
+
+    /// `position(part in whole)`, with the whole first.
+    fn plan_position(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>, DataFusionError> {
+        Ok(PlannerResult::Planned(call(pieces::strpos_udf(), args)))
     }
 }
 
@@ -160,6 +169,14 @@ fn plan(
                 || is_json(&raw.right, schema) && is_json_or_literal(&raw.left, schema) =>
         {
             call(document::concat_udf(), both())
+        }
+        Op::StringConcat if is_bytes(left) && is_bytes(right) => call(bytes::concat_udf(), both()),
+        // A literal beside bytea is bytea.
+        Op::StringConcat if is_bytes(left) && matches!(raw.right, Expr::Literal(..)) && is_text(right) => {
+            call(bytes::concat_udf(), vec![raw.left.clone(), cast(raw.right.clone(), DataType::BinaryView)])
+        }
+        Op::StringConcat if is_bytes(right) && matches!(raw.left, Expr::Literal(..)) && is_text(left) => {
+            call(bytes::concat_udf(), vec![cast(raw.left.clone(), DataType::BinaryView), raw.right.clone()])
         }
         Op::StringConcat if is_text(left) != is_text(right) && !is_list(left) && !is_list(right) => {
             let as_text = |expr: &Expr, data_type: &DataType| match is_text(data_type) {
