@@ -26,6 +26,7 @@ pub mod rules;
 pub mod runtime;
 pub mod session;
 pub mod settings;
+pub mod star_tree;
 pub mod stream;
 pub mod table;
 pub mod views;

@@ -115,6 +115,12 @@ const SETTINGS: &[Setting] = &[
         Kind::Bool,
         "Whether answers of sealed segments are kept for the next query that asks the same; off to compare.",
     ),
+    setting(
+        crate::table::STAR_TREE_SETTING,
+        "on",
+        Kind::Bool,
+        "Whether star-trees answer instead of rows; off to compare.",
+    ),
     setting("search_path", "\"$user\", public", Kind::Text, "Schemas that names are looked up in."),
     reported("server_encoding", "UTF8", Kind::ReadOnly, "Always UTF8."),
     reported(

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use tidemill_storage::index::IndexKind;
+use tidemill_storage::{ids::ColumnId, index::IndexKind};
 
-use super::{undefined_column, undefined_table};
+use super::{star_tree, undefined_column, undefined_table};
 use crate::{
     catalog::{
         Definitions,
@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// Kinds that USING knows.
-const KINDS: &[&str] = &["inverted", "range", "bloom"];
+const KINDS: &[&str] = &["inverted", "range", "bloom", "star_tree"];
 /// Kinds that later versions have.
-const LATER: &[&str] = &["sorted", "timestamp", "json", "text", "geo", "star_tree"];
+const LATER: &[&str] = &["sorted", "timestamp", "json", "text", "geo"];
 /// What PostgreSQL's kinds become.
 const OF_POSTGRES: &[&str] = &["btree", "hash", "gin", "gist", "brin", "spgist"];
 const FPP: f64 = 0.01;
@@ -34,7 +34,50 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateIndex) -> 
         return Err(undefined_table(&definitions, &statement.table));
     };
     let mut notices = Vec::new();
-    let kind = kind(&statement, &mut notices)?;
+    let (kind, columns, of) = match &statement.star_tree {
+        Some(clause) => {
+            let snapshot = instance.live(table.id).map(|live| live.table.snapshot());
+            let tree = star_tree::definition(table, snapshot.as_ref(), clause, &statement.options, &mut notices)?;
+            let columns = tree.columns();
+            (IndexKind::StarTree(Box::new(tree)), columns, String::new())
+        }
+        None => {
+            let kind = kind(&statement, &mut notices)?;
+            let (column, of) = column(table, &statement, &kind)?;
+            (kind, vec![column], format!("{of}_"))
+        }
+    };
+
+    let name = match &statement.name {
+        Some(name) => {
+            if definitions.has_relation(&name.value) {
+                let message = format!("relation \"{}\" already exists", name.value);
+                return match statement.if_not_exists {
+                    true => Ok(vec![format!("{message}, skipping")]),
+                    false => Err(SqlError::new(state::DUPLICATE_TABLE, message).at(name.position)),
+                };
+            }
+            name.value.clone()
+        }
+        None => free_name(&definitions, &format!("{}_{of}{}", table.name, kind.name())),
+    };
+    let (instance, table) = (Arc::clone(instance), (**table).clone());
+    runtime::blocking(move || {
+        let mut after = table;
+        after.version += 1;
+        instance.catalog.change(|change| {
+            let created_at_us = instance.clock.now_us();
+            after.indexes.push(IndexDefinition { oid: change.new_oid()?, name, kind, columns, created_at_us });
+            change.put_table(&after)
+        })?;
+        follow(&instance, &after);
+        Ok(notices)
+    })
+    .await
+}
+
+/// The one column of an index, and its name.
+fn column(table: &TableDefinition, statement: &CreateIndex, kind: &IndexKind) -> Result<(ColumnId, String)> {
     let [column] = statement.columns.as_slice() else {
         let second = statement.columns.get(1).map_or(statement.table.position, |column| column.position);
         return Err(SqlError::unsupported(format!("an index of kind {} has one column", kind.name()))
@@ -51,32 +94,7 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateIndex) -> 
         );
         return Err(SqlError::unsupported(message).at(column.position));
     }
-    let name = match &statement.name {
-        Some(name) => {
-            if definitions.has_relation(&name.value) {
-                let message = format!("relation \"{}\" already exists", name.value);
-                return match statement.if_not_exists {
-                    true => Ok(vec![format!("{message}, skipping")]),
-                    false => Err(SqlError::new(state::DUPLICATE_TABLE, message).at(name.position)),
-                };
-            }
-            name.value.clone()
-        }
-        None => free_name(&definitions, &format!("{}_{}_{}", table.name, column.value, kind.name())),
-    };
-    let (instance, table, columns) = (Arc::clone(instance), (**table).clone(), vec![found.id]);
-    runtime::blocking(move || {
-        let mut after = table;
-        after.version += 1;
-        instance.catalog.change(|change| {
-            let created_at_us = instance.clock.now_us();
-            after.indexes.push(IndexDefinition { oid: change.new_oid()?, name, kind, columns, created_at_us });
-            change.put_table(&after)
-        })?;
-        follow(&instance, &after);
-        Ok(notices)
-    })
-    .await
+    Ok((found.id, column.value.clone()))
 }
 
 /// The running table has the indexes that its definition names.

@@ -9,6 +9,7 @@ mod error;
 mod index;
 mod source;
 mod source_alter;
+mod star_tree;
 mod table;
 mod view;
 

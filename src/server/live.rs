@@ -120,7 +120,7 @@ pub fn index_specs(definition: &TableDefinition) -> Vec<IndexSpec> {
     let spec = |index: &IndexDefinition| IndexSpec {
         id: IndexId(index.oid),
         name: index.name.clone(),
-        kind: index.kind,
+        kind: index.kind.clone(),
         columns: index.columns.clone(),
     };
     definition.indexes.iter().map(spec).collect()

@@ -157,7 +157,9 @@ pub struct CreateIndex {
     pub table: Name,
     /// What stands after USING.
     pub method: Option<Name>,
+    /// Empty for a star-tree.
     pub columns: Vec<Name>,
+    pub star_tree: Option<StarTreeClause>,
     pub options: Vec<OptionPair>,
 }
 
@@ -167,6 +169,30 @@ pub struct AlterSource {
     pub name: Name,
     pub if_exists: bool,
     pub options: Vec<OptionPair>,
+}
+
+/// What a star-tree is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StarTreeClause {
+    pub position: u32,
+    /// `None`: AUTO.
+    pub dimensions: Option<Vec<StarDimension>>,
+    /// `None`: what is usual.
+    pub aggregates: Option<Vec<StarAggregate>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StarDimension {
+    pub column: Name,
+    /// A function of the column, its text argument and where that stands.
+    pub function: Option<(Name, String, u32)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StarAggregate {
+    pub function: Name,
+    /// `None`: `*`.
+    pub column: Option<Name>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -3,7 +3,7 @@
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::{
-    ast::{CreateIndex, Ddl},
+    ast::{CreateIndex, Ddl, Name},
     create::options,
     tokens::Cursor,
 };
@@ -23,6 +23,28 @@ pub(super) fn create_index(cursor: &mut Cursor<'_>) -> Result<Ddl> {
     let table = cursor.object_name("the name of the table")?;
     let method = if cursor.keyword("USING") { Some(cursor.name("the kind of the index")?) } else { None };
     let mut pairs = if cursor.keyword("WITH") { options(cursor)? } else { Vec::new() };
+    let star_tree = match &method {
+        Some(method) if method.value == "star_tree" => Some(super::star_tree::clause(cursor)?),
+        _ => None,
+    };
+    let columns = if star_tree.is_some() { Vec::new() } else { columns(cursor)? };
+    for refused in ["INCLUDE", "NULLS", "TABLESPACE", "WHERE"] {
+        if cursor.is_keyword(refused) {
+            return Err(
+                SqlError::unsupported(format!("{refused} is not supported in CREATE INDEX")).at(cursor.position())
+            );
+        }
+    }
+    if cursor.keyword("WITH") {
+        pairs.extend(options(cursor)?);
+        if cursor.is_keyword("WHERE") {
+            return Err(SqlError::unsupported("WHERE is not supported in CREATE INDEX").at(cursor.position()));
+        }
+    }
+    Ok(Ddl::CreateIndex(CreateIndex { name, if_not_exists, table, method, columns, star_tree, options: pairs }))
+}
+
+fn columns(cursor: &mut Cursor<'_>) -> Result<Vec<Name>> {
     let mut columns = Vec::new();
     cursor.expect_symbol(&Token::LParen)?;
     loop {
@@ -45,18 +67,5 @@ pub(super) fn create_index(cursor: &mut Cursor<'_>) -> Result<Ddl> {
         }
     }
     cursor.expect_symbol(&Token::RParen)?;
-    for refused in ["INCLUDE", "NULLS", "TABLESPACE", "WHERE"] {
-        if cursor.is_keyword(refused) {
-            return Err(
-                SqlError::unsupported(format!("{refused} is not supported in CREATE INDEX")).at(cursor.position())
-            );
-        }
-    }
-    if cursor.keyword("WITH") {
-        pairs.extend(options(cursor)?);
-        if cursor.is_keyword("WHERE") {
-            return Err(SqlError::unsupported("WHERE is not supported in CREATE INDEX").at(cursor.position()));
-        }
-    }
-    Ok(Ddl::CreateIndex(CreateIndex { name, if_not_exists, table, method, columns, options: pairs }))
+    Ok(columns)
 }

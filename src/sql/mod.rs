@@ -11,6 +11,7 @@ mod alter;
 mod create;
 mod index;
 mod spelling;
+mod star_tree;
 pub(crate) mod tokens;
 mod types;
 mod view;

@@ -1,7 +1,7 @@
 //! `rt.indexes`: which indexes there are, and how far they are built.
 
-use tidemill_query::SqlError;
-use tidemill_storage::{ids::IndexId, index::IndexKind};
+use tidemill_query::{SqlError, star_tree};
+use tidemill_storage::{ids::IndexId, index::IndexKind, schema::TableSchema};
 
 use super::{
     Rows,
@@ -49,13 +49,19 @@ pub(super) fn indexes(instance: &Instance) -> Result<Rows, SqlError> {
                 (false, None) => "building",
                 (false, Some(_)) => "failing",
             };
-            let columns = index.columns.iter().filter_map(|id| table.schema.column(*id)).map(|c| c.name.as_str());
+            let columns = match &index.kind {
+                IndexKind::StarTree(tree) => star_tree::dimensions(tree, &table.schema),
+                _ => {
+                    let named = index.columns.iter().filter_map(|id| table.schema.column(*id));
+                    named.map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ")
+                }
+            };
             rows.push(vec![
                 index.name.as_str().into(),
                 table.name.as_str().into(),
                 index.kind.name().into(),
-                columns.collect::<Vec<_>>().join(", ").into(),
-                options(index).into(),
+                columns.into(),
+                options(index, &table.schema).into(),
                 state.into(),
                 Cell::Float(if wanted == 0 { 1.0 } else { built as f64 / wanted as f64 }),
                 built.into(),
@@ -69,9 +75,14 @@ pub(super) fn indexes(instance: &Instance) -> Result<Rows, SqlError> {
     Ok(rows)
 }
 
-fn options(index: &IndexDefinition) -> Option<String> {
-    match index.kind {
+fn options(index: &IndexDefinition, schema: &TableSchema) -> Option<String> {
+    match &index.kind {
         IndexKind::Bloom { fpp } => Some(format!("fpp={fpp}")),
+        IndexKind::StarTree(tree) => Some(format!(
+            "aggregate=({}), max_leaf_records={}",
+            star_tree::aggregates(tree, schema),
+            tree.max_leaf_records
+        )),
         _ => None,
     }
 }

@@ -96,6 +96,7 @@ fn request(keys: Vec<GroupKey>, functions: &[Function], predicate: Option<Predic
         predicate,
         indexes: Default::default(),
         results: None,
+        star_tree: true,
     })
 }
 

@@ -121,7 +121,7 @@ fn indexes(c: &mut Criterion) {
         let kinds = [IndexKind::Inverted, IndexKind::Range, IndexKind::Bloom { fpp: 0.01 }];
         for kind in kinds.iter().filter(|kind| kind.takes(&schema().columns[column as usize].data_type)) {
             let (id, name) = (IndexId(specs.len() as u32), schema().columns[column as usize].name.clone());
-            specs.push(IndexSpec { id, name, kind: *kind, columns: vec![ColumnId(column)] });
+            specs.push(IndexSpec { id, name, kind: kind.clone(), columns: vec![ColumnId(column)] });
         }
     }
     let mut group = c.benchmark_group("build");

@@ -23,6 +23,7 @@ mod readme;
 mod results;
 mod slt;
 mod staleness;
+mod star_trees;
 mod support;
 mod tidy;
 mod users_path;

@@ -5,7 +5,7 @@
 //! it gives the groups that it has and begins anew, because groups that come twice are one in the final aggregate.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fmt::{self, Write},
     pin::Pin,
     sync::{
@@ -36,8 +36,10 @@ use datafusion::{
 };
 use futures::Stream;
 use tidemill_storage::{
-    aggregate::{AggregateRequest, Aggregation, Bin, Function, joined},
-    scan::ScanPlan,
+    aggregate::{AggregateRequest, Aggregation, BY_STAR_TREE, Bin, Function, joined},
+    ids::IndexId,
+    index::IndexKind,
+    scan::{ScanPlan, ScanUnit},
     segment::SegmentState,
 };
 
@@ -62,6 +64,8 @@ pub struct SegmentAggregateExec {
     request: Arc<AggregateRequest>,
     states: Arc<[State]>,
     schema: SchemaRef,
+    /// Which star-trees answer for how many segments.
+    star_trees: Arc<BTreeMap<IndexId, usize>>,
     /// The next unit to be dealt.
     next: Arc<AtomicUsize>,
     properties: Arc<PlanProperties>,
@@ -87,7 +91,8 @@ impl SegmentAggregateExec {
         // Powers of two: while the table grows, its older segments go on being cut where they were, and their answers are found again.
         let unit_rows = (rows / (scan.lanes() * UNITS_PER_LANE)).clamp(UNIT_ROWS_MIN, UNIT_ROWS_MAX);
         let unit_rows = unit_rows.next_power_of_two();
-        let plan = ScanPlan { units: joined(&scan.plan().units, unit_rows as u32), ..scan.plan().as_ref().clone() };
+        let (units, star_trees) = whole_where_trees_answer(scan.plan(), &request);
+        let plan = ScanPlan { units: joined(&units, unit_rows as u32), ..scan.plan().as_ref().clone() };
         let lanes = scan.lanes().min(plan.units.len()).max(1);
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
@@ -101,6 +106,7 @@ impl SegmentAggregateExec {
             request: Arc::new(request),
             states: states.into(),
             schema,
+            star_trees: Arc::new(star_trees),
             next: Arc::default(),
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
@@ -116,6 +122,28 @@ impl SegmentAggregateExec {
     }
 }
 
+/// The units of a plan, those of a segment that a star-tree answers for put together; and which trees answer for how many segments.
+fn whole_where_trees_answer(plan: &ScanPlan, request: &AggregateRequest) -> (Vec<ScanUnit>, BTreeMap<IndexId, usize>) {
+    let mut trees = BTreeMap::new();
+    if !request.star_tree || !plan.indexes.iter().any(|index| matches!(index.kind, IndexKind::StarTree(_))) {
+        return (plan.units.clone(), trees);
+    }
+    let mut units = Vec::new();
+    for of_segment in plan.units.chunk_by(ScanUnit::is_beside) {
+        let segment = &of_segment[0].segment;
+        let rows: usize = of_segment.iter().map(|unit| unit.rows.len()).sum();
+        let committed = segment.as_committed().filter(|_| rows == segment.rows() as usize);
+        match committed.and_then(|committed| committed.star_tree(request)) {
+            Some(tree) => {
+                *trees.entry(tree).or_insert(0) += 1;
+                units.push(ScanUnit { segment: Arc::clone(segment), rows: 0..segment.rows() });
+            }
+            None => units.extend_from_slice(of_segment),
+        }
+    }
+    (units, trees)
+}
+
 impl DisplayAs for SegmentAggregateExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("SegmentAggregateExec: ")?;
@@ -125,7 +153,7 @@ impl DisplayAs for SegmentAggregateExec {
         if let Some(predicate) = &self.request.predicate {
             display::condition(f, predicate, &self.request.schema, &self.plan, self.request.indexes)?;
         }
-        Ok(())
+        self.star_trees(f)
     }
 }
 
@@ -153,6 +181,14 @@ impl SegmentAggregateExec {
             }
         }
         out.write_char(']')
+    }
+
+    fn star_trees(&self, out: &mut impl Write) -> fmt::Result {
+        for (id, segments) in self.star_trees.iter() {
+            let name = self.plan.indexes.iter().find(|index| index.id == *id).map_or("?", |index| index.name.as_str());
+            write!(out, ", star_tree={name} ({segments} of {} segments)", self.plan.segments_total)?;
+        }
+        Ok(())
     }
 
     fn aggregates(&self, out: &mut impl Write) -> fmt::Result {
@@ -225,6 +261,7 @@ impl ExecutionPlan for SegmentAggregateExec {
             request: Arc::clone(&self.request),
             states: Arc::clone(&self.states),
             schema: Arc::clone(&self.schema),
+            star_trees: Arc::clone(&self.star_trees),
             next: Arc::default(),
             properties: Arc::clone(&self.properties),
             metrics: self.metrics.clone(),
@@ -246,6 +283,7 @@ impl ExecutionPlan for SegmentAggregateExec {
             counters: LaneCounters::new(&self.metrics, lane),
             by_metadata: MetricBuilder::new(&self.metrics).counter("units_by_metadata", lane),
             by_cache: MetricBuilder::new(&self.metrics).counter("units_by_cache", lane),
+            by_star_tree: MetricBuilder::new(&self.metrics).counter("units_by_star_tree", lane),
         }))
     }
 
@@ -276,6 +314,7 @@ struct Lane {
     counters: LaneCounters,
     by_metadata: Count,
     by_cache: Count,
+    by_star_tree: Count,
 }
 
 impl Lane {
@@ -291,6 +330,7 @@ impl Lane {
                 match run.way() {
                     "metadata" => self.by_metadata.add(1),
                     "kept answer" => self.by_cache.add(1),
+                    BY_STAR_TREE => self.by_star_tree.add(1),
                     _ => {}
                 }
                 self.run.insert(run)

@@ -56,9 +56,12 @@ fn may_ask(index: &IndexSpec, condition: &Predicate) -> bool {
                 && match index.kind {
                     IndexKind::Bloom { .. } => *op == CompareOp::Eq,
                     IndexKind::Inverted | IndexKind::Range => true,
+                    IndexKind::StarTree(_) => false,
                 }
         }
-        Predicate::In { column, negated, .. } => on(column) && !negated,
+        Predicate::In { column, negated, .. } => {
+            on(column) && !negated && !matches!(index.kind, IndexKind::StarTree(_))
+        }
         Predicate::Like { column, .. } => on(column) && index.kind == IndexKind::Inverted,
         Predicate::IsNull { .. } => false,
     }

@@ -16,7 +16,7 @@ use super::{
     rows::{Cell, Rows},
     types,
 };
-use crate::{Engine, TableHandle};
+use crate::{Engine, TableHandle, star_tree};
 
 pub(super) const OWNER_OID: i32 = 10;
 const PUBLIC_OID: i32 = 2200;
@@ -48,6 +48,8 @@ pub(super) struct IndexOf {
     pub(super) table: i32,
     table_name: String,
     kind: IndexKind,
+    /// Of a star-tree: what follows its kind.
+    definition: Option<String>,
     /// Numbers of its columns in the table, from 1.
     numbers: Vec<i64>,
     /// Every segment has it.
@@ -309,7 +311,11 @@ fn index(handle: &TableHandle, snapshot: &TableSnapshot, spec: &IndexSpec) -> Re
         index: Some(IndexOf {
             table: handle.oid as i32,
             table_name: handle.name.clone(),
-            kind: spec.kind,
+            kind: spec.kind.clone(),
+            definition: match &spec.kind {
+                IndexKind::StarTree(tree) => Some(star_tree::definition(tree, &snapshot.schema)),
+                _ => None,
+            },
             numbers: places.iter().map(|place| *place as i64 + 1).collect(),
             is_built,
         }),
@@ -325,14 +331,17 @@ pub(super) fn index_definition(relation: &Relation) -> Option<String> {
         IndexKind::Bloom { fpp } => format!(" WITH (fpp='{fpp}')"),
         _ => String::new(),
     };
+    let what = of.definition.clone().unwrap_or_else(|| format!("({}){options}", columns.join(", ")));
     Some(format!(
-        "CREATE INDEX {} ON public.{} USING {} ({}){options}",
+        "CREATE INDEX {} ON public.{} USING {} {what}",
         quote_ident(&relation.name),
         quote_ident(&of.table_name),
         of.kind.name(),
-        columns.join(", ")
     ))
 }
+
+/// Oid of star-trees in `pg_am`.
+const STAR_TREE_METHOD: i32 = 13_804;
 
 /// Oid of the kind of an index in `pg_am`.
 fn access_method(kind: &IndexKind) -> i32 {
@@ -340,6 +349,7 @@ fn access_method(kind: &IndexKind) -> i32 {
         IndexKind::Inverted => 13_801,
         IndexKind::Range => 13_802,
         IndexKind::Bloom { .. } => 13_803,
+        IndexKind::StarTree(_) => STAR_TREE_METHOD,
     }
 }
 
@@ -366,7 +376,7 @@ pub(super) fn split_name(name: &str) -> Vec<String> {
 }
 
 /// An identifier as SQL must write it.
-pub(super) fn quote_ident(name: &str) -> String {
+pub(crate) fn quote_ident(name: &str) -> String {
     static RESERVED: LazyLock<std::collections::HashSet<&str>> = LazyLock::new(|| {
         "all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create default deferrable desc distinct do else \
          end except false fetch for foreign from grant group having in initially intersect into lateral leading limit not null offset on only or \
@@ -437,12 +447,10 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
             }
         }
         "pg_am" => {
-            for kind in [IndexKind::Inverted, IndexKind::Range, IndexKind::Bloom { fpp: 0.01 }] {
-                rows.add([
-                    ("oid", access_method(&kind).into()),
-                    ("amname", kind.name().into()),
-                    ("amtype", "i".into()),
-                ]);
+            let of_columns = [IndexKind::Inverted, IndexKind::Range, IndexKind::Bloom { fpp: 0.01 }];
+            let kinds = of_columns.iter().map(|kind| (access_method(kind), kind.name()));
+            for (oid, name) in kinds.chain([(STAR_TREE_METHOD, "star_tree")]) {
+                rows.add([("oid", oid.into()), ("amname", name.into()), ("amtype", "i".into())]);
             }
         }
         "pg_index" => {

@@ -37,6 +37,15 @@ use crate::{
 /// The setting that says whether indexes find rows.
 pub(crate) const INDEX_SETTING: &str = "rt.use_indexes";
 
+/// The setting that says whether star-trees answer.
+pub(crate) const STAR_TREE_SETTING: &str = "rt.use_star_tree";
+
+/// Whether star-trees may answer in the session.
+pub(crate) fn star_trees(config: &ConfigOptions) -> bool {
+    let facts = config.extensions.get::<SessionFacts>();
+    facts.is_none_or(|facts| facts.shared.settings.lock().is_on(STAR_TREE_SETTING))
+}
+
 /// What the session has set.
 fn index_use(config: &ConfigOptions) -> IndexUse {
     let facts = config.extensions.get::<SessionFacts>();

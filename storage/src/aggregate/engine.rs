@@ -415,7 +415,8 @@ macro_rules! refill {
     }};
 }
 
-fn picked_values(values: &Values, rows: &Bitmask, out: &mut Values) -> Result<()> {
+/// The values at the rows whose bit is set, one behind the other.
+pub(crate) fn picked_values(values: &Values, rows: &Bitmask, out: &mut Values) -> Result<()> {
     match values {
         Values::None => *out = Values::None,
         Values::Ids(values) => refill!(out, Ids, |inner| compact(values, rows, inner)),

@@ -14,6 +14,8 @@ use crate::Result;
 
 /// Groups that are kept for every combination of ids: their states fit the cache.
 const DENSE_MAX: u64 = 64 * 1024;
+/// The same where there are few rows: making and looking over places for groups without rows would take longer than reading them.
+const DENSE_MIN: u64 = 4 * 1024;
 /// The same where there are twice as many rows: finding a group by hashing costs more than the places without rows.
 const DENSE_OF_ROWS_MAX: u64 = 512 * 1024;
 
@@ -49,7 +51,8 @@ enum Way {
 impl Grouper {
     /// For about so many rows.
     pub(crate) fn new(keys: Vec<(usize, Key)>, rows: usize) -> Self {
-        let dense_max = (rows as u64 / 2).clamp(DENSE_MAX, DENSE_OF_ROWS_MAX);
+        let rows = rows as u64;
+        let dense_max = (rows / 2).clamp(DENSE_MAX, DENSE_OF_ROWS_MAX).min((rows * 4).max(DENSE_MIN));
         let counts: Option<Vec<u64>> = keys.iter().map(|(_, key)| key.ids()).collect();
         let product = counts.as_ref().and_then(|counts| counts.iter().try_fold(1u64, |all, ids| all.checked_mul(*ids)));
         let bits: Vec<u32> = keys.iter().map(|(_, key)| key.bits()).collect();

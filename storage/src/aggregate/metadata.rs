@@ -10,7 +10,7 @@ use arrow::{
     datatypes::SchemaRef,
 };
 
-use super::{Aggregate, AggregateRequest, Aggregation, Function};
+use super::{Aggregate, AggregateRequest, Aggregation, BY_STAR_TREE, Function};
 use crate::{
     Result,
     evaluate::scalar_array,
@@ -148,6 +148,10 @@ impl Aggregation for Answered {
     }
 
     fn way(&self) -> &'static str {
-        if self.rest.is_some() { "metadata and rows" } else { "metadata" }
+        match &self.rest {
+            None => "metadata",
+            Some(rest) if rest.way() == BY_STAR_TREE => BY_STAR_TREE,
+            Some(_) => "metadata and rows",
+        }
     }
 }

@@ -27,12 +27,12 @@ pub(crate) mod block;
 mod divide;
 pub(crate) mod engine;
 mod groups;
-mod keys;
+pub(crate) mod keys;
 pub(crate) mod metadata;
 mod request;
 mod results;
-mod states;
-mod table;
+pub(crate) mod states;
+pub(crate) mod table;
 mod values;
 
 use std::{fmt, ops::Range, sync::Arc};
@@ -45,7 +45,6 @@ pub use results::ResultCache;
 use crate::{
     Result,
     scan::{ScanMetrics, ScanUnit},
-    segment::Segment,
 };
 
 /// One run of rows on its way to its answer.
@@ -63,6 +62,9 @@ pub trait Aggregation: Send + fmt::Debug {
     fn way(&self) -> &'static str;
 }
 
+/// The way of an aggregation that reads documents of a star-tree instead of rows.
+pub const BY_STAR_TREE: &str = "star tree";
+
 /// Rows that a step reads: short enough to look for a cancelled query in between.
 pub const STEP_ROWS: usize = 64 * 1024;
 
@@ -70,6 +72,12 @@ pub const STEP_ROWS: usize = 64 * 1024;
 pub(crate) const WINDOW_ROWS: usize = 8 * 1024;
 
 impl ScanUnit {
+    /// Whether both are of one segment.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        let address = |unit: &Self| Arc::as_ptr(&unit.segment).cast::<()>();
+        self.segment.id() == other.segment.id() && address(self) == address(other)
+    }
+
     /// Begins the aggregation of the unit's rows.
     pub fn aggregate(
         &self,
@@ -89,7 +97,7 @@ pub fn joined(units: &[ScanUnit], rows: u32) -> Vec<ScanUnit> {
     for unit in units {
         match out.last_mut() {
             Some(last)
-                if same(&last.segment, &unit.segment)
+                if last.is_beside(unit)
                     && last.rows.end == unit.rows.start
                     && unit.rows.end - last.rows.start <= rows =>
             {
@@ -99,8 +107,4 @@ pub fn joined(units: &[ScanUnit], rows: u32) -> Vec<ScanUnit> {
         }
     }
     out
-}
-
-fn same(a: &Arc<dyn Segment>, b: &Arc<dyn Segment>) -> bool {
-    a.id() == b.id() && Arc::as_ptr(a).cast::<()>() == Arc::as_ptr(b).cast::<()>()
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType as ArrowType, Field, Schema as ArrowSchema, SchemaRef};
+use serde::{Deserialize, Serialize};
 
 use super::ResultCache;
 use crate::{
@@ -30,17 +31,19 @@ pub struct AggregateRequest {
     pub indexes: IndexUse,
     /// Where answers are kept; `None`: every one is found anew.
     pub results: Option<Arc<ResultCache>>,
+    /// Whether star-trees may answer.
+    pub star_tree: bool,
 }
 
 /// A column, or a column rounded down.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupKey {
     pub column: ColumnId,
     pub bin: Option<Bin>,
 }
 
 /// Rounds the integer that stands for a value (microseconds of a timestamp, days of a date) down to `origin + n · width`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bin {
     /// Above 0.
     pub width: i64,
@@ -66,7 +69,8 @@ pub struct Aggregate {
 /// | `And`, `Or` | BOOLEAN | Boolean | null |
 ///
 /// Sums of integers and decimals are exact; one that leaves 128 bits is an error. Floats are ordered as PostgreSQL orders them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Function {
     Rows,
     Count(ColumnId),

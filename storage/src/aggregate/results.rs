@@ -230,6 +230,8 @@ fn key(serial: u64, rows: &Range<u32>, segment: &dyn Segment, request: &Aggregat
     out.number(serial);
     out.number(u64::from(rows.start) << 32 | u64::from(rows.end));
     out.number(u64::from(request.schema.version.0));
+    // Sums of floats by documents may differ from those by rows, and who turned trees off wants the latter.
+    out.tag(u8::from(request.star_tree));
     out.length(request.keys.len());
     for GroupKey { column, bin } in &request.keys {
         out.number(u64::from(column.0));

@@ -12,6 +12,7 @@ use super::{
     Found, Index, IndexKind, IndexSpec, bloom,
     file::{IndexFile, Owner},
     inverted, range,
+    star::StarIndex,
 };
 use crate::{
     Error, Result,
@@ -20,6 +21,7 @@ use crate::{
     ids::{ColumnId, IndexId},
     predicate::Predicate,
     schema::DataType,
+    segment::committed::star,
 };
 
 /// Rows that are decoded at a time.
@@ -62,21 +64,14 @@ impl Source<'_> {
     }
 }
 
-/// Builds the index of a column and writes its file.
-pub(crate) fn build(
-    source: &Source<'_>,
-    owner: &Owner,
-    spec: &IndexSpec,
-    column: ColumnId,
-    dir: &Path,
-    name: &str,
-) -> Result<u64> {
-    let sections = match spec.kind {
-        IndexKind::Inverted => inverted::build(source)?,
-        IndexKind::Range => range::build(source)?,
-        IndexKind::Bloom { fpp } => bloom::build(source, fpp)?,
-    };
-    super::file::write(dir, name, owner, spec, column, &sections)
+/// Builds the index of a column: the sections of its file.
+pub(crate) fn sections(source: &Source<'_>, spec: &IndexSpec) -> Result<Vec<Vec<u8>>> {
+    match spec.kind {
+        IndexKind::Inverted => inverted::build(source),
+        IndexKind::Range => range::build(source),
+        IndexKind::Bloom { fpp } => bloom::build(source, fpp),
+        IndexKind::StarTree(_) => Err(Error::Invalid("a star-tree is not of one column".into())),
+    }
 }
 
 /// An index of a segment, ready to be asked.
@@ -95,7 +90,7 @@ impl AttachedIndex {
     pub(crate) fn open(path: &Path, owner: &Owner, spec: &IndexSpec, column: ColumnId) -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
             id: spec.id,
-            kind: spec.kind,
+            kind: spec.kind.clone(),
             column,
             file: IndexFile::open(path, owner, spec, column)?,
             rows: owner.rows,
@@ -109,16 +104,34 @@ impl AttachedIndex {
 
     /// Reads and verifies every section.
     pub(crate) fn verify(&self) -> Result<()> {
-        self.index().map(|_| ())
+        match self.index()? {
+            Index::StarTree(opened) => self.checked(opened.verify()),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn is_star_tree(&self) -> bool {
+        matches!(self.kind, IndexKind::StarTree(_))
+    }
+
+    /// The star-tree, if it is one.
+    pub(crate) fn star_tree(&self) -> Result<Option<&StarIndex>> {
+        match self.index()? {
+            Index::StarTree(opened) => Ok(Some(opened)),
+            _ => Ok(None),
+        }
     }
 
     fn index(&self) -> Result<&Index> {
         let open = || {
+            if let IndexKind::StarTree(tree) = &self.kind {
+                return Ok(Index::StarTree(star::open(&self.file, tree)?));
+            }
             let sections = self.file.sections()?;
             let index = match self.kind {
                 IndexKind::Inverted => Index::Inverted(inverted::Inverted::open(&sections, self.rows)?),
                 IndexKind::Range => Index::Range(range::RangeIndex::open(&sections, self.rows)?),
-                IndexKind::Bloom { .. } => Index::Bloom(bloom::Bloom::open(&sections)?),
+                _ => Index::Bloom(bloom::Bloom::open(&sections)?),
             };
             self.file.check()?;
             Ok(index)
@@ -131,7 +144,7 @@ impl AttachedIndex {
         let found = match self.index()? {
             Index::Inverted(index) => index.find(leaf, test, column),
             Index::Range(index) => index.find(leaf, test, column),
-            Index::Bloom(_) => Ok(None),
+            Index::Bloom(_) | Index::StarTree(_) => Ok(None),
         };
         self.checked(found)
     }

@@ -6,13 +6,14 @@
 
 use std::{
     fs::{self, File},
+    ops::Range,
     path::Path,
     sync::Arc,
 };
 
 use arrow::buffer::Buffer;
 
-use super::{IndexKind, IndexSpec};
+use super::{IndexKind, IndexSpec, star::format::write_definition};
 use crate::{
     Error, Result,
     ids::{ColumnId, IndexId, SegmentId},
@@ -65,8 +66,10 @@ fn write_identity(w: &mut Writer, owner: &Owner, spec: &IndexSpec, column: Colum
     w.u32(spec.id.0);
     w.u32(column.0);
     w.u8(spec.kind.byte());
-    if let IndexKind::Bloom { fpp } = spec.kind {
-        w.u64(fpp.to_bits());
+    match &spec.kind {
+        IndexKind::Inverted | IndexKind::Range => {}
+        IndexKind::Bloom { fpp } => w.u64(fpp.to_bits()),
+        IndexKind::StarTree(tree) => write_definition(w, tree),
     }
 }
 
@@ -181,18 +184,31 @@ impl IndexFile {
         self.file.check()
     }
 
+    pub(crate) fn map(&self) -> &Arc<MappedFile> {
+        &self.file
+    }
+
+    /// Where a section lies in the file. Its bytes are not verified.
+    pub(crate) fn place(&self, index: usize) -> Result<Range<usize>> {
+        let section = self.sections.get(index).ok_or_else(|| {
+            Error::corrupt(self.path(), "sections", format!("at least {}", index + 1), self.sections.len())
+        })?;
+        Ok(section.offset as usize..section.end() as usize)
+    }
+
+    /// One section, verified.
+    pub(crate) fn section(&self, index: usize) -> Result<Buffer> {
+        let range = self.place(index)?;
+        crate::segment::inspect::check_section(&self.file, &self.sections[index], &format!("section {index}"))?;
+        self.check()?;
+        self.file
+            .buffer(range.clone())
+            .ok_or_else(|| Error::corrupt(self.path(), "section", format!("an end before {}", self.bytes()), range.end))
+    }
+
     /// The sections, verified.
     pub(crate) fn sections(&self) -> Result<Vec<Buffer>> {
-        let mut buffers = Vec::with_capacity(self.sections.len());
-        for (index, section) in self.sections.iter().enumerate() {
-            crate::segment::inspect::check_section(&self.file, section, &format!("section {index}"))?;
-            let range = section.offset as usize..section.end() as usize;
-            buffers.push(self.file.buffer(range).ok_or_else(|| {
-                Error::corrupt(self.path(), "section", format!("an end before {}", self.bytes()), section.end())
-            })?);
-        }
-        self.check()?;
-        Ok(buffers)
+        (0..self.sections.len()).map(|index| self.section(index)).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Secondary indexes: for one column of one segment, which rows hold a value, or that none does.
+//! Secondary indexes: for one column of one segment, which rows hold a value, or that none does; and groups that are made ahead.
 //!
 //! An index is *derived data*. It lies in a file of its own beside the segment file, names the segment that it was made from by its
 //! checksum, and may be missing, damaged or foreign at any time: then the plain scan answers, and the index is built again. So it needs no
@@ -9,6 +9,7 @@
 //! | [`inverted`] | `=`, `IN`; with a dictionary also ranges and LIKE | the rows of each dictionary id; without a dictionary those of each bucket of a hash |
 //! | [`range`] | `=`, `IN`, `<`, `BETWEEN` … | the rows in the order of their values |
 //! | [`bloom`] | that `=`, `IN` find nothing in the segment | a split-block Bloom filter |
+//! | [`star`] | groups and aggregates over a few dimensions | rows grouped by sets of these dimensions |
 //!
 //! What always holds: the rows that an index finds contain all rows that pass (a *superset* where [`Found::exact`] is false; then the test
 //! itself is evaluated on them); an index that contradicts itself gives an error, and whoever asked goes on without it.
@@ -23,10 +24,14 @@ mod hash;
 pub(crate) mod inverted;
 mod postings;
 pub(crate) mod range;
+pub mod star;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::file::{INDEX_ENDING, file_name, parse_file_name};
+pub use self::{
+    file::{INDEX_ENDING, file_name, parse_file_name},
+    star::StarTree,
+};
 use crate::{
     Result,
     bitpack::Bitmask,
@@ -36,7 +41,7 @@ use crate::{
 use std::ops::Range;
 
 /// What an index is made of and how.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IndexKind {
     Inverted,
@@ -45,6 +50,7 @@ pub enum IndexKind {
         /// Share of absent values that the filter takes for present; above 0 and below 1.
         fpp: f64,
     },
+    StarTree(Box<StarTree>),
 }
 
 impl IndexKind {
@@ -54,15 +60,18 @@ impl IndexKind {
             Self::Inverted => "inverted",
             Self::Range => "range",
             Self::Bloom { .. } => "bloom",
+            Self::StarTree(_) => "star_tree",
         }
     }
 
     /// Whether a column of the type can have such an index.
     pub fn takes(&self, data_type: &DataType) -> bool {
-        use DataType::{Array, Boolean, Bytea, Jsonb, Text, Uuid};
+        use DataType::{Array, Boolean, Bytea, Double, Jsonb, Real, Text, Uuid};
         match self {
             Self::Inverted | Self::Bloom { .. } => !matches!(data_type, Boolean | Jsonb | Array(_)),
             Self::Range => !matches!(data_type, Boolean | Jsonb | Array(_) | Text | Bytea | Uuid),
+            // As a dimension.
+            Self::StarTree(_) => !matches!(data_type, Jsonb | Array(_) | Bytea | Real | Double),
         }
     }
 
@@ -72,6 +81,7 @@ impl IndexKind {
             Self::Inverted => 1,
             Self::Range => 2,
             Self::Bloom { .. } => 3,
+            Self::StarTree(_) => 4,
         }
     }
 }
@@ -83,12 +93,12 @@ pub struct IndexSpec {
     /// For EXPLAIN.
     pub name: String,
     pub kind: IndexKind,
-    /// One, for all kinds that there are.
+    /// One; of a star-tree all that it is made of, its first dimension first.
     pub columns: Vec<ColumnId>,
 }
 
 impl IndexSpec {
-    /// The column that is indexed.
+    /// The column that is indexed; of a star-tree the first dimension.
     pub fn column(&self) -> Option<ColumnId> {
         self.columns.first().copied()
     }
@@ -119,6 +129,7 @@ pub(crate) enum Index {
     Inverted(inverted::Inverted),
     Range(range::RangeIndex),
     Bloom(bloom::Bloom),
+    StarTree(star::StarIndex),
 }
 
 impl Index {

@@ -46,6 +46,7 @@ pub fn request(random: &mut Random, schema: &TableSchema) -> AggregateRequest {
         predicate,
         indexes: Default::default(),
         results: None,
+        star_tree: true,
     }
 }
 

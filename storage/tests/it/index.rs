@@ -31,7 +31,7 @@ fn spec(id: u32, kind: IndexKind, column: ColumnId) -> IndexSpec {
     IndexSpec { id: IndexId(id), name: format!("index_{id}"), kind, columns: vec![column] }
 }
 
-fn of(segment: &Arc<dyn Segment>) -> &CommittedSegment {
+pub(crate) fn of(segment: &Arc<dyn Segment>) -> &CommittedSegment {
     segment.as_committed().expect("a committed segment")
 }
 
@@ -40,7 +40,7 @@ fn specs(schema: &TableSchema, wanted: impl Fn(&IndexKind) -> bool) -> Vec<Index
     let mut specs = Vec::new();
     for column in &schema.columns {
         for kind in KINDS.iter().filter(|kind| wanted(kind) && kind.takes(&column.data_type)) {
-            specs.push(spec(specs.len() as u32 + 1, *kind, column.id));
+            specs.push(spec(specs.len() as u32 + 1, kind.clone(), column.id));
         }
     }
     specs
@@ -51,7 +51,7 @@ fn with(request: &Arc<ScanRequest>, indexes: IndexUse) -> Arc<ScanRequest> {
 }
 
 /// A predicate, often about values that are there.
-fn predicate(random: &mut Random, schema: &TableSchema, written: &Written) -> Predicate {
+pub(crate) fn predicate(random: &mut Random, schema: &TableSchema, written: &Written) -> Predicate {
     if random.one_in(3) || written.rows.is_empty() {
         return generate::predicate(random, schema, 2);
     }

@@ -12,4 +12,5 @@ mod index;
 mod narrowing;
 mod results;
 mod scan;
+mod star_tree;
 mod table;

@@ -86,6 +86,7 @@ fn in_steps(segment: &Arc<dyn Segment>, column: ColumnId, predicate: Predicate) 
         predicate: Some(predicate),
         indexes: Default::default(),
         results: None,
+        star_tree: true,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Random queries over random rows have one answer: whether rows are consuming, sealed or sealed under older schemas, with any use of indexes, with
+//! Random queries over random rows have one answer: whether rows are consuming, sealed or sealed under older schemas, with any use of indexes and star-trees, with
 //! aggregation in the segment or above it, and in PostgreSQL.
 //!
 //! `TIDEMILL_METAMORPHIC_SEED` chooses other rows and queries, `TIDEMILL_METAMORPHIC_QUERIES` how many. Queries of two kinds check themselves: one
@@ -32,10 +32,18 @@ const SIDES: [Side; 6] = [
         settings: "SET rt.use_indexes = off; SET rt.aggregate_in_segment = off",
     },
     Side { name: "consuming", table: "m_consuming", settings: "SET rt.use_indexes = always" },
-    Side { name: "sealed, plain scans", table: "m_sealed", settings: "SET rt.use_indexes = off" },
-    Side { name: "sealed, all indexes", table: "m_sealed", settings: "SET rt.use_indexes = always" },
+    Side {
+        name: "sealed, plain scans",
+        table: "m_sealed",
+        settings: "SET rt.use_indexes = off; SET rt.use_star_tree = off",
+    },
+    Side { name: "sealed, all indexes and star-trees", table: "m_sealed", settings: "SET rt.use_indexes = always" },
     Side { name: "sealed, aggregation above", table: "m_sealed", settings: "SET rt.aggregate_in_segment = off" },
-    Side { name: "mixed schemas, all indexes", table: "m_mixed", settings: "SET rt.use_indexes = always" },
+    Side {
+        name: "mixed schemas, all indexes and star-trees",
+        table: "m_mixed",
+        settings: "SET rt.use_indexes = always",
+    },
 ];
 
 /// Rows as text, sorted; or the SQLSTATE.
@@ -109,7 +117,25 @@ fn fill(server: &Server, rows: &[String]) {
     index(server, "m_mixed", &["i", "n", "at", "d", "u", "r", "late"]);
 
     index(server, "m_sealed", &["s", "i", "l", "n", "r", "city", "word", "d", "at", "u", "late"]);
+    star_trees(server, "m_sealed");
+    star_trees(server, "m_mixed");
     server.wait_for("SELECT bool_and(state = 'ready') FROM rt.indexes", "t", Duration::from_secs(120));
+    let plan = server.sql("EXPLAIN SELECT city, count(*), avg(r) FROM m_sealed WHERE b GROUP BY city");
+    assert!(
+        plan.iter().flatten().flatten().any(|line| line.contains("star_tree=m_sealed_star_tree (5 of")),
+        "{plan:?}"
+    );
+}
+
+/// Trees for what random queries group by and ask for.
+fn star_trees(server: &Server, table: &str) {
+    for tree in [
+        "(city, b) AGGREGATE (count(*), avg(s), sum(i), avg(n), min(n), max(l), avg(r), min(word), max(at), bool_or(b)) WITH (max_leaf_records = 5)",
+        "(s, date_trunc('day', at)) AGGREGATE (count(*), sum(l), avg(n), max(city), min(d), count(u), max(r), avg(i)) WITH (max_leaf_records = 1)",
+        "(b, late, s) AGGREGATE (count(*), sum(s), avg(l), avg(i), avg(n), avg(r), min(i), max(n), count(word), count(city))",
+    ] {
+        server.sql(&format!("CREATE INDEX ON {table} USING star_tree {tree}"));
+    }
 }
 
 fn index(server: &Server, table: &str, columns: &[&str]) {

@@ -4,6 +4,7 @@
 
 use tidemill_storage::{
     aggregate::{AggregateRequest, GroupKey},
+    index::IndexKind,
     scalar::Scalar,
     scan::ScanPlan,
     segment::{ColumnStats, Segment, SegmentState},
@@ -18,6 +19,8 @@ pub(super) fn pays(plan: &ScanPlan, request: &AggregateRequest) -> bool {
     if request.keys.is_empty() {
         return true;
     }
+    let may_have_trees =
+        request.star_tree && plan.indexes.iter().any(|index| matches!(index.kind, IndexKind::StarTree(_)));
     let (mut rows, mut groups, mut last) = (0u64, 0u64, None);
     for unit in &plan.units {
         // Texts of a consuming segment have no statistics; there are few of its rows beside those of committed ones.
@@ -27,9 +30,13 @@ pub(super) fn pays(plan: &ScanPlan, request: &AggregateRequest) -> bool {
         last = Some(unit.segment.id());
         let segment = unit.segment.as_ref();
         let here = u64::from(segment.rows());
+        rows += here;
+        // Documents are groups already.
+        if may_have_trees && segment.as_committed().is_some_and(|segment| segment.star_tree(request).is_some()) {
+            continue;
+        }
         let product =
             request.keys.iter().fold(1u64, |all, key| all.saturating_mul(distinct(segment, key).unwrap_or(here)));
-        rows += here;
         groups += if product <= GROUPS_SMALL { 0 } else { product.min(here) };
     }
     groups.saturating_mul(ROWS_PER_GROUP_MIN) <= rows

@@ -161,6 +161,7 @@ fn in_segments(
         predicate: source.predicate.clone(),
         indexes: source.hints.indexes,
         results: results(config),
+        star_tree: crate::table::star_trees(config),
     };
     if !estimate::pays(scan.plan(), &request) {
         return Ok(None);

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use arrow::array::{ArrayRef, RecordBatch};
 
-use super::{CommittedSegment, detach::detach, filter::Filter};
+use super::{CommittedSegment, detach::detach, filter::Filter, star};
 use crate::{
     Result,
     aggregate::{
@@ -28,7 +28,7 @@ const WINDOW_ROWS_OF_TEXTS: usize = 32 * 1024;
 const BLOCK_ROWS: usize = 1024;
 
 #[derive(Debug)]
-struct CommittedAggregation {
+pub(super) struct CommittedAggregation {
     segment: Arc<CommittedSegment>,
     metrics: Arc<ScanMetrics>,
     engine: Engine,
@@ -42,7 +42,7 @@ struct CommittedAggregation {
 
 /// Where a needed column comes from.
 #[derive(Debug)]
-enum Source {
+pub(super) enum Source {
     /// The segment's column at this index, in the type it was written in.
     Encoded { index: usize, way: Way },
     /// The same, decoded and put into the type that the column has now.
@@ -52,7 +52,7 @@ enum Source {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     Validity,
     Ids,
     Integers,
@@ -67,44 +67,66 @@ pub(super) fn begin(
 ) -> Result<Box<dyn Aggregation>> {
     segment.file.check().map_err(|error| segment.failed(error))?;
     metadata::begin(segment.as_ref(), &rows, request, metrics, |request| {
-        rows_of(segment, rows.clone(), request, metrics)
+        match star::begin(segment, &rows, request, metrics)? {
+            Some(by_documents) => Ok(by_documents),
+            None => rows_of(segment, rows.clone(), request, metrics),
+        }
     })
 }
 
-fn rows_of(
+pub(super) fn rows_of(
     segment: &Arc<CommittedSegment>,
     rows: Range<u32>,
     request: &Arc<AggregateRequest>,
     metrics: &Arc<ScanMetrics>,
 ) -> Result<Box<dyn Aggregation>> {
-    let layout = Arc::new(Layout::new(request)?);
-    let filter = match &request.predicate {
-        None => Filter::Everything,
-        Some(predicate) => Filter::of_rows(predicate, &request.schema, segment, &rows, request.indexes, metrics)?,
-    };
-    let filter_of = |predicate: &Predicate| Filter::new(predicate, &request.schema, segment, false);
-    let filters = layout.filters.iter().map(filter_of).collect::<Result<Vec<_>>>()?;
-    let mut sources = Vec::with_capacity(layout.needed.len());
-    let mut shapes = Vec::with_capacity(layout.needed.len());
-    for needed in &layout.needed {
-        let (source, shape) = source_of(segment, needed)?;
-        sources.push(source);
-        shapes.push(shape);
-    }
-    let window_rows = if reads_blocks(segment, request, &layout)? { WINDOW_ROWS_OF_TEXTS } else { WINDOW_ROWS };
-    Ok(Box::new(CommittedAggregation {
-        engine: Engine::new(layout, shapes, rows.len())?,
-        segment: Arc::clone(segment),
-        metrics: Arc::clone(metrics),
-        filter,
-        filters,
-        sources,
-        rows,
-        window_rows,
-    }))
+    let expected = rows.len();
+    Ok(Box::new(CommittedAggregation::new(segment, rows, expected, request, metrics)?))
 }
 
-fn source_of(segment: &CommittedSegment, needed: &Needed) -> Result<(Source, Shape)> {
+impl CommittedAggregation {
+    /// Of about `expected` rows, `rows` first.
+    pub(super) fn new(
+        segment: &Arc<CommittedSegment>,
+        rows: Range<u32>,
+        expected: usize,
+        request: &Arc<AggregateRequest>,
+        metrics: &Arc<ScanMetrics>,
+    ) -> Result<Self> {
+        let layout = Arc::new(Layout::new(request)?);
+        let filter = match &request.predicate {
+            None => Filter::Everything,
+            Some(predicate) => Filter::of_rows(predicate, &request.schema, segment, &rows, request.indexes, metrics)?,
+        };
+        let filter_of = |predicate: &Predicate| Filter::new(predicate, &request.schema, segment, false);
+        let filters = layout.filters.iter().map(filter_of).collect::<Result<Vec<_>>>()?;
+        let mut sources = Vec::with_capacity(layout.needed.len());
+        let mut shapes = Vec::with_capacity(layout.needed.len());
+        for needed in &layout.needed {
+            let (source, shape) = source_of(segment, needed)?;
+            sources.push(source);
+            shapes.push(shape);
+        }
+        let window_rows = if reads_blocks(segment, request, &layout)? { WINDOW_ROWS_OF_TEXTS } else { WINDOW_ROWS };
+        Ok(Self {
+            engine: Engine::new(layout, shapes, expected)?,
+            segment: Arc::clone(segment),
+            metrics: Arc::clone(metrics),
+            filter,
+            filters,
+            sources,
+            rows,
+            window_rows,
+        })
+    }
+
+    /// Reads other rows of the segment after those that it has read. Indexes must not have been asked.
+    pub(super) fn go_on(&mut self, rows: Range<u32>) {
+        self.rows = rows;
+    }
+}
+
+pub(super) fn source_of(segment: &CommittedSegment, needed: &Needed) -> Result<(Source, Shape)> {
     let column = &needed.column;
     let Some(index) = segment.schema.index_of(column.id) else {
         let bounds = bounds_of(&default_array(column, 1)?);
@@ -208,7 +230,7 @@ impl CommittedAggregation {
 }
 
 #[expect(clippy::too_many_arguments, reason = "a window has many sides")]
-fn fill(
+pub(super) fn fill(
     segment: &CommittedSegment,
     source: &Source,
     window: &Range<u32>,
@@ -294,7 +316,7 @@ impl Aggregation for CommittedAggregation {
 
 impl CommittedSegment {
     /// Smallest and largest of the integers that stand for the column's values, in the type it has now; `None` when all are null.
-    fn bounds(&self, index: usize, current: &DataType) -> Option<(i128, i128)> {
+    pub(super) fn bounds(&self, index: usize, current: &DataType) -> Option<(i128, i128)> {
         crate::aggregate::engine::bounds_in(
             &self.stats[index],
             u64::from(self.rows),

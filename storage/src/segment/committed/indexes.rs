@@ -8,15 +8,15 @@ use std::{fs, path::Path, sync::Arc};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::{CommittedSegment, filter::comparable_as_written, lookup::Lookup};
+use super::{CommittedSegment, filter::comparable_as_written, lookup::Lookup, star};
 use crate::{
     Error, Result,
     forward::ColumnTest,
     ids::{ColumnId, IndexId},
     index::{
-        IndexSpec,
+        IndexKind, IndexSpec,
         attached::{self, AttachedIndex, Source},
-        file::{Owner, file_name},
+        file::{Owner, file_name, write},
     },
     predicate::Predicate,
     schema::TableSchema,
@@ -30,6 +30,10 @@ pub(super) struct Indexes {
 }
 
 impl Indexes {
+    pub(super) fn list(&self) -> Arc<Vec<Arc<AttachedIndex>>> {
+        self.list.load_full()
+    }
+
     fn change(&self, change: impl FnOnce(&mut Vec<Arc<AttachedIndex>>)) {
         let _edit = self.edit.lock();
         let mut next = self.list.load().as_ref().clone();
@@ -47,6 +51,9 @@ impl CommittedSegment {
     fn indexed_column(&self, spec: &IndexSpec) -> Option<(usize, ColumnId)> {
         let id = spec.column()?;
         let index = self.schema.index_of(id)?;
+        if let IndexKind::StarTree(tree) = &spec.kind {
+            return tree.fits(&self.schema).then_some((index, id));
+        }
         spec.kind.takes(&self.schema.columns[index].data_type).then_some((index, id))
     }
 
@@ -78,7 +85,12 @@ impl CommittedSegment {
         let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
             return Err(Error::Invalid(format!("{} is no path of a file", path.display())));
         };
-        attached::build(&source, &self.owner(), spec, column, dir, name)
+        let built = match &spec.kind {
+            IndexKind::StarTree(tree) => star::sections(self, tree),
+            _ => attached::sections(&source, spec),
+        };
+        built
+            .and_then(|sections| write(dir, name, &self.owner(), spec, column, &sections))
             .map_err(|error| self.failed_build(error, column_index))?;
         // What was built from bytes that went away is no index.
         self.file.check()?;

@@ -10,6 +10,7 @@ mod filter;
 mod indexes;
 mod lookup;
 mod scan;
+pub(crate) mod star;
 
 use std::{
     fmt,
