@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidemill_storage::{ids::ColumnId, index::IndexKind};
+use tidemill_storage::{ids::ColumnId, index::IndexKind, table::TableSnapshot};
 
 use super::{star_tree, undefined_column, undefined_table};
 use crate::{
@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// Kinds that USING knows.
-const KINDS: &[&str] = &["inverted", "range", "bloom", "star_tree"];
+const KINDS: &[&str] = &["inverted", "range", "bloom", "sorted", "star_tree"];
 /// Kinds that later versions have.
-const LATER: &[&str] = &["sorted", "timestamp", "json", "text", "geo"];
+const LATER: &[&str] = &["timestamp", "json", "text", "geo"];
 /// What PostgreSQL's kinds become.
 const OF_POSTGRES: &[&str] = &["btree", "hash", "gin", "gist", "brin", "spgist"];
 const FPP: f64 = 0.01;
@@ -43,8 +43,12 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateIndex) -> 
         }
         None => {
             let kind = kind(&statement, &mut notices)?;
-            let (column, of) = column(table, &statement, &kind)?;
-            (kind, vec![column], format!("{of}_"))
+            let columns = columns(table, &statement, &kind)?;
+            if kind == IndexKind::Sorted {
+                notices.extend(instance.live(table.id).and_then(|live| unsorted(&live.table.snapshot(), &columns)));
+            }
+            let of: String = statement.columns.iter().map(|column| format!("{}_", column.value)).collect();
+            (kind, columns, of)
         }
     };
 
@@ -76,25 +80,56 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateIndex) -> 
     .await
 }
 
-/// The one column of an index, and its name.
-fn column(table: &TableDefinition, statement: &CreateIndex, kind: &IndexKind) -> Result<(ColumnId, String)> {
-    let [column] = statement.columns.as_slice() else {
-        let second = statement.columns.get(1).map_or(statement.table.position, |column| column.position);
+/// The columns of an index: one, but of a sorted one as many as there are.
+fn columns(table: &TableDefinition, statement: &CreateIndex, kind: &IndexKind) -> Result<Vec<ColumnId>> {
+    let names = statement.columns.as_slice();
+    if *kind == IndexKind::Sorted {
+        if let Some(other) = table.indexes.iter().find(|index| index.kind == IndexKind::Sorted) {
+            let message = format!("table \"{}\" is sorted by index \"{}\" already", table.name, other.name);
+            let position = statement.method.as_ref().map_or(statement.table.position, |method| method.position);
+            return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, message)
+                .at(position)
+                .with_hint(format!("rows have one order: DROP INDEX {} first, or name more columns", other.name)));
+        }
+    } else if let Some(second) = names.get(1) {
         return Err(SqlError::unsupported(format!("an index of kind {} has one column", kind.name()))
-            .at(second)
+            .at(second.position)
             .with_hint("create an index for each column: a query uses all that help"));
-    };
-    let Some(found) = table.schema.column_named(&column.value) else { return Err(undefined_column(table, column)) };
+    }
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
+        let id = column(table, name, kind)?;
+        if found.contains(&id) {
+            let message = format!("column \"{}\" is named twice", name.value);
+            return Err(SqlError::new(state::DUPLICATE_COLUMN, message).at(name.position));
+        }
+        found.push(id);
+    }
+    Ok(found)
+}
+
+/// What a sorted index leaves as it is.
+fn unsorted(snapshot: &TableSnapshot, columns: &[ColumnId]) -> Option<String> {
+    let segments = snapshot.views.iter().flat_map(|view| view.segments()).filter_map(|segment| segment.as_committed());
+    let unsorted = segments.filter(|segment| !columns.first().is_some_and(|first| segment.is_sorted_by(*first)));
+    match unsorted.count() {
+        0 => None,
+        some => Some(format!("{some} segments stay in the order that they were sealed in; rows that come are sorted")),
+    }
+}
+
+fn column(table: &TableDefinition, name: &Name, kind: &IndexKind) -> Result<ColumnId> {
+    let Some(found) = table.schema.column_named(&name.value) else { return Err(undefined_column(table, name)) };
     if !kind.takes(&found.data_type) {
         let message = format!(
             "column \"{}\" of type {} cannot have an index of kind {}",
-            column.value,
+            name.value,
             found.data_type,
             kind.name()
         );
-        return Err(SqlError::unsupported(message).at(column.position));
+        return Err(SqlError::unsupported(message).at(name.position));
     }
-    Ok((found.id, column.value.clone()))
+    Ok(found.id)
 }
 
 /// The running table has the indexes that its definition names.
@@ -111,6 +146,7 @@ fn kind(statement: &CreateIndex, notices: &mut Vec<String>) -> Result<IndexKind>
             "inverted" => IndexKind::Inverted,
             "range" => IndexKind::Range,
             "bloom" => IndexKind::Bloom { fpp: FPP },
+            "sorted" => IndexKind::Sorted,
             known if OF_POSTGRES.contains(&known) => {
                 notices.push(format!("index kind \"{known}\" becomes \"inverted\""));
                 IndexKind::Inverted

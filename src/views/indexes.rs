@@ -1,7 +1,7 @@
 //! `rt.indexes`: which indexes there are, and how far they are built.
 
 use tidemill_query::{SqlError, star_tree};
-use tidemill_storage::{ids::IndexId, index::IndexKind, schema::TableSchema};
+use tidemill_storage::{ids::IndexId, index::IndexKind, schema::TableSchema, segment::Segment};
 
 use super::{
     Rows,
@@ -36,16 +36,23 @@ pub(super) fn indexes(instance: &Instance) -> Result<Rows, SqlError> {
             let Some(spec) = snapshot.indexes.iter().find(|spec| spec.id == id) else { continue };
             let (mut built, mut wanted, mut bytes) = (0u64, 0u64, 0u64);
             let segments = snapshot.views.iter().flat_map(|view| view.segments());
-            for segment in segments.filter_map(|segment| segment.as_committed()).filter(|s| s.wants_index(spec)) {
-                wanted += 1;
-                if let Some(found) = segment.index_bytes(id) {
-                    built += 1;
-                    bytes += found;
+            for segment in segments.filter_map(|segment| segment.as_committed()) {
+                if let (IndexKind::Sorted, Some(column)) = (&spec.kind, spec.column()) {
+                    wanted += u64::from(segment.schema().column(column).is_some());
+                    built += u64::from(segment.is_sorted_by(column));
+                } else if segment.wants_index(spec) {
+                    wanted += 1;
+                    if let Some(found) = segment.index_bytes(id) {
+                        built += 1;
+                        bytes += found;
+                    }
                 }
             }
             let error = if built < wanted { live.ingest.index_error(id) } else { None };
             let state = match (built == wanted, &error) {
                 (true, _) => "ready",
+                // Segments stay in the order that they were sealed in.
+                _ if !spec.kind.has_files() => "partial",
                 (false, None) => "building",
                 (false, Some(_)) => "failing",
             };

@@ -60,6 +60,11 @@ impl Nulls {
         self.bitmap.len()
     }
 
+    /// Whether no row behind a null one has a value.
+    pub(crate) fn are_last(&self) -> bool {
+        self.bitmap.min().is_none_or(|first| u64::from(self.rows - first) == self.bitmap.len())
+    }
+
     fn valid(&self) -> &BooleanBuffer {
         self.valid.get_or_init(|| {
             let mut words = vec![u64::MAX; (self.rows as usize).div_ceil(64)];

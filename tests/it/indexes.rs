@@ -127,6 +127,57 @@ fn explain_names_indexes_and_counts_what_they_save() {
 }
 
 #[test]
+fn rows_are_sorted_when_they_are_sealed() {
+    let mut server = Server::start(BINARY);
+    fill(&server, 2);
+    server.sql("SELECT rt.seal('t')");
+    server.sql("CREATE INDEX ON t USING sorted (city, id)");
+    let state = "SELECT state || ' ' || segments_built || ' of ' || segments_total || ' ' || columns || ' ' || bytes FROM rt.indexes";
+    assert_eq!(server.value(state), "partial 1 of 3 city, id 0", "one segment has one row, which is in order");
+    let second = server.try_sql("CREATE INDEX ON t USING sorted (id)").unwrap_err();
+    let second = second.as_db_error().unwrap();
+    assert_eq!(second.code().code(), "42P16");
+    assert_eq!(second.message(), "table \"t\" is sorted by index \"t_city_id_sorted\" already");
+    assert!(second.hint().unwrap().contains("DROP INDEX t_city_id_sorted"), "{second:?}");
+    agree(&server);
+    server.sql(
+        "INSERT INTO t SELECT i, 'city ' || (i % 400), (i * 7919) % 1000003 FROM generate_series(50000, 54999) AS g(i)",
+    );
+    server.sql("INSERT INTO t VALUES (60000, NULL, 1)");
+    server.sql("SELECT rt.seal('t')");
+    agree(&server);
+    let explain = |settings: &str| {
+        let select = "SELECT sum(code) FROM t WHERE city = 'city 7'";
+        explained(&server, &format!("SET rt.use_indexes = '{settings}'; EXPLAIN ANALYZE {select}"))
+    };
+    // 13 or 12 rows of the new segment, and one alone: the others are scanned.
+    let plan = explain("on");
+    assert!(plan.contains("indexes=[t_city_id_sorted], sorted(city)=") && plan.contains(" of 4"), "{plan}");
+    assert!(plan.contains("rows_by_index="), "{plan}");
+    let plan = explain("off");
+    assert!(!plan.contains("sorted") && !plan.contains("rows_by_index"), "{plan}");
+    assert_eq!(
+        server.value("SELECT indexdef FROM pg_indexes"),
+        "CREATE INDEX t_city_id_sorted ON public.t USING sorted (city, id)"
+    );
+    let before = server.value(state);
+    server.kill_9();
+    server.spawn();
+    server.wait_ready();
+    assert_eq!(server.value(state), before);
+    agree(&server);
+    // Rows that come later are in the order of what is asked for then.
+    server.sql("DROP INDEX t_city_id_sorted");
+    server.sql("CREATE INDEX by_code ON t USING sorted (code)");
+    server.sql(
+        "INSERT INTO t SELECT i, 'city ' || (i % 400), (i * 7919) % 1000003 FROM generate_series(70000, 74999) AS g(i)",
+    );
+    server.sql("SELECT rt.seal('t')");
+    agree(&server);
+    server.stop();
+}
+
+#[test]
 fn catalogs_show_indexes() {
     let server = Server::start(BINARY);
     server.sql("CREATE TABLE \"T x\" (id BIGINT, city TEXT)");

@@ -15,10 +15,13 @@ use std::{
     sync::Arc,
 };
 
-use tidemill_storage::segment::{
-    Segment,
-    builder::{SealContext, seal},
-    committed::{Expected, Watcher, open_watched},
+use tidemill_storage::{
+    index::IndexKind,
+    segment::{
+        Segment,
+        builder::{SealContext, seal_sorted},
+        committed::{Expected, Watcher, open_watched},
+    },
 };
 
 use super::partition::{PartitionIngest, SealJob, tell};
@@ -106,7 +109,10 @@ impl PartitionIngest {
         let created_at_us = self.runtime.clock.now_us();
         let context = SealContext { table: self.table, partition: self.id, created_at_us };
         job.leftovers.lock().extend([file.clone(), format!("{file}.tmp")]);
-        let sealed = seal(&job.segment, &self.directory, &file, &context)?;
+        let indexes = self.partition.indexes();
+        let sorted = indexes.iter().find(|spec| spec.kind == IndexKind::Sorted);
+        let by = sorted.map_or(&[][..], |spec| spec.columns.as_slice());
+        let sealed = seal_sorted(&job.segment, &self.directory, &file, &context, by)?;
         let expected = Expected { id, bytes: sealed.bytes, checksum: sealed.checksum };
         let segment = open_watched(&sealed.path, &expected, self.watcher())?;
         if segment.rows() != job.segment.rows() || segment.offsets() != job.segment.offsets() {

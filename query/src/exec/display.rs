@@ -1,6 +1,9 @@
 //! How scans and their predicates read in EXPLAIN.
 
-use std::fmt::{self, Write};
+use std::{
+    fmt::{self, Write},
+    sync::Arc,
+};
 
 use tidemill_storage::{
     ids::ColumnId,
@@ -41,9 +44,32 @@ pub(crate) fn condition(
     if indexes == IndexUse::Off {
         return Ok(());
     }
-    let asked: Vec<&str> =
-        plan.indexes.iter().filter(|index| may_ask(index, condition)).map(|index| index.name.as_str()).collect();
-    if asked.is_empty() { Ok(()) } else { write!(out, ", indexes=[{}]", asked.join(", ")) }
+    let asked: Vec<&IndexSpec> = plan.indexes.iter().filter(|index| may_ask(index, condition)).collect();
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = asked.iter().map(|index| index.name.as_str()).collect();
+    write!(out, ", indexes=[{}]", names.join(", "))?;
+    match asked.iter().find(|index| index.kind == IndexKind::Sorted).and_then(|index| index.column()) {
+        Some(column) => sorted(out, column, schema, plan),
+        None => Ok(()),
+    }
+}
+
+/// In how many of the segments that are read rows lie in the order of the column.
+fn sorted(out: &mut impl Write, column: ColumnId, schema: &TableSchema, plan: &ScanPlan) -> fmt::Result {
+    let (mut all, mut sorted, mut last) = (0, 0, None);
+    for unit in &plan.units {
+        // The units of a segment follow each other.
+        let id = Arc::as_ptr(&unit.segment).cast::<()>();
+        if last != Some(id) {
+            last = Some(id);
+            all += 1;
+            sorted += usize::from(unit.segment.as_committed().is_some_and(|segment| segment.is_sorted_by(column)));
+        }
+    }
+    let name = schema.column(column).map_or("?", |column| column.name.as_str());
+    write!(out, ", sorted({name})={sorted} of {all}")
 }
 
 /// Whether the index may know something of a part of the predicate.
@@ -55,15 +81,15 @@ fn may_ask(index: &IndexSpec, condition: &Predicate) -> bool {
             on(column)
                 && match index.kind {
                     IndexKind::Bloom { .. } => *op == CompareOp::Eq,
-                    IndexKind::Inverted | IndexKind::Range => true,
+                    IndexKind::Inverted | IndexKind::Range | IndexKind::Sorted => true,
                     IndexKind::StarTree(_) => false,
                 }
         }
         Predicate::In { column, negated, .. } => {
             on(column) && !negated && !matches!(index.kind, IndexKind::StarTree(_))
         }
-        Predicate::Like { column, .. } => on(column) && index.kind == IndexKind::Inverted,
-        Predicate::IsNull { .. } => false,
+        Predicate::Like { column, .. } => on(column) && matches!(index.kind, IndexKind::Inverted | IndexKind::Sorted),
+        Predicate::IsNull { column, .. } => on(column) && index.kind == IndexKind::Sorted,
     }
 }
 

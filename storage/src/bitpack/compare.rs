@@ -1,5 +1,7 @@
 //! Comparisons that answer with one bit per value.
 
+use std::ops::Range;
+
 use super::scalar;
 #[cfg(target_arch = "x86_64")]
 use super::{Level, avx2, avx512, level};
@@ -22,6 +24,16 @@ impl IdSet {
 
     pub fn contains(&self, id: u32) -> bool {
         self.words.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1)
+    }
+
+    /// The set ids, as runs without a gap, ascending.
+    pub fn runs(&self) -> impl Iterator<Item = Range<u32>> + '_ {
+        let (end, mut at) = (self.words.len() as u32 * 32, 0);
+        std::iter::from_fn(move || {
+            let start = (at..end).find(|id| self.contains(*id))?;
+            at = (start..end).find(|id| !self.contains(*id)).unwrap_or(end);
+            Some(start..at)
+        })
     }
 
     pub(super) fn words(&self) -> &[u32] {

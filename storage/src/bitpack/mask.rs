@@ -177,6 +177,14 @@ impl Bitmask {
         }
     }
 
+    /// Adds the rows `rows`, which lie below the length.
+    pub fn set_in(&mut self, rows: Range<usize>) {
+        assert!(rows.end <= self.len, "invariant: rows {rows:?} are in a mask of {} rows", self.len);
+        for place in rows.start / 64..rows.end.div_ceil(64) {
+            self.words[place] |= bits_in(place, &rows);
+        }
+    }
+
     /// Takes out the rows `rows`, which lie below the length.
     pub fn clear_in(&mut self, rows: Range<usize>) {
         for place in rows.start / 64..rows.end.div_ceil(64) {
@@ -186,15 +194,7 @@ impl Bitmask {
 
     /// Word `place`, without the rows outside `rows`.
     fn word_in(&self, place: usize, rows: &Range<usize>) -> u64 {
-        let (first, last) = (place * 64, place * 64 + 64);
-        let mut word = self.words[place];
-        if rows.start > first {
-            word &= u64::MAX << (rows.start - first).min(63);
-        }
-        if rows.end < last {
-            word &= u64::MAX >> (last - rows.end).min(63);
-        }
-        if rows.is_empty() { 0 } else { word }
+        self.words[place] & bits_in(place, rows)
     }
 
     /// Set rows among `rows`, which lie below the length.
@@ -221,6 +221,19 @@ impl Bitmask {
             *last &= (1 << (self.len % 64)) - 1;
         }
     }
+}
+
+/// The bits of word `place` that lie in `rows`; the word is one that `rows` touches.
+fn bits_in(place: usize, rows: &Range<usize>) -> u64 {
+    let (first, last) = (place * 64, place * 64 + 64);
+    let mut bits = u64::MAX;
+    if rows.start > first {
+        bits &= u64::MAX << (rows.start - first).min(63);
+    }
+    if rows.end < last {
+        bits &= u64::MAX >> (last - rows.end).min(63);
+    }
+    if rows.is_empty() { 0 } else { bits }
 }
 
 struct SetBits(u64);
@@ -268,6 +281,9 @@ mod tests {
                 let kept = !(from..to).contains(&row) || pattern[(row - from) / 64] >> ((row - from) % 64) & 1 == 1;
                 prop_assert_eq!(cut.get(row), kept);
             }
+            let mut wider = mask.clone();
+            wider.set_in(from..to);
+            prop_assert_eq!(wider.iter().collect::<Vec<_>>(), (0..bits.len()).filter(|row| bits[*row] || (from..to).contains(row)).collect::<Vec<_>>());
             prop_assert_eq!(mask.next_from(limit), set.iter().copied().find(|row| *row >= limit));
             prop_assert_eq!(mask.last_below(limit), set.iter().copied().rfind(|row| *row < limit));
             let mut part = Bitmask::all(bits.len() - from);

@@ -246,6 +246,11 @@ impl ColumnReader {
         }
     }
 
+    /// Whether no row behind a null one has a value.
+    pub(crate) fn nulls_are_last(&self) -> bool {
+        self.nulls.as_ref().is_none_or(Nulls::are_last)
+    }
+
     pub(super) fn check(&self, rows: Range<u32>) -> Result<Range<usize>> {
         if rows.start > rows.end || rows.end > self.rows {
             return Err(Error::Invalid(format!("rows {rows:?} of a column of {} rows", self.rows)));

@@ -70,7 +70,9 @@ pub(crate) fn sections(source: &Source<'_>, spec: &IndexSpec) -> Result<Vec<Vec<
         IndexKind::Inverted => inverted::build(source),
         IndexKind::Range => range::build(source),
         IndexKind::Bloom { fpp } => bloom::build(source, fpp),
-        IndexKind::StarTree(_) => Err(Error::Invalid("a star-tree is not of one column".into())),
+        IndexKind::StarTree(_) | IndexKind::Sorted => {
+            Err(Error::Invalid(format!("an index of kind {} is not made of one column", spec.kind.name())))
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! | [`inverted`] | `=`, `IN`; with a dictionary also ranges and LIKE | the rows of each dictionary id; without a dictionary those of each bucket of a hash |
 //! | [`range`] | `=`, `IN`, `<`, `BETWEEN` … | the rows in the order of their values |
 //! | [`bloom`] | that `=`, `IN` find nothing in the segment | a split-block Bloom filter |
+//! | sorted | `=`, `IN`, `<`, `BETWEEN` …, `IS NULL` | nothing: the rows of the segment lie in the order of their values |
 //! | [`star`] | groups and aggregates over a few dimensions | rows grouped by sets of these dimensions |
 //!
 //! What always holds: the rows that an index finds contain all rows that pass (a *superset* where [`Found::exact`] is false; then the test
@@ -51,6 +52,8 @@ pub enum IndexKind {
         fpp: f64,
     },
     StarTree(Box<StarTree>),
+    /// Rows in the order of their values, in segments that are sealed from then on.
+    Sorted,
 }
 
 impl IndexKind {
@@ -61,6 +64,7 @@ impl IndexKind {
             Self::Range => "range",
             Self::Bloom { .. } => "bloom",
             Self::StarTree(_) => "star_tree",
+            Self::Sorted => "sorted",
         }
     }
 
@@ -72,7 +76,13 @@ impl IndexKind {
             Self::Range => !matches!(data_type, Boolean | Jsonb | Array(_) | Text | Bytea | Uuid),
             // As a dimension.
             Self::StarTree(_) => !matches!(data_type, Jsonb | Array(_) | Bytea | Real | Double),
+            Self::Sorted => !matches!(data_type, Jsonb | Array(_)),
         }
+    }
+
+    /// Whether such an index is a file beside each segment.
+    pub fn has_files(&self) -> bool {
+        !matches!(self, Self::Sorted)
     }
 
     /// The byte on disk.
@@ -82,6 +92,7 @@ impl IndexKind {
             Self::Range => 2,
             Self::Bloom { .. } => 3,
             Self::StarTree(_) => 4,
+            Self::Sorted => 5,
         }
     }
 }
@@ -93,12 +104,12 @@ pub struct IndexSpec {
     /// For EXPLAIN.
     pub name: String,
     pub kind: IndexKind,
-    /// One; of a star-tree all that it is made of, its first dimension first.
+    /// One; of a star-tree all that it is made of, its first dimension first; of a sorted index those that rows are ordered by.
     pub columns: Vec<ColumnId>,
 }
 
 impl IndexSpec {
-    /// The column that is indexed; of a star-tree the first dimension.
+    /// The column that is indexed; of a star-tree the first dimension, of a sorted index the first column.
     pub fn column(&self) -> Option<ColumnId> {
         self.columns.first().copied()
     }

@@ -20,11 +20,12 @@ use super::{
     ColumnStats, Segment,
     format::{self, ColumnFooter, Footer, Section, Trailer},
     inspect,
+    order::Order,
 };
 use crate::{
     Error, Result,
     forward::{EncodeOptions, encode_column},
-    ids::{OffsetRange, PartitionId, SchemaVersion, TableId},
+    ids::{ColumnId, OffsetRange, PartitionId, SchemaVersion, TableId},
     scalar::Scalar,
     segment::consuming::ConsumingSegment,
 };
@@ -62,9 +63,21 @@ pub fn temporary_name(name: &str) -> String {
 /// When it fails, files of both names may be left and are not to be used; another call starts from the beginning. Blocks on
 /// processor and disk: call it on a thread that may wait. Memory: one encoded column at a time.
 pub fn seal(segment: &ConsumingSegment, dir: &Path, name: &str, context: &SealContext) -> Result<SealedFile> {
+    seal_sorted(segment, dir, name, context, &[])
+}
+
+/// As [`seal`], with the rows in the order of the values of `by`, the first column first; equal ones as they came. Also takes 50 to 70 bytes
+/// of memory a row.
+pub fn seal_sorted(
+    segment: &ConsumingSegment,
+    dir: &Path,
+    name: &str,
+    context: &SealContext,
+    by: &[ColumnId],
+) -> Result<SealedFile> {
     let temporary = dir.join(temporary_name(name));
     let path = dir.join(name);
-    let written = write_file(segment, &temporary, context)?;
+    let written = write_file(segment, &temporary, context, Order::of(segment, by)?.as_ref())?;
 
     fail_io("seal::rename", "rename", &temporary)?;
     fs::rename(&temporary, &path).map_err(|error| Error::io("rename", &temporary, &error))?;
@@ -89,7 +102,12 @@ struct Written {
     trailer: Trailer,
 }
 
-fn write_file(segment: &ConsumingSegment, path: &Path, context: &SealContext) -> Result<Written> {
+fn write_file(
+    segment: &ConsumingSegment,
+    path: &Path,
+    context: &SealContext,
+    order: Option<&Order>,
+) -> Result<Written> {
     fail_io("seal::create", "create", path)?;
     let mut out = Output::create(path)?;
     out.write(&format::header())?;
@@ -97,8 +115,11 @@ fn write_file(segment: &ConsumingSegment, path: &Path, context: &SealContext) ->
     let schema = segment.schema();
     let mut columns = Vec::with_capacity(schema.columns.len());
     for (index, column) in schema.columns.iter().enumerate() {
-        let chunks: Vec<ArrayRef> =
+        let mut chunks: Vec<ArrayRef> =
             segment.chunks().map(|chunk| ArrayRef::clone(chunk.batch().column(index))).collect();
+        if let Some(order) = order {
+            chunks = order.apply(&chunks)?;
+        }
         let nulls: usize = chunks.iter().map(|chunk| chunk.null_count()).sum();
         if nulls > 0 && !column.nullable {
             return Err(Error::Invalid(format!("column {} is NOT NULL and holds {nulls} nulls", column.name)));

@@ -8,6 +8,7 @@ mod compact;
 pub mod consuming;
 pub(crate) mod format;
 pub mod inspect;
+mod order;
 pub mod quarantined;
 
 use std::{cmp::Ordering, fmt, ops::Range, sync::Arc};

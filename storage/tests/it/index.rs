@@ -15,7 +15,7 @@ use tidemill_storage::{
     predicate::{CompareOp, Predicate},
     scan::{IndexUse, ScanHints, ScanMetrics, ScanRequest},
     schema::TableSchema,
-    segment::{Segment, committed::CommittedSegment},
+    segment::{Segment, committed::CommittedSegment, consuming::ConsumingSegment},
     table::Table,
     testing::{
         Random, aggregate, generate,
@@ -171,7 +171,7 @@ fn they_are_the_same_on_many_rows() {
 }
 
 /// Rows of a scan that indexes found, and rows that were looked at.
-fn counted(segment: &Arc<dyn Segment>, request: &Arc<ScanRequest>) -> (u64, u64) {
+pub(crate) fn counted(segment: &Arc<dyn Segment>, request: &Arc<ScanRequest>) -> (u64, u64) {
     let metrics = Arc::new(ScanMetrics::default());
     let rows: Range<u32> = 0..segment.rows();
     for batch in Arc::clone(segment).scan(rows, Arc::clone(request), Arc::clone(&metrics)).unwrap() {
@@ -180,12 +180,11 @@ fn counted(segment: &Arc<dyn Segment>, request: &Arc<ScanRequest>) -> (u64, u64)
     (metrics.rows_by_index.load(Ordering::Relaxed), metrics.rows_scanned.load(Ordering::Relaxed))
 }
 
-/// A table of one column of numbers without a dictionary, sealed.
-fn numbers(dir: &Path, rows: i64) -> (Arc<dyn Segment>, TableSchema) {
+/// A column of numbers and one of texts, without dictionaries, sealed; its schema, and the rows before.
+pub(crate) fn numbers(dir: &Path, rows: i64) -> (Arc<dyn Segment>, TableSchema, ConsumingSegment) {
     use tidemill_storage::{
         ids::SchemaVersion,
         schema::{Column, DataType},
-        segment::consuming::ConsumingSegment,
     };
     let column =
         |id: u32, data_type| Column { nullable: false, ..Column::new(ColumnId(id), format!("n{id}"), data_type) };
@@ -202,14 +201,14 @@ fn numbers(dir: &Path, rows: i64) -> (Arc<dyn Segment>, TableSchema) {
     )
     .unwrap();
     let segment = ConsumingSegment::new(SegmentId(5), Arc::new(schema.clone())).with(&batch, &[]).unwrap();
-    (committed(&segment, dir), schema)
+    (committed(&segment, dir), schema, segment)
 }
 
 #[test]
 fn an_index_spares_looking_at_most_rows() {
     let dir = tempfile::tempdir().unwrap();
     let rows = 100_000;
-    let (segment, schema) = numbers(dir.path(), rows);
+    let (segment, schema, _) = numbers(dir.path(), rows);
     let value = tidemill_storage::scalar::Scalar::Int(7_919_777 * 3 % (rows * 1000));
     let equal = Predicate::Compare { column: ColumnId(0), op: CompareOp::Eq, value };
     let request = request(&schema, vec![ColumnId(1)], Some(equal), None, 8192);
@@ -228,7 +227,7 @@ fn an_index_spares_looking_at_most_rows() {
 fn bloom_filters_rule_segments_out() {
     let dir = tempfile::tempdir().unwrap();
     let rows = 50_000;
-    let (segment, schema) = numbers(dir.path(), rows);
+    let (segment, schema, _) = numbers(dir.path(), rows);
     let bloom = spec(1, IndexKind::Bloom { fpp: 0.01 }, ColumnId(1));
     of(&segment).build_index(&bloom).unwrap();
     assert!(of(&segment).index_bytes(IndexId(1)).unwrap() < 2 * rows as u64);
@@ -295,8 +294,8 @@ fn a_damaged_index_changes_no_answer() {
 #[test]
 fn a_foreign_index_is_refused() {
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (segment, _) = numbers(here.path(), 1000);
-    let (other, _) = numbers(there.path(), 1001);
+    let (segment, ..) = numbers(here.path(), 1000);
+    let (other, ..) = numbers(there.path(), 1001);
     let range = spec(1, IndexKind::Range, ColumnId(0));
     of(&other).build_index(&range).unwrap();
     let name = "segment.1.index";

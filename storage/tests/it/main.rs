@@ -12,5 +12,6 @@ mod index;
 mod narrowing;
 mod results;
 mod scan;
+mod sorted;
 mod star_tree;
 mod table;

@@ -94,6 +94,7 @@ fn fill(server: &Server, rows: &[String]) {
     server.sql(&data::insert("m_consuming", rows));
 
     server.sql(&data::create("m_sealed", "WITH (seal_rows = 300)"));
+    server.sql("CREATE INDEX ON m_sealed USING sorted (city, n)");
     for some in rows.chunks(300) {
         server.sql(&data::insert("m_sealed", some));
     }
@@ -102,6 +103,7 @@ fn fill(server: &Server, rows: &[String]) {
     // One column narrower and one missing in the older segments, some rows consuming, indexes made in between.
     let narrow = data::create("m_mixed", "").replace("s INT,", "s SMALLINT,").replace(", late TEXT", "");
     server.sql(&narrow);
+    server.sql("CREATE INDEX ON m_mixed USING sorted (s)");
     let (old, new) = rows.split_at(rows.len() / 2);
     let shorter: Vec<String> = old.iter().map(|row| row.replace(",'old')", ")")).collect();
     for some in shorter.chunks(250) {

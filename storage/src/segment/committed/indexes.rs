@@ -43,7 +43,7 @@ impl Indexes {
 }
 
 impl CommittedSegment {
-    /// Whether the segment is to have the index: it has the column, in a type that such an index takes.
+    /// Whether the segment is to have a file of the index: it has the column, in a type that such an index takes.
     pub fn wants_index(&self, spec: &IndexSpec) -> bool {
         self.indexed_column(spec).is_some()
     }
@@ -54,7 +54,7 @@ impl CommittedSegment {
         if let IndexKind::StarTree(tree) = &spec.kind {
             return tree.fits(&self.schema).then_some((index, id));
         }
-        spec.kind.takes(&self.schema.columns[index].data_type).then_some((index, id))
+        (spec.kind.has_files() && spec.kind.takes(&self.schema.columns[index].data_type)).then_some((index, id))
     }
 
     /// Bytes of the index's file; `None` when it is not there.
@@ -141,18 +141,22 @@ impl CommittedSegment {
 
     /// What the best index knows of the rows that pass `leaf`, which is `test` on the column at `index`.
     pub(super) fn lookup(&self, leaf: &Predicate, index: usize, test: &ColumnTest) -> Result<Option<Lookup>> {
+        if let Some(runs) = self.runs(leaf, index, test)? {
+            return Ok(Some(Lookup::Runs(runs)));
+        }
         let list = self.indexes.list.load();
         let column = self.schema.columns[index].id;
+        // Rows of it, and whether they are exactly those that pass.
+        let mut best_found: Option<(u64, bool)> = None;
         let mut best: Option<Lookup> = None;
         for index_of in list.iter().filter(|known| known.column == column) {
             match index_of.find(leaf, test, self.reader(index)?) {
                 Ok(None) => {}
                 Ok(Some(found)) => {
-                    let better = best
-                        .as_ref()
-                        .is_none_or(|best| (!best.found.exact && found.exact) || found.rows < best.found.rows);
+                    let better = best_found.is_none_or(|(rows, exact)| (!exact && found.exact) || found.rows < rows);
                     if better {
-                        best = Some(Lookup { index: Arc::clone(index_of), found });
+                        best_found = Some((found.rows, found.exact));
+                        best = Some(Lookup::Index { index: Arc::clone(index_of), found });
                     }
                 }
                 Err(error) => self.lose_index(index_of.id, &error),

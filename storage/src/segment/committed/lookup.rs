@@ -30,11 +30,45 @@ const WIDENING: f64 = 5.0;
 /// With this many times as many rows as are left, the next index is not worth its list.
 const MORE_ROWS: u64 = 16;
 
-/// Rows that an index knows of, not listed yet.
+/// Rows that are known to pass, or to be all that may, not listed yet.
 #[derive(Debug)]
-pub(super) struct Lookup {
-    pub(super) index: Arc<AttachedIndex>,
-    pub(super) found: Found,
+pub(super) enum Lookup {
+    /// Of an index.
+    Index { index: Arc<AttachedIndex>, found: Found },
+    /// Of a sorted column: all that pass.
+    Runs(Vec<Range<u32>>),
+}
+
+impl Lookup {
+    /// Rows of the whole segment, at most.
+    fn rows(&self) -> u64 {
+        match self {
+            Self::Index { found, .. } => found.rows,
+            Self::Runs(runs) => runs.iter().map(|run| run.len() as u64).sum(),
+        }
+    }
+
+    /// Adds those in `rows` to `out`, whose bit 0 is row `base`: whether all of them pass. `None` when an index failed.
+    fn list(&self, segment: &CommittedSegment, rows: &Range<u32>, base: u32, out: &mut Bitmask) -> Option<bool> {
+        match self {
+            Self::Index { index, found } => match index.add(found, rows, base, out) {
+                Ok(()) => Some(found.exact),
+                Err(error) => {
+                    segment.lose_index(index.id, &error);
+                    None
+                }
+            },
+            Self::Runs(runs) => {
+                for run in runs {
+                    let (start, end) = (run.start.max(rows.start), run.end.min(rows.end));
+                    if start < end {
+                        out.set_in((start - base) as usize..(end - base) as usize);
+                    }
+                }
+                Some(true)
+            }
+        }
+    }
 }
 
 /// Rows of a run, one bit each.
@@ -78,11 +112,14 @@ impl Filter {
             one => vec![one],
         };
         let share = f64::from(rows.len() as u32) / f64::from(segment.rows.max(1));
-        let mut known = Vec::new();
+        let mut known = Vec::with_capacity(parts.len());
         for (at, part) in parts.iter().enumerate() {
             let Some(found) = part.known_rows() else { continue };
-            let listing = ASKING + LISTING * found as f64 * share;
-            if indexes == IndexUse::Always || listing < part.plain_cost(segment)? * rows.len() as f64 {
+            let listing = part.listing_cost() * share;
+            if listing == 0.0
+                || indexes == IndexUse::Always
+                || ASKING + listing < part.plain_cost(segment)? * rows.len() as f64
+            {
                 known.push((found, at));
             }
         }
@@ -94,8 +131,9 @@ impl Filter {
             if let Some(mask) = &mask
                 && indexes != IndexUse::Always
                 && found > MORE_ROWS * mask.count() as u64
+                && parts[at].listing_cost() > 0.0
             {
-                break;
+                continue;
             }
             let mut listed = Bitmask::none((rows.end - base) as usize);
             let Some(exact) = parts[at].list(segment, rows, base, &mut listed) else { continue };
@@ -116,9 +154,12 @@ impl Filter {
             if count == 0 {
                 return Ok(Self::Nothing);
             }
-            left.insert(0, Self::Rows(Candidates { base, mask }));
+            if count < rows.len() {
+                left.insert(0, Self::Rows(Candidates { base, mask }));
+            }
         }
         Ok(match left.len() {
+            0 => Self::Everything,
             1 => left.swap_remove(0),
             _ => Self::And(left),
         })
@@ -127,23 +168,30 @@ impl Filter {
     /// How many rows indexes would list, at most; `None` when they do not know all that pass.
     fn known_rows(&self) -> Option<u64> {
         match self {
-            Self::Encoded { lookup, .. } => lookup.as_ref().map(|lookup| lookup.found.rows),
+            Self::Encoded { lookup, .. } => lookup.as_ref().map(Lookup::rows),
             Self::Or(parts) => parts.iter().map(Self::known_rows).sum(),
             Self::And(parts) => parts.iter().filter_map(Self::known_rows).min(),
             _ => None,
         }
     }
 
+    /// Nanoseconds for listing the rows that are known, of the whole segment; runs of rows cost next to nothing.
+    fn listing_cost(&self) -> f64 {
+        match self {
+            Self::Encoded { lookup: Some(Lookup::Index { found, .. }), .. } => LISTING * found.rows.max(1) as f64,
+            Self::Or(parts) => parts.iter().map(Self::listing_cost).sum(),
+            Self::And(parts) => {
+                let known = parts.iter().filter(|part| part.known_rows().is_some());
+                known.min_by_key(|part| part.known_rows()).map_or(0.0, Self::listing_cost)
+            }
+            _ => 0.0,
+        }
+    }
+
     /// Adds what the indexes know to `out`, whose bit 0 is row `base`: whether all of these rows pass. `None` when an index failed.
     fn list(&self, segment: &CommittedSegment, rows: &Range<u32>, base: u32, out: &mut Bitmask) -> Option<bool> {
         match self {
-            Self::Encoded { lookup: Some(Lookup { index, found }), .. } => match index.add(found, rows, base, out) {
-                Ok(()) => Some(found.exact),
-                Err(error) => {
-                    segment.lose_index(index.id, &error);
-                    None
-                }
-            },
+            Self::Encoded { lookup: Some(lookup), .. } => lookup.list(segment, rows, base, out),
             Self::Or(parts) => {
                 let mut exact = true;
                 for part in parts {

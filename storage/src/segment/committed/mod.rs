@@ -10,6 +10,7 @@ mod filter;
 mod indexes;
 mod lookup;
 mod scan;
+mod sorted;
 pub(crate) mod star;
 
 use std::{
