@@ -74,6 +74,8 @@ pub struct Engine {
     schemas: Arc<Schemas>,
     queries: Arc<QueryRegistry>,
     results: Arc<ResultCache>,
+    /// Names of those who may connect, when not everybody may.
+    users: RwLock<Vec<String>>,
     /// What sessions are copied from.
     base: RwLock<SessionState>,
 }
@@ -98,11 +100,21 @@ impl Engine {
             tables,
             schemas,
             queries,
+            users: RwLock::default(),
             base: RwLock::new(state),
         });
         functions::register(&engine)?;
         pg_catalog::install(&engine)?;
         Ok(engine)
+    }
+
+    /// Names the users that the catalogs show as roles beside the owner.
+    pub fn set_users(&self, users: Vec<String>) {
+        *self.users.write() = users;
+    }
+
+    pub(crate) fn users(&self) -> Vec<String> {
+        self.users.read().clone()
     }
 
     /// A session for one connection. Costs tens of microseconds.
@@ -194,6 +206,9 @@ fn base_state(config: &EngineConfig, schemas: &Arc<Schemas>) -> Result<SessionSt
     options.sql_parser.collect_spans = true;
     options.sql_parser.default_null_ordering = "nulls_max".to_owned();
     options.execution.time_zone = Some("UTC".to_owned());
+    // What DataFusion 55 derives from the least and greatest values so far leaves out the aggregates that have none yet (all null, or none passes
+    // their FILTER) and those of expressions: rows that these need would be passed over. Segments answer min and max themselves.
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     let mut builder = SessionStateBuilder::new().with_default_features();
     // Asked before DataFusion's own planners.
     builder.expr_planners().get_or_insert_default().insert(0, Arc::new(rules::operators::PostgresOperators));

@@ -12,6 +12,7 @@ use datafusion::{
     physical_plan::{DisplayFormatType, ExecutionPlan, execute_stream, metrics::MetricValue},
 };
 use futures::StreamExt;
+use tidemill_storage::schema::TYPE_KEY;
 
 use crate::{
     Plan, SqlError,
@@ -79,8 +80,13 @@ impl Explain {
 }
 
 /// The one column that EXPLAIN gives.
-pub(crate) fn schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![Field::new("QUERY PLAN", DataType::Utf8View, false)]))
+pub(crate) fn schema(shape: Shape) -> SchemaRef {
+    let column = Field::new("QUERY PLAN", DataType::Utf8View, false);
+    let column = match shape {
+        Shape::Json => column.with_metadata([(TYPE_KEY.to_owned(), "json".to_owned())].into()),
+        Shape::Text | Shape::Xml => column,
+    };
+    Arc::new(Schema::new(vec![column]))
 }
 
 pub(crate) async fn run(
@@ -116,7 +122,7 @@ pub(crate) async fn run(
         }
     };
     let lines: ArrayRef = Arc::new(StringViewArray::from_iter_values(lines));
-    Ok(RecordBatch::try_new(schema(), vec![lines])?)
+    Ok(RecordBatch::try_new(schema(explain.shape), vec![lines])?)
 }
 
 /// One line per operator, children further in, as PostgreSQL draws its plans.
@@ -149,27 +155,42 @@ fn measured(plan: &dyn ExecutionPlan, explain: &Explain) -> String {
     if parts.is_empty() { String::new() } else { format!(" (actual {})", parts.join(", ")) }
 }
 
+/// A counter's value.
+enum Metric {
+    Nanoseconds(usize),
+    Count(usize),
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nanoseconds(nanoseconds) => write!(f, "{:.3} ms", *nanoseconds as f64 / 1e6),
+            Self::Count(count) => count.fmt(f),
+        }
+    }
+}
+
 /// The operator's counters that are not zero: time and rows first.
-fn metrics(plan: &dyn ExecutionPlan) -> Vec<(String, String)> {
+fn metrics(plan: &dyn ExecutionPlan) -> Vec<(String, Metric)> {
     let Some(all) = plan.metrics() else { return Vec::new() };
     let all = all.aggregate_by_name();
     let mut out = Vec::new();
     if let Some(nanoseconds) = all.elapsed_compute() {
-        out.push(("time".to_owned(), format!("{:.3} ms", nanoseconds as f64 / 1e6)));
+        out.push(("time".to_owned(), Metric::Nanoseconds(nanoseconds)));
     }
     if let Some(rows) = all.output_rows() {
-        out.push(("rows".to_owned(), rows.to_string()));
+        out.push(("rows".to_owned(), Metric::Count(rows)));
     }
     for metric in all.iter() {
         if let MetricValue::Count { name, count } = metric.value()
             && count.value() > 0
         {
-            out.push((name.to_string(), count.value().to_string()));
+            out.push((name.to_string(), Metric::Count(count.value())));
         }
         if let MetricValue::SpillCount(count) = metric.value()
             && count.value() > 0
         {
-            out.push(("spills".to_owned(), count.value().to_string()));
+            out.push(("spills".to_owned(), Metric::Count(count.value())));
         }
     }
     out
@@ -180,7 +201,14 @@ fn node(plan: &dyn ExecutionPlan, explain: &Explain) -> serde_json::Value {
     let mut node = serde_json::json!({ "Node Type": plan.name(), "Detail": described(plan, explain) });
     if explain.analyze {
         for (name, value) in metrics(plan) {
-            node[format!("Actual {name}")] = value.into();
+            // Numbers, by the names that readers of PostgreSQL's plans look for; times in milliseconds.
+            match value {
+                Metric::Nanoseconds(nanoseconds) => {
+                    node["Actual Total Time"] = ((nanoseconds / 1000) as f64 / 1000.0).into();
+                }
+                Metric::Count(count) if name == "rows" => node["Actual Rows"] = count.into(),
+                Metric::Count(count) => node[format!("Actual {name}")] = count.into(),
+            }
         }
     }
     let children: Vec<_> = plan.children().into_iter().map(|child| self::node(child.as_ref(), explain)).collect();

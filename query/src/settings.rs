@@ -51,7 +51,7 @@ const MESSAGES: &[&str] = &[
 const SETTINGS: &[Setting] = &[
     reported("application_name", "", Kind::Text, "Name of the client, shown in rt.queries."),
     setting("backslash_quote", "safe_encoding", Kind::Text, "Taken for compatibility."),
-    setting("bytea_output", "hex", Kind::OneOf(&["hex", "escape"]), "How bytea is written."),
+    setting("bytea_output", "hex", Kind::OneOf(&["hex"]), "How bytea is written."),
     setting("check_function_bodies", "on", Kind::Bool, "Taken for compatibility."),
     reported("client_encoding", "UTF8", Kind::OneOf(&["utf8", "unicode", "sqlascii"]), "Always UTF8."),
     setting("client_min_messages", "notice", Kind::OneOf(MESSAGES), "Least severity of notices."),
@@ -64,7 +64,7 @@ const SETTINGS: &[Setting] = &[
         Kind::OneOf(LEVELS),
         "Each statement sees one snapshot.",
     ),
-    reported("default_transaction_read_only", "off", Kind::Bool, "Taken for compatibility."),
+    reported("default_transaction_read_only", "off", Kind::Bool, "What transaction_read_only begins with."),
     setting("enable_seqscan", "on", Kind::Bool, "Taken for compatibility."),
     setting(
         "extra_float_digits",
@@ -137,7 +137,7 @@ const SETTINGS: &[Setting] = &[
     setting("synchronize_seqscans", "on", Kind::Bool, "Taken for compatibility."),
     reported("TimeZone", "UTC", Kind::TimeZone, "Zone that timestamptz is read and written in."),
     setting("transaction_isolation", "read committed", Kind::OneOf(LEVELS), "Each statement sees one snapshot."),
-    setting("transaction_read_only", "off", Kind::Bool, "Taken for compatibility."),
+    setting("transaction_read_only", "off", Kind::Bool, "Whether INSERT, COPY FROM and definitions are refused."),
     setting("work_mem", "4MB", Kind::Text, "Taken for compatibility; query.memory is the limit."),
     setting("xmloption", "content", Kind::Text, "Taken for compatibility."),
 ];
@@ -295,7 +295,12 @@ impl Settings {
     }
 
     fn value(&self, key: &str) -> Option<&str> {
-        self.values.get(key).or_else(|| self.initial.get(key)).map(String::as_str)
+        let own = self.values.get(key).or_else(|| self.initial.get(key)).map(String::as_str);
+        own.or_else(|| match key {
+            "transaction_isolation" => self.value("default_transaction_isolation"),
+            "transaction_read_only" => self.value("default_transaction_read_only"),
+            _ => None,
+        })
     }
 }
 

@@ -81,6 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     /// The implicit transaction of the messages since the last Sync ends.
     pub(super) fn sync(&mut self) {
+        self.session.end_implicit();
         if self.session.status() == Status::Idle {
             self.portals.portals.clear();
         }

@@ -21,7 +21,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             reply::plain(&mut self.socket.output, Plain::EmptyQuery);
             return Ok(());
         }
-        self.session.set_implicit(statements.len() > 1);
+        if statements.len() > 1 {
+            self.session.begin_implicit();
+        }
         for statement in &statements {
             if let Err(error) = self.one(statement).await? {
                 self.failed(&error)?;
@@ -29,7 +31,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
             self.session.end();
         }
-        self.session.set_implicit(false);
+        self.session.end_implicit();
         Ok(())
     }
 

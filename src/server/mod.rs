@@ -175,6 +175,7 @@ fn engine(instance: &Arc<Instance>, clock: &Arc<dyn Clock>, cpu: tokio::runtime:
     let tables = Arc::clone(instance) as Arc<dyn TableCatalog>;
     let engine = Engine::new(engine_config, tables, Arc::clone(clock), cpu).map_err(|error| wrong(&error))?;
     instance.set_engine(&engine);
+    engine.set_users(instance.config.users.iter().map(|user| user.name.clone()).collect());
     let system = Arc::new(views::System::new(Arc::clone(instance)));
     engine.register_system_views(Arc::clone(&system) as _);
     engine.register_system_functions(system as _).map_err(|error| wrong(&error))?;

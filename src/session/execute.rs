@@ -18,7 +18,7 @@ use super::{
     copy::options::{Copy, What, quoted},
     error::{Result, SqlError, state},
     statement::{self, Discard, Fetch, Kind, Statement},
-    transaction::Status,
+    transaction::{Lasting, Status},
     write::{Staged, check_not_null},
 };
 use crate::runtime;
@@ -40,8 +40,10 @@ impl Session {
                     );
                     return command("SET");
                 }
+                // Those of a transaction end with it, however they are set.
+                let local = *local || name.to_lowercase().starts_with("transaction_");
                 match value {
-                    Some(value) => self.query.settings().set(name, value, *local)?,
+                    Some(value) => self.query.settings().set(name, value, local)?,
                     None => self.query.settings().reset(name)?,
                 }
                 self.note_application_name();
@@ -76,17 +78,14 @@ impl Session {
             }
             Kind::Commit { chain } => {
                 let failed = self.status() == Status::Failed;
+                if failed {
+                    self.warn_of_lasting();
+                }
                 self.end_transaction(*chain);
                 command(if failed { "ROLLBACK" } else { "COMMIT" })
             }
             Kind::Rollback { chain } => {
-                if self.transaction.wrote {
-                    self.notice(
-                        true,
-                        state::WARNING,
-                        "rows inserted in this transaction stay: each INSERT and COPY is durable when it returns",
-                    );
-                }
+                self.warn_of_lasting();
                 self.end_transaction(*chain);
                 command("ROLLBACK")
             }
@@ -157,9 +156,7 @@ impl Session {
                 }
                 command("CLOSE CURSOR")
             }
-            Kind::Listen => command("LISTEN"),
             Kind::Unlisten => command("UNLISTEN"),
-            Kind::Notify => command("NOTIFY"),
             Kind::Copy(copy) => self.copy(copy, statement.offset).await,
             Kind::Nothing(tag) => command(tag),
         }
@@ -213,9 +210,7 @@ impl Session {
         // In a task of its own: it is carried through even when the client goes away meanwhile.
         let (backend, target) = (Arc::clone(&self.shared.backend), target.clone());
         runtime::spawn(async move { backend.append(&target, staged.batches).await }).await.map_err(died)??;
-        if self.status() == Status::Open {
-            self.transaction.wrote = true;
-        }
+        self.transaction.lasting.rows = true;
         Ok(())
     }
 
@@ -229,6 +224,7 @@ impl Session {
             outcome
         });
         let outcome = outcome.await.map_err(died)??;
+        self.transaction.lasting.definitions = true;
         for notice in outcome.notices {
             self.notice(false, state::SUCCESSFUL_COMPLETION, notice);
         }
@@ -247,6 +243,14 @@ impl Session {
             self.query.settings().set(name, value, local)?;
         }
         Ok(())
+    }
+
+    /// Says what a rolled back transaction leaves behind.
+    pub(super) fn warn_of_lasting(&mut self) {
+        if let Some(warning) = self.transaction.lasting.warning() {
+            self.notice(true, state::WARNING, warning);
+        }
+        self.transaction.lasting = Lasting::default();
     }
 
     fn end_transaction(&mut self, chain: bool) {

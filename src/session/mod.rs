@@ -320,6 +320,7 @@ impl Session {
                 if result.is_err() {
                     self.failed();
                 }
+                self.end_implicit();
                 result.map(Some)
             }
             _ => Err(SqlError::syntax("several statements in one string; send them one by one")),
@@ -378,18 +379,27 @@ impl Session {
     /// A statement failed: an open transaction is aborted, cursors of it are gone.
     pub fn failed(&mut self) {
         self.transaction.fail();
-        if self.status() == Status::Failed {
-            self.cursors.retain(|_, cursor| cursor.hold);
+        match self.status() {
+            Status::Failed => self.cursors.retain(|_, cursor| cursor.hold),
+            // What came before it in the same string, or since the last Sync, is rolled back with it by PostgreSQL.
+            _ => self.warn_of_lasting(),
         }
         self.end();
     }
 
-    /// A string of several statements begins, or ends: PostgreSQL runs it as one transaction.
-    pub fn set_implicit(&mut self, implicit: bool) {
-        self.transaction.implicit = implicit;
-        if !implicit && self.status() == Status::Idle {
+    /// A string of statements, or what was sent up to a Sync, is over: outside of BEGIN that is the end of the transaction.
+    pub fn end_implicit(&mut self) {
+        self.transaction.implicit = false;
+        if self.status() == Status::Idle {
             self.cursors.retain(|_, cursor| cursor.hold);
+            self.query.settings().end_transaction();
+            self.transaction.end();
         }
+    }
+
+    /// A string of several statements begins: PostgreSQL runs it as one transaction.
+    pub fn begin_implicit(&mut self) {
+        self.transaction.implicit = true;
     }
 
     /// Plans a statement; parameters whose type is not given are inferred.

@@ -90,9 +90,7 @@ pub enum Kind {
     },
     Fetch(Fetch),
     CloseCursor(Option<String>),
-    Listen,
     Unlisten,
-    Notify,
     Copy(Box<Copy>),
     /// A statement that has nothing to do here and says so by its tag alone (CHECKPOINT, VACUUM, ANALYZE).
     Nothing(&'static str),
@@ -281,10 +279,10 @@ fn utility(text: &Text<'_>, cursor: &mut Cursor<'_>) -> Result<Option<Kind>> {
                 false => Kind::CloseCursor(Some(cursor.name("cursor name")?.value)),
             }
         }
-        "LISTEN" => {
-            cursor.step();
-            cursor.name("channel")?;
-            Kind::Listen
+        word @ ("LISTEN" | "NOTIFY") => {
+            return Err(SqlError::unsupported(format!("{word} is not supported"))
+                .at(cursor.position())
+                .with_hint("poll with a query: rows are visible milliseconds after they arrive"));
         }
         "UNLISTEN" => {
             cursor.step();
@@ -292,14 +290,6 @@ fn utility(text: &Text<'_>, cursor: &mut Cursor<'_>) -> Result<Option<Kind>> {
                 cursor.name("channel")?;
             }
             Kind::Unlisten
-        }
-        "NOTIFY" => {
-            cursor.step();
-            cursor.name("channel")?;
-            if cursor.symbol(&Token::Comma) {
-                cursor.string("payload")?;
-            }
-            Kind::Notify
         }
         "COPY" => {
             cursor.step();

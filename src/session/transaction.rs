@@ -1,7 +1,7 @@
 //! Where a session stands between BEGIN and COMMIT.
 //!
-//! Every statement is its own: an INSERT is durable and visible when it returns, and ROLLBACK does not take it back (the client is
-//! told so). What BEGIN gives is what clients rely on beside that: the state in ReadyForQuery, statements refused after an error,
+//! Every statement is its own: an INSERT or a definition is durable and visible when it returns, and ROLLBACK does not take it back, nor
+//! does an error in a later statement of the same string (the client is told so). What BEGIN gives is what clients rely on beside that: the state in ReadyForQuery, statements refused after an error,
 //! cursors that live until the end, SET LOCAL.
 
 /// What ReadyForQuery tells.
@@ -12,20 +12,45 @@ pub enum Status {
     Failed,
 }
 
+/// What stays although it was done in a transaction that is rolled back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lasting {
+    pub rows: bool,
+    pub definitions: bool,
+}
+
+impl Lasting {
+    /// What a client that rolls back is told, if there is something to tell.
+    pub fn warning(self) -> Option<&'static str> {
+        match (self.rows, self.definitions) {
+            (false, false) => None,
+            (true, false) => {
+                Some("rows inserted in this transaction stay: each INSERT and COPY is durable when it returns")
+            }
+            (false, true) => Some(
+                "definitions made in this transaction stay: each CREATE, ALTER and DROP is durable when it returns",
+            ),
+            (true, true) => Some(
+                "rows inserted and definitions made in this transaction stay: each statement is durable when it returns",
+            ),
+        }
+    }
+}
+
 /// The state of the transaction, and its savepoints.
 #[derive(Clone, Debug)]
 pub struct Transaction {
     status: Status,
     /// Inside a string of several statements, which PostgreSQL runs as one transaction.
     pub implicit: bool,
-    /// Something was inserted that ROLLBACK would have to take back.
-    pub wrote: bool,
+    /// What was done in it, or in a string of several statements, that ROLLBACK would have to take back.
+    pub lasting: Lasting,
     savepoints: Vec<String>,
 }
 
 impl Default for Transaction {
     fn default() -> Self {
-        Self { status: Status::Idle, implicit: false, wrote: false, savepoints: Vec::new() }
+        Self { status: Status::Idle, implicit: false, lasting: Lasting::default(), savepoints: Vec::new() }
     }
 }
 
@@ -36,7 +61,7 @@ impl Transaction {
 
     pub fn begin(&mut self) {
         self.status = Status::Open;
-        self.wrote = false;
+        self.lasting = Lasting::default();
         self.savepoints.clear();
     }
 

@@ -93,6 +93,7 @@ fn request(keys: Vec<GroupKey>, functions: &[Function], predicate: Option<Predic
         schema: schema(),
         keys,
         aggregates,
+        computed: Vec::new(),
         predicate,
         indexes: Default::default(),
         results: None,

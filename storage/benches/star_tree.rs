@@ -155,6 +155,7 @@ fn star_trees(c: &mut Criterion) {
             schema: schema(),
             keys: keys.into_iter().map(key).collect(),
             aggregates: functions.map(|function| Aggregate { function, filter: None }).to_vec(),
+            computed: Vec::new(),
             predicate,
             indexes: Default::default(),
             results: None,

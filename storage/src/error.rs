@@ -1,6 +1,6 @@
 //! What can go wrong with bytes on disk. Precise inside; the layers above say whose fault it is.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, sync::Arc};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -28,6 +28,10 @@ pub enum Error {
 
     #[error("{0}")]
     Arrow(String),
+
+    /// What the layer above could not compute from a row's values; its own error.
+    #[error("{0}")]
+    Computation(Arc<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {

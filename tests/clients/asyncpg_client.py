@@ -22,6 +22,13 @@ async def main(server):
         assert tuple(got) == row, (tuple(got), row)
         assert await c.fetchval("SELECT count(*) FROM t WHERE at >= $1 AND n < $2 AND u = $3", at, Decimal("1.251"), row[4]) == 2
         assert await c.fetchval("SELECT count(*) FROM t WHERE id = ANY($1::bigint[])", [1, 2, 3]) == 2
+        # Without a cast the parameter has the type of arrays of the column's.
+        await c.execute("CREATE TABLE keyed (u uuid, j jsonb)")
+        keys = [uuid.uuid4() for _ in range(3)]
+        await c.executemany("INSERT INTO keyed VALUES ($1, $2)", [(key, str(place)) for place, key in enumerate(keys)])
+        assert await c.fetchval("SELECT count(*) FROM keyed WHERE u = ANY($1)", keys[:2]) == 2
+        assert await c.fetchval("SELECT count(*) FROM keyed WHERE u <> ALL($1)", keys[:2]) == 1
+        assert await c.fetchval("SELECT count(*) FROM keyed WHERE j = ANY($1)", ["2", "7"]) == 1
         assert await c.fetchval("SELECT sum(id) FROM t") == 3
         records = await c.fetch("SELECT i FROM generate_series(1, 5000) AS g(i) ORDER BY i")
         assert [r["i"] for r in records] == list(range(1, 5001))

@@ -47,6 +47,42 @@ with Server(sys.argv[1]) as server:
             check("= ANY", cursor.execute("SELECT count(*) FROM t WHERE id = ANY(%s)", ([1, 3, 99],)).fetchone()[0], 2)
             check("= ANY text", cursor.execute("SELECT count(*) FROM t WHERE x = ANY(%s)", (["text ☃", "no"],)).fetchone()[0], 2)
 
+        # PostgreSQL would take rows and definitions back with the transaction; who relies on that is told what stays.
+        said = []
+        c.add_notice_handler(lambda notice: said.append(notice.message_primary))
+
+        def told(what, *statements):
+            said.clear()
+            for sql in statements:
+                try:
+                    c.execute(sql, prepare=False)
+                except psycopg.Error as error:
+                    said.append(error.sqlstate)
+            check(what, [text.split(" in this")[0] for text in said], WARNED[what])
+
+        WARNED = {
+            "a string": ["rows inserted", "22012"], "a definition": ["definitions made", "42P01"], "rollback": ["rows inserted and definitions made"],
+            "commit of a failed one": ["22012", "rows inserted"], "nothing to tell": ["22012"], "statements of their own": ["22012"],
+            "read only": ["25006"], "read write": [], "transaction only": [], "refused": ["0A000", "0A000", "22023"]}
+        c.execute("CREATE TABLE kept (id INT)")
+        told("a string", "INSERT INTO kept VALUES (1); SELECT 1/0")
+        told("a definition", "CREATE TABLE kept_too (id INT); SELECT * FROM nowhere")
+        told("rollback", "BEGIN", "INSERT INTO kept VALUES (2)", "DROP TABLE kept_too", "ROLLBACK")
+        told("commit of a failed one", "BEGIN", "INSERT INTO kept VALUES (3)", "SELECT 1/0", "COMMIT")
+        told("nothing to tell", "BEGIN", "INSERT INTO kept VALUES (4)", "COMMIT", "SELECT 1; SELECT 1/0")
+        told("statements of their own", "INSERT INTO kept VALUES (5)", "SELECT 1/0")
+        check("kept", c.execute("SELECT count(*), sum(id) FROM kept").fetchone(), (5, 15))
+        c.execute("SET default_transaction_read_only = on")
+        told("read only", "INSERT INTO kept VALUES (6)")
+        told("read write", "BEGIN READ WRITE", "INSERT INTO kept VALUES (6)", "COMMIT")
+        c.execute("RESET default_transaction_read_only")
+        told("transaction only", "SET transaction_read_only = on", "INSERT INTO kept VALUES (7)")
+        told("refused", "LISTEN a", "NOTIFY a, 'b'", "SET bytea_output = 'escape'")
+        plan = c.execute("EXPLAIN (ANALYZE, FORMAT json) SELECT id FROM kept WHERE id > 1").fetchone()[0][0]["Plan"]
+        while "Plans" in plan and plan.get("Actual Rows") is None:
+            plan = plan["Plans"][0]
+        check("rows of a plan", (plan["Actual Rows"], type(plan["Actual Total Time"])), (6, float))
+
         # A time zone of the session shows in text and does not change the instant.
         c.execute("SET TimeZone = 'Europe/Oslo'")
         check("shown", c.execute("SELECT tz::text FROM t WHERE id = 1").fetchone()[0], "2024-02-29 02:02:03.456789+01")

@@ -81,7 +81,7 @@ fn an_index_is_built_behind_queries_and_survives_kill_9_in_the_middle() {
     server.spawn();
     server.wait_ready();
     agree(&server);
-    server.wait_for("SELECT bool_and(state = 'ready' AND progress = 1) FROM rt.indexes", "t", Duration::from_secs(120));
+    server.wait_for("SELECT bool_and(state = 'ready' AND progress = 1) FROM rt.indexes", "t", Duration::from_secs(400));
     assert_eq!(server.value("SELECT sum(segments_built) || ' of ' || sum(segments_total) FROM rt.indexes"), "24 of 24");
     agree(&server);
     assert_eq!(files(&server.data_dir, ".index").len(), 24);

@@ -97,6 +97,10 @@ pub(super) fn read_storage(error: &tidemill_storage::Error) -> SqlError {
             .with_hint("The segment is left out of service: put the file back and start the server again."),
         Error::Io { .. } => SqlError::new("58030", error.to_string()),
         Error::OutOfRange(message) => SqlError::new("22003", message.clone()),
+        Error::Computation(inner) => match inner.downcast_ref::<DataFusionError>() {
+            Some(error) => read(error, ""),
+            None => SqlError::internal(inner.to_string()),
+        },
         _ => SqlError::internal(error.to_string()),
     }
 }

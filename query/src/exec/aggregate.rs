@@ -198,7 +198,8 @@ impl SegmentAggregateExec {
             if index > 0 {
                 out.write_str(", ")?;
             }
-            let column = aggregate.function.column().and_then(|id| schema.column(id));
+            let computed = |id| self.request.computed.iter().map(|one| &one.column).find(|column| column.id == id);
+            let column = aggregate.function.column().and_then(|id| schema.column(id).or_else(|| computed(id)));
             let column = column.map_or("*", |column| column.name.as_str());
             let name = match aggregate.function {
                 Function::Rows | Function::Count(_) => "count",

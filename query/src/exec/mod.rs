@@ -1,6 +1,7 @@
 //! The operators that read segments and group their rows, what narrows their reading, and what stops operators.
 
 pub mod aggregate;
+pub(crate) mod computed;
 pub(crate) mod display;
 mod narrowing;
 pub mod scan;

@@ -17,11 +17,10 @@ use datafusion::{
 };
 
 use super::{
-    OWNER,
     relations::{Relations, index_definition, quote_ident, split_name},
     rewrite::{EMPTY_ARRAY, OID_ARRAY, PROC_OID, REGCLASS, REGNAMESPACE, REGPROC, REGROLE, REGTYPE},
     rows,
-    server::DATABASE_OID,
+    server::{DATABASE_OID, all_roles},
     types,
 };
 use crate::{SqlError, catalog::DATABASE};
@@ -230,6 +229,7 @@ pub(super) fn all(relations: &Arc<Relations>) -> Vec<Arc<ScalarUDF>> {
         "pg_get_ruledef",
         "pg_get_statisticsobjdef_columns",
         "pg_get_functiondef",
+        "pg_get_function_sqlbody",
         "pg_tablespace_location",
         "inet_server_addr",
     ] {
@@ -240,10 +240,13 @@ pub(super) fn all(relations: &Arc<Relations>) -> Vec<Arc<ScalarUDF>> {
         "pg_type_is_visible",
         "pg_operator_is_visible",
         "pg_opclass_is_visible",
+        "pg_opfamily_is_visible",
         "pg_collation_is_visible",
         "pg_conversion_is_visible",
         "pg_ts_config_is_visible",
         "pg_ts_dict_is_visible",
+        "pg_ts_parser_is_visible",
+        "pg_ts_template_is_visible",
         "pg_relation_is_publishable",
         "pg_relation_is_updatable",
         "has_schema_privilege",
@@ -275,11 +278,11 @@ pub(super) fn all(relations: &Arc<Relations>) -> Vec<Arc<ScalarUDF>> {
     for name in ["pg_try_advisory_lock", "pg_advisory_unlock"] {
         functions.push(constant(name, boolean(true)));
     }
-    functions.push(define("pg_get_userbyid", text_type(), false, |args| {
-        Ok(utf8(match args.first().and_then(int) {
-            Some(10) => OWNER.to_owned(),
-            other => format!("unknown (OID={})", other.unwrap_or_default()),
-        }))
+    let of_roles = Arc::clone(relations);
+    functions.push(define("pg_get_userbyid", text_type(), false, move |args| {
+        let oid = args.first().and_then(int).unwrap_or_default();
+        let found = all_roles(&of_roles).into_iter().find(|(known, ..)| i64::from(*known) == oid);
+        Ok(utf8(found.map_or_else(|| format!("unknown (OID={oid})"), |(_, name, _)| name)))
     }));
     functions.extend(with_catalog(relations, text_type(), long()));
     functions
@@ -378,17 +381,19 @@ fn with_catalog(relations: &Arc<Relations>, text_type: Returns, long: Returns) -
             },
         )
     }));
-    functions.push(define(REGROLE, Returns::OidOrName, false, |args| {
+    let of_roles = Arc::clone(relations);
+    functions.push(define(REGROLE, Returns::OidOrName, false, move |args| {
+        let roles = all_roles(&of_roles);
         oid_or_name(
             &args[0],
             |name| {
-                if name == OWNER {
-                    Ok(10)
-                } else {
-                    Err(SqlError::new("42704", format!("role \"{name}\" does not exist")))
-                }
+                let found = roles.iter().find(|(_, known, _)| known == name).map(|(oid, ..)| *oid);
+                found.ok_or_else(|| SqlError::new("42704", format!("role \"{name}\" does not exist")))
             },
-            |oid| if oid == 10 { OWNER.to_owned() } else { oid.to_string() },
+            |oid| {
+                let found = roles.iter().find(|(known, ..)| *known == oid);
+                found.map_or_else(|| oid.to_string(), |(_, name, _)| name.clone())
+            },
         )
     }));
     functions.push(define(REGPROC, text_type, false, |args| Ok(utf8(text(&args[0])))));

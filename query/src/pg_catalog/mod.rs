@@ -20,6 +20,7 @@ mod relations;
 mod rewrite;
 mod rows;
 mod server;
+mod tableoid;
 pub mod types;
 
 use std::{fmt, sync::Arc};

@@ -9,6 +9,7 @@
 //! | `x::oid`, `::name`, `::"char"`, `::pg_catalog.text` | the plain type of the same values |
 //! | `ARRAY(SELECT e FROM …)` | `(SELECT array_agg(e) FROM …)`, the empty array when there is no row |
 //! | `(SELECT e FROM <catalog> WHERE <correlated>)` | `(SELECT first_value(e) FROM …)`: such a look-up by oid has one row at most |
+//! | `x.tableoid` of a catalog | the catalog's oid |
 //! | the collation look-up of psql's `\d` | NULL: every column has its type's collation |
 //! | `p.oid = t.typreceive` | `p.oid = <oid of the function of that name>`: such columns are kept as names |
 //! | `(information_schema._pg_expandarray(a)).n`, `.x` | the numbers of the items of a, `unnest(a)` |
@@ -25,7 +26,7 @@ use datafusion::sql::sqlparser::ast::{
     helpers::attached_token::AttachedToken,
 };
 
-use super::{definitions, nothing};
+use super::{definitions, nothing, tableoid};
 
 pub(super) const REGCLASS: &str = "tidemill_regclass";
 pub(super) const REGTYPE: &str = "tidemill_regtype";
@@ -57,6 +58,7 @@ impl VisitorMut for Rewriter {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         nothing::simplify(select);
+        tableoid::settle(select);
         ControlFlow::Continue(())
     }
 
@@ -256,7 +258,7 @@ fn plain_type(data_type: &DataType) -> Option<DataType> {
     })
 }
 
-fn call(function: &str, arguments: Vec<Expr>) -> Expr {
+pub(super) fn call(function: &str, arguments: Vec<Expr>) -> Expr {
     Expr::Function(Function {
         name: ObjectName(vec![ObjectNamePart::Identifier(Ident::new(function))]),
         uses_odbc_syntax: false,

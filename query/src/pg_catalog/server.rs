@@ -9,6 +9,8 @@ use super::{
 use crate::catalog::DATABASE;
 
 pub(super) const DATABASE_OID: i32 = 16_384;
+/// Of configured users, in the order of the configuration.
+const FIRST_USER_OID: i32 = 16_385;
 const UTF8: i32 = 6;
 
 pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
@@ -25,7 +27,7 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
             ("datcollate", "C".into()),
             ("datctype", "C.UTF-8".into()),
         ]),
-        "pg_roles" | "pg_user" | "pg_authid" | "pg_shadow" => role(name, rows),
+        "pg_roles" | "pg_user" | "pg_authid" | "pg_shadow" => roles(name, relations, rows),
         "pg_tablespace" => {
             rows.instead().add([
                 ("oid", 1663.into()),
@@ -51,23 +53,39 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
     }
 }
 
-fn role(view: &str, rows: &mut Rows) {
+/// The owner, then the configured users, all of them as mighty, with their oids.
+pub(super) fn all_roles(relations: &Relations) -> Vec<(i32, String, bool)> {
+    let users = relations.engine().map(|engine| engine.users()).unwrap_or_default();
+    // Where nobody is configured, anybody may connect, as the owner.
+    let mut roles = vec![(OWNER_OID, OWNER.to_owned(), users.is_empty() || users.iter().any(|user| user == OWNER))];
+    let others = users.into_iter().filter(|user| user != OWNER);
+    roles.extend(others.zip(FIRST_USER_OID..).map(|(user, oid)| (oid, user, true)));
+    roles
+}
+
+fn roles(view: &str, relations: &Relations, rows: &mut Rows) {
+    for (oid, name, can_login) in all_roles(relations) {
+        role(view, oid, &name, can_login, rows);
+    }
+}
+
+fn role(view: &str, oid: i32, name: &str, can_login: bool, rows: &mut Rows) {
     match view {
         "pg_roles" | "pg_authid" => rows.add([
-            ("oid", OWNER_OID.into()),
-            ("rolname", OWNER.into()),
+            ("oid", oid.into()),
+            ("rolname", name.into()),
             ("rolsuper", true.into()),
             ("rolinherit", true.into()),
             ("rolcreaterole", true.into()),
             ("rolcreatedb", true.into()),
-            ("rolcanlogin", true.into()),
+            ("rolcanlogin", can_login.into()),
             ("rolreplication", true.into()),
             ("rolbypassrls", true.into()),
             ("rolconnlimit", Cell::Int(-1)),
         ]),
         _ => rows.add([
-            ("usename", OWNER.into()),
-            ("usesysid", OWNER_OID.into()),
+            ("usename", name.into()),
+            ("usesysid", oid.into()),
             ("usecreatedb", true.into()),
             ("usesuper", true.into()),
             ("userepl", true.into()),

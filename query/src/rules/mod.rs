@@ -80,7 +80,7 @@ impl Planner {
                 let mut explain = Explain { analyze: *analyze, verbose: *verbose, ..Explain::default() };
                 explain.read(format.as_ref(), options.as_deref().unwrap_or_default())?;
                 let mut plan = Box::pin(self.plan(statement, sql, types)).await?;
-                plan.schema = crate::explain::schema();
+                plan.schema = crate::explain::schema(explain.shape);
                 plan.origins = vec![None];
                 plan.explain = Some(explain);
                 Ok(plan)

@@ -45,10 +45,13 @@ pub(crate) fn infer(plan: LogicalPlan, given: &[Option<DataType>]) -> Result<Log
                 Expr::ScalarFunction(mut call)
                     if call.func.name().starts_with("tidemill_a") && call.args.len() == 3 =>
                 {
-                    let left = call.args[1].get_type(schema).unwrap_or(DataType::Null);
-                    if left != DataType::Null {
-                        let list = DataType::new_list(left, true);
-                        call.args[2] = type_placeholder(call.args[2].clone(), &list).data;
+                    if let Ok((_, left)) = call.args[1].to_field(schema)
+                        && left.data_type() != &DataType::Null
+                    {
+                        // With what tells a UUID or JSONB from a TEXT.
+                        let item = Field::new_list_field(left.data_type().clone(), true);
+                        let item = item.with_metadata(left.metadata().clone());
+                        call.args[2] = type_placeholder(call.args[2].clone(), &DataType::List(Arc::new(item))).data;
                     }
                     if let Ok(DataType::List(item)) = call.args[2].get_type(schema) {
                         call.args[1] = type_placeholder(call.args[1].clone(), item.data_type()).data;

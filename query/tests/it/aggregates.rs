@@ -10,7 +10,7 @@ use crate::{
 const KEYS: [&str; 8] =
     ["city", "ok", "id", "at", "date_trunc('day', at)", "date_trunc('hour', at)", "date_trunc('week', at)", "id % 3"];
 
-const AGGREGATES: [&str; 19] = [
+const AGGREGATES: [&str; 25] = [
     "count(*)",
     "count(city)",
     "count(id)",
@@ -30,6 +30,12 @@ const AGGREGATES: [&str; 19] = [
     "bool_or(ok)",
     "count(DISTINCT city)",
     "sum(id + 1)",
+    "avg(id * 2 - 3)",
+    "max(price + id)",
+    "count(nullif(city, 'a'))",
+    "min(upper(city))",
+    "sum(CASE WHEN ok THEN id ELSE 0.5 END)",
+    "bool_or(id > 3)",
 ];
 
 fn query() -> impl Strategy<Value = String> {
@@ -98,6 +104,8 @@ fn plans_tell_where_groups_are_made() {
         "SELECT sum(id), avg(id), min(city) FROM t",
         "SELECT DISTINCT city FROM t",
         "SELECT count(DISTINCT city) FROM t",
+        "SELECT city, sum(id * 2), avg(price + id), max(upper(city)), count(*) FILTER (WHERE ok) FROM t GROUP BY city",
+        "SELECT sum(CASE WHEN ok THEN price ELSE 0 END) FROM t WHERE city = 'a'",
     ] {
         let plan = explain(sql);
         assert!(plan.contains("SegmentAggregateExec: table=t"), "{sql}\n{plan}");
@@ -108,6 +116,7 @@ fn plans_tell_where_groups_are_made() {
         "SELECT city, string_agg(city, ',') FROM t GROUP BY city",
         "SELECT city, count(*) FROM t GROUP BY ROLLUP (city)",
         "SELECT upper(city), count(*) FROM t GROUP BY 1",
+        "SELECT city, sum(random()) FROM t GROUP BY 1",
         "SELECT DISTINCT city FROM t LIMIT 3",
         "SELECT city, count(*) FROM t WHERE id + 1 > 5 GROUP BY city",
     ] {
@@ -127,6 +136,39 @@ fn plans_tell_where_groups_are_made() {
 
 fn text_of(rows: Vec<Vec<String>>) -> String {
     rows.into_iter().map(|row| row.join("|")).collect::<Vec<_>>().join("\n")
+}
+
+/// DataFusion 55 gave the scan `id > 18` as soon as it knew a greatest id, although the other aggregates had found nothing yet in the rows so
+/// far: they never saw the rest.
+#[test]
+fn extremes_see_every_row_that_they_need() {
+    let world = World::with(|config| (config.batch_rows, config.lanes) = (16, 1));
+    let directory = tempfile::tempdir().unwrap();
+    let rows = |id: i64, city: &str| Row::new(Some(id), Some(city));
+    three(&world, directory.path(), &[rows(18, "Z"), rows(2, "a"), rows(1, "b")]);
+    for setting in ["on", "off"] {
+        let session = world.session();
+        session.settings().set("rt.aggregate_in_segment", setting, false).unwrap();
+        for table in ["consuming", "sealed", "memory.plain"] {
+            let sql = format!("SELECT max(id), min(city) FILTER (WHERE city >= 'a'), max(-id) FROM {table}");
+            assert_eq!(super::support::rows(&session, &sql).unwrap(), [["18", "a", "-1"]], "{setting}: {sql}");
+        }
+    }
+}
+
+/// What cannot be computed of a row is the error that it is elsewhere, and only where the row is one of those asked for.
+#[test]
+fn computed_arguments_fail_as_elsewhere() {
+    let world = World::new();
+    filled(&world, "t", 10);
+    for setting in ["on", "off"] {
+        let session = world.session();
+        session.settings().set("rt.aggregate_in_segment", setting, false).unwrap();
+        let ask = |sql: &str| super::support::rows(&session, sql).map_err(|error| error.sqlstate.to_string());
+        assert_eq!(ask("SELECT sum(10 / id) FROM t").unwrap_err(), "22012", "{setting}");
+        assert_eq!(ask("SELECT sum(id * 9223372036854775807) FROM t").unwrap_err(), "22003", "{setting}");
+        assert_eq!(ask("SELECT sum(10 / id) FROM t WHERE id > 4").unwrap(), [["6"]], "{setting}");
+    }
 }
 
 /// Groups that outgrow the memory of queries are given in parts; what even the parts do not fit fails as any query does.

@@ -43,6 +43,10 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    pub(crate) fn new(id: Option<i64>, city: Option<&str>) -> Self {
+        Self { id, city: city.map(str::to_owned), price: None, ok: None, at: None }
+    }
+
     /// With a price whose sums are the same in every order.
     pub(crate) fn tame(mut self) -> Self {
         self.price = self.price.map(|price| price.min(8.25));

@@ -17,6 +17,7 @@ use arrow::{
 
 use super::{
     block::{self, Block, Shape, Values, compact},
+    computed::Recipe,
     groups::Grouper,
     keys::Key,
     request::{AggregateRequest, Function},
@@ -37,6 +38,8 @@ use crate::{
 pub(crate) struct Needed {
     pub(crate) column: Column,
     pub(crate) has_values: bool,
+    /// Of a column that no segment has.
+    pub(crate) recipe: Option<Arc<Recipe>>,
 }
 
 /// What a request comes down to.
@@ -82,7 +85,7 @@ impl Layout {
             outputs: Vec::new(),
         };
         for key in &request.keys {
-            let column = layout.need(request.column(key.column)?, true);
+            let column = layout.need(request.column(key.column)?, true)?;
             layout.keys.push(column);
         }
         for aggregate in &request.aggregates {
@@ -94,7 +97,7 @@ impl Layout {
             };
             let column = match aggregate.function.column() {
                 None => None,
-                Some(id) => Some(layout.need(request.column(id)?, operation.is_some())),
+                Some(id) => Some(layout.need(request.column(id)?, operation.is_some())?),
             };
             let filter = aggregate.filter.as_ref().map(|filter| {
                 layout.filters.iter().position(|known| known == filter).unwrap_or_else(|| {
@@ -128,17 +131,19 @@ impl Layout {
     }
 
     /// The index of a column in `needed`.
-    fn need(&mut self, column: &Column, has_values: bool) -> usize {
-        match self.needed.iter().position(|known| known.column.id == column.id) {
+    fn need(&mut self, column: &Column, has_values: bool) -> Result<usize> {
+        Ok(match self.needed.iter().position(|known| known.column.id == column.id) {
             Some(index) => {
                 self.needed[index].has_values |= has_values;
                 index
             }
             None => {
-                self.needed.push(Needed { column: column.clone(), has_values });
+                let computed = self.request.computed.iter().find(|computed| computed.column.id == column.id);
+                let recipe = computed.map(|computed| Recipe::new(computed, &self.request)).transpose()?.map(Arc::new);
+                self.needed.push(Needed { column: column.clone(), has_values, recipe });
                 self.needed.len() - 1
             }
-        }
+        })
     }
 }
 
@@ -502,6 +507,15 @@ pub(crate) fn bounds_of(one: &ArrayRef) -> Option<(i128, i128)> {
     // Other types have none, and nobody asks.
     let value = block::integers(one, &mut integers).ok().and_then(|()| integers.first().copied()).unwrap_or(0);
     Some((value.into(), value.into()))
+}
+
+/// The form of values that may be any of their type.
+pub(crate) fn shape_of_any(data_type: &DataType, has_values: bool) -> Shape {
+    let bounds = match data_type {
+        DataType::Numeric { .. } => (i128::MIN, i128::MAX),
+        _ => (i128::from(i64::MIN), i128::from(i64::MAX)),
+    };
+    shape_of(data_type, has_values, Some(bounds))
 }
 
 /// The form in which an Arrow array of the type gives its values; `bounds` are those of its integers (`None`: all are null).

@@ -14,7 +14,7 @@
 //!
 //! - `request`: what is asked, what the answer's columns are.
 //! - `block`: how segments hand over a window's values; `keys`, `groups`: from values to the number of a group (`table`: hashing,
-//!   `divide`: rounding down); `states`: counts, sums, extremes; `engine` puts these together; `values`: back to Arrow.
+//!   `divide`: rounding down); `computed`: values that the layer above computes; `states`: counts, sums, extremes; `engine` puts these together; `values`: back to Arrow.
 //! - `metadata`: what a segment's statistics answer alone; `results`: answers kept for when they are asked for again.
 //!
 //! What always holds: an answer is exact (integers and decimals to the digit; floats are added in the order of the rows within a run);
@@ -24,6 +24,7 @@
 //! The plain twin is [`testing::aggregate`](crate::testing), which groups the rows of a scan one by one.
 
 pub(crate) mod block;
+pub(crate) mod computed;
 mod divide;
 pub(crate) mod engine;
 mod groups;
@@ -39,6 +40,7 @@ use std::{fmt, ops::Range, sync::Arc};
 
 use arrow::array::RecordBatch;
 
+pub use computed::{Computation, Computed};
 pub use request::{Aggregate, AggregateRequest, Bin, Function, GroupKey, SUM_PRECISION, state_type};
 pub use results::ResultCache;
 
@@ -85,8 +87,11 @@ impl ScanUnit {
         metrics: &Arc<ScanMetrics>,
     ) -> Result<Box<dyn Aggregation>> {
         match &request.results {
-            Some(cache) => results::begin(cache, &self.segment, self.rows.clone(), request, metrics),
-            None => Arc::clone(&self.segment).aggregate(self.rows.clone(), Arc::clone(request), Arc::clone(metrics)),
+            // Nobody can tell whether two computations are the same.
+            Some(cache) if request.computed.is_empty() => {
+                results::begin(cache, &self.segment, self.rows.clone(), request, metrics)
+            }
+            _ => Arc::clone(&self.segment).aggregate(self.rows.clone(), Arc::clone(request), Arc::clone(metrics)),
         }
     }
 }

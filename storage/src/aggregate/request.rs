@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType as ArrowType, Field, Schema as ArrowSchema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
-use super::ResultCache;
+use super::{Computed, ResultCache};
 use crate::{
     Error, Result,
     ids::ColumnId,
@@ -26,6 +26,8 @@ pub struct AggregateRequest {
     /// when no row is.
     pub keys: Vec<GroupKey>,
     pub aggregates: Vec<Aggregate>,
+    /// Columns that aggregates (not keys, not conditions) may name beside those of the schema: the ids are [`Computed::id`] of their indexes.
+    pub computed: Vec<Computed>,
     /// Only rows for which this is TRUE. Evaluated exactly.
     pub predicate: Option<Predicate>,
     pub indexes: IndexUse,
@@ -134,7 +136,9 @@ pub fn state_type(function: &Function, column: Option<&DataType>) -> Option<Arro
 
 impl AggregateRequest {
     pub(crate) fn column(&self, id: ColumnId) -> Result<&Column> {
-        self.schema.column(id).ok_or_else(|| Error::Invalid(format!("the table has no column with id {id}")))
+        let computed = || self.computed.iter().map(|computed| &computed.column).find(|column| column.id == id);
+        let found = self.schema.column(id).or_else(computed);
+        found.ok_or_else(|| Error::Invalid(format!("the table has no column with id {id}")))
     }
 
     /// The answer's columns: the keys, then the state of each aggregate. Errors: `Invalid` for what no aggregation gives.

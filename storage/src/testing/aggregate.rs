@@ -7,17 +7,36 @@ use super::{
     oracle::{self, Row, Value, Written, holds, read},
 };
 use crate::{
-    aggregate::{Aggregate, AggregateRequest, Bin, Function, GroupKey, SUM_PRECISION, state_type},
+    aggregate::{
+        Aggregate, AggregateRequest, Bin, Computation, Computed, Function, GroupKey, SUM_PRECISION, state_type,
+    },
     ids::ColumnId,
     scalar::{Scalar, compare_floats},
     schema::{DataType, TableSchema},
 };
 use std::sync::Arc;
 
+/// Computes a column that is the same as its one input.
+#[derive(Debug)]
+struct Same;
+
+impl Computation for Same {
+    fn values(&self, rows: &RecordBatch) -> crate::Result<arrow::array::ArrayRef> {
+        Ok(Arc::clone(rows.column(0)))
+    }
+}
+
+/// The stored column that one of the request is, or is computed to be the same as.
+fn stored(request: &AggregateRequest, id: ColumnId) -> ColumnId {
+    request.computed.iter().find(|computed| computed.column.id == id).map_or(id, |computed| computed.inputs[0])
+}
+
 /// A request about the columns of `schema`.
 pub fn request(random: &mut Random, schema: &TableSchema) -> AggregateRequest {
     let mut keys = Vec::new();
     let mut aggregates = Vec::new();
+    let mut computed = Vec::new();
+    let computes = random.one_in(4);
     for column in &schema.columns {
         let bin = random.one_in(2).then(|| Bin {
             width: *random.pick(&[1, 7, 1_000_000, 3_600_000_000, 86_400_000_000, 1 << 40]),
@@ -29,7 +48,12 @@ pub fn request(random: &mut Random, schema: &TableSchema) -> AggregateRequest {
                 keys.push(key);
             }
         }
-        let id = column.id;
+        let mut id = column.id;
+        if computes && random.one_in(3) {
+            id = Computed::id(computed.len());
+            let same = crate::schema::Column { id, ..column.clone() };
+            computed.push(Computed { column: same, inputs: vec![column.id], computation: Arc::new(Same) });
+        }
         use Function::{And, Count, Max, Min, Or, Rows, Sum};
         for function in [Rows, Count(id), Sum(id), Min(id), Max(id), And(id), Or(id)] {
             if random.one_in(2) && state_type(&function, Some(&column.data_type)).is_some() {
@@ -43,6 +67,7 @@ pub fn request(random: &mut Random, schema: &TableSchema) -> AggregateRequest {
         schema: Arc::new(schema.clone()),
         keys,
         aggregates,
+        computed,
         predicate,
         indexes: Default::default(),
         results: None,
@@ -81,7 +106,7 @@ pub fn groups(written: &Written, request: &AggregateRequest) -> Option<Groups> {
     let mut out = groups
         .into_iter()
         .map(|(keys, rows)| {
-            let states = request.aggregates.iter().map(|aggregate| state(written, current, &rows, aggregate));
+            let states = request.aggregates.iter().map(|aggregate| state(written, request, &rows, aggregate));
             let all: Row = keys.into_iter().map(Some).chain(states).collect::<Option<Row>>()?;
             Some((shown(&all[..request.keys.len()]), all))
         })
@@ -108,10 +133,12 @@ fn shown(values: &[Value]) -> String {
     format!("{values:?}")
 }
 
-fn state(written: &Written, current: &TableSchema, rows: &[&Row], aggregate: &Aggregate) -> Option<Value> {
+fn state(written: &Written, request: &AggregateRequest, rows: &[&Row], aggregate: &Aggregate) -> Option<Value> {
+    let current = &request.schema;
     let rows =
         rows.iter().filter(|row| aggregate.filter.as_ref().is_none_or(|filter| holds(filter, written, current, row)));
     let Some(id) = aggregate.function.column() else { return Some(Value::One(Scalar::Int(rows.count() as i64))) };
+    let id = stored(request, id);
     let values = rows.map(|row| read(written, current, row, id)).filter(|value| !matches!(value, Value::Null));
     if let Function::Count(_) = aggregate.function {
         return Some(Value::One(Scalar::Int(values.count() as i64)));
@@ -158,7 +185,7 @@ fn state(written: &Written, current: &TableSchema, rows: &[&Row], aggregate: &Ag
 
 /// The groups of answers whose groups differ.
 pub fn answered(request: &AggregateRequest, batch: &RecordBatch) -> Groups {
-    let type_of = |id: ColumnId| request.schema.column(id).unwrap().data_type.clone();
+    let type_of = |id: ColumnId| request.schema.column(stored(request, id)).unwrap().data_type.clone();
     let mut types: Vec<DataType> = request.keys.iter().map(|key| type_of(key.column)).collect();
     types.extend(request.aggregates.iter().map(|aggregate| match aggregate.function {
         Function::Rows | Function::Count(_) => DataType::BigInt,

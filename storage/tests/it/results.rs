@@ -83,6 +83,7 @@ fn in_steps(segment: &Arc<dyn Segment>, column: ColumnId, predicate: Predicate) 
         schema: Arc::clone(segment.schema()),
         keys: vec![GroupKey { column, bin: None }],
         aggregates: vec![Aggregate { function: Function::Rows, filter: None }],
+        computed: Vec::new(),
         predicate: Some(predicate),
         indexes: Default::default(),
         results: None,

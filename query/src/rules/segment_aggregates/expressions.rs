@@ -18,14 +18,14 @@ use datafusion::{
     physical_plan::projection::ProjectionExec,
 };
 use tidemill_storage::{
-    aggregate::{Aggregate, Bin, Function, GroupKey, state_type},
+    aggregate::{Aggregate, Bin, Computed, Function, GroupKey, state_type},
     predicate::Predicate,
     scan::ScanRequest,
     schema::{Column as StoredColumn, DataType},
 };
 
 use crate::{
-    exec::states::State,
+    exec::{computed::computed, states::State},
     functions::{datetime::trunc, zone::Zone},
     table::{
         physical::{logical, stored_column},
@@ -39,6 +39,8 @@ pub(super) struct Reading<'a> {
     /// From the aggregate down.
     pub(super) projections: &'a [&'a ProjectionExec],
     pub(super) config: &'a ConfigOptions,
+    /// Arguments that are expressions over the scan's columns, with the columns that they become.
+    pub(super) computed: Vec<(Arc<dyn PhysicalExpr>, Computed)>,
 }
 
 impl Reading<'_> {
@@ -98,7 +100,7 @@ impl Reading<'_> {
 
     /// The states of one call, and what they are made of added to `aggregates`.
     pub(super) fn aggregate(
-        &self,
+        &mut self,
         call: &AggregateFunctionExpr,
         filter: Option<&Arc<dyn PhysicalExpr>>,
         aggregates: &mut Vec<Aggregate>,
@@ -116,6 +118,8 @@ impl Reading<'_> {
             },
         };
         let Some(argument) = self.grounded(argument) else { return Ok(None) };
+        let fields = call.state_fields()?;
+        let types: Vec<&ArrowType> = fields.iter().map(|field| field.data_type()).collect();
         let mut place = |function: Function| {
             let aggregate = Aggregate { function, filter: filter.clone() };
             aggregates.iter().position(|known| *known == aggregate).unwrap_or_else(|| {
@@ -123,40 +127,40 @@ impl Reading<'_> {
                 aggregates.len() - 1
             })
         };
-        let fields = call.state_fields()?;
-        let types: Vec<&ArrowType> = fields.iter().map(|field| field.data_type()).collect();
-        if call.fun().name() == "count" {
-            let function = match argument.downcast_ref::<Literal>() {
-                Some(literal) if literal.value().is_null() => return Ok(None),
-                Some(_) => Function::Rows,
-                None => match self.column(&argument) {
-                    Some(column) => Function::Count(column.id),
-                    None => return Ok(None),
-                },
-            };
-            return Ok(matches!(types[..], [ArrowType::Int64]).then(|| vec![State::Same(place(function))]));
+        let name = call.fun().name();
+        if name == "count"
+            && let Some(literal) = argument.downcast_ref::<Literal>()
+        {
+            let counts = !literal.value().is_null() && matches!(types[..], [ArrowType::Int64]);
+            return Ok(counts.then(|| vec![State::Same(place(Function::Rows))]));
         }
-        let Some((column, cast)) = self.number(&argument) else { return Ok(None) };
-        let id = column.id;
-        Ok(match (call.fun().name(), &types[..]) {
-            ("sum", [to]) => {
-                sum(column, cast.as_ref(), to).map(|_| vec![State::Sum(place(Function::Sum(id)), (*to).clone())])
-            }
-            ("avg", [ArrowType::UInt64, to]) => sum(column, cast.as_ref(), to).map(|_| {
-                vec![State::Unsigned(place(Function::Count(id))), State::Sum(place(Function::Sum(id)), (*to).clone())]
-            }),
-            (name @ ("min" | "max" | "bool_and" | "bool_or"), [to]) if cast.is_none() => {
-                let function = match name {
-                    "min" => Function::Min(id),
-                    "max" => Function::Max(id),
-                    "bool_and" => Function::And(id),
-                    _ => Function::Or(id),
-                };
-                let fits = state_type(&function, Some(&column.data_type)).as_ref() == Some(*to);
-                fits.then(|| vec![State::Same(place(function))])
-            }
-            _ => None,
-        })
+        if let Some((column, cast)) = self.number(&argument)
+            && let Some(states) = states(name, column, cast.as_ref(), &types, &mut place)
+        {
+            return Ok(Some(states));
+        }
+        if self.column(&argument).is_some() {
+            return Ok(None);
+        }
+        // Aggregates that nothing becomes of must leave no column behind.
+        let known = self.computed.iter().position(|(known, _)| known == &argument);
+        let fresh = match known {
+            Some(_) => None,
+            None => match computed(&argument, self.source, self.computed.len()) {
+                Some(fresh) => Some(fresh),
+                None => return Ok(None),
+            },
+        };
+        let column = match (known, &fresh) {
+            (Some(known), _) => &self.computed[known].1.column,
+            (None, Some(fresh)) => &fresh.column,
+            (None, None) => return Ok(None),
+        };
+        let states = states(name, column, None, &types, &mut place);
+        if states.is_some() {
+            self.computed.extend(fresh.map(|fresh| (argument, fresh)));
+        }
+        Ok(states)
     }
 
     /// A column, or a cast of one.
@@ -171,6 +175,35 @@ impl Reading<'_> {
     /// A FILTER clause that segments evaluate.
     fn predicate(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<Predicate> {
         pushdown::predicate(&logical(&self.grounded(expr)?, self.source)?, &self.source.schema)
+    }
+}
+
+/// The states of an aggregate of a column (cast to `cast`), if they have these types; `place` gives the place of what they are made of.
+fn states(
+    name: &str,
+    column: &StoredColumn,
+    cast: Option<&ArrowType>,
+    types: &[&ArrowType],
+    place: &mut impl FnMut(Function) -> usize,
+) -> Option<Vec<State>> {
+    let id = column.id;
+    match (name, types) {
+        ("count", [ArrowType::Int64]) if cast.is_none() => Some(vec![State::Same(place(Function::Count(id)))]),
+        ("sum", [to]) => sum(column, cast, to).map(|()| vec![State::Sum(place(Function::Sum(id)), (*to).clone())]),
+        ("avg", [ArrowType::UInt64, to]) => sum(column, cast, to).map(|()| {
+            vec![State::Unsigned(place(Function::Count(id))), State::Sum(place(Function::Sum(id)), (*to).clone())]
+        }),
+        ("min" | "max" | "bool_and" | "bool_or", [to]) if cast.is_none() => {
+            let function = match name {
+                "min" => Function::Min(id),
+                "max" => Function::Max(id),
+                "bool_and" => Function::And(id),
+                _ => Function::Or(id),
+            };
+            let fits = state_type(&function, Some(&column.data_type)).as_ref() == Some(*to);
+            fits.then(|| vec![State::Same(place(function))])
+        }
+        _ => None,
     }
 }
 

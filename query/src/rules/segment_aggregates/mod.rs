@@ -9,8 +9,8 @@
 //!
 //! What comes out of [`SegmentAggregateExec`] has exactly the columns of the partial aggregate that it replaces. An aggregate in one
 //! step (`Single`) becomes a final one above it. Whatever is not understood to the last detail stays as it was: DISTINCT, ordered
-//! aggregates, grouping sets, expressions, conditions that segments do not evaluate; and groups so many that there is nothing to
-//! gain ([`estimate`]).
+//! aggregates, grouping sets, keys that are expressions, conditions that segments do not evaluate; and groups so many that there is
+//! nothing to gain ([`estimate`]). Arguments of aggregates may be expressions: segments compute them for the rows that are left.
 
 mod estimate;
 mod expressions;
@@ -144,7 +144,7 @@ fn in_segments(
     if source.limit.is_some() {
         return Ok(None);
     }
-    let reading = expressions::Reading { source, projections: &projections, config };
+    let mut reading = expressions::Reading { source, projections: &projections, config, computed: Vec::new() };
     let Some(keys) = groups.expr().iter().map(|(expr, _)| reading.key(expr)).collect::<Option<Vec<_>>>() else {
         return Ok(None);
     };
@@ -158,6 +158,7 @@ fn in_segments(
         schema: Arc::clone(&source.schema),
         keys,
         aggregates,
+        computed: reading.computed.into_iter().map(|(_, computed)| computed).collect(),
         predicate: source.predicate.clone(),
         indexes: source.hints.indexes,
         results: results(config),

@@ -40,6 +40,9 @@ pub(crate) trait Columns {
 
 /// The question, if the tree's documents can answer it.
 pub(crate) fn question(tree: &StarTree, request: &AggregateRequest, columns: &dyn Columns) -> Option<Question> {
+    if !request.computed.is_empty() {
+        return None;
+    }
     let mut cover = Cover { tree, columns, needed: 0 };
     let keys = request.keys.iter().map(|key| cover.key(key)).collect::<Option<Vec<_>>>()?;
     let predicate = cover.condition(request.predicate.as_ref())?;
@@ -218,6 +221,7 @@ mod tests {
             schema,
             keys,
             aggregates,
+            computed: Vec::new(),
             predicate,
             indexes: Default::default(),
             results: None,

@@ -10,7 +10,8 @@ use crate::{
     aggregate::{
         AggregateRequest, Aggregation, STEP_ROWS, WINDOW_ROWS,
         block::{Block, Shape, picked},
-        engine::{Engine, Layout, Needed, bounds_of, shape_of},
+        computed::Recipe,
+        engine::{Engine, Layout, Needed, bounds_of, shape_of, shape_of_any},
         metadata,
     },
     bitpack::Bitmask,
@@ -49,6 +50,8 @@ pub(super) enum Source {
     Decoded { index: usize, column: Column },
     /// The segment is older than the column.
     Default { column: Column },
+    /// Computed from these, which are decoded.
+    Computed { inputs: Vec<Source>, recipe: Arc<Recipe> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +131,15 @@ impl CommittedAggregation {
 
 pub(super) fn source_of(segment: &CommittedSegment, needed: &Needed) -> Result<(Source, Shape)> {
     let column = &needed.column;
+    if let Some(recipe) = &needed.recipe {
+        let decoded = |column: &Column| match segment.schema.index_of(column.id) {
+            Some(index) => Source::Decoded { index, column: column.clone() },
+            None => Source::Default { column: column.clone() },
+        };
+        let inputs = recipe.inputs.iter().map(decoded).collect();
+        let shape = shape_of_any(&column.data_type, needed.has_values);
+        return Ok((Source::Computed { inputs, recipe: Arc::clone(recipe) }, shape));
+    }
     let Some(index) = segment.schema.index_of(column.id) else {
         let bounds = bounds_of(&default_array(column, 1)?);
         let shape = shape_of(&column.data_type, needed.has_values, bounds);
@@ -186,6 +198,8 @@ fn reads_blocks(segment: &CommittedSegment, request: &AggregateRequest, layout: 
     }
     let mut read: Vec<ColumnId> =
         layout.needed.iter().filter(|needed| needed.has_values).map(|needed| needed.column.id).collect();
+    let recipes = layout.needed.iter().filter_map(|needed| needed.recipe.as_ref());
+    read.extend(recipes.flat_map(|recipe| &recipe.inputs).map(|column| column.id));
     request.predicate.iter().chain(&layout.filters).for_each(|predicate| columns(predicate, &mut read));
     for index in read.into_iter().filter_map(|id| segment.schema.index_of(id)) {
         if matches!(segment.reader(index)?.encoding(), Encoding::Blocks | Encoding::Strings) {
@@ -241,15 +255,13 @@ pub(super) fn fill(
     read: &mut impl FnMut(usize),
 ) -> Result<()> {
     match source {
-        Source::Default { column } => block.fill(&default_array(column, selected)?, shape),
-        Source::Decoded { index, column } => {
-            read(*index);
-            let reader = segment.reader(*index)?;
-            let array = match selection {
-                None => reader.decode(window.clone()),
-                Some(selection) => reader.decode_selected(window.clone(), selection),
-            };
-            block.fill(&widened(array.map_err(|error| segment.named(error, *index))?, column)?, shape)
+        Source::Default { .. } | Source::Decoded { .. } => {
+            block.fill(&decoded(segment, source, window, selection, selected, read)?, shape)
+        }
+        Source::Computed { inputs, recipe } => {
+            let decode = |input| decoded(segment, input, window, selection, selected, read);
+            let inputs = inputs.iter().map(decode).collect::<Result<Vec<_>>>()?;
+            recipe.fill(inputs, selected, block, shape)
         }
         Source::Encoded { index, way } => {
             let reader = segment.reader(*index)?;
@@ -267,6 +279,30 @@ pub(super) fn fill(
             read(*index);
             block.fill_encoded(reader, window.clone(), selection).map_err(named)
         }
+    }
+}
+
+/// The selected rows of a window as an array of the type that the column has now.
+fn decoded(
+    segment: &CommittedSegment,
+    source: &Source,
+    window: &Range<u32>,
+    selection: Option<&Bitmask>,
+    selected: usize,
+    read: &mut impl FnMut(usize),
+) -> Result<ArrayRef> {
+    match source {
+        Source::Default { column } => default_array(column, selected),
+        Source::Decoded { index, column } => {
+            read(*index);
+            let reader = segment.reader(*index)?;
+            let array = match selection {
+                None => reader.decode(window.clone()),
+                Some(selection) => reader.decode_selected(window.clone(), selection),
+            };
+            widened(array.map_err(|error| segment.named(error, *index))?, column)
+        }
+        _ => Err(crate::Error::Invalid("a column that is not decoded".into())),
     }
 }
 

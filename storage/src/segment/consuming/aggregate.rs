@@ -12,7 +12,7 @@ use crate::{
     Result,
     aggregate::{
         AggregateRequest, Aggregation, STEP_ROWS, WINDOW_ROWS,
-        engine::{Engine, Layout, bounds_in, bounds_of, shape_of},
+        engine::{Engine, Layout, bounds_in, bounds_of, shape_of, shape_of_any},
         metadata,
     },
     bitpack::Bitmask,
@@ -55,6 +55,10 @@ fn rows_of(
     let mut shapes = Vec::with_capacity(layout.needed.len());
     for needed in &layout.needed {
         let column = &needed.column;
+        if needed.recipe.is_some() {
+            shapes.push(shape_of_any(&column.data_type, needed.has_values));
+            continue;
+        }
         let bounds = match segment.schema.index_of(column.id) {
             None => bounds_of(&default_array(column, 1)?),
             Some(index) => bounds_in(
@@ -113,9 +117,16 @@ impl ConsumingAggregation {
             filters.push(passed(&BooleanArray::from(select(found)?.to_data())));
         }
         for (at, needed) in self.layout.needed.iter().enumerate() {
-            let array = select(column_as(current, written, rows, needed.column.id)?)?;
+            let array = |id| select(column_as(current, written, rows, id)?);
             let shape = self.engine.shapes()[at].clone();
-            self.engine.blocks[at].fill(&array, &shape)?;
+            let block = &mut self.engine.blocks[at];
+            match &needed.recipe {
+                None => block.fill(&array(needed.column.id)?, &shape)?,
+                Some(recipe) => {
+                    let inputs = recipe.inputs.iter().map(|column| array(column.id)).collect::<Result<Vec<_>>>()?;
+                    recipe.fill(inputs, selected, block, &shape)?;
+                }
+            }
         }
         self.engine.update(selected, &filters)
     }

@@ -271,6 +271,7 @@ impl ByDocuments {
             schema: Arc::clone(&documents.schema),
             keys: question.keys,
             aggregates: question.aggregates,
+            computed: Vec::new(),
             predicate: question.predicate,
             indexes: IndexUse::Off,
             results: None,

@@ -394,7 +394,7 @@ fn ids_of(segment: &CommittedSegment, key: &GroupKey) -> Result<Option<(Vec<u32>
     let index = index.ok_or_else(|| Error::Invalid(format!("no column with id {}", key.column)))?;
     let column = segment.schema.columns[index].clone();
     let data_type = column.data_type.clone();
-    let (source, shape) = source_of(segment, &Needed { column, has_values: true })?;
+    let (source, shape) = source_of(segment, &Needed { column, has_values: true, recipe: None })?;
     let is_ordered = !matches!(shape, Shape::Texts | Shape::Wide);
     let (mut ids_of, mut block) = (Key::new(&data_type, key.bin, &shape)?, Block::new(&shape));
     if ids_of.bits() > u64::BITS {
