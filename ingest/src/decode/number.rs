@@ -261,10 +261,15 @@ pub(super) fn numeric(text: &str, precision: u8, scale: i8) -> Result<i128, Misf
     if value.abs() < bound { Ok(value) } else { Err(Misfit::Range) }
 }
 
-/// A DOUBLE: the nearest one; `Range` where it would become infinite or a number other than zero would become zero.
+/// A DOUBLE: the nearest one of what has a point or an exponent, an integer exactly (`Inexact` where there is none); `Range` where it would
+/// become infinite or a number other than zero would become zero.
 pub(super) fn double(text: &str) -> Result<f64, Misfit> {
     let value = text.parse::<f64>().map_err(|_| Misfit::Syntax)?;
     float_range(text, value.is_finite(), value == 0.0)?;
+    // Fifteen digits always fit.
+    if text.len() > 15 && !is_same_integer(text, || format!("{value:.0}")) {
+        return Err(Misfit::Inexact);
+    }
     Ok(value)
 }
 
@@ -272,7 +277,17 @@ pub(super) fn double(text: &str) -> Result<f64, Misfit> {
 pub(super) fn real(text: &str) -> Result<f32, Misfit> {
     let value = text.parse::<f32>().map_err(|_| Misfit::Syntax)?;
     float_range(text, value.is_finite(), value == 0.0)?;
+    if text.len() > 6 && !is_same_integer(text, || format!("{value:.0}")) {
+        return Err(Misfit::Inexact);
+    }
     Ok(value)
+}
+
+/// False when `text` is an integer without point and exponent and `all_digits` (those of the number that it became) are not its own.
+fn is_same_integer(text: &str, all_digits: impl Fn() -> String) -> bool {
+    let digits = text.trim_start_matches(['-', '+']);
+    !digits.bytes().all(|byte| byte.is_ascii_digit())
+        || digits.trim_start_matches('0') == all_digits().trim_start_matches('-').trim_start_matches('0')
 }
 
 fn float_range(text: &str, is_finite: bool, is_zero: bool) -> Result<(), Misfit> {
@@ -348,14 +363,23 @@ mod tests {
     #[test]
     fn floats_do_not_overflow_in_silence() {
         assert_eq!(double("0.1"), Ok(0.1));
-        assert_eq!(double("9007199254740993"), Ok(9007199254740992.0));
+        assert_eq!(double("9007199254740992"), Ok(9007199254740992.0));
+        assert_eq!(double("-009007199254740992"), Ok(-9007199254740992.0));
+        // It became 9007199254740992 without a word.
+        assert_eq!(double("9007199254740993"), Err(Misfit::Inexact));
+        assert_eq!(double("9007199254740993.0"), Ok(9007199254740992.0));
+        assert_eq!(double("00000000000000000000"), Ok(0.0));
+        assert_eq!(double(&format!("1{}", "0".repeat(22))), Ok(1e22));
+        assert_eq!(double(&format!("1{}", "0".repeat(23))), Err(Misfit::Inexact));
         assert_eq!(double("1e400"), Err(Misfit::Range));
         assert_eq!(double("1e-400"), Err(Misfit::Range));
         assert_eq!(double("0e-400"), Ok(0.0));
         assert!(double("NaN").unwrap().is_nan());
         assert_eq!(double("-Infinity"), Ok(f64::NEG_INFINITY));
         assert_eq!(real("1e39"), Err(Misfit::Range));
-        assert_eq!(real("16777217"), Ok(16777216.0));
+        assert_eq!(real("16777216"), Ok(16777216.0));
+        assert_eq!(real("16777217"), Err(Misfit::Inexact));
+        assert_eq!(real("16777217.0"), Ok(16777216.0));
     }
 
     /// Each pair was taken from PostgreSQL 15 (`SELECT '…'::jsonb`).
@@ -388,6 +412,14 @@ mod tests {
         #[test]
         fn every_i64_comes_back(value: i64) {
             prop_assert_eq!(integer(&value.to_string(), i64::MIN, i64::MAX), Ok(value));
+        }
+
+        #[test]
+        fn integers_become_floats_exactly_or_not_at_all(value: i64, up in 0u32..64) {
+            let value = value >> up;
+            let text = value.to_string();
+            prop_assert_eq!(double(&text).is_ok(), value as f64 as i128 == i128::from(value));
+            prop_assert_eq!(real(&text).is_ok(), value as f32 as i128 == i128::from(value));
         }
 
         #[test]

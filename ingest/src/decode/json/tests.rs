@@ -37,7 +37,8 @@ fn values_of_every_type() {
         (BigInt, "9223372036854775807", "9223372036854775807"),
         (BigInt, "1e3", "1000"),
         (Real, "0.1", "0.1"),
-        (Double, "9007199254740993", "9007199254740992.0"),
+        (Double, "9007199254740992", "9007199254740992.0"),
+        (Double, "9007199254740993.0", "9007199254740992.0"),
         (Double, "0.30000000000000004", "0.30000000000000004"),
         (Double, "\"NaN\"", "NaN"),
         (
@@ -86,6 +87,8 @@ fn what_does_not_fit_is_refused() {
         (BigInt, "1e400", "out of range"),
         (Double, "1e400", "out of range"),
         (Double, "1e-400", "out of range"),
+        (Double, "9007199254740993", "9007199254740993 would be rounded"),
+        (Real, "16777217", "would be rounded"),
         (Real, "1e39", "out of range"),
         (Numeric { precision: 4, scale: 2 }, "1.505", "digits after"),
         (Numeric { precision: 4, scale: 2 }, "100", "out of range"),
