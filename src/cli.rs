@@ -131,7 +131,11 @@ fn run(matches: &ArgMatches, quickstart: bool) -> ExitCode {
 fn check(matches: &ArgMatches) -> ExitCode {
     let file = matches.get_one::<PathBuf>("config").expect("invariant: clap requires the file");
     match Config::load(Some(Path::new(file)), std::env::vars(), []) {
-        Ok(_) => {
+        Ok(config) => {
+            if let Err(error) = server::check(&config) {
+                say(&format!("tidemill: {}: {error}\n", file.display()));
+                return ExitCode::from(WRONG_USAGE);
+            }
             let _ = writeln!(std::io::stdout().lock(), "{}: ok", file.display());
             ExitCode::SUCCESS
         }

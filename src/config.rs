@@ -74,6 +74,9 @@ settings! {
 /// Sections that the file may have.
 const SECTIONS: &[&str] = &["server", "pg", "http", "memory", "query", "index", "log"];
 const USERS: &str = "users";
+/// What may stand in our environment and is not for us: variables of the tests and of their tools, and those that Kubernetes gives to everything
+/// beside a service called tidemill.
+const FOREIGN: &[&str] = &["TIDEMILL_TEST_", "TIDEMILL_CACHE", "TIDEMILL_SERVICE_", "TIDEMILL_PORT"];
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -243,8 +246,7 @@ impl Config {
             self.take(setting, value, &place, problems);
             return;
         }
-        // Other programs may use the prefix; what begins like one of our sections is meant for us.
-        if SECTIONS.iter().any(|section| name.starts_with(&format!("TIDEMILL_{}_", section.to_uppercase()))) {
+        if !FOREIGN.iter().any(|prefix| name.starts_with(prefix)) {
             let known = SETTINGS.iter().map(Setting::environment).collect::<Vec<_>>();
             problems.push(Problem {
                 place,
@@ -287,9 +289,7 @@ impl Config {
             ("query", "spill_bytes") => self.spill_bytes = size(value)?,
             ("index", "cpu") => self.index_cpu = number(value, 1, 100)? as u32,
             ("log", "level") => {
-                value
-                    .parse::<tracing_subscriber::EnvFilter>()
-                    .map_err(|error| format!("'{value}' is not a log level: {error}"))?;
+                log_level(value)?;
                 self.log_level = value.into();
             }
             ("log", "format") => {
@@ -376,6 +376,26 @@ fn boolean(text: &str) -> Result<bool, String> {
         "false" | "off" | "no" | "0" => Ok(false),
         _ => Err(format!("'{text}' is neither true nor false")),
     }
+}
+
+/// Levels, and directives with one: `info,tidemill=debug`. A word alone that is no level would be taken for the name of a module whose every
+/// message is wanted.
+fn log_level(text: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let not = |what: &str| match suggest::hint(what, LEVELS) {
+        Some(hint) => format!("'{what}' is not a log level ({hint})"),
+        None => format!("'{what}' is not a log level; these are {}", LEVELS.join(", ")),
+    };
+    // A span's fields may hold commas and have a grammar of their own.
+    if !text.contains(['[', '{']) {
+        for directive in text.split(',').map(str::trim) {
+            let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level.trim());
+            if !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+                return Err(not(level));
+            }
+        }
+    }
+    text.parse::<tracing_subscriber::EnvFilter>().map(|_| ()).map_err(|error| format!("{}: {error}", not(text)))
 }
 
 fn number(text: &str, min: u64, max: u64) -> Result<u64, String> {

@@ -28,9 +28,9 @@ mod start;
 
 use std::{collections::HashMap, env, path::Path, process::Command, sync::LazyLock};
 
-/// The server under test: what cargo built beside this, or what `TIDEMILL_BINARY` names.
+/// The server under test: what cargo built beside this, or what `TIDEMILL_TEST_BINARY` names.
 pub(crate) static BINARY: LazyLock<String> =
-    LazyLock::new(|| env::var("TIDEMILL_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tidemill").to_owned()));
+    LazyLock::new(|| env::var("TIDEMILL_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tidemill").to_owned()));
 
 /// `--name value` pairs.
 pub(crate) struct Options(HashMap<String, String>);

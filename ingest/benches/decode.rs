@@ -2,7 +2,7 @@
 //!
 //! `orders`: 150-byte JSON objects of ten columns (three integers, a double, a numeric, a boolean, three texts, a timestamp), the shape of a plain
 //! event stream. `github events`: nested objects of 3.7 KB, six of their fields by path (only where the file of
-//! `TIDEMILL_GITHUB_EVENTS` is given). Higher is better; the floor for orders is 2.5 million messages a second. The same orders as Avro and as
+//! `TIDEMILL_TEST_GITHUB_EVENTS` is given). Higher is better; the floor for orders is 2.5 million messages a second. The same orders as Avro and as
 //! Protobuf, all columns and three of them: the floor for Avro is what JSON gives.
 
 #![allow(clippy::unwrap_used, reason = "for benchmarks")]
@@ -176,7 +176,7 @@ fn bench(c: &mut Criterion) {
     group.throughput(Throughput::Elements(messages.messages.len() as u64));
     group.bench_function("orders", |b| b.iter(|| black_box(orders.decode(black_box(&messages)))));
 
-    if let Ok(path) = std::env::var("TIDEMILL_GITHUB_EVENTS") {
+    if let Ok(path) = std::env::var("TIDEMILL_TEST_GITHUB_EVENTS") {
         let text = std::fs::read_to_string(path).expect("the file of events is readable");
         let messages = batch(text.lines().map(str::to_owned));
         let columns: Vec<_> = [

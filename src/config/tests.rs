@@ -33,7 +33,12 @@ fn the_flag_wins_over_the_environment_over_the_file() {
 fn every_problem_is_named_with_its_place() {
     let problems = load(
         "[server]\ndata_dri = \"/a\"\nlisten = 3\n[pgg]\n[query]\nlanes = \"many\"\n[http]\nlisten = \"0.0.0.0:1\"\n",
-        &[("TIDEMILL_PG_LISTN", "x")],
+        &[
+            ("TIDEMILL_PG_LISTN", "x"),
+            ("TIDEMILL_LOGGING_LEVEL", "x"),
+            ("TIDEMILL_SEVER_NODE_NAME", "x"),
+            ("TIDEMILL_PORT_5433_TCP", "tcp://10.0.0.1:5433"),
+        ],
         &[("log-format", "xml")],
     )
     .unwrap_err();
@@ -43,6 +48,8 @@ fn every_problem_is_named_with_its_place() {
         "t.toml:4: unknown section [pgg] (perhaps you meant \"pg\")",
         "t.toml:6: query.lanes: 'many' is not a number from 1 to 1024",
         "environment variable TIDEMILL_PG_LISTN: unknown setting (perhaps you meant \"TIDEMILL_PG_LISTEN\")",
+        "environment variable TIDEMILL_LOGGING_LEVEL: unknown setting",
+        "environment variable TIDEMILL_SEVER_NODE_NAME: unknown setting (perhaps you meant \"TIDEMILL_SERVER_NODE_NAME\")",
         "--log-format: log.format: 'xml' is neither compact nor json",
     ];
     for problem in expected {
@@ -51,6 +58,31 @@ fn every_problem_is_named_with_its_place() {
     assert!(problems.iter().any(|found| found.starts_with("http.listen: 0.0.0.0:1 is open to the network")));
     assert_eq!(problems.len(), expected.len() + 1);
     assert!(load("[server\n", &[], &[]).unwrap_err()[0].starts_with("t.toml:1: "));
+}
+
+/// A misspelt level once was taken for the name of a module, and a server said nothing at all.
+#[test]
+fn log_levels_are_levels() {
+    for good in [
+        "info",
+        "DEBUG",
+        "off",
+        "info,tidemill=debug",
+        "warn,tidemill_ingest::source=trace",
+        "info,[scan{rows=1}]=debug",
+    ] {
+        assert_eq!(log_level(good), Ok(()), "{good}");
+    }
+    for (bad, message) in [
+        ("verbose", "'verbose' is not a log level; these are off, error, warn, info, debug, trace"),
+        ("inof", "'inof' is not a log level (perhaps you meant \"info\")"),
+        ("info,tidemill=loud", "'loud' is not a log level"),
+        ("info,,warn", "'' is not a log level"),
+        ("", "'' is not a log level"),
+    ] {
+        let error = log_level(bad).unwrap_err();
+        assert!(error.starts_with(message), "{bad}: {error}");
+    }
 }
 
 #[test]

@@ -37,6 +37,13 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+impl TlsFiles {
+    /// Whether a server can use them: they are there, readable, PEM, and belong together.
+    pub fn check(&self) -> io::Result<()> {
+        super::tls::acceptor(self).map(|_| ())
+    }
+}
+
 /// What every connection needs.
 pub(super) struct Listening {
     pub(super) shared: Arc<Shared>,

@@ -192,6 +192,14 @@ fn shared(instance: &Arc<Instance>, engine: &Arc<Engine>, clock: &Arc<dyn Clock>
     Ok(shared)
 }
 
+/// What a configuration names outside itself and a start would stumble over: certificate, key, users' verifiers. Reads files, writes none.
+pub fn check(config: &Config) -> Result<(), Error> {
+    match pg_config(config)?.tls {
+        Some(files) => files.check().map_err(|error| Error::of("pg.tls_cert and pg.tls_key cannot be used")(&error)),
+        None => Ok(()),
+    }
+}
+
 fn pg_config(config: &Config) -> Result<listener::Config, Error> {
     let tls = config
         .pg_tls

@@ -1,6 +1,6 @@
 """The introspection statements of BI tools (Metabase, DBeaver, Power BI, Tableau), each through both protocols.
 
-The statements are in `shared/clients/*.sql` beside the checkout (or in $TIDEMILL_CLIENT_STATEMENTS); without them there is nothing to run.
+The statements are in `shared/clients/*.sql` beside the checkout (or in $TIDEMILL_TEST_CLIENT_STATEMENTS); without them there is nothing to run.
 A comment before each says its name, its tier (1: the tool is useless without it) and what must come:
 any (no error), rows (one or more), schema (a row that names our schema), table (a row that names our table).
 """
@@ -24,7 +24,7 @@ KNOWN_GAPS = {
 
 def statement_files():
     here = os.path.dirname(os.path.abspath(__file__))
-    places = [os.environ.get("TIDEMILL_CLIENT_STATEMENTS", "")] + [os.path.join(here, up, "shared", "clients") for up in ("../../..", "../../../..")]
+    places = [os.environ.get("TIDEMILL_TEST_CLIENT_STATEMENTS", "")] + [os.path.join(here, up, "shared", "clients") for up in ("../../..", "../../../..")]
     return next((found for found in (sorted(glob.glob(os.path.join(place, "*.sql"))) for place in places if place) if found), [])
 
 
@@ -83,7 +83,7 @@ def set_up(connection):
 
 files = statement_files()
 if not files:
-    print("SKIPPED: introspection.py: no statements of BI tools beside this checkout (set TIDEMILL_CLIENT_STATEMENTS)")
+    print("SKIPPED: introspection.py: no statements of BI tools beside this checkout (set TIDEMILL_TEST_CLIENT_STATEMENTS)")
     sys.exit(0)
 only = sys.argv[2] if len(sys.argv) > 2 else ""
 counts, failures, wrong = {}, [], []

@@ -42,6 +42,28 @@ fn check_names_the_key_and_the_line() {
         "{}",
         text(&output)
     );
+    // Any two files once passed for certificate and key.
+    let certificate = directory.path().join("cert.pem");
+    let key = directory.path().join("key.pem");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(path, format!("[pg]\ntls_cert = '{}'\ntls_key = '{}'\n", certificate.display(), key.display()))
+        .unwrap();
+    for (written, key_written, wanted) in [
+        ("hello".to_owned(), made.signing_key.serialize_pem(), Some("cert.pem")),
+        (made.cert.pem(), "hello".to_owned(), Some("key.pem")),
+        (made.cert.pem(), other.signing_key.serialize_pem(), Some("cert.pem")),
+        (made.cert.pem(), made.signing_key.serialize_pem(), None),
+    ] {
+        std::fs::write(&certificate, written).unwrap();
+        std::fs::write(&key, key_written).unwrap();
+        let output = tidemill(&["check", "--config", path]);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(if wanted.is_some() { 2 } else { 0 }), "{said}");
+        assert!(wanted.is_none_or(|wanted| said.contains(wanted) && said.contains("pg.tls_cert")), "{said}");
+    }
+    let output = tidemill(&["server", "--log-level", "verbose"]);
+    assert_eq!(output.status.code(), Some(2));
     let output = tidemill(&["server", "--pg-listen", "0.0.0.0:1"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output).contains("there are no users"), "{}", text(&output));

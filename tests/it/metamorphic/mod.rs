@@ -1,7 +1,7 @@
 //! Random queries over random rows have one answer: whether rows are consuming, sealed or sealed under older schemas, with any use of indexes and star-trees, with
 //! aggregation in the segment or above it, and in PostgreSQL.
 //!
-//! `TIDEMILL_METAMORPHIC_SEED` chooses other rows and queries, `TIDEMILL_METAMORPHIC_QUERIES` how many. Queries of two kinds check themselves: one
+//! `TIDEMILL_TEST_METAMORPHIC_SEED` chooses other rows and queries, `TIDEMILL_TEST_METAMORPHIC_QUERIES` how many. Queries of two kinds check themselves: one
 //! counts the rows for which a condition is true, false and unknown, the other compares WHERE with CASE.
 
 mod data;
@@ -175,8 +175,8 @@ fn postgres(rows: &[String], queries: &[String]) -> Option<Vec<Answer>> {
 
 #[test]
 fn all_forms_of_a_table_give_one_answer() {
-    let seed = number("TIDEMILL_METAMORPHIC_SEED", 20_261_121) as u64;
-    let count = number("TIDEMILL_METAMORPHIC_QUERIES", QUERIES);
+    let seed = number("TIDEMILL_TEST_METAMORPHIC_SEED", 20_261_121) as u64;
+    let count = number("TIDEMILL_TEST_METAMORPHIC_QUERIES", QUERIES);
     println!("metamorphic: seed {seed}, {count} queries of {} forms", SIDES.len());
     let mut rng = StdRng::seed_from_u64(seed);
     let rows = data::rows(ROWS, &mut rng);
