@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use tidemill_storage::ids::{OffsetRange, PartitionId, SchemaVersion, SegmentId, StreamId, TableId};
 
-use crate::Result;
+use crate::{Result, landmark::Landmark};
 
 /// What the metadata log says of a committed segment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +47,9 @@ pub struct SegmentCommit {
     /// Largest watermark of each stream of `progress` so far, microseconds since 1970; without the streams that have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub watermarks: Vec<(StreamId, i64)>,
+    /// The last message of each stream of `progress` so far; without the streams that have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub landmarks: Vec<(StreamId, Landmark)>,
     pub dead_letters: Option<DeadLetterRecord>,
     /// The file of dead letters that were replayed into this segment; what is left of it is in `dead_letters`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,8 +67,21 @@ pub struct PartitionState {
     /// Largest watermark of the committed messages, per stream.
     #[serde(default)]
     pub watermarks: Vec<(StreamId, i64)>,
+    /// The last message that was read, per stream.
+    #[serde(default)]
+    pub landmarks: Vec<(StreamId, Landmark)>,
     /// Above the id of every segment the partition ever had.
     pub next_segment: SegmentId,
+}
+
+/// A stream that goes on elsewhere than where its last commit ended, because somebody said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamReset {
+    pub table: TableId,
+    pub partition: PartitionId,
+    pub stream: StreamId,
+    /// `None`: the stream is forgotten, as if it had never been read.
+    pub to: Option<u64>,
 }
 
 /// Ordered, durable, atomic. Each call is one transaction; when it returns, it survives a power loss.
@@ -75,6 +91,9 @@ pub trait MetadataLog: Send + Sync {
     /// Refuses (and changes nothing) when a range of `progress` does not begin at the stream's position; a stream without a position
     /// may begin anywhere. Refuses when the table is gone, or the replaced file of dead letters.
     fn commit(&self, commit: &SegmentCommit) -> Result<()>;
+
+    /// Moves streams, of any tables, in one step; their landmarks are forgotten. Refuses (and changes nothing) when a table is gone.
+    fn reset(&self, resets: &[StreamReset]) -> Result<()>;
 
     /// Takes segments off the list; their files may be deleted once no reader holds them.
     fn retire(&self, table: TableId, partition: PartitionId, segments: &[SegmentId]) -> Result<()>;

@@ -11,6 +11,10 @@ pub enum Error {
     #[error("{message}")]
     Definition { message: String, hint: Option<String> },
 
+    /// An SQL expression of a definition that means nothing, with the SQLSTATE of a query that has it. The user's to fix.
+    #[error("{message}")]
+    Expression { state: &'static str, message: String },
+
     /// What is asked for exists elsewhere and not here.
     #[error("{message}")]
     Unsupported { message: String, hint: Option<String> },
@@ -19,6 +23,10 @@ pub enum Error {
     /// Tried again with growing pauses.
     #[error("{0}")]
     Unavailable(String),
+
+    /// What is read does not exist right now: a topic that was deleted. Tried again as above; when it is there again, it may be another one.
+    #[error("{0}")]
+    Missing(String),
 
     #[error(transparent)]
     Storage(#[from] tidemill_storage::Error),

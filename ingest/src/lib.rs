@@ -15,6 +15,7 @@ pub mod decode;
 pub mod error;
 pub mod events;
 mod indexing;
+pub mod landmark;
 pub mod message;
 pub mod pipeline;
 mod quarantine;

@@ -6,6 +6,7 @@
 //! and index are known is taken if it is whole, and built anew in the background if not.
 
 use std::{
+    collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,7 +18,7 @@ use tidemill_storage::{
     index::{INDEX_ENDING, IndexSpec, file_name},
     segment::{
         Segment,
-        committed::{Expected, Watcher, open_watched},
+        committed::{CommittedSegment, Expected, Watcher, open_watched},
         quarantined::QuarantinedSegment,
     },
     table::Table,
@@ -26,6 +27,7 @@ use tidemill_storage::{
 use crate::{
     Error, Result,
     commit::{MetadataLog, PartitionState},
+    quarantine::{NOTE_ENDING, note_name, remove_note},
 };
 
 /// A partition as the log has it.
@@ -38,13 +40,13 @@ pub(crate) struct Recovered {
 }
 
 /// Endings of the names of our files; others in the directory are not ours to delete.
-const ENDINGS: [&str; 4] = [".seg", ".dead", INDEX_ENDING, ".tmp"];
+const ENDINGS: [&str; 5] = [".seg", ".dead", INDEX_ENDING, NOTE_ENDING, ".tmp"];
 
 /// Of the files in a partition's directory, those that are to be deleted.
 fn orphans(found: Vec<String>, state: &PartitionState, indexes: &[IndexSpec]) -> Vec<String> {
     let named = |file: &String| {
         indexes.iter().any(|spec| state.segments.iter().any(|segment| file_name(&segment.file, spec.id) == *file))
-            || state.segments.iter().any(|segment| segment.file == *file)
+            || state.segments.iter().any(|segment| segment.file == *file || note_name(&segment.file) == *file)
             || state.dead_letters.iter().any(|letters| letters.file == *file)
     };
     found.into_iter().filter(|file| ENDINGS.iter().any(|ending| file.ends_with(ending)) && !named(file)).collect()
@@ -61,7 +63,9 @@ pub(crate) fn recover(
     let state = log.partition(table.id(), partition)?;
     let indexes = table.indexes();
     fs::create_dir_all(directory).map_err(|error| failed("making", directory, &error))?;
-    for orphan in orphans(names(directory)?, &state, &indexes) {
+    let found = names(directory)?;
+    let noted: HashSet<String> = found.iter().filter(|name| name.ends_with(NOTE_ENDING)).cloned().collect();
+    for orphan in orphans(found, &state, &indexes) {
         let path = directory.join(&orphan);
         tracing::info!(?path, "deleting a file that was never committed");
         fs::remove_file(&path).map_err(|error| failed("deleting", &path, &error))?;
@@ -80,6 +84,13 @@ pub(crate) fn recover(
         });
         if let Ok(segment) = &opened {
             attach(segment, &indexes);
+            if noted.contains(&note_name(&record.file)) {
+                // What is still damaged tells the watcher.
+                match segment.as_committed().map_or(Ok(()), CommittedSegment::verify) {
+                    Ok(()) => remove_note(directory, &record.file),
+                    Err(error) => tracing::debug!(segment = record.id.0, %error, "still damaged"),
+                }
+            }
         }
         segments.push(opened.unwrap_or_else(|error| {
             quarantined.push((record.id, error.to_string()));
@@ -153,9 +164,12 @@ mod tests {
             columns: Vec::new(),
         };
         let ours = ["s1.seg", "s2.seg", "s1.seg.tmp", "d1.dead", "d2.dead"];
+        let notes = ["s1.seg.quarantined", "s2.seg.quarantined"];
         let of_indexes = ["s1.7.index", "s1.8.index", "s2.7.index", "s1.7.index.tmp"];
-        let found = ours.iter().chain(&of_indexes).chain(&["notes.txt"]).map(|name| (*name).to_owned()).collect();
-        let expected = ["s2.seg", "s1.seg.tmp", "d2.dead", "s1.8.index", "s2.7.index", "s1.7.index.tmp"];
+        let found =
+            ours.iter().chain(&of_indexes).chain(&notes).chain(&["notes.txt"]).map(|name| (*name).to_owned()).collect();
+        let expected =
+            ["s2.seg", "s1.seg.tmp", "d2.dead", "s1.8.index", "s2.7.index", "s1.7.index.tmp", "s2.seg.quarantined"];
         assert_eq!(orphans(found, &state, &[index]), expected);
     }
 }

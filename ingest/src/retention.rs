@@ -1,11 +1,13 @@
 //! Retention by time column: which segments are over their time.
 //!
-//! A segment goes as a whole, when its newest row is older than the table keeps rows. A segment without a time range (no time column when it was
+//! A segment goes as a whole, when its newest row is older than the table keeps rows; a consuming one is sealed for it. A segment without a time range (no time column when it was
 //! written, or all NULL) stays.
 
 use tidemill_storage::{
     ids::SegmentId,
+    scalar::Scalar,
     schema::{DataType, TableSchema},
+    segment::{Segment, consuming::ConsumingSegment},
 };
 
 use crate::commit::SegmentRecord;
@@ -30,6 +32,12 @@ pub(crate) fn expired(segments: &[SegmentRecord], cutoff: i64) -> Vec<SegmentId>
         .filter(|segment| segment.time_range.is_some_and(|(_, newest)| newest < cutoff))
         .map(|segment| segment.id)
         .collect()
+}
+
+/// Whether every row of a consuming segment is older than `cutoff`.
+pub(crate) fn is_consuming_expired(segment: &ConsumingSegment, cutoff: i64) -> bool {
+    let time = segment.schema().time_column.and_then(|column| segment.stats(column));
+    matches!(time.and_then(|stats| stats.max.as_ref()), Some(Scalar::Int(newest)) if *newest < cutoff)
 }
 
 #[cfg(test)]

@@ -6,10 +6,11 @@
 //!   ingest_dead_letters    (table, partition, sequence) → JSON DeadLetterRecord
 //!   ingest_positions       (table, partition, source, source partition) → next offset
 //!   ingest_watermarks      (table, partition, source, source partition) → microseconds since 1970
+//!   ingest_landmarks       (table, partition, source, source partition) → JSON Landmark
 //!   ingest_next_segment    (table, partition) → segment id
 //! ```
 //!
-//! What always holds: a stream's position is where its last committed range ended; segment ids of a partition only grow; a partition that is
+//! What always holds: a stream's position is where its last committed range ended, or where a reset put it; segment ids of a partition only grow; a partition that is
 //! not of a known table has no entries.
 
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use redb::{ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use tidemill_ingest::{
     Error, Result,
-    commit::{DeadLetterRecord, MetadataLog, PartitionState, SegmentCommit, SegmentRecord},
+    commit::{DeadLetterRecord, MetadataLog, PartitionState, SegmentCommit, SegmentRecord, StreamReset},
+    landmark::Landmark,
 };
 use tidemill_storage::ids::{PartitionId, SegmentId, SourceId, StreamId, TableId};
 
@@ -29,6 +31,7 @@ const SEGMENTS: TableDefinition<(u64, u32, u64), &[u8]> = TableDefinition::new("
 const DEAD_LETTERS: TableDefinition<(u64, u32, u64), &[u8]> = TableDefinition::new("ingest_dead_letters");
 const POSITIONS: TableDefinition<(u64, u32, u64, u32), u64> = TableDefinition::new("ingest_positions");
 const WATERMARKS: TableDefinition<(u64, u32, u64, u32), i64> = TableDefinition::new("ingest_watermarks");
+const LANDMARKS: TableDefinition<(u64, u32, u64, u32), &[u8]> = TableDefinition::new("ingest_landmarks");
 const NEXT_SEGMENT: TableDefinition<(u64, u32), u64> = TableDefinition::new("ingest_next_segment");
 
 /// [`MetadataLog`] over the metadata file.
@@ -54,6 +57,7 @@ impl RedbMetadataLog {
             transaction.open_table(DEAD_LETTERS)?;
             transaction.open_table(POSITIONS)?;
             transaction.open_table(WATERMARKS)?;
+            transaction.open_table(LANDMARKS)?;
             transaction.open_table(NEXT_SEGMENT)?;
             Ok(())
         })?;
@@ -77,6 +81,7 @@ impl RedbMetadataLog {
         let (first, last) = ((table, 0, 0, 0), (table, u32::MAX, u64::MAX, u32::MAX));
         transaction.open_table(POSITIONS)?.retain_in(first..=last, |_, _| false)?;
         transaction.open_table(WATERMARKS)?.retain_in(first..=last, |_, _| false)?;
+        transaction.open_table(LANDMARKS)?.retain_in(first..=last, |_, _| false)?;
         transaction.open_table(NEXT_SEGMENT)?.retain_in((table, 0)..=(table, u32::MAX), |_, _| false)?;
         Ok(())
     }
@@ -103,6 +108,12 @@ impl MetadataLog for RedbMetadataLog {
                     let (key, us) = entry?;
                     let (_, _, source, partition) = key.value();
                     state.watermarks.push((StreamId { source: SourceId(source), partition }, us.value()));
+                }
+                for entry in transaction.open_table(LANDMARKS)?.range((t, p, 0, 0)..=(t, p, u64::MAX, u32::MAX))? {
+                    let (key, landmark) = entry?;
+                    let (_, _, source, partition) = key.value();
+                    let landmark: Landmark = serde_json::from_slice(landmark.value())?;
+                    state.landmarks.push((StreamId { source: SourceId(source), partition }, landmark));
                 }
                 state.next_segment =
                     SegmentId(transaction.open_table(NEXT_SEGMENT)?.get((t, p))?.map_or(0, |next| next.value()));
@@ -134,6 +145,11 @@ impl MetadataLog for RedbMetadataLog {
                 for (stream, us) in &commit.watermarks {
                     watermarks.insert((t, p, stream.source.0, stream.partition), us)?;
                 }
+                let mut landmarks = transaction.open_table(LANDMARKS)?;
+                for (stream, landmark) in &commit.landmarks {
+                    let key = (t, p, stream.source.0, stream.partition);
+                    landmarks.insert(key, serde_json::to_vec(landmark)?.as_slice())?;
+                }
                 if let Some(segment) = &commit.segment {
                     let mut next = transaction.open_table(NEXT_SEGMENT)?;
                     let known = next.get((t, p))?.map_or(0, |next| next.value());
@@ -157,6 +173,26 @@ impl MetadataLog for RedbMetadataLog {
                     table.insert((t, p, sequence), serde_json::to_vec(dead_letters)?.as_slice())?;
                 }
                 change.record("segment.commit", commit)?;
+                Ok(())
+            })
+            .map_err(|error| commit_error(&error))
+    }
+
+    fn reset(&self, resets: &[StreamReset]) -> Result<()> {
+        self.database
+            .write(|change| {
+                let transaction = change.transaction();
+                for StreamReset { table, partition, stream, to } in resets {
+                    check_table(change, *table, *partition)?;
+                    let key = (table.0, partition.0, stream.source.0, stream.partition);
+                    let mut positions = transaction.open_table(POSITIONS)?;
+                    match to {
+                        Some(offset) => positions.insert(key, offset)?,
+                        None => positions.remove(key)?,
+                    };
+                    transaction.open_table(LANDMARKS)?.remove(key)?;
+                }
+                change.record("source.reset", &resets)?;
                 Ok(())
             })
             .map_err(|error| commit_error(&error))

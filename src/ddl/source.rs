@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tidemill_ingest::{
     Error, decode,
-    source::{ConnectorOptions, SourceOptions},
+    source::{Connector, ConnectorOptions, SourceOptions, Start},
 };
 
 use super::{columns::check_names, error::locate, free_name};
@@ -146,6 +146,31 @@ fn check_expressions(instance: &Instance, source: &SourceDefinition, statement: 
         .map_err(|error| SqlError::from(error).at(parsed.column.position))
 }
 
+/// A start at offsets that are not there is a mistake in writing, and would otherwise be read as something else.
+fn check_start(options: &SourceOptions, connector: &dyn Connector) -> Result<(), Error> {
+    let partitions = connector.partitions()?;
+    let Start::Offsets(offsets) = &options.start else { return Ok(()) };
+    // A bounded source tells only of the partitions that it reads.
+    for (partition, offset) in offsets.iter().filter(|_| options.stop.is_none()) {
+        if !partitions.contains(partition) {
+            return Err(Error::Definition {
+                message: format!("option 'start' names partition {partition}, which the source does not have"),
+                hint: Some(format!("it has the partitions {partitions:?}")),
+            });
+        }
+        let high = connector.watermarks(*partition)?.high;
+        if *offset > high {
+            return Err(Error::Definition {
+                message: format!(
+                    "option 'start' begins partition {partition} at offset {offset}, but it ends at {high}"
+                ),
+                hint: Some("latest begins at the end".into()),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Asks the outside world whether the source is there, and for the offsets at which it is to end.
 async fn reach(instance: &Arc<Instance>, source: &SourceDefinition, options: &SourceOptions) -> Result<Option<String>> {
     if matches!(options.connector, ConnectorOptions::Generator(_)) && options.stop.is_none() {
@@ -157,12 +182,14 @@ async fn reach(instance: &Arc<Instance>, source: &SourceDefinition, options: &So
         let (options, _) = live::source_options(&source)?;
         let now_ms = instance.clock.now_us() / 1000;
         let stop = options.settled_stop(&*connected.connector, now_ms)?;
-        connected.connector.partitions()?;
+        check_start(&options, &*connected.connector)?;
         Ok(stop)
     })
     .await
     .map_err(|error| match error {
-        Error::Unavailable(message) => SqlError::new(state::CANNOT_ESTABLISH_CONNECTION, message),
+        Error::Unavailable(message) | Error::Missing(message) => {
+            SqlError::new(state::CANNOT_ESTABLISH_CONNECTION, message)
+        }
         error => error.into(),
     })
 }

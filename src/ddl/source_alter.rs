@@ -1,33 +1,55 @@
-//! ALTER SOURCE: what may change while tables read from it.
+//! ALTER SOURCE: what may change while tables read from it, and from where they read on.
 
 use std::sync::Arc;
 
-use tidemill_ingest::consumer::OnGap;
+use tidemill_ingest::{
+    Error,
+    consumer::{self, OnGap},
+    source::Start,
+};
 
 use super::undefined_source;
 use crate::{
+    catalog::definition::SourceDefinition,
     runtime,
-    server::instance::Instance,
+    server::{instance::Instance, live::LiveTable},
     session::error::{Result, SqlError, state},
-    sql::ast::{AlterSource, OptionPair},
+    sql::ast::{AlterSource, AlterSourceAction, OptionPair},
 };
 
 /// The options that ALTER SOURCE takes.
 const CHANGEABLE: &str = "on_gap";
 
-/// Errors: 42704 for unknown sources, 22023 for bad values, 0A000 for options that tables are built on.
+/// Errors: 42704 for unknown sources, 22023 for bad values, 0A000 for options that tables are built on, 55000 for a source that no table
+/// reads, 08001 when the source does not answer.
 pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterSource) -> Result<Vec<String>> {
     let definitions = instance.catalog.definitions();
-    let Some(before) = definitions.source_named(&statement.name.value) else {
+    let Some(source) = definitions.source_named(&statement.name.value) else {
         let error = undefined_source(&definitions, &statement.name);
         return match statement.if_exists && error.state == state::UNDEFINED_OBJECT {
             true => Ok(vec![format!("{}, skipping", error.message)]),
             false => Err(error),
         };
     };
-    let mut after = (**before).clone();
+    let tables: Vec<_> = definitions
+        .tables_of(source.id)
+        .map(|table| Ok((instance.table(&table.name)?.1, table.paused)))
+        .collect::<Result<_>>()?;
+    match statement.action {
+        AlterSourceAction::SetOptions(options) => set(instance, source, tables, &options).await,
+        AlterSourceAction::ResetOffsets { start, position } => reset(source, &tables, &start, position).await,
+    }
+}
+
+async fn set(
+    instance: &Arc<Instance>,
+    source: &SourceDefinition,
+    tables: Vec<(Arc<LiveTable>, bool)>,
+    options: &[OptionPair],
+) -> Result<Vec<String>> {
+    let mut after = source.clone();
     let mut on_gap = None;
-    for OptionPair { key, value, value_position } in &statement.options {
+    for OptionPair { key, value, value_position } in options {
         if key.value != CHANGEABLE {
             return Err(SqlError::unsupported(format!("option \"{}\" of a source cannot be changed", key.value))
                 .at(key.position)
@@ -40,12 +62,6 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterSource) -> R
     }
     let Some(on_gap) = on_gap else { return Ok(Vec::new()) };
     after.version += 1;
-    let tables: Vec<_> = definitions
-        .tables
-        .values()
-        .filter(|table| table.sources.contains(&after.id))
-        .map(|table| Ok((instance.table(&table.name)?.1, table.paused)))
-        .collect::<Result<_>>()?;
     let following = Arc::clone(instance);
     runtime::blocking(move || -> Result<()> {
         following.catalog.change(|change| change.put_source(&after))?;
@@ -60,4 +76,30 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterSource) -> R
     })
     .await?;
     Ok(Vec::new())
+}
+
+async fn reset(
+    source: &SourceDefinition,
+    tables: &[(Arc<LiveTable>, bool)],
+    start: &str,
+    position: u32,
+) -> Result<Vec<String>> {
+    let start: Start = start.parse().map_err(|wanted| {
+        SqlError::new(state::INVALID_PARAMETER_VALUE, format!("offsets cannot be reset to '{start}'"))
+            .at(position)
+            .with_hint(format!("it takes {wanted}"))
+    })?;
+    if tables.is_empty() {
+        let message = format!("no table reads from source \"{}\"", source.name);
+        return Err(SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+            .with_hint("a table that reads from it begins where its option start says"));
+    }
+    let tables: Vec<_> = tables.iter().map(|(live, _)| Arc::clone(&live.ingest)).collect();
+    let begins = consumer::reset(&tables, source.id, &start).await.map_err(|error| match error {
+        Error::Missing(message) => SqlError::new(state::CANNOT_ESTABLISH_CONNECTION, message),
+        Error::Definition { .. } => SqlError::from(error).at(position),
+        error => SqlError::from(error),
+    })?;
+    let begins: Vec<String> = begins.iter().map(|(partition, offset)| format!("{partition}:{offset}")).collect();
+    Ok(vec![format!("source \"{}\" is read on from offsets {{{}}}", source.name, begins.join(", "))])
 }

@@ -220,6 +220,16 @@ fn check_transform(
     };
     live::transform(instance.expressions(), &columns, definition)
         .map_err(|error| SqlError::from(error).at(position))?;
+    let is_by_name = definition.transform.as_ref().is_none_or(|text| text == "SELECT *");
+    let is_fed = |column: &Column| columns.iter().any(|of_source| of_source.name == column.name);
+    if is_by_name && !definition.schema.columns.iter().any(is_fed) {
+        let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
+        let message = format!("table \"{}\" and source \"{}\" have no column in common", definition.name, source.name);
+        return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, message).at(position).with_hint(format!(
+            "the source has {}; columns are fed by name, or by AS SELECT … AS name",
+            names.join(", ")
+        )));
+    }
     Ok(())
 }
 

@@ -8,8 +8,10 @@ use datafusion::{
     logical_expr::Expr,
     sql::sqlparser::ast,
 };
-use tidemill_ingest::pipeline::Rules;
+use tidemill_ingest::pipeline::{Misunderstood, Rules};
 use tidemill_query::{Engine, SessionOptions, SqlError};
+
+use crate::session::error::state;
 
 /// [`Rules`] by the query engine.
 #[derive(Debug)]
@@ -34,9 +36,12 @@ impl Rules for QueryRules {
         &self.state
     }
 
-    fn plan(&self, expression: ast::Expr, schema: &DFSchemaRef) -> Result<Expr, String> {
-        let engine = self.engine.upgrade().ok_or("the server is shutting down")?;
-        engine.session(options()).row_expression(expression, schema).map_err(|error| error.message)
+    fn plan(&self, expression: ast::Expr, schema: &DFSchemaRef) -> Result<Expr, Misunderstood> {
+        let Some(engine) = self.engine.upgrade() else {
+            return Err(Misunderstood { state: state::ADMIN_SHUTDOWN, message: "the server is shutting down".into() });
+        };
+        let planned = engine.session(options()).row_expression(expression, schema);
+        planned.map_err(|error| Misunderstood { state: error.sqlstate, message: error.message })
     }
 
     fn reader(&self) -> fn(&DataFusionError) -> String {

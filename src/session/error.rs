@@ -43,8 +43,9 @@ impl From<tidemill_ingest::Error> for SqlError {
         use tidemill_ingest::Error as E;
         match error {
             E::Definition { message, hint } => Self { hint, ..Self::new(state::INVALID_PARAMETER_VALUE, message) },
+            E::Expression { state, message } => Self::new(state, message),
             E::Unsupported { message, hint } => Self { hint, ..Self::unsupported(message) },
-            E::Unavailable(message) => Self::new(state::CONNECTION_FAILURE, message),
+            E::Unavailable(message) | E::Missing(message) => Self::new(state::CONNECTION_FAILURE, message),
             E::Storage(error) => Self::from(error),
             E::DataFusion(error) => Self::from(tidemill_query::SqlError::from_datafusion(&error, "")),
             error => Self::internal(error.to_string()),

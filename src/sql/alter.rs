@@ -3,7 +3,7 @@
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::{
-    ast::{AlterAction, AlterSource, AlterTable, Ddl, Drop, ObjectKind},
+    ast::{AlterAction, AlterSource, AlterSourceAction, AlterTable, Ddl, Drop, ObjectKind},
     create::{column_definition, compression, options},
     not_yet,
     tokens::Cursor,
@@ -37,10 +37,18 @@ pub(crate) fn alter(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
 fn source(cursor: &mut Cursor<'_>) -> Result<Ddl> {
     let if_exists = cursor.keywords(&["IF", "EXISTS"]);
     let name = cursor.object_name("the name of the source")?;
-    if !cursor.keyword("SET") {
-        return Err(SqlError::unsupported("ALTER SOURCE takes SET (on_gap = 'skip') only").at(cursor.position()));
-    }
-    Ok(Ddl::AlterSource(AlterSource { name, if_exists, options: options(cursor)? }))
+    let action = if cursor.keyword("SET") {
+        AlterSourceAction::SetOptions(options(cursor)?)
+    } else if cursor.keyword("RESET") {
+        cursor.expect_keyword("OFFSETS")?;
+        cursor.expect_keyword("TO")?;
+        let position = cursor.position();
+        AlterSourceAction::ResetOffsets { start: cursor.string("where to begin, as in 'earliest'")?, position }
+    } else {
+        return Err(SqlError::unsupported("ALTER SOURCE takes SET (on_gap = 'skip') and RESET OFFSETS TO 'earliest'")
+            .at(cursor.position()));
+    };
+    Ok(Ddl::AlterSource(AlterSource { name, if_exists, action }))
 }
 
 fn action(cursor: &mut Cursor<'_>) -> Result<AlterAction> {

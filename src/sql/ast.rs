@@ -163,12 +163,19 @@ pub struct CreateIndex {
     pub options: Vec<OptionPair>,
 }
 
-/// `ALTER SOURCE name SET (…)`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AlterSource {
     pub name: Name,
     pub if_exists: bool,
-    pub options: Vec<OptionPair>,
+    pub action: AlterSourceAction,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum AlterSourceAction {
+    /// `SET (…)`.
+    SetOptions(Vec<OptionPair>),
+    /// `RESET OFFSETS TO 'start'`.
+    ResetOffsets { start: String, position: u32 },
 }
 
 /// What a star-tree is made of.

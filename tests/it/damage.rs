@@ -151,7 +151,26 @@ fn a_flipped_byte_is_never_answered_from() {
     check_others(&server);
     check_event(&server, &path);
     // The other column's bytes are whole.
-    assert_eq!(server.value(&format!("SELECT sum(id) FROM hurt WHERE id <= {ROWS}")), "200010000");
+    let ids = format!("SELECT sum(id) FROM hurt WHERE id <= {ROWS}");
+    assert_eq!(server.value(&ids), "200010000");
+    // A start once took it for sound again, until some query read the column.
+    server.kill_and_restart();
+    check_event(&server, &path);
+    let state = "SELECT state FROM rt.segments WHERE \"table\" = 'hurt' ORDER BY id LIMIT 1";
+    assert_eq!(server.value(state), "quarantined");
+    check_refused(&server, "XX001", &path);
+    assert_eq!(server.value(&ids), "200010000");
+    // Put right, it is sound.
+    file.write_all_at(&byte, middle).unwrap();
+    for _ in 0..2 {
+        server.kill_and_restart();
+        assert_eq!(server.value("SELECT count(*) FROM rt.events WHERE kind = 'quarantined'"), "0");
+        assert_eq!(server.value(state), "committed");
+    }
+    assert_eq!(
+        server.value(&format!("SELECT sum(length(note)) FROM hurt WHERE id <= {ROWS}")),
+        (ROWS * 32).to_string()
+    );
     server.stop();
 }
 

@@ -1,5 +1,7 @@
 //! CREATE, ALTER and DROP of sources and tables, as a client sees them.
 
+use std::time::Duration;
+
 use crate::support::{
     kafka::{Feed, brokers, create_topic},
     server::Server,
@@ -98,6 +100,17 @@ fn wrong_definitions_are_refused_with_a_state_and_a_hint() {
         ("CREATE TABLE x (a INT PRIMARY KEY)", "0A000", "append"),
         ("CREATE TABLE x (a INT) WITH (mode = 'upsert')", "0A000", "upsert"),
         ("CREATE TABLE x (a INT) FROM SOURCE ss", "42704", "ss"),
+        // It was made, and got rows of nothing but NULL.
+        ("CREATE TABLE x (nope INT) FROM SOURCE s", "42P16", "no column in common"),
+        ("CREATE TABLE x (nope INT) FROM SOURCE s AS SELECT *", "42P16", "no column in common"),
+        ("CREATE SOURCE x (a INT, CHECK (b > 0)) WITH (connector = 'generator')", "42703", "b"),
+        ("CREATE SOURCE x (a INT, CHECK (nofun(a))) WITH (connector = 'generator')", "42883", "nofun"),
+        ("CREATE TABLE x (a INT) FROM SOURCE s AS SELECT b AS a", "42703", "b"),
+        (
+            "CREATE SOURCE x (a INT) WITH (connector = 'kafka', topic = 't', broker = 'b:1')",
+            "22023",
+            "did you mean 'brokers'",
+        ),
         ("CREATE TABLE x (a INT DEFAULT 'z')", "22P02", "z"),
         ("CREATE SOURCE x (a INT) WITH (connector = 'kafak')", "22023", "kafka"),
         ("CREATE SOURCE x (a INT) WITH (connector = 'kafka', topci = 't', brokers = 'b:1')", "22023", "topic"),
@@ -276,4 +289,40 @@ fn columns_are_compressed_as_they_say() {
     assert_eq!(refused(&server, "ALTER TABLE t ALTER COLUMN nothing SET COMPRESSION lz4").0, "42703");
     assert_eq!(server.value(chosen), "default lz4 lz4 zstd none");
     server.stop();
+}
+
+#[test]
+fn a_source_is_read_again_when_somebody_says_so() {
+    let mut server = server();
+    server.sql("CREATE SOURCE s WITH (connector = 'generator', rate = 0, rows = 500)");
+    let (state, message, hint) = refused(&server, "ALTER SOURCE s RESET OFFSETS TO 'earliest'");
+    assert_eq!((state.as_str(), message.as_str()), ("55000", "no table reads from source \"s\""), "{hint}");
+    server.sql("CREATE TABLE a FROM SOURCE s");
+    server.sql("CREATE TABLE b FROM SOURCE s");
+    let both = "SELECT (SELECT count(*) FROM a) || ' ' || (SELECT count(*) FROM b)";
+    server.wait_for(both, "500 500", Duration::from_secs(20));
+    server.sql("ALTER TABLE b PAUSE INGESTION");
+    server.sql("ALTER SOURCE s RESET OFFSETS TO 'earliest'");
+    server.wait_for(both, "1000 500", Duration::from_secs(20));
+    assert_eq!(
+        server
+            .value("SELECT string_agg(DISTINCT state, ' ') FROM rt.partitions WHERE \"table\" = 'b' AND source = 's'"),
+        "paused"
+    );
+    server.kill_and_restart();
+    server.wait_for(both, "1000 500", Duration::from_secs(20));
+    server.sql("ALTER TABLE b RESUME INGESTION");
+    server.wait_for(both, "1000 1000", Duration::from_secs(20));
+    for (sql, state, words) in [
+        ("ALTER SOURCE s RESET OFFSETS TO 'first'", "22023", "earliest"),
+        ("ALTER SOURCE s RESET OFFSETS TO 'offsets:{99:0}'", "22023", "partition 99"),
+        ("ALTER SOURCE s RESET OFFSETS TO earliest", "42601", "earliest"),
+        ("ALTER SOURCE s RESET OFFSETS", "42601", "end of input"),
+        ("ALTER SOURCE s RENAME TO z", "0A000", "RESET OFFSETS"),
+    ] {
+        let (found, message, hint) = refused(&server, sql);
+        assert_eq!(found, state, "{sql}: {message}");
+        assert!(message.contains(words) || hint.contains(words), "{sql}: {message} / {hint}");
+    }
+    assert_eq!(server.value(both), "1000 1000");
 }

@@ -92,6 +92,7 @@ impl PartitionIngest {
             segment: segment.as_ref().map(|(record, _)| record.clone()),
             progress: job.segment.offsets().to_vec(),
             watermarks: job.watermarks.clone(),
+            landmarks: job.landmarks.clone(),
             dead_letters: dead_letters.clone(),
             replaced_dead_letters: job.replaces.as_ref().map(|file| file.record.file.clone()),
         })?;
@@ -138,7 +139,7 @@ impl PartitionIngest {
     }
 
     fn watcher(&self) -> Arc<dyn Watcher> {
-        Alarm::watcher(&self.runtime, self.table, &self.table_name, self.id)
+        Alarm::watcher(&self.runtime, self.table, &self.table_name, self.id, &self.directory)
     }
 
     /// Gives a new segment its indexes. It is committed and readable without them: what fails is left to the background.

@@ -127,6 +127,8 @@ pub(crate) struct StreamState {
     pub(crate) rows: AtomicU64,
     pub(crate) dead_letters: AtomicU64,
     pub(crate) skipped: AtomicU64,
+    /// Messages without a value.
+    pub(crate) tombstones: AtomicU64,
     /// Tables that the fetch of this stream serves, this one included.
     pub(crate) sharing: AtomicU32,
     /// Age of the newest message when it became visible, milliseconds; -1 when unknown.
@@ -151,6 +153,7 @@ impl StreamState {
             rows: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            tombstones: AtomicU64::new(0),
             sharing: AtomicU32::new(0),
             freshness_ms: AtomicI64::new(-1),
             watermark_us: AtomicI64::new(NO_WATERMARK),
@@ -231,6 +234,10 @@ pub(crate) struct FeedState {
     stopping: AtomicBool,
     paused: AtomicBool,
     skips_gaps: AtomicBool,
+    /// How often there was reason to think that the source is another one than the one that was read, and how many of these reasons were
+    /// looked into: as long as they differ nothing is read.
+    doubts: AtomicU64,
+    trusted: AtomicU64,
     /// What is wrong with the source as a whole, as long as it is.
     pub(crate) error: Mutex<Option<String>>,
     /// Discovery is wanted now.
@@ -251,6 +258,8 @@ impl FeedState {
             connected: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             paused: AtomicBool::new(false),
+            doubts: AtomicU64::new(0),
+            trusted: AtomicU64::new(0),
             error: Mutex::default(),
             nudged: Mutex::new(false),
             wake: Condvar::new(),
@@ -283,6 +292,24 @@ impl FeedState {
         self.paused.store(paused, Ordering::SeqCst);
         self.nudge();
         self.changed.notify_waiters();
+    }
+
+    /// Nothing is read until discovery has found that the source is the one that was read.
+    pub(crate) fn doubt(&self) {
+        self.doubts.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn doubts(&self) -> u64 {
+        self.doubts.load(Ordering::SeqCst)
+    }
+
+    /// The first `doubts` doubts were looked into.
+    pub(crate) fn trust(&self, doubts: u64) {
+        self.trusted.store(doubts, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.doubts() != self.trusted.load(Ordering::SeqCst)
     }
 
     pub(crate) fn is_paused(&self) -> bool {
@@ -319,36 +346,34 @@ impl FeedState {
     }
 
     pub(crate) fn status(&self) -> Vec<PartitionStatus> {
-        let feed_error = self.error.lock().clone();
-        let paused = self.is_paused();
-        self.streams
-            .read()
-            .values()
-            .map(|stream| {
-                let run = stream.run();
-                let error = match &run {
-                    StreamRun::Stopped { error } => Some(error.clone()),
-                    StreamRun::Running | StreamRun::Ended => feed_error.clone(),
-                };
-                PartitionStatus {
-                    source: self.feed.source,
-                    source_name: self.feed.name.clone(),
-                    source_partition: stream.id.partition,
-                    table_partition: stream.partition,
-                    position: stream.position(),
-                    committed: stream.committed.load(Ordering::Relaxed),
-                    high: stream.high(),
-                    watermark_us: stream.watermark_us(),
-                    freshness_ms: Some(stream.freshness_ms.load(Ordering::Relaxed)).filter(|age| *age >= 0),
-                    rows: stream.rows.load(Ordering::Relaxed),
-                    dead_letters: stream.dead_letters.load(Ordering::Relaxed),
-                    skipped: stream.skipped.load(Ordering::Relaxed),
-                    sharing: stream.sharing.load(Ordering::Relaxed),
-                    state: if paused && matches!(run, StreamRun::Running) { "paused" } else { run.name() },
-                    error,
-                }
-            })
-            .collect()
+        let streams = self.streams.read();
+        streams.values().map(|stream| self.status_of(stream, stream.run().name())).collect()
+    }
+
+    /// A stream's status; `state` is what it is called as long as the feed is not paused.
+    pub(super) fn status_of(&self, stream: &StreamState, state: &'static str) -> PartitionStatus {
+        let run = stream.run();
+        PartitionStatus {
+            source: self.feed.source,
+            source_name: self.feed.name.clone(),
+            source_partition: stream.id.partition,
+            table_partition: stream.partition,
+            position: stream.position(),
+            committed: stream.committed.load(Ordering::Relaxed),
+            high: stream.high(),
+            watermark_us: stream.watermark_us(),
+            freshness_ms: Some(stream.freshness_ms.load(Ordering::Relaxed)).filter(|age| *age >= 0),
+            rows: stream.rows.load(Ordering::Relaxed),
+            dead_letters: stream.dead_letters.load(Ordering::Relaxed),
+            skipped: stream.skipped.load(Ordering::Relaxed),
+            tombstones: stream.tombstones.load(Ordering::Relaxed),
+            sharing: stream.sharing.load(Ordering::Relaxed),
+            state: if self.is_paused() && run == StreamRun::Running { "paused" } else { state },
+            error: match run {
+                StreamRun::Stopped { error } => Some(error),
+                StreamRun::Running | StreamRun::Ended => self.error.lock().clone(),
+            },
+        }
     }
 }
 

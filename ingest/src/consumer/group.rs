@@ -28,6 +28,7 @@ use crate::{
     dead_letters::OnError,
     decode::{Decoder, decode_batch},
     events::Severity,
+    landmark::Landmark,
     message::SourceBatch,
     source::{Fetched, Reader},
 };
@@ -54,6 +55,11 @@ impl Group {
     pub(crate) fn refresh(&self) {
         self.changed.store(true, Ordering::SeqCst);
     }
+}
+
+/// What is to be done about a stream whose offsets mean nothing in its source any more.
+pub(super) fn reset_hint(source: &str) -> String {
+    format!("ALTER SOURCE {source} RESET OFFSETS TO 'earliest' reads it from its start, after the rows that are here")
 }
 
 /// The body of a consuming thread.
@@ -95,7 +101,7 @@ impl Consumer {
         if self.group.changed.swap(false, Ordering::SeqCst) {
             self.regroup();
         }
-        if self.feed.is_paused() || self.reading.is_empty() {
+        if self.feed.is_paused() || self.feed.is_doubtful() || self.reading.is_empty() {
             // A reader that does not poll would hold up others with which it shares a fetch.
             self.close();
             self.feed.rest(Duration::from_millis(100));
@@ -268,6 +274,7 @@ impl Consumer {
                     source: &feed.name,
                     rejects: kept,
                     watermark_us,
+                    landmark: batch.origin.as_ref().and_then(|messages| Landmark::last_below(messages, to)),
                 })?;
                 match appended {
                     Appended::Done => {}
@@ -301,6 +308,12 @@ impl Consumer {
             stream.freshness_ms.store(age_ms.max(0), Ordering::Relaxed);
         }
         metrics::counter!("tidemill_rows_ingested_total").increment(rows);
+        let messages = batch.origin.iter().flat_map(|origin| &origin.messages);
+        let tombstones = messages.filter(|message| message.is_null && message.offset < to).count() as u64;
+        if tombstones > 0 {
+            stream.tombstones.fetch_add(tombstones, Ordering::Relaxed);
+            metrics::counter!("tidemill_tombstones_total").increment(tombstones);
+        }
         if rejects > 0 {
             let (counter, metric) = match self.feed.feed.on_error {
                 OnError::Dlq => (&stream.dead_letters, "tidemill_dead_letters_total"),
@@ -325,8 +338,8 @@ impl Consumer {
         );
         let position = stream.position();
         if found < position {
-            let hint = "the topic was truncated or made anew: its rows need another source and another table";
-            self.stop_stream(stream, "gap", format!("{lost}; {hint}"));
+            let hint = reset_hint(&feed.name);
+            self.stop_stream(stream, "gap", format!("{lost}; the topic was truncated or made anew; {hint}"));
             return Ok(());
         }
         if self.feed.on_gap() == super::OnGap::Stop {
@@ -371,6 +384,9 @@ impl Consumer {
     /// The source does not answer: try again later, with the same reader where the error may pass.
     fn failed(&mut self, error: &Error) {
         self.failures += 1;
+        if matches!(error, Error::Missing(_)) {
+            self.feed.doubt();
+        }
         *self.feed.error.lock() = Some(error.to_string());
         if !matches!(error, Error::Unavailable(_)) || self.failures > 3 {
             self.close();

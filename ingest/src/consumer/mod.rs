@@ -18,6 +18,7 @@ mod group;
 pub(crate) mod pace;
 pub(crate) mod partition;
 mod replay;
+mod reset;
 mod status;
 pub(crate) mod table;
 
@@ -38,10 +39,11 @@ use tidemill_storage::{
 pub use self::{
     feed::{DecoderFactory, Feed, Latency, OnGap},
     freshness::Stale,
+    reset::reset,
     status::PartitionStatus,
 };
 use self::{
-    feed::{FeedState, VersionedTransform},
+    feed::{FeedState, StreamState, VersionedTransform},
     partition::{Feeds, PartitionIngest},
     status::StreamRun,
     table::TableShared,
@@ -88,7 +90,7 @@ impl TableIngest {
         let mut partitions = Vec::new();
         for partition in spec.table.partitions() {
             let directory = partition_directory(&spec.directory, partition.id());
-            let alarm = Alarm::watcher(runtime, spec.table.id(), &spec.name, partition.id());
+            let alarm = Alarm::watcher(runtime, spec.table.id(), &spec.name, partition.id(), &directory);
             // The indexes were set before: those that are there are taken, the others built in the background.
             let recovered = recovery::recover(&*runtime.log, &spec.table, partition.id(), &directory, &alarm)?;
             for segment in recovered.segments {
@@ -130,9 +132,16 @@ impl TableIngest {
 
     /// Begins to read another source.
     pub fn add_feed(&self, feed: Feed) -> Result<()> {
+        self.begin_feed(feed, false)
+    }
+
+    fn begin_feed(&self, feed: Feed, is_paused: bool) -> Result<()> {
         let generation = self.shared.partitions.first().map_or(0, |partition| partition.generation());
         let source = feed.source;
         let state = Arc::new(FeedState::new(feed, generation));
+        if is_paused {
+            state.set_paused(true);
+        }
         {
             let mut feeds = self.shared.feeds.write();
             if feeds.contains_key(&source) {
@@ -200,6 +209,8 @@ impl TableIngest {
         let feed = self.feed(source)?;
         for stream in feed.streams.read().values() {
             if matches!(stream.run(), StreamRun::Stopped { .. }) {
+                // It may have stopped because the source is another one.
+                feed.doubt();
                 stream.set_run(StreamRun::Running);
             }
         }
@@ -324,9 +335,24 @@ impl TableIngest {
         Ok(resolved)
     }
 
-    /// One entry per source partition, by source and partition.
+    /// One entry per source partition, by source and partition; also for partitions that were read before the start, whose source has not
+    /// answered since.
     pub fn status(&self) -> Vec<PartitionStatus> {
-        self.shared.feeds.read().values().flat_map(|feed| feed.status()).collect()
+        let feeds = self.shared.feeds.read();
+        let mut all = Vec::new();
+        for (source, feed) in feeds.iter() {
+            let mut of_feed = feed.status();
+            for partition in &self.shared.partitions {
+                for (stream, position) in partition.positions(*source) {
+                    if !of_feed.iter().any(|known| known.source_partition == stream.partition) {
+                        of_feed.push(feed.status_of(&StreamState::new(stream, partition.id, position), "waiting"));
+                    }
+                }
+            }
+            of_feed.sort_unstable_by_key(|status| status.source_partition);
+            all.extend(of_feed);
+        }
+        all
     }
 
     /// Errors of sources that show no partition yet, by source.

@@ -33,8 +33,9 @@ use crate::{
     commit::{PartitionState, SegmentCommit, SegmentRecord},
     dead_letters::{DeadLetter, DeadLetterBuffer, DeadLetterFile},
     events::{Event, Severity},
+    landmark::{Landmark, Place},
     message::Reject,
-    retention,
+    quarantine, retention,
     runtime::IngestRuntime,
     seal::{SealFacts, SealPolicy, should_seal},
 };
@@ -54,6 +55,8 @@ pub(crate) struct SealJob {
     pub(crate) replaces: Option<Arc<DeadLetterFile>>,
     /// Largest watermark of the segment's streams.
     pub(crate) watermarks: Vec<(StreamId, i64)>,
+    /// The last message of the segment's streams.
+    pub(crate) landmarks: Vec<(StreamId, Landmark)>,
     /// Bytes in the memory budget.
     pub(crate) bytes: u64,
     /// Files that an earlier try may have left behind.
@@ -71,6 +74,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) rejects: &'a [Reject],
     /// Largest watermark of the messages.
     pub(crate) watermark_us: Option<i64>,
+    /// The last message of the range, where it has any.
+    pub(crate) landmark: Option<Landmark>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +113,8 @@ pub(super) struct State {
     positions: HashMap<StreamId, u64>,
     /// Largest watermark of what was appended, ever, per stream.
     watermarks: HashMap<StreamId, i64>,
+    /// The last message that was appended, per stream.
+    landmarks: HashMap<StreamId, Landmark>,
     dead_letters: DeadLetterBuffer,
     /// Monotonic time of the first row or offset of the consuming segment.
     since_us: Option<i64>,
@@ -157,6 +164,7 @@ impl PartitionIngest {
                 policy,
                 positions: recovered.positions.into_iter().collect(),
                 watermarks: recovered.watermarks.into_iter().collect(),
+                landmarks: recovered.landmarks.into_iter().collect(),
                 dead_letters: DeadLetterBuffer::new(DEAD_LETTER_BYTES_MAX),
                 since_us: None,
                 accounted: 0,
@@ -186,6 +194,22 @@ impl PartitionIngest {
         state.positions.iter().filter(|(stream, _)| stream.source == source).map(|(s, p)| (*s, *p)).collect()
     }
 
+    /// The last message that was read of a stream, and where it goes on.
+    pub(crate) fn place(&self, stream: StreamId) -> Option<Place> {
+        let state = self.state.lock();
+        Some(Place { landmark: *state.landmarks.get(&stream)?, position: *state.positions.get(&stream)? })
+    }
+
+    /// The metadata log had the stream go on elsewhere. While nobody reads it, and after a seal.
+    pub(crate) fn moved(&self, stream: StreamId, to: Option<u64>) {
+        let mut state = self.state.lock();
+        state.landmarks.remove(&stream);
+        match to {
+            Some(offset) => state.positions.insert(stream, offset),
+            None => state.positions.remove(&stream),
+        };
+    }
+
     /// Largest watermark of a stream, over all that was ever appended.
     pub(crate) fn watermark_us(&self, stream: StreamId) -> Option<i64> {
         self.state.lock().watermarks.get(&stream).copied()
@@ -203,6 +227,7 @@ impl PartitionIngest {
             segment: None,
             progress,
             watermarks: Vec::new(),
+            landmarks: Vec::new(),
             dead_letters: None,
             replaced_dead_letters: None,
         };
@@ -235,6 +260,9 @@ impl PartitionIngest {
         }
         state.writer.append(batch.rows, &[batch.range])?;
         state.positions.insert(stream, batch.range.to);
+        if let Some(landmark) = batch.landmark {
+            state.landmarks.insert(stream, landmark);
+        }
         for reject in batch.rejects {
             state.dead_letters.push(batch.source, stream, reject.clone(), at_us);
         }
@@ -258,8 +286,15 @@ impl PartitionIngest {
                 (state.generation, state.schema.arrow())
             };
             let rows = RecordBatch::new_empty(schema);
-            let appended =
-                self.append(&Batch { generation, rows: &rows, range, source, rejects: &[], watermark_us: None })?;
+            let appended = self.append(&Batch {
+                generation,
+                rows: &rows,
+                range,
+                source,
+                rejects: &[],
+                watermark_us: None,
+                landmark: None,
+            })?;
             if appended != Appended::Outdated {
                 return Ok(appended);
             }
@@ -381,13 +416,20 @@ impl PartitionIngest {
         Ok(true)
     }
 
-    /// Retires the segments that are older than the table keeps rows, and deletes their files.
-    pub(crate) fn retain(&self, keep_us: i64) -> Result<()> {
+    /// Retires the segments that are older than the table keeps rows, and deletes their files. A consuming segment that is older is ended; the next
+    /// call after its commit retires it.
+    pub(crate) fn retain(self: &Arc<Self>, keep_us: i64) -> Result<()> {
         let (schema, segments) = {
             let state = self.state.lock();
             (Arc::clone(&state.schema), state.segments.clone())
         };
         let Some(cutoff) = retention::cutoff(&schema, self.runtime.clock.now_us(), keep_us) else { return Ok(()) };
+        {
+            let mut state = self.state.lock();
+            if !state.closed && retention::is_consuming_expired(state.writer.consuming(), cutoff) {
+                self.rotate(&mut state);
+            }
+        }
         let expired = retention::expired(&segments, cutoff);
         if expired.is_empty() {
             return Ok(());
@@ -402,6 +444,7 @@ impl PartitionIngest {
             if let Err(error) = std::fs::remove_file(self.directory.join(&segment.file)) {
                 tracing::warn!(file = segment.file, %error, "a retired segment file stays until the next start");
             }
+            quarantine::remove_note(&self.directory, &segment.file);
             for spec in self.partition.indexes().iter() {
                 let file = tidemill_storage::index::file_name(&segment.file, spec.id);
                 match std::fs::remove_file(self.directory.join(&file)) {
@@ -459,13 +502,15 @@ impl PartitionIngest {
             None => (None, state.dead_letters.take()),
         };
         self.runtime.budget.rotated(state.accounted);
-        let streams = segment.offsets().iter().map(|range| range.stream);
-        let watermarks = streams.filter_map(|stream| Some((stream, *state.watermarks.get(&stream)?))).collect();
+        let streams = || segment.offsets().iter().map(|range| range.stream);
+        let watermarks = streams().filter_map(|stream| Some((stream, *state.watermarks.get(&stream)?))).collect();
+        let landmarks = streams().filter_map(|stream| Some((stream, *state.landmarks.get(&stream)?))).collect();
         state.jobs.push_back(Arc::new(SealJob {
             segment,
             dead_letters,
             replaces,
             watermarks,
+            landmarks,
             bytes: state.accounted,
             leftovers: Mutex::default(),
         }));

@@ -47,9 +47,11 @@ pub struct PartitionStatus {
     pub dead_letters: u64,
     /// Messages and rows dropped by `on_error = 'skip'` since the server started.
     pub skipped: u64,
+    /// Messages without a value since the server started: neither rows nor dead letters.
+    pub tombstones: u64,
     /// Tables that one fetch of this source partition serves now, this one included; 0 when it is not being read.
     pub sharing: u32,
-    /// "running", "paused", "ended" or "stopped".
+    /// "running", "paused", "ended" or "stopped"; "waiting" when it was read before the start and the source has not answered since.
     pub state: &'static str,
     /// Why it stopped, or what is wrong with the source right now.
     pub error: Option<String>,

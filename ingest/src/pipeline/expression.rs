@@ -62,7 +62,8 @@ impl Expression {
         let fail = |error: DataFusionError| definition(format!("{what}: {}", reader(&error)));
         let df_schema = Arc::new(DFSchema::try_from(SchemaRef::clone(schema)).map_err(fail)?);
         let planned = rules.plan(expression, &df_schema);
-        let logical = planned.map_err(|message| definition(format!("{what}: {message}")))?;
+        let logical = planned
+            .map_err(|wrong| Error::Expression { state: wrong.state, message: format!("{what}: {}", wrong.message) })?;
         refuse_what_is_not_per_row(&logical, what)?;
         let literal = match &logical {
             Expr::Literal(value, _) => Some(value.clone()),

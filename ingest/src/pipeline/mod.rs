@@ -18,7 +18,7 @@ mod tests;
 
 pub use self::{
     checks::Checks,
-    rules::Rules,
+    rules::{Misunderstood, Rules},
     transform::{Transform, TransformedBatch},
     watermark::Watermark,
 };

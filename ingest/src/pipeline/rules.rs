@@ -12,13 +12,21 @@ use datafusion::{
 
 use super::expression::plain_message;
 
+/// Why an expression means nothing, for the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misunderstood {
+    /// The SQLSTATE that a query with the expression would fail with.
+    pub state: &'static str,
+    pub message: String,
+}
+
 /// How expressions are understood.
 pub trait Rules: fmt::Debug + Send + Sync {
     /// Functions, types and options, for parsing and for making expressions physical.
     fn state(&self) -> &SessionState;
 
-    /// The expression over rows of `schema`: names resolved, types as they should be. An error is a message for the user.
-    fn plan(&self, expression: ast::Expr, schema: &DFSchemaRef) -> Result<Expr, String>;
+    /// The expression over rows of `schema`: names resolved, types as they should be.
+    fn plan(&self, expression: ast::Expr, schema: &DFSchemaRef) -> Result<Expr, Misunderstood>;
 
     /// Says for a user what an expression failed with.
     fn reader(&self) -> fn(&DataFusionError) -> String;
@@ -30,9 +38,10 @@ impl Rules for SessionState {
         self
     }
 
-    fn plan(&self, expression: ast::Expr, schema: &DFSchemaRef) -> Result<Expr, String> {
+    fn plan(&self, expression: ast::Expr, schema: &DFSchemaRef) -> Result<Expr, Misunderstood> {
         let with_alias = ast::ExprWithAlias { expr: expression, alias: None };
-        self.create_logical_expr_from_sql_expr(with_alias, schema).map_err(|error| plain_message(&error))
+        self.create_logical_expr_from_sql_expr(with_alias, schema)
+            .map_err(|error| Misunderstood { state: "22023", message: plain_message(&error) })
     }
 
     fn reader(&self) -> fn(&DataFusionError) -> String {

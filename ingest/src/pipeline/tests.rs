@@ -69,7 +69,7 @@ fn compile(select: &str, target: &TableSchema) -> crate::Result<Transform> {
 
 fn refusal(select: &str, target: &TableSchema) -> String {
     match compile(select, target) {
-        Err(Error::Definition { message, .. }) => message,
+        Err(Error::Definition { message, .. } | Error::Expression { message, .. }) => message,
         other => panic!("{select} should be refused: {other:?}"),
     }
 }

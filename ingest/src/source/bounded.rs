@@ -13,6 +13,7 @@ use tidemill_storage::ids::TableId;
 use super::{Connector, Fetched, Reader, Start, Watermarks};
 use crate::{
     Result,
+    landmark::{Place, Recognition},
     message::{MessageBatch, SourceBatch},
 };
 
@@ -52,6 +53,10 @@ impl Connector for Bounded {
         let Watermarks { low, high } = self.inner.watermarks(partition)?;
         let stop = self.stop(partition);
         Ok(Watermarks { low: low.min(stop), high: high.min(stop) })
+    }
+
+    fn recognize(&self, places: &BTreeMap<u32, Place>) -> Result<BTreeMap<u32, Recognition>> {
+        self.inner.recognize(places)
     }
 
     fn open(&self, positions: &BTreeMap<u32, u64>) -> Result<Box<dyn Reader>> {

@@ -20,6 +20,7 @@ pub use self::options::{ConnectContext, Connected, ConnectorOptions, SourceOptio
 
 use crate::{
     Result,
+    landmark::{Place, Recognition},
     message::{MessageBatch, SourceBatch},
 };
 
@@ -80,6 +81,12 @@ pub trait Connector: Send + Sync + std::fmt::Debug {
 
     /// Low and high offset of a partition. Blocks.
     fn watermarks(&self, partition: u32) -> Result<Watermarks>;
+
+    /// Whether the source is the one in which these places were reached, per partition. Partitions that did not answer in time are not in the
+    /// answer; an error when none did. Blocks. Sources that cannot be replaced by others of their name say nothing.
+    fn recognize(&self, places: &BTreeMap<u32, Place>) -> Result<BTreeMap<u32, Recognition>> {
+        Ok(places.keys().map(|partition| (*partition, Recognition::Same)).collect())
+    }
 
     /// A reader of the given partitions from the given offsets on.
     fn open(&self, positions: &BTreeMap<u32, u64>) -> Result<Box<dyn Reader>>;

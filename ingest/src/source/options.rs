@@ -214,6 +214,10 @@ impl OptionReader {
     pub(super) fn required(&mut self, key: &'static str, connector: &str, wanted: &str) -> Result<String> {
         let text = self.text(key).unwrap_or_default();
         if text.trim().is_empty() {
+            // It may be there, misspelt.
+            if let Some(near) = self.left.keys().find(|near| nearest(near, &[key]).is_some()) {
+                return Err(unknown(near, &format!("did you mean '{key}'?")));
+            }
             return Err(Error::Definition {
                 message: format!("connector '{connector}' needs the option '{key}'"),
                 hint: Some(format!("it takes {wanted}")),
@@ -265,15 +269,16 @@ impl OptionReader {
     pub(super) fn finish(self) -> Result<()> {
         match self.left.keys().next() {
             None => Ok(()),
-            Some(key) => Err(Error::Definition {
-                message: format!("unknown option '{key}'"),
-                hint: Some(match nearest(key, &self.known) {
-                    Some(near) => format!("did you mean '{near}'?"),
-                    None => format!("known options are {}", self.known.join(", ")),
-                }),
+            Some(key) => Err(match nearest(key, &self.known) {
+                Some(near) => unknown(key, &format!("did you mean '{near}'?")),
+                None => unknown(key, &format!("known options are {}", self.known.join(", "))),
             }),
         }
     }
+}
+
+fn unknown(key: &str, hint: &str) -> Error {
+    Error::Definition { message: format!("unknown option '{key}'"), hint: Some(hint.into()) }
 }
 
 pub(super) fn wrong(key: &str, value: &str, wanted: impl Display) -> Error {
@@ -322,6 +327,8 @@ mod tests {
         let kafka = [("connector", "kafka"), ("brokers", "b:1"), ("topic", "t")];
         let with = |pair| [kafka.as_slice(), &[pair]].concat();
         assert_eq!(refused(&with(("topci", "x"))), ("unknown option 'topci'".into(), "did you mean 'topic'?".into()));
+        let broker = [("connector", "kafka"), ("broker", "b:1"), ("topic", "t")];
+        assert_eq!(refused(&broker), ("unknown option 'broker'".into(), "did you mean 'brokers'?".into()));
         assert!(refused(&with(("frobnicate", "x"))).1.starts_with("known options are connector, start"));
         let (message, hint) = refused(&with(("start", "frist")));
         assert_eq!(message, "option 'start' has the value 'frist'");

@@ -8,7 +8,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -19,11 +19,12 @@ use datafusion::prelude::SessionContext;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tidemill_ingest::{
     Error, Result,
-    commit::{MetadataLog, PartitionState, SegmentCommit},
+    commit::{MetadataLog, PartitionState, SegmentCommit, StreamReset},
     consumer::{Feed, Latency, OnGap, TableIngest, TableSpec},
     dead_letters::OnError,
     decode::{Decoded, Decoder},
     events::EventRing,
+    landmark::{Landmark, Place, Recognition},
     message::{Message, MessageBatch, Reject},
     pipeline::{Checks, Transform, Watermark},
     runtime::{IngestRuntime, RuntimeOptions},
@@ -76,6 +77,10 @@ pub struct Topic {
     /// From now on a bad message is decoded to its offset.
     pub forgiving: AtomicBool,
     pub committed: Mutex<BTreeMap<u32, u64>>,
+    /// How often it was made anew: the time of its messages.
+    incarnation: AtomicI64,
+    /// The topic is deleted.
+    pub missing: AtomicBool,
     seed: AtomicU64,
 }
 
@@ -98,6 +103,17 @@ impl Topic {
         self.partitions.lock()[partition].0 = low;
     }
 
+    /// Deletes it and makes another one of the same name, with so many messages in each partition.
+    pub fn remake(&self, messages: u64) {
+        self.partitions.lock().iter_mut().for_each(|partition| *partition = (0, messages));
+        self.incarnation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn messages(&self, partition: u32, from: u64, to: u64) -> MessageBatch {
+        let timestamp_ms = self.incarnation.load(Ordering::SeqCst) - 1;
+        messages(partition, from, to, self.all_good.load(Ordering::Relaxed), timestamp_ms)
+    }
+
     pub fn high(&self, partition: u32) -> u64 {
         self.partitions.lock()[partition as usize].1
     }
@@ -113,6 +129,9 @@ struct TopicConnector(Arc<Topic>);
 
 impl Connector for TopicConnector {
     fn partitions(&self) -> Result<Vec<u32>> {
+        if self.0.missing.load(Ordering::SeqCst) {
+            return Err(Error::Missing("the topic does not exist".into()));
+        }
         Ok((0..self.0.count()).collect())
     }
 
@@ -130,6 +149,22 @@ impl Connector for TopicConnector {
     fn watermarks(&self, partition: u32) -> Result<Watermarks> {
         let (low, high) = self.0.partitions.lock()[partition as usize];
         Ok(Watermarks { low, high })
+    }
+
+    fn recognize(&self, places: &BTreeMap<u32, Place>) -> Result<BTreeMap<u32, Recognition>> {
+        let answer = |partition: u32, place: &Place| {
+            let (low, high) = self.0.partitions.lock()[partition as usize];
+            let offset = place.landmark.offset;
+            if high < place.position {
+                return Recognition::Short;
+            }
+            let there = self.0.messages(partition, offset.max(low), high);
+            match there.messages.first().and_then(|first| Landmark::last_below(&there, first.offset + 1)) {
+                Some(found) => place.recognize(&found),
+                None => Recognition::Gone,
+            }
+        };
+        Ok(places.iter().map(|(partition, place)| (*partition, answer(*partition, place))).collect())
     }
 
     fn open(&self, positions: &BTreeMap<u32, u64>) -> Result<Box<dyn Reader>> {
@@ -166,8 +201,7 @@ impl Reader for TopicReader {
             }
             let most = (high - *position).min(max_messages as u64);
             let to = *position + 1 + self.rng.below(most);
-            let all_good = self.topic.all_good.load(Ordering::Relaxed);
-            fetched.push(Fetched::Messages(messages(*partition, *position, to, all_good)));
+            fetched.push(Fetched::Messages(self.topic.messages(*partition, *position, to)));
             *position = to;
         }
         if fetched.is_empty() {
@@ -187,7 +221,7 @@ impl Reader for TopicReader {
     }
 }
 
-fn messages(partition: u32, from: u64, to: u64, all_good: bool) -> MessageBatch {
+fn messages(partition: u32, from: u64, to: u64, all_good: bool, timestamp_ms: i64) -> MessageBatch {
     let mut payloads = Vec::new();
     let mut messages = Vec::new();
     for offset in (from..to).filter(|offset| has_message(*offset)) {
@@ -195,7 +229,7 @@ fn messages(partition: u32, from: u64, to: u64, all_good: bool) -> MessageBatch 
         let text = if is_bad(offset) && !all_good { "bad".into() } else { offset.to_string() };
         payloads.extend_from_slice(text.as_bytes());
         let payload = start..payloads.len() as u32;
-        messages.push(Message { payload, is_null: false, offset, timestamp_ms: -1 });
+        messages.push(Message { payload, is_null: false, offset, timestamp_ms });
     }
     MessageBatch { partition, payloads: payloads.into(), messages, from, to }
 }
@@ -290,6 +324,10 @@ impl MetadataLog for MemoryLog {
                 None => next.positions.push((range.stream, range.to)),
             }
         }
+        for (stream, landmark) in &commit.landmarks {
+            next.landmarks.retain(|(known, _)| known != stream);
+            next.landmarks.push((*stream, *landmark));
+        }
         for (stream, us) in &commit.watermarks {
             next.watermarks.retain(|(known, _)| known != stream);
             next.watermarks.push((*stream, *us));
@@ -309,6 +347,17 @@ impl MetadataLog for MemoryLog {
             Some(Fault::After) => Err(Error::Commit("the disk failed".into())),
             _ => Ok(()),
         }
+    }
+
+    fn reset(&self, resets: &[StreamReset]) -> Result<()> {
+        let mut partitions = self.partitions.lock();
+        for StreamReset { partition, stream, to, .. } in resets {
+            let state = partitions.entry(*partition).or_default();
+            state.positions.retain(|(known, _)| known != stream);
+            state.landmarks.retain(|(known, _)| known != stream);
+            state.positions.extend(to.map(|offset| (*stream, offset)));
+        }
+        Ok(())
     }
 
     fn retire(&self, _table: TableId, partition: PartitionId, segments: &[SegmentId]) -> Result<()> {

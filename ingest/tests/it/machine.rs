@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use tidemill_ingest::{
@@ -342,6 +343,37 @@ fn retention_removes_old_segments_and_their_files() {
     rig.wait_until("its file is gone", |_| files() == 2);
     assert_eq!(held.rows(), 1_200);
     assert_eq!(rig.rows()[&0][0], 500);
+    rig.crash();
+}
+
+/// They stayed until the segment was full or old, which may be never.
+#[test]
+fn retention_removes_old_rows_that_are_not_sealed_yet() {
+    let _guard = no_failpoints();
+    let directory = tempfile::tempdir().unwrap();
+    let (log, topic) = (Arc::new(MemoryLog::default()), Topic::new(1));
+    topic.all_good.store(true, Ordering::Relaxed);
+    let clock = Arc::new(ManualClock::at(0));
+    let options =
+        Options { partitions: 1, clock: clock.clone(), retention_us: Some(1_000_000_000), ..Options::default() };
+    let rig = Rig::open(directory.path(), log, &topic, &options);
+    topic.produce(0, 500);
+    rig.drain().unwrap();
+    // The newest row is of second 498.
+    clock.advance_us(1_400_000_000);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(rig.table.snapshot().rows(), 400);
+    for _ in 0..2 {
+        clock.advance_us(100_000_000);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    rig.wait_until("all rows are gone", |rig| {
+        clock.advance_us(1_000_000);
+        rig.table.snapshot().rows() == 0
+    });
+    topic.produce(0, 2_000);
+    rig.drain().unwrap();
+    assert_eq!(rig.table.snapshot().rows(), 1_600);
     rig.crash();
 }
 

@@ -7,3 +7,4 @@ mod crash;
 #[expect(unreachable_pub, reason = "shared with the tests of the root package")]
 mod harness;
 mod machine;
+mod remade;

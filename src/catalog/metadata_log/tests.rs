@@ -41,6 +41,7 @@ fn commit(id: u64, from: u64, to: u64) -> SegmentCommit {
         }),
         progress,
         watermarks: vec![(STREAM, to as i64 * 1_000_000)],
+        landmarks: vec![(STREAM, Landmark::new(to.saturating_sub(1), 17, Some(b"last")))],
         dead_letters: Some(DeadLetterRecord { file: format!("{id}.dlq"), bytes: 1, checksum: 2, rows: 3 }),
         replaced_dead_letters: None,
     }
@@ -144,4 +145,24 @@ fn a_file_of_another_format_is_refused() {
     }
     let error = Database::open(path, Arc::new(ManualClock::at(0))).unwrap_err();
     assert!(error.to_string().contains("format 99"), "{error}");
+}
+
+#[test]
+fn a_reset_moves_streams_and_forgets_their_landmarks_in_one_step() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_database, log) = with_table(&directory);
+    log.commit(&commit(1, 0, 10)).unwrap();
+    let known = log.partition(TABLE, PARTITION).unwrap();
+    assert_eq!(known.landmarks, [(STREAM, Landmark::new(9, 17, Some(b"last")))]);
+    let to = |table, to| StreamReset { table, partition: PARTITION, stream: STREAM, to };
+    log.reset(&[to(TABLE, Some(3)), to(TableId(8), Some(3))]).unwrap_err();
+    assert_eq!(log.partition(TABLE, PARTITION).unwrap(), known, "a table that is gone: nothing moved");
+    log.reset(&[to(TABLE, Some(3))]).unwrap();
+    log.commit(&commit(2, 10, 20)).unwrap_err();
+    let moved = log.partition(TABLE, PARTITION).unwrap();
+    assert_eq!((moved.positions, moved.landmarks), (vec![(STREAM, 3)], vec![]));
+    assert_eq!((moved.segments, moved.dead_letters), (known.segments, known.dead_letters));
+    log.commit(&commit(2, 3, 20)).unwrap();
+    log.reset(&[to(TABLE, None)]).unwrap();
+    assert_eq!(log.partition(TABLE, PARTITION).unwrap().positions, []);
 }

@@ -5,6 +5,7 @@ mod files;
 mod full_disk;
 mod holes;
 mod hostile;
+mod remade;
 mod shared_fetch;
 
 use std::{collections::HashMap, env, path::Path, process::Command, time::Duration};

@@ -40,6 +40,19 @@ pub(crate) fn create_topic(brokers: &str, topic: &str, partitions: i32, settings
     }
 }
 
+/// Returns when the topic is gone.
+pub(crate) fn delete_topic(brokers: &str, topic: &str) {
+    let results = runtime()
+        .block_on(
+            admin(brokers)
+                .delete_topics(&[topic], &AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)))),
+        )
+        .expect("the broker answers");
+    for result in results {
+        result.unwrap_or_else(|(topic, error)| panic!("topic {topic}: {error}"));
+    }
+}
+
 pub(crate) fn add_partitions(brokers: &str, topic: &str, count: usize) {
     let results = runtime()
         .block_on(admin(brokers).create_partitions([&NewPartitions::new(topic, count)], &AdminOptions::new()))

@@ -311,6 +311,12 @@ fn twin(data_type: &DataType, value: Option<&Json>) -> Result<Option<String>, ()
             _ => return Err(()),
         },
         (DataType::BigInt, Json::String(text)) => text.trim_ascii().parse::<i64>().map_err(|_| ())?.to_string(),
+        (DataType::Double, Json::Number(number))
+            if number.as_i64().is_some_and(|whole| whole as f64 as i128 != i128::from(whole))
+                || number.as_u64().is_some_and(|whole| whole as f64 as i128 != i128::from(whole)) =>
+        {
+            return Err(());
+        }
         (DataType::Double, Json::Number(number)) => format!("{:?}", number.as_f64().ok_or(())?),
         (DataType::Double, Json::String(text)) => format!("{:?}", text.trim_ascii().parse::<f64>().map_err(|_| ())?),
         (DataType::Text, Json::String(text)) if !has_nul(text) => text.clone(),

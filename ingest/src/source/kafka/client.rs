@@ -38,6 +38,21 @@ impl Endpoint {
 
     /// A client that connects in the background and fetches up to `prefetch_kib` of each partition ahead of polls.
     pub(super) fn client(&self, prefetch_kib: usize) -> Result<Client> {
+        self.make(&self.config(prefetch_kib))
+    }
+
+    /// A client that reads a message here and there: it fetches little ahead, and tells when there is nothing.
+    pub(super) fn client_for_single_messages(&self) -> Result<Client> {
+        let mut config = self.config(1);
+        config
+            .set("queued.min.messages", "1")
+            .set("fetch.message.max.bytes", (64 << 10).to_string())
+            .set("statistics.interval.ms", "0")
+            .set("enable.partition.eof", "true");
+        self.make(&config)
+    }
+
+    fn config(&self, prefetch_kib: usize) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
             .set("client.id", "tidemill")
@@ -66,6 +81,10 @@ impl Endpoint {
             .set("auto.offset.reset", "error")
             .set("allow.auto.create.topics", "false")
             .set_log_level(RDKafkaLogLevel::Info);
+        config
+    }
+
+    fn make(&self, config: &ClientConfig) -> Result<Client> {
         config.create_with_context(Tracing::new(&self.topic)).map_err(|error| match error {
             KafkaError::ClientConfig(_, reason, key, value) => Error::Definition {
                 message: format!("option 'properties.{key}' cannot be '{value}': {reason}"),
@@ -97,7 +116,7 @@ impl Endpoint {
     }
 
     pub(super) fn no_topic(&self) -> Error {
-        Error::Unavailable(format!("kafka topic '{}' does not exist at {}", self.topic, self.brokers))
+        Error::Missing(format!("kafka topic '{}' does not exist at {}", self.topic, self.brokers))
     }
 
     fn unreachable(&self, what: &str, error: &KafkaError) -> Error {

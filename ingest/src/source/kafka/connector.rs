@@ -15,9 +15,11 @@ use super::{
     client::{Client, Endpoint},
     fetcher::KafkaFetcher,
     progress::Progress,
+    recognition::recognize,
 };
 use crate::{
-    Result,
+    Error, Result,
+    landmark::{Place, Recognition},
     source::{
         Connector, Reader, Start, Watermarks,
         share::{Fetcher, Share},
@@ -32,6 +34,7 @@ pub(super) struct KafkaConnector {
     client: Client,
     fetcher: Arc<KafkaFetcher>,
     share: Arc<Share>,
+    clock: Arc<dyn Clock>,
     /// How far the tables are that read the topic.
     progress: Mutex<Progress>,
 }
@@ -46,8 +49,8 @@ impl KafkaConnector {
     pub(super) fn new(endpoint: Endpoint, clock: Arc<dyn Clock>) -> Result<Self> {
         let client = endpoint.client(ASKING_KIB)?;
         let fetcher = KafkaFetcher::new(endpoint.clone(), Arc::clone(&clock));
-        let share = Share::new(Arc::clone(&fetcher) as Arc<dyn Fetcher>, clock);
-        Ok(Self { endpoint, client, fetcher, share, progress: Mutex::default() })
+        let share = Share::new(Arc::clone(&fetcher) as Arc<dyn Fetcher>, Arc::clone(&clock));
+        Ok(Self { endpoint, client, fetcher, share, clock, progress: Mutex::default() })
     }
 
     /// Answers to commits wait in the client's queue until somebody looks.
@@ -164,6 +167,10 @@ impl Connector for KafkaConnector {
         watermarks(&self.endpoint, &self.client, partition)
     }
 
+    fn recognize(&self, places: &BTreeMap<u32, Place>) -> Result<BTreeMap<u32, Recognition>> {
+        recognize(&self.endpoint, &self.client, &*self.clock, places)
+    }
+
     fn open(&self, positions: &BTreeMap<u32, u64>) -> Result<Box<dyn Reader>> {
         Ok(self.share.reader(positions))
     }
@@ -184,9 +191,18 @@ impl Connector for KafkaConnector {
 /// Asks the leader for the first offset and, as the isolation sees it, the one after the last.
 pub(super) fn watermarks(endpoint: &Endpoint, client: &Client, partition: u32) -> Result<Watermarks> {
     let number = i32::try_from(partition).unwrap_or(i32::MAX);
-    let (low, high) = client
-        .fetch_watermarks(&endpoint.topic, number, endpoint.timeout)
-        .map_err(|error| endpoint.failed(&format!("asking for the offsets of partition {partition}"), &error))?;
+    let (low, high) = client.fetch_watermarks(&endpoint.topic, number, endpoint.timeout).map_err(|error| {
+        match error.rdkafka_error_code() {
+            // What librdkafka says when it has not heard of a leader in time.
+            Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::LeaderNotAvailable) => {
+                Error::Unavailable(format!(
+                    "no leader of partition {partition} of kafka topic '{}' at {} answers within {:?}",
+                    endpoint.topic, endpoint.brokers, endpoint.timeout
+                ))
+            }
+            _ => endpoint.failed(&format!("asking for the offsets of partition {partition}"), &error),
+        }
+    })?;
     Ok(Watermarks { low: u64::try_from(low).unwrap_or(0), high: u64::try_from(high).unwrap_or(0) })
 }
 

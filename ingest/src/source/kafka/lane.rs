@@ -126,7 +126,7 @@ impl KafkaLane {
                     self.partition, self.endpoint.topic, there.high, self.next
                 ),
                 hint: Some(
-                    "the topic was made anew or lost messages: drop the source and create it again to read it from its start"
+                    "the topic was made anew or lost messages: ALTER SOURCE … RESET OFFSETS TO 'earliest' reads it from its start"
                         .into(),
                 ),
             });

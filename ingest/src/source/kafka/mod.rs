@@ -17,6 +17,7 @@ mod fetcher;
 mod lane;
 mod options;
 mod progress;
+mod recognition;
 #[cfg(test)]
 mod tests;
 

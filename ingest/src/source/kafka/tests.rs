@@ -25,6 +25,7 @@ use tidemill_storage::{
 use super::*;
 use crate::{
     Error,
+    landmark::{Landmark, Place, Recognition},
     source::{Fetched, Reader, SourceOptions, Start},
 };
 
@@ -178,6 +179,41 @@ fn tells_what_is_gone_and_what_cannot_be() {
     let error = (0..100).find_map(|_| beyond.poll(100, 1 << 20, Duration::from_millis(200)).err()).unwrap();
     let Error::Definition { message, .. } = &error else { panic!("{error}") };
     assert!(message.contains("ends at offset 200, but 10000"), "{message}");
+}
+
+/// What discovery asks: the topic that was read, or another one of its name.
+#[test]
+fn recognizes_the_topic_by_the_last_message_that_was_read() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 4, 1).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    let producer = producer(&brokers, &[]);
+    for n in 0..40 {
+        send(&producer, "t", n % 4, (n < 36).then(|| format!("m{n}")).as_deref().map(str::as_bytes));
+    }
+    producer.flush(PATIENCE).unwrap();
+    let connector = connector(&[("brokers", &brokers)]);
+    let mut reader = connector.open(&BTreeMap::from([(0, 0)])).unwrap();
+    let mut batches = Vec::new();
+    while batches.last().is_none_or(|batch: &crate::message::MessageBatch| batch.to < 10) {
+        for fetched in reader.poll(100, 1 << 20, PATIENCE).unwrap() {
+            let Fetched::Messages(batch) = fetched else { panic!("{fetched:?}") };
+            batches.push(batch);
+        }
+    }
+    let last = |to| batches.iter().rev().find_map(|batch| Landmark::last_below(batch, to)).unwrap();
+    let place = |landmark, position| Place { landmark, position };
+    let (seventh, tenth) = (last(8), last(10));
+    assert_eq!((seventh.offset, seventh.bytes, tenth.bytes), (7, Some(3), None));
+    let ask = |places: &[Place]| -> Vec<Recognition> {
+        let places: BTreeMap<u32, Place> = (0..).zip(places.iter().copied()).collect();
+        connector.recognize(&places).unwrap().into_values().collect()
+    };
+    use Recognition::{Other, Same, Short};
+    assert_eq!(ask(&[place(seventh, 8)]), [Same]);
+    // The messages of other partitions differ.
+    let asked = ask(&[place(tenth, 10), place(seventh, 8), place(tenth, 11), place(seventh, 10)]);
+    assert!(matches!(&asked[..], [Same, Other(_), Short, Other(_)]), "{asked:?}");
 }
 
 #[test]

@@ -159,6 +159,11 @@ impl CommittedSegment {
         column.reader.get_or_init(|| self.open_column(index)).as_ref().map_err(|error| self.failed(error.clone()))
     }
 
+    /// Reads all columns and checks their sums. Errors: `Corrupt` and `Poisoned`; the segment is then quarantined.
+    pub fn verify(&self) -> Result<()> {
+        (0..self.columns.len()).try_for_each(|index| self.reader(index).map(|_| ()))
+    }
+
     fn open_column(&self, index: usize) -> Result<ColumnReader> {
         let (column, data) = (&self.schema.columns[index], &self.columns[index]);
         let buffers = data
