@@ -40,6 +40,7 @@ pub use datafusion::{
 pub use catalog::{TableCatalog, TableHandle, ViewColumn, ViewHandle};
 pub use engine::{Engine, EngineConfig};
 pub use error::SqlError;
+pub use functions::json::canonical as canonical_json;
 pub use plan::{ColumnOrigin, Plan};
 pub use session::{Session, SessionOptions};
 pub use stream::{CancelHandle, QueryStream};

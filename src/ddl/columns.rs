@@ -117,10 +117,7 @@ fn parse(text: &str, data_type: &DataType) -> Result<Scalar> {
     };
     match data_type {
         DataType::Text => Ok(Scalar::Text(text.into())),
-        DataType::Jsonb => {
-            let value: serde_json::Value = serde_json::from_str(text).map_err(|_| wrong())?;
-            Ok(Scalar::Text(value.to_string().into()))
-        }
+        DataType::Jsonb => Ok(Scalar::Text(tidemill_query::canonical_json(text).map_err(|_| wrong())?.into())),
         DataType::Uuid => Ok(Scalar::Text(uuid::Uuid::try_parse(text).map_err(|_| wrong())?.to_string().into())),
         DataType::Bytea => {
             let Some(hex) = text.strip_prefix("\\x") else { return Ok(Scalar::Bytes(text.as_bytes().into())) };
@@ -196,7 +193,7 @@ mod tests {
             ("1970-01-02", DataType::Date, Scalar::Int(1)),
             ("1970-01-01T00:00:01Z", DataType::TimestampTz, Scalar::Int(1_000_000)),
             ("\\x00ff", DataType::Bytea, Scalar::Bytes([0, 255].into())),
-            ("{\"a\": 1}", DataType::Jsonb, Scalar::Text("{\"a\":1}".into())),
+            ("{\"a\": 1}", DataType::Jsonb, Scalar::Text("{\"a\": 1}".into())),
         ] {
             assert_eq!(parse(text, &data_type).unwrap(), value, "{text} as {data_type}");
         }

@@ -6,6 +6,7 @@ use tidemill_ingest::{
     Error, decode,
     source::{Connector, ConnectorOptions, SourceOptions, Start},
 };
+use tidemill_storage::schema::DataType;
 
 use super::{columns::check_names, error::locate, free_name};
 use crate::{
@@ -58,6 +59,15 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateSource) ->
     Ok(notices)
 }
 
+/// Whether EPOCH says something about the type.
+fn holds_moments(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Date | DataType::Timestamp | DataType::TimestampTz => true,
+        DataType::Array(item) => holds_moments(item),
+        _ => false,
+    }
+}
+
 fn definition(instance: &Instance, statement: &CreateSource, notices: &mut Vec<String>) -> Result<SourceDefinition> {
     check_names(statement.columns.iter().map(|column| &column.name))?;
     let mut columns = Vec::new();
@@ -66,6 +76,13 @@ fn definition(instance: &Instance, statement: &CreateSource, notices: &mut Vec<S
             return Err(SqlError::unsupported("DEFAULT is not supported in a source")
                 .at(column.name.position)
                 .with_hint("give the default to the table's column"));
+        }
+        if column.epoch.is_some() && !holds_moments(&column.data_type) {
+            let (name, data_type) = (&column.name.value, &column.data_type);
+            let message = format!("EPOCH is for columns of time, and column \"{name}\" is of type {data_type}");
+            return Err(SqlError::new(state::DATATYPE_MISMATCH, message)
+                .at(column.name.position)
+                .with_hint("declare it as TIMESTAMPTZ, or leave EPOCH out to keep the number"));
         }
         notices.extend(column.notice.clone());
         columns.push(SourceColumnDefinition {

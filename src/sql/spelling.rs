@@ -10,9 +10,13 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 /// | `ORDER BY x USING <`, `USING >` | `ORDER BY x ASC`, `DESC` |
 /// | `a BETWEEN SYMMETRIC b AND c` | `a BETWEEN !! b AND c`: the rules of the planner know what is meant |
 /// | `a BETWEEN ASYMMETRIC b AND c` | `a BETWEEN b AND c` |
+/// | `U&'d\0061ta'`, `U&'d!0061ta' UESCAPE '!'` | `'data'` |
 pub(super) fn respelled(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let concerned = ["TABLE", "USING", "SYMMETRIC", "ASYMMETRIC"];
-    if !tokens.iter().any(|token| concerned.iter().any(|word| is_word(&token.token, word))) {
+    let is_concerned = |token: &Token| {
+        matches!(token, Token::UnicodeStringLiteral(_)) || concerned.iter().any(|word| is_word(token, word))
+    };
+    if !tokens.iter().any(|token| is_concerned(&token.token)) {
         return tokens;
     }
     let is_insert = tokens.iter().find(|token| is_solid(token)).is_some_and(|token| is_word(&token.token, "INSERT"));
@@ -55,11 +59,49 @@ pub(super) fn respelled(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                 _ => put(here.clone()),
             },
             Token::Lt | Token::Gt if follows(&["USING"]) => {}
+            // With a NUL in it, it is refused when it is planned.
+            Token::UnicodeStringLiteral(text) if !text.contains('\0') => {
+                let mut following =
+                    tokens[index + 1..].iter().filter(|token| is_solid(token)).map(|token| &token.token);
+                let escape = match (following.next(), following.next()) {
+                    (Some(word), Some(Token::SingleQuotedString(escape))) if is_word(word, "UESCAPE") => {
+                        escape.chars().next()
+                    }
+                    _ => None,
+                };
+                let read = escape.and_then(|escape| unescaped(text, escape));
+                put(Token::SingleQuotedString(read.unwrap_or_else(|| text.clone())));
+            }
+            here if is_word(here, "UESCAPE") && matches!(before, Some(Token::UnicodeStringLiteral(_))) => {}
+            Token::SingleQuotedString(_) if follows(&["UESCAPE"]) => {}
             here => put(here.clone()),
         }
         before = Some(token.token.clone());
     }
     respelled
+}
+
+/// `text` with `!0061`, `!+000061` and `!!` read, where `!` is the escape; `None` when one of them is no character.
+fn unescaped(text: &str, escape: char) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(escape) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + escape.len_utf8()..];
+        if let Some(after) = rest.strip_prefix(escape) {
+            out.push(escape);
+            rest = after;
+            continue;
+        }
+        let (digits, after) = match rest.strip_prefix('+') {
+            Some(long) => long.split_at_checked(6)?,
+            None => rest.split_at_checked(4)?,
+        };
+        out.push(u32::from_str_radix(digits, 16).ok().and_then(char::from_u32).filter(|c| *c != '\0')?);
+        rest = after;
+    }
+    out.push_str(rest);
+    Some(out)
 }
 
 fn is_solid(token: &TokenWithSpan) -> bool {

@@ -107,7 +107,13 @@ impl<'a> Text<'a> {
                 None => error,
             };
         };
+        let is_exclusion =
+            |token: &TokenWithSpan| matches!(&token.token, Token::Word(word) if word.keyword == Keyword::EXCLUDE);
         let error = match found {
+            Some(found) if expected == ")" && is_exclusion(found) => {
+                return SqlError::unsupported("EXCLUDE in the frame of a window is not supported")
+                    .at(self.position(found.span.start));
+            }
             Some(found) => SqlError::syntax(format!("syntax error at or near \"{}\"", self.excerpt(found)))
                 .at(self.position(found.span.start)),
             None => {

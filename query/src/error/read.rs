@@ -155,7 +155,7 @@ fn read_cast(message: &str) -> SqlError {
     } else {
         ""
     };
-    if message.contains("Can't cast value") || message.contains("overflow") || message.contains("too large to store") {
+    if message.contains("Can't cast value") || message.contains("verflow") || message.contains("too large to store") {
         return match type_name {
             "" | "numeric" => SqlError::new("22003", "numeric field overflow"),
             name => SqlError::out_of_range(name),

@@ -40,6 +40,11 @@ const WORDS: &[(&str, &str, &str)] = &[
     ("requires a boolean expression", "42804", "argument of NOT must be type boolean"),
     ("only supports signed numeric, interval", "42883", "operator does not exist: - of this type"),
     ("requires a window frame", "42P20", "{line}"),
+    ("NTILE requires a positive integer", "22014", "argument of ntile must be greater than zero"),
+    ("UnicodeStringLiteral", "42601", "invalid Unicode escape value"),
+    ("Join condition must be boolean", "42804", "argument of JOIN/ON must be type boolean"),
+    ("Inconsistent data type across values", "42804", "types of one column of VALUES cannot be matched"),
+    ("Inconsistent metadata across values", "42804", "types of one column of VALUES cannot be matched"),
     // Subqueries that nothing plans.
     ("OuterReferenceColumn", "0A000", "this correlated subquery is not supported"),
     ("outer_ref(", "0A000", "this correlated subquery is not supported"),

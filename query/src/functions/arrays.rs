@@ -1,9 +1,9 @@
-//! `array_fill`, `trim_array`, `array_dims`.
+//! `array_fill`, `trim_array`, `array_dims`, and subscripts.
 
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, ListArray, StringViewArray, UInt64Array},
+    array::{Array, ArrayRef, AsArray, Int64Array, ListArray, StringViewArray, UInt64Array},
     buffer::{NullBuffer, OffsetBuffer},
     compute::take,
     datatypes::{DataType, Int64Type},
@@ -37,7 +37,20 @@ pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
             Ok(Arc::new(rows.collect::<StringViewArray>()))
         }),
         Simple::udf("trim_array", any(2, Immutable), Returns::Of(|arguments| Ok(arguments[0].clone())), trim),
+        subscript_udf(),
     ]
+}
+
+/// A subscript for functions that count from the end where it is negative: there is nothing before the first item.
+pub(crate) fn subscript_udf() -> Arc<ScalarUDF> {
+    Simple::udf("tidemill_subscript", any(1, Immutable), Returns::Type(DataType::Int64), |call| {
+        let subscripts = call.cast(0, &DataType::Int64)?;
+        let subscripts = subscripts.as_primitive::<Int64Type>().iter().map(|subscript| match subscript {
+            Some(subscript) if i32::try_from(subscript).is_err() => Err(SqlError::out_of_range("integer")),
+            subscript => Ok(subscript.map(|subscript| subscript.max(0))),
+        });
+        Ok(Arc::new(subscripts.collect::<Result<Int64Array, SqlError>>()?))
+    })
 }
 
 /// `array_fill(value, ARRAY[length])`.

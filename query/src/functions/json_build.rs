@@ -123,16 +123,27 @@ pub(super) fn column(array: &ArrayRef, field: &Field, zone: Zone) -> Result<Vec<
     let is_json = matches!(field.metadata().get(TYPE_KEY).map(String::as_str), Some("json" | "jsonb"));
     let is_number = array.data_type().is_numeric();
     let is_moment = matches!(array.data_type(), DataType::Timestamp(..));
+    let is_zoned = matches!(array.data_type(), DataType::Timestamp(_, Some(_)));
     Ok((0..array.len())
         .map(|row| {
             or_null(row, &|| match texts.value(row) {
                 plain if is_json || *array.data_type() == DataType::Boolean => plain.to_owned(),
                 number if is_number && !number.contains(['N', 'I']) => number.to_owned(),
-                moment if is_moment => quoted(&moment.replacen(' ', "T", 1)),
+                moment if is_moment => quoted(&iso(moment, is_zoned)),
                 other => quoted(other),
             })
         })
         .collect())
+}
+
+/// A moment as ISO 8601 has it: a T in its middle, and minutes in the distance to UTC.
+fn iso(moment: &str, is_zoned: bool) -> String {
+    let mut iso = moment.replacen(' ', "T", 1);
+    let hours_only = iso.len().checked_sub(3).is_some_and(|at| matches!(iso.as_bytes()[at], b'+' | b'-'));
+    if is_zoned && hours_only {
+        iso.push_str(":00");
+    }
+    iso
 }
 
 fn quoted(text: &str) -> String {

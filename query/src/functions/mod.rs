@@ -9,6 +9,7 @@ pub(crate) mod buckets;
 pub(crate) mod bytes;
 pub(crate) mod cast;
 pub(crate) mod datetime;
+pub(crate) mod integers;
 pub(crate) mod interval;
 pub(crate) mod json;
 pub(crate) mod json_build;
@@ -17,12 +18,14 @@ pub(crate) mod jsonb;
 pub(crate) mod like;
 pub(crate) mod logarithms;
 pub(crate) mod math;
+pub(crate) mod ntile;
 pub(crate) mod nulls;
 pub(crate) mod number_pattern;
 pub(crate) mod numbers;
 pub(crate) mod ordered_set;
 pub(crate) mod padding;
 pub(crate) mod pieces;
+pub(crate) mod record;
 pub(crate) mod regexp;
 pub(crate) mod rows;
 pub mod session;
@@ -48,11 +51,13 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         arrays::udfs(),
         buckets::udfs(),
         bytes::udfs(),
+        datetime::bin::udfs(),
         datetime::format::udfs(),
         datetime::make::udfs(),
         datetime::moments::udfs(),
         datetime::part::udfs(),
         datetime::trunc::udfs(),
+        integers::udfs(),
         json::udfs(),
         logarithms::udfs(),
         math::udfs(),
@@ -66,10 +71,12 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         ordered_set::udfs(),
         padding::udfs(),
         pieces::udfs(),
+        record::udfs(),
         regexp::udfs(),
         rows::udfs(),
         sleep::udfs(),
         text::udfs(),
+        crate::rules::common_types::udfs(),
     ];
     for udf in ours.into_iter().flatten() {
         engine.register_function(udf)?;
@@ -83,6 +90,7 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
             state.register_udaf(Arc::new(aggregate.as_ref().clone().with_aliases([alias])))?;
         }
         state.register_udaf(average::udaf())?;
+        state.register_udwf(ntile::udwf())?;
         datafusion_functions_json::register_all(state)?;
         // Where it is not planned as rows, this would give one array.
         for name in ["generate_series", "range"] {

@@ -15,7 +15,10 @@ use super::{
     simple::{Call, Returns, Simple, any, any_of},
     text_input,
 };
-use crate::{SqlError, rules::types};
+use crate::{
+    SqlError,
+    rules::{casts, types},
+};
 
 pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
     let int = || Returns::Type(DataType::Int32);
@@ -56,13 +59,17 @@ fn of_first(types: &[DataType]) -> Result<DataType, DataFusionError> {
 /// 42883 for what is neither text nor bytea.
 pub(super) fn check(call: &Call<'_>, index: usize, function: &str) -> Result<(), DataFusionError> {
     let data_type = call.arrays[index].data_type();
-    if types::is_text(data_type) || is_bytes(data_type) || *data_type == DataType::Null {
+    let is_document = matches!(casts::marker(&call.fields[index]), Some("jsonb" | "json"));
+    if types::is_text(data_type) && !is_document || is_bytes(data_type) || *data_type == DataType::Null {
         return Ok(());
     }
-    let name = types::name(&call.fields[index]);
-    Err(SqlError::new("42883", format!("function {function}({name}) does not exist"))
+    Err(no_function(function, &call.fields[index]).into())
+}
+
+/// 42883 for a function of one such argument.
+pub(super) fn no_function(function: &str, argument: &Field) -> SqlError {
+    SqlError::new("42883", format!("function {function}({}) does not exist", types::name(argument)))
         .with_hint("No function matches the given name and argument types. You might need to add explicit type casts.")
-        .into())
 }
 
 /// Argument `index` as bytea; a text is one that was written without its type.

@@ -13,6 +13,7 @@ use datafusion::{
 };
 
 use super::{
+    pieces,
     simple::{self, Call, Returns, Simple, any},
     text_output,
 };
@@ -28,8 +29,8 @@ pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
             joined(call, 1, |row| separators.is_valid(row).then(|| separators.value(row).to_owned()))
         }),
         Simple::udf("format", Signature::variadic_any(Stable), text(), format_rows),
-        Simple::udf("upper", any(1, Immutable), text(), |call| cased(call, |c| one(c, c.to_uppercase()))),
-        Simple::udf("lower", any(1, Immutable), text(), |call| cased(call, |c| one(c, c.to_lowercase()))),
+        Simple::udf("upper", any(1, Immutable), text(), |call| cased(call, "upper", |c| one(c, c.to_uppercase()))),
+        Simple::udf("lower", any(1, Immutable), text(), |call| cased(call, "lower", |c| one(c, c.to_lowercase()))),
         substring_pattern(),
     ]
 }
@@ -42,11 +43,10 @@ fn one(c: char, mut changed: impl Iterator<Item = char>) -> char {
     }
 }
 
-fn cased(call: &Call<'_>, change: impl Fn(char) -> char) -> Result<ArrayRef, DataFusionError> {
-    if super::pieces::is_bytes(call.arrays[0].data_type()) {
-        return Err(SqlError::new("42883", "bytes have no upper or lower case")
-            .with_hint("Read them as text with convert_from.")
-            .into());
+fn cased(call: &Call<'_>, function: &str, change: impl Fn(char) -> char) -> Result<ArrayRef, DataFusionError> {
+    pieces::check(call, 0, function)?;
+    if pieces::is_bytes(call.arrays[0].data_type()) {
+        return Err(pieces::no_function(function, &call.fields[0]).into());
     }
     let texts = call.text(0)?;
     let changed = texts.iter().map(|text| text.map(|text| text.chars().map(&change).collect::<String>()));
@@ -54,7 +54,7 @@ fn cased(call: &Call<'_>, change: impl Fn(char) -> char) -> Result<ArrayRef, Dat
 }
 
 /// Each argument as the text that PostgreSQL's output functions give: a boolean is `t` or `f`.
-fn outputs(call: &Call<'_>, from: usize) -> Result<Vec<StringViewArray>, DataFusionError> {
+pub(super) fn outputs(call: &Call<'_>, from: usize) -> Result<Vec<StringViewArray>, DataFusionError> {
     let zone = call.zone()?;
     call.arrays[from.min(call.arrays.len())..]
         .iter()

@@ -25,7 +25,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::{
-    distinct_from, merged_columns, row_values,
+    common_types, distinct_from, merged_columns, natural, row_values,
     syntax::{function, last_part, plain, query},
 };
 use crate::{SqlError, functions::regexp};
@@ -40,21 +40,39 @@ const SELECTED_ROWS_MAX: usize = 1_000;
 /// Rewrites `statement` in place.
 pub(crate) fn rewrite(statement: &mut Statement) -> Result<(), SqlError> {
     distinct_from::rewrite(statement);
-    match VisitMut::visit(statement, &mut Rewriter) {
+    // Rows to insert are typed by the table's columns.
+    let inserted = matches!(statement, Statement::Insert(_));
+    match VisitMut::visit(statement, &mut Rewriter { inserted }) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
     }
 }
 
-struct Rewriter;
+struct Rewriter {
+    /// Whether the next query is what an INSERT inserts.
+    inserted: bool,
+}
 
 impl VisitorMut for Rewriter {
     type Break = SqlError;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<SqlError> {
-        match fetch(query).and_then(|()| values(query)).and_then(|()| merged_columns::rewrite(query)) {
+        let inserted = std::mem::take(&mut self.inserted);
+        let typed = if inserted { Ok(()) } else { common_types::rows(&mut query.body) };
+        match typed
+            .and_then(|()| fetch(query))
+            .and_then(|()| values(query))
+            .and_then(|()| merged_columns::rewrite(query))
+        {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
+        }
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<SqlError> {
+        match natural::named_twice(select) {
+            Some(error) => ControlFlow::Break(error),
+            None => ControlFlow::Continue(()),
         }
     }
 

@@ -7,6 +7,7 @@
 //! | `percentile_disc(f) WITHIN GROUP (ORDER BY x)` | `<percentile_disc>(array_agg(x ORDER BY x) FILTER (WHERE x IS NOT NULL), f)` |
 //! | `mode() WITHIN GROUP (ORDER BY x)` | `<mode>(…)` of the same array |
 //! | `to_jsonb(t)`, `json_agg(t)` of a relation t | the same of `<row>(t.*)`, see [`settle`] |
+//! | `SELECT t FROM t` | `SELECT <row text>(t.*) AS t`, unless a column has that name |
 
 use std::ops::ControlFlow;
 
@@ -20,20 +21,29 @@ use datafusion::{
     },
 };
 
-use super::syntax::{folded, function, last_part, shown_name};
-use crate::functions::{json_rows, ordered_set};
+use super::{
+    natural::{self, Columns},
+    syntax::{folded, function, last_part, shown_name},
+};
+use crate::functions::{json_rows, ordered_set, record};
 
 /// Rewrites `statement` in place.
-pub(crate) fn rewrite(statement: &mut Statement) {
-    let _ = VisitMut::visit(statement, &mut Rewriter);
+pub(crate) fn rewrite(statement: &mut Statement, columns: &Columns<'_>) {
+    let hidden = natural::ctes(statement);
+    let _ = VisitMut::visit(statement, &mut Rewriter { columns, hidden });
 }
 
-struct Rewriter;
+struct Rewriter<'a> {
+    columns: &'a Columns<'a>,
+    /// Names that a WITH gives, which hide tables.
+    hidden: Vec<String>,
+}
 
-impl VisitorMut for Rewriter {
+impl VisitorMut for Rewriter<'_> {
     type Break = ();
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        self.whole_rows(select);
         let relations = relations(select);
         if !relations.is_empty() {
             let mut rows = Rows { relations };
@@ -50,6 +60,49 @@ impl VisitorMut for Rewriter {
         }
         ControlFlow::Continue(())
     }
+}
+
+impl Rewriter<'_> {
+    /// Puts the text of a whole row in the place of a table's name in the select list.
+    fn whole_rows(&self, select: &mut Select) {
+        let is_named = |item: &SelectItem| {
+            matches!(
+                item,
+                SelectItem::UnnamedExpr(Expr::Identifier(_))
+                    | SelectItem::ExprWithAlias { expr: Expr::Identifier(_), .. }
+            )
+        };
+        if !select.projection.iter().any(is_named) {
+            return;
+        }
+        let Some(tables) = natural::tables(select, self.columns, &self.hidden) else { return };
+        let is_row = |name: &str| {
+            tables.iter().any(|(table, _)| table == name)
+                && !tables.iter().any(|(_, columns)| columns.iter().any(|column| column == name))
+        };
+        for item in &mut select.projection {
+            let (name, alias) = match item {
+                SelectItem::UnnamedExpr(Expr::Identifier(name)) => (name.clone(), name.clone()),
+                SelectItem::ExprWithAlias { expr: Expr::Identifier(name), alias } => (name.clone(), alias.clone()),
+                _ => continue,
+            };
+            if is_row(&folded(&name)) {
+                *item = SelectItem::ExprWithAlias { expr: whole(record::ROW_TEXT, name), alias };
+            }
+        }
+    }
+}
+
+/// `function(relation.*)`.
+fn whole(name: &str, relation: Ident) -> Expr {
+    let columns = FunctionArgExpr::QualifiedWildcard(ObjectName::from(vec![relation]));
+    let mut row = function(name, Vec::new());
+    if let Expr::Function(row) = &mut row
+        && let FunctionArguments::List(list) = &mut row.args
+    {
+        list.args.push(FunctionArg::Unnamed(columns));
+    }
+    row
 }
 
 fn gathered(call: &mut Function) -> Option<Expr> {
@@ -160,14 +213,7 @@ impl VisitorMut for Rows {
             && let Expr::Identifier(name) = argument
             && self.relations.contains(&folded(name))
         {
-            let columns = FunctionArgExpr::QualifiedWildcard(ObjectName::from(vec![name.clone()]));
-            let mut row = function(json_rows::ROW, Vec::new());
-            if let Expr::Function(row) = &mut row
-                && let FunctionArguments::List(list) = &mut row.args
-            {
-                list.args.push(FunctionArg::Unnamed(columns));
-            }
-            *argument = row;
+            *argument = whole(json_rows::ROW, name.clone());
         }
         ControlFlow::Continue(())
     }
@@ -178,7 +224,7 @@ pub(crate) fn settle(expr: LogicalExpr, schema: &DFSchema) -> Transformed<Logica
     match expr {
         #[expect(deprecated, reason = "the planner gives t.* as an argument of a function in this way")]
         LogicalExpr::ScalarFunction(ScalarFunction { func, args })
-            if func.name() == json_rows::ROW
+            if [json_rows::ROW, record::ROW_TEXT].contains(&func.name())
                 && matches!(args.as_slice(), [LogicalExpr::Wildcard { qualifier: Some(_), .. }]) =>
         {
             let relation = match args.as_slice() {

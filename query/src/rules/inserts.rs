@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::{
+    common::ExprSchema,
     error::DataFusionError,
     logical_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder},
-    sql::sqlparser::ast::{Ident, Insert, ObjectName, SelectItem, SetExpr, Statement, TableObject},
+    sql::sqlparser::ast::{
+        Expr as SqlExpr, Ident, Insert, ObjectName, SelectItem, SetExpr, Statement, TableObject, Value,
+    },
 };
 
-use super::casts;
+use super::{casts, syntax::last_part, types};
 use crate::SqlError;
 
 /// The table that INSERT names, without its schema.
@@ -23,6 +26,7 @@ pub(super) fn target(statement: &Statement) -> Option<String> {
 /// Rows that are shorter than the table are for its first columns; the others have their defaults.
 pub(super) fn name_columns(statement: &mut Statement, table: &Schema) -> Result<(), SqlError> {
     let Statement::Insert(insert) = statement else { return Ok(()) };
+    refuse_numbers(insert, table)?;
     let columns = table.fields().len();
     let Some(width) = insert.columns.is_empty().then(|| width(insert)).flatten() else { return Ok(()) };
     if width > columns {
@@ -31,6 +35,60 @@ pub(super) fn name_columns(statement: &mut Statement, table: &Schema) -> Result<
     if width < columns {
         let first = table.fields().iter().take(width);
         insert.columns = first.map(|field| ObjectName::from(vec![Ident::with_quote('"', field.name())])).collect();
+    }
+    Ok(())
+}
+
+/// A number is no boolean; the planner would cast it.
+fn refuse_numbers(insert: &Insert, table: &Schema) -> Result<(), SqlError> {
+    let Some(SetExpr::Values(values)) = insert.source.as_ref().map(|source| source.body.as_ref()) else {
+        return Ok(());
+    };
+    let named: Vec<String> = insert.columns.iter().map(last_part).collect();
+    let columns = table.fields().iter().enumerate().filter(|(_, field)| *field.data_type() == DataType::Boolean);
+    for (place, field) in columns {
+        let place = if named.is_empty() { Some(place) } else { named.iter().position(|name| name == field.name()) };
+        let Some(place) = place else { continue };
+        for cell in values.rows.iter().filter_map(|row| row.content.get(place)) {
+            let digits = match cell {
+                SqlExpr::UnaryOp { expr, .. } => number(expr),
+                cell => number(cell),
+            };
+            if let Some(digits) = digits {
+                let type_name = if digits.contains(['.', 'e', 'E']) { "numeric" } else { "integer" };
+                return Err(not_boolean(field.name(), type_name));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn number(expr: &SqlExpr) -> Option<&str> {
+    match expr {
+        SqlExpr::Value(value) => match &value.value {
+            Value::Number(digits, _) => Some(digits),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn not_boolean(column: &str, type_name: &str) -> SqlError {
+    SqlError::new("42804", format!("column \"{column}\" is of type boolean but expression is of type {type_name}"))
+        .with_hint("You will need to rewrite or cast the expression.")
+}
+
+/// 42804 for a column of numbers that is inserted as booleans.
+pub(super) fn check_columns(logical: &LogicalPlan) -> Result<(), DataFusionError> {
+    let LogicalPlan::Projection(projection) = logical else { return Ok(()) };
+    for (item, target) in projection.expr.iter().zip(projection.schema.fields()) {
+        let item = if let Expr::Alias(alias) = item { alias.expr.as_ref() } else { item };
+        let Expr::Cast(Cast { expr, field }) = item else { continue };
+        let (DataType::Boolean, Expr::Column(column)) = (field.data_type(), expr.as_ref()) else { continue };
+        let Ok(source) = projection.input.schema().field_from_column(column) else { continue };
+        if source.data_type().is_numeric() {
+            return Err(not_boolean(target.name(), &types::name(source)).into());
+        }
     }
     Ok(())
 }

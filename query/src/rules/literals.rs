@@ -20,8 +20,8 @@ use datafusion::{
     },
 };
 
-use super::types;
-use crate::SqlError;
+use super::{jsonb_keys, types};
+use crate::{SqlError, functions::pieces::is_bytes};
 
 /// int8 literals that fit become int4.
 pub(crate) fn narrow(expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
@@ -60,14 +60,13 @@ pub(crate) fn adapt(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
             let (left_field, right_field) = (field_of(&left, schema), field_of(&right, schema));
             let (left, right) = match (left_field, right_field) {
                 (Some(l), Some(r)) => {
-                    if is_text_column(&left, &l) && is_number(&right) || is_text_column(&right, &r) && is_number(&left)
+                    let jsonb = |field: &Field| super::casts::marker(field) == Some("jsonb");
+                    if is_text_column(&left, &l) && is_number(&right)
+                        || is_text_column(&right, &r) && is_number(&left)
+                        || jsonb(&l) && !jsonb_keys::is_comparable(r.data_type())
+                        || jsonb(&r) && !jsonb_keys::is_comparable(l.data_type())
                     {
-                        let (l, r) = (types::name(&l), types::name(&r));
-                        return Err(SqlError::new("42883", format!("operator does not exist: {l} {op} {r}"))
-                            .with_hint(
-                                "No operator matches the given name and argument types. You might need to add explicit type casts.",
-                            )
-                            .into());
+                        return Err(no_operator(&types::name(&l), &op.to_string(), &types::name(&r)).into());
                     }
                     (adapted(*left, &r), adapted(*right, &l))
                 }
@@ -91,8 +90,36 @@ pub(crate) fn adapt(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
             }
             None => Transformed::no(Expr::InList(InList { expr, list, negated })),
         },
+        Expr::Like(like) => {
+            if let (Some(value), Some(pattern)) = (field_of(&like.expr, schema), field_of(&like.pattern, schema)) {
+                let is_unknown =
+                    matches!(like.pattern.as_ref(), Expr::Literal(value, _) if types::is_text(&value.data_type()));
+                let op = match (like.negated, like.case_insensitive) {
+                    (false, false) => "~~",
+                    (true, false) => "!~~",
+                    (false, true) => "~~*",
+                    (true, true) => "!~~*",
+                };
+                let is_other = |field: &Field| {
+                    !types::is_text(field.data_type())
+                        && !is_bytes(field.data_type())
+                        && *field.data_type() != DataType::Null
+                };
+                if is_other(&value) || super::casts::marker(&value) == Some("jsonb") {
+                    let pattern = if is_unknown { "unknown".to_owned() } else { types::name(&pattern) };
+                    return Err(no_operator(&types::name(&value), op, &pattern).into());
+                }
+            }
+            Transformed::no(Expr::Like(like))
+        }
         other => Transformed::no(other),
     })
+}
+
+/// 42883 for an operator between these types.
+pub(crate) fn no_operator(left: &str, op: &str, right: &str) -> SqlError {
+    SqlError::new("42883", format!("operator does not exist: {left} {op} {right}"))
+        .with_hint("No operator matches the given name and argument types. You might need to add explicit type casts.")
 }
 
 fn is_text_column(expr: &Expr, field: &Field) -> bool {
@@ -103,7 +130,7 @@ fn is_number(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(value, _) if !value.is_null() && value.data_type().is_numeric())
 }
 
-fn compares(op: Operator) -> bool {
+pub(crate) fn compares(op: Operator) -> bool {
     use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
 }
@@ -119,8 +146,8 @@ fn adapted(expr: Expr, other: &Field) -> Expr {
             ScalarValue::Utf8(Some(_)) | ScalarValue::Utf8View(Some(_)) | ScalarValue::LargeUtf8(Some(_)),
             _,
         ) => {
-            let uuid = super::casts::marker(other) == Some("uuid");
-            if !uuid && (types::is_text(other.data_type()) || matches!(other.data_type(), DataType::Null)) {
+            let is_marked = matches!(super::casts::marker(other), Some("uuid" | "jsonb"));
+            if !is_marked && (types::is_text(other.data_type()) || matches!(other.data_type(), DataType::Null)) {
                 return expr;
             }
             let target = Field::new("", other.data_type().clone(), true).with_metadata(other.metadata().clone());

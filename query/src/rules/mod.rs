@@ -6,7 +6,7 @@
 //!        └─ lateral relations on top of what they refer to
 //!        └─ parameters, literals, aggregates, quotients, casts  (before types are made to fit)
 //!             └─ DataFusion's analyzer: types fit
-//!                  └─ casts again (those it added), checked arithmetic
+//!                  └─ casts again (those it added), checked arithmetic, keys of jsonb
 //! ```
 //!
 //! What comes out is run through DataFusion's analyzer once more when it is optimized; that finds nothing left to do. Statements that
@@ -15,14 +15,17 @@
 mod aggregates;
 mod arithmetic;
 pub(crate) mod casts;
+pub(crate) mod common_types;
 mod distinct_from;
 mod forms;
 mod gathered;
 mod inserts;
+pub(crate) mod jsonb_keys;
 mod lateral;
 mod literals;
 mod merged_columns;
 mod names;
+mod natural;
 pub(crate) mod operators;
 mod origins;
 mod outer;
@@ -32,6 +35,7 @@ mod results;
 pub(crate) mod row;
 mod row_functions;
 mod row_values;
+mod scalar_subqueries;
 pub(crate) mod segment_aggregates;
 mod set_operations;
 mod syntax;
@@ -136,8 +140,13 @@ impl Planner {
         let mut statement = statement.clone();
         views::expand(&mut statement, self.engine.tables().as_ref())?;
         syntax::rewrite(&mut statement);
+        let columns = |name: &str| {
+            let schema = self.engine.tables().table(name)?.table.schema();
+            Some(schema.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>())
+        };
+        natural::rewrite(&mut statement, &columns);
         forms::rewrite(&mut statement)?;
-        gathered::rewrite(&mut statement);
+        gathered::rewrite(&mut statement, &columns);
         let known = row_functions::Known {
             is_relation: &|name| state.table_functions().contains_key(name),
             columns: &|name| Some(types::columns_of(&self.engine.tables().table(name)?.table.schema())),
@@ -170,11 +179,13 @@ impl Planner {
                     .tables()
                     .table(table_name.table())
                     .ok_or_else(|| SqlError::undefined_table(table_name.table()))?;
+                inserts::check_columns(&input).map_err(located)?;
                 (Arc::unwrap_or_clone(input), Some(handle))
             }
             other => (other, None),
         };
         let logical = lateral::unfold(logical).map_err(located)?;
+        let logical = scalar_subqueries::gather(logical).map_err(located)?;
         let is_insert = insert_into.is_some();
         let logical = match &insert_into {
             Some(handle) => inserts::marked_columns(logical, &handle.table.schema().arrow()).map_err(located)?,
@@ -235,6 +246,7 @@ fn settle(
                     .transform_data(arithmetic::settle_mod)?
                     .transform_data(|expr| literals::adapt(expr, schema))?
                     .transform_data(|expr| quantified::settle(expr, schema))?
+                    .transform_data(|expr| common_types::settle(expr, schema))?
                     .transform_data(|expr| casts::refuse(expr, schema))?
                     .transform_data(|expr| casts::convert(expr, schema))?
                     .transform_data(|expr| Ok(results::narrow(expr)))?
@@ -243,9 +255,10 @@ fn settle(
             })
         })
     })?;
+    let logical = common_types::unions(logical)?;
     let logical = outer::refresh(logical)?;
     let logical = state.analyzer().execute_and_check(logical, state.config_options(), |_, _| {})?;
-    walk::expressions(logical, |expr, schema, kind| {
+    let logical = walk::expressions(logical, |expr, schema, kind| {
         if kind.is_limit {
             return Ok(Transformed::no(expr));
         }
@@ -254,7 +267,8 @@ fn settle(
             casts::check_literal(&converted.data, state.config_options())?;
             converted.transform_data(|expr| arithmetic::check(expr, schema))
         })
-    })
+    })?;
+    jsonb_keys::apply(logical)
 }
 
 /// Result columns of types that PostgreSQL has not (unsigned, nanoseconds) in the next type that it has.

@@ -61,6 +61,14 @@ impl ExprPlanner for PostgresOperators {
         }
     }
 
+    fn plan_array_literal(
+        &self,
+        items: Vec<Expr>,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<Vec<Expr>>, DataFusionError> {
+        Ok(PlannerResult::Original(super::common_types::items(items, schema)?))
+    }
+
     /// `position(part in whole)`, with the whole first.
     fn plan_position(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>, DataFusionError> {
         Ok(PlannerResult::Planned(call(pieces::strpos_udf(), args)))
@@ -247,7 +255,7 @@ fn is_list(data_type: &DataType) -> bool {
 }
 
 /// Marks text as JSONB.
-fn jsonb_field(expr: Expr) -> Expr {
+pub(crate) fn jsonb_field(expr: Expr) -> Expr {
     call(datafusion::functions::core::with_metadata(), vec![expr, lit(TYPE_KEY), lit("jsonb")])
 }
 

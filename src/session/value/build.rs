@@ -315,5 +315,5 @@ fn json<'a>(text: &'a str, type_name: &str) -> Result<&'a str> {
 }
 
 fn jsonb(text: &str) -> Result<String> {
-    json(text, "jsonb").map(|text| text.trim().to_owned())
+    Ok(tidemill_query::canonical_json(text)?)
 }

@@ -1,5 +1,6 @@
 //! Dates, times, intervals: reading, writing, patterns, truncation, parts.
 
+pub(crate) mod bin;
 pub(crate) mod format;
 mod interval_pattern;
 pub(crate) mod interval_text;

@@ -1,7 +1,7 @@
 //! Dates and times from text, in the forms that PostgreSQL reads and that people and programs write.
 //!
 //! `2026-01-31`, `20260131`, `2026/1/31`, `1/31/2026`, `Jan 31, 2026`, `31 January 2026`; then, after a blank or `T`, `12:34[:56[.789]]`,
-//! `123456`, with AM or PM; then `Z`, `+05:30` or a zone's name. `epoch`, `now`, `today`, `tomorrow`, `yesterday` stand for what they say.
+//! `123456`, with AM or PM; then `Z`, `+05:30` or a zone's name; then AD or BC. `epoch`, `now`, `today`, `tomorrow`, `yesterday` stand for what they say.
 
 use chrono::NaiveDate;
 
@@ -48,7 +48,8 @@ pub(crate) fn timestamp(
         "infinity" | "-infinity" => return Err(SqlError::not_supported("an infinite timestamp")),
         _ => {}
     }
-    let (days, rest) = date_part(trimmed).ok_or_else(invalid)?;
+    let (trimmed, is_before_christ) = era(trimmed);
+    let (days, rest) = date_part(trimmed, is_before_christ).ok_or_else(invalid)?;
     let days = days.map_err(|()| field_range(text))?;
     let rest = rest.strip_prefix(['T', 't']).unwrap_or(rest).trim_start();
     let (time_us, rest) = time_part(rest).ok_or_else(invalid)?;
@@ -95,10 +96,25 @@ fn number(text: &str) -> Option<(u32, usize, &str)> {
     (!digits.is_empty() && digits.len() <= 9).then(|| Some((digits.parse().ok()?, end, &text[end..])))?
 }
 
-/// Days since 1970 (an error where there is no such day) and what follows the date.
-fn date_part(text: &str) -> Option<(Result<i64, ()>, &str)> {
+/// `text` without AD or BC at its end, and whether it was BC.
+fn era(text: &str) -> (&str, bool) {
+    let word = |word: &str| {
+        let (before, last) = text.split_at_checked(text.len().checked_sub(word.len())?)?;
+        let stands_alone = before.ends_with(|c: char| c.is_ascii_digit() || c.is_whitespace());
+        (last.eq_ignore_ascii_case(word) && stands_alone).then(|| before.trim_end())
+    };
+    match (word("BC"), word("AD")) {
+        (Some(before), _) => (before, true),
+        (None, Some(before)) => (before, false),
+        (None, None) => (text, false),
+    }
+}
+
+/// Days since 1970 (an error where there is no such day) and what follows the date. 1 BC is the year before 1; there is no year 0.
+fn date_part(text: &str, is_before_christ: bool) -> Option<(Result<i64, ()>, &str)> {
     let days = |year: u32, month: u32, day: u32| {
-        let year = i32::try_from(year).map_err(|_| ())?;
+        let year = i32::try_from(year).ok().filter(|year| *year > 0).ok_or(())?;
+        let year = if is_before_christ { 1 - year } else { year };
         let date = NaiveDate::from_ymd_opt(year, month, day).ok_or(())?;
         Ok(date.signed_duration_since(NaiveDate::default()).num_days())
     };
@@ -255,5 +271,14 @@ mod tests {
             assert_eq!(at(text).unwrap_err().sqlstate, "22007", "{text}");
         }
         assert_eq!(at("2026-02-30").unwrap_err().sqlstate, "22008");
+        assert_eq!(at("0000-01-01").unwrap_err().sqlstate, "22008");
+    }
+
+    #[test]
+    fn years_before_christ() {
+        let day = |text: &str| at(text).unwrap().local_us / DAY_US;
+        assert_eq!(day("0001-01-01 AD") - day("0001-12-31 BC"), 1);
+        assert_eq!(day("0001-01-01") - day("0001-01-01 bc"), 366);
+        assert_eq!(at("0044-03-15 12:00:00+00 BC").unwrap().zone, Some(Zone::Fixed(0)));
     }
 }

@@ -1,4 +1,5 @@
-//! Subqueries as values over functions that give rows: `(SELECT sum(u) FROM unnest(t.a) u)`, EXISTS and IN of such.
+//! Subqueries as values over functions that give rows: `(SELECT sum(u) FROM unnest(t.a) u)`, EXISTS and IN of such. And those of one row by
+//! their LIMIT: `(SELECT z FROM b WHERE b.x = a.x ORDER BY z LIMIT 1)`.
 //!
 //! Each becomes a column that an aggregate beside the node's input gives: the value itself, a count, or the array of the values that IN
 //! looks in.
@@ -13,7 +14,7 @@ use datafusion::{
     error::DataFusionError,
     functions_aggregate::{array_agg::array_agg_udaf, count::count_udaf},
     logical_expr::{
-        Aggregate, Expr, Filter, LogicalPlan, Projection, Subquery,
+        Aggregate, Expr, FetchType, Filter, LogicalPlan, Projection, Subquery,
         expr::{AggregateFunction, Exists, InSubquery, ScalarFunction},
         lit,
     },
@@ -36,6 +37,7 @@ pub(super) fn unfold(node: LogicalPlan) -> Result<Transformed<LogicalPlan>, Data
     let mut count = 0;
     let mut replace = |expr: Expr| {
         expr.transform_up(|expr| {
+            let mut keeps = Keeps::Groups;
             let (plan, wanted) = match &expr {
                 Expr::ScalarSubquery(subquery) if comes_from_rows(subquery)? => {
                     (subquery.subquery.as_ref().clone(), Wanted::Value)
@@ -47,10 +49,14 @@ pub(super) fn unfold(node: LogicalPlan) -> Result<Transformed<LogicalPlan>, Data
                     let wanted = Wanted::Among { value: expr.as_ref().clone(), negated: *negated };
                     (listed(subquery)?, wanted)
                 }
+                Expr::ScalarSubquery(subquery) if is_first(&subquery.subquery)? => {
+                    keeps = Keeps::Left;
+                    (subquery.subquery.as_ref().clone(), Wanted::Value)
+                }
                 _ => return Ok(Transformed::no(expr)),
             };
             let name = format!("{VALUE}{count}");
-            let Some(with_value) = beside(&input, &plan, vec![(None, name.clone())], Keeps::Groups)? else {
+            let Some(with_value) = beside(&input, &plan, vec![(None, name.clone())], keeps)? else {
                 return Ok(Transformed::no(expr));
             };
             count += 1;
@@ -100,6 +106,18 @@ fn comes_from_rows(subquery: &Subquery) -> Result<bool, DataFusionError> {
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(found)
+}
+
+/// Whether it gives the first of several rows, which ones being told by the row outside.
+fn is_first(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
+    Ok(match plan {
+        LogicalPlan::Projection(projection) => is_first(&projection.input)?,
+        LogicalPlan::SubqueryAlias(alias) => is_first(&alias.input)?,
+        LogicalPlan::Limit(limit) => {
+            matches!(limit.get_fetch_type()?, FetchType::Literal(Some(0 | 1))) && super::is_correlated(plan)?
+        }
+        _ => false,
+    })
 }
 
 fn aggregated(subquery: &Subquery, call: AggregateFunction) -> Result<LogicalPlan, DataFusionError> {
