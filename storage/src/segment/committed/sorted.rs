@@ -10,6 +10,8 @@
 //! the plain scan answers. With a dictionary the search is among ids. Without, a test that holds from some row on is evaluated on
 //! single rows, by the column's own code: each encoding has its own order for nothing.
 
+#![expect(clippy::single_range_in_vec_init, reason = "a list of runs may have one")]
+
 use std::ops::Range;
 
 use super::CommittedSegment;
