@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidemill_storage::{ids::ColumnId, index::IndexKind, table::TableSnapshot};
+use tidemill_storage::{ids::ColumnId, index::IndexKind, schema::DataType, table::TableSnapshot};
 
 use super::{star_tree, undefined_column, undefined_table};
 use crate::{
@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// Kinds that USING knows.
-const KINDS: &[&str] = &["inverted", "range", "bloom", "sorted", "star_tree"];
+const KINDS: &[&str] = &["inverted", "range", "bloom", "sorted", "json", "star_tree"];
 /// Kinds that later versions have.
-const LATER: &[&str] = &["timestamp", "json", "text", "geo"];
+const LATER: &[&str] = &["timestamp", "text", "geo"];
 /// What PostgreSQL's kinds become.
 const OF_POSTGRES: &[&str] = &["btree", "hash", "gin", "gist", "brin", "spgist"];
 const FPP: f64 = 0.01;
@@ -42,7 +42,7 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateIndex) -> 
             (IndexKind::StarTree(Box::new(tree)), columns, String::new())
         }
         None => {
-            let kind = kind(&statement, &mut notices)?;
+            let kind = kind(table, &statement, &mut notices)?;
             let columns = columns(table, &statement, &kind)?;
             if kind == IndexKind::Sorted {
                 notices.extend(instance.live(table.id).and_then(|live| unsorted(&live.table.snapshot(), &columns)));
@@ -139,7 +139,7 @@ pub(super) fn follow(instance: &Instance, table: &TableDefinition) {
     }
 }
 
-fn kind(statement: &CreateIndex, notices: &mut Vec<String>) -> Result<IndexKind> {
+fn kind(table: &TableDefinition, statement: &CreateIndex, notices: &mut Vec<String>) -> Result<IndexKind> {
     let mut kind = match &statement.method {
         None => IndexKind::Inverted,
         Some(method) => match method.value.as_str() {
@@ -147,9 +147,13 @@ fn kind(statement: &CreateIndex, notices: &mut Vec<String>) -> Result<IndexKind>
             "range" => IndexKind::Range,
             "bloom" => IndexKind::Bloom { fpp: FPP },
             "sorted" => IndexKind::Sorted,
+            "json" => IndexKind::Json,
             known if OF_POSTGRES.contains(&known) => {
-                notices.push(format!("index kind \"{known}\" becomes \"inverted\""));
-                IndexKind::Inverted
+                let of = statement.columns.first().and_then(|column| table.schema.column_named(&column.value));
+                let is_document = known == "gin" && of.is_some_and(|column| column.data_type == DataType::Jsonb);
+                let kind = if is_document { IndexKind::Json } else { IndexKind::Inverted };
+                notices.push(format!("index kind \"{known}\" becomes \"{}\"", kind.name()));
+                kind
             }
             later if LATER.contains(&later) => {
                 return Err(SqlError::unsupported(format!("index kind \"{later}\" is not supported yet"))

@@ -4,6 +4,7 @@ pub mod aggregate;
 pub mod bitpack;
 pub mod clock;
 mod dictionary;
+pub mod documents;
 pub mod error;
 pub mod evaluate;
 pub mod forward;

@@ -178,6 +178,61 @@ fn rows_are_sorted_when_they_are_sealed() {
 }
 
 #[test]
+fn documents_are_found_by_their_index() {
+    let mut server = Server::start(BINARY);
+    server.sql("CREATE TABLE t (id BIGINT NOT NULL, doc JSONB) WITH (seal_rows = 5000)");
+    let insert = |from: u32| {
+        server.sql(&format!(
+            "INSERT INTO t SELECT i, jsonb_build_object('city', 'city ' || (i % 400), 'n', i % 1000, 'tags', jsonb_build_array('t' || (i % 30)))
+             FROM generate_series({from}, {}) AS g(i)",
+            from + 4999
+        ));
+    };
+    insert(0);
+    server.sql("SELECT rt.seal('t')");
+    server.sql("CREATE INDEX ON t USING json (doc)");
+    insert(5000);
+    server.sql("SELECT rt.seal('t')");
+    server.wait_for("SELECT state || segments_built FROM rt.indexes", "ready2", Duration::from_secs(60));
+    server.sql("INSERT INTO t VALUES (-1, '{\"city\": \"city 7\", \"n\": 7}')");
+    for condition in [
+        "doc->>'city' = 'city 7'",
+        "doc->>'city' IN ('city 7', 'city 8') AND (doc->>'n')::numeric < 100",
+        "doc @> '{\"tags\": [\"t3\"], \"n\": 33}'",
+        "(doc->>'n')::numeric BETWEEN 10 AND 12 OR doc->>'city' = 'city 399'",
+        "doc ? 'city' AND doc->>'city' = 'city 9'",
+        "doc->'tags' IS NOT NULL AND doc->>'n' = '5'",
+    ] {
+        let ask = |indexes: &str, sql: &str| {
+            explained(&server, &format!("SET rt.use_indexes = '{indexes}'; {sql} WHERE {condition}"))
+        };
+        let select = "SELECT count(*) || ' ' || coalesce(sum(id), 0) FROM t";
+        let plain = ask("off", select);
+        assert_eq!(ask("on", select), plain, "{condition}");
+        assert_eq!(ask("always", select), plain, "{condition}");
+        let plan = ask("on", "EXPLAIN ANALYZE SELECT sum(id) FROM t");
+        assert!(plan.contains("documents_by=[t_doc_json]") && plan.contains("rows_by_index="), "{condition}: {plan}");
+        let plan = ask("off", "EXPLAIN ANALYZE SELECT sum(id) FROM t");
+        assert!(!plan.contains("documents_by") && !plan.contains("rows_by_index"), "{condition}: {plan}");
+    }
+    // Values that come with the execution.
+    let found = crate::support::server::runtime().block_on(async {
+        let client = crate::support::server::connect(server.pg_port).await.unwrap();
+        let statement = client.prepare("SELECT count(*) FROM t WHERE doc->>'city' = $1").await.unwrap();
+        let mut found = Vec::new();
+        for city in ["city 7", "nowhere", "city 8"] {
+            found.push(client.query_one(&statement, &[&city]).await.unwrap().get::<_, i64>(0));
+        }
+        found
+    });
+    assert_eq!(found, [26, 0, 25]);
+    server.kill_and_restart();
+    assert_eq!(server.value("SELECT state || segments_built FROM rt.indexes"), "ready2");
+    assert_eq!(server.value("SELECT count(*) FROM t WHERE doc->>'city' = 'city 7'"), "26");
+    server.stop();
+}
+
+#[test]
 fn catalogs_show_indexes() {
     let server = Server::start(BINARY);
     server.sql("CREATE TABLE \"T x\" (id BIGINT, city TEXT)");

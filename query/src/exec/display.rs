@@ -6,6 +6,7 @@ use std::{
 };
 
 use tidemill_storage::{
+    documents::DocumentTest,
     ids::ColumnId,
     index::{IndexKind, IndexSpec},
     predicate::{CompareOp, Predicate},
@@ -82,11 +83,11 @@ fn may_ask(index: &IndexSpec, condition: &Predicate) -> bool {
                 && match index.kind {
                     IndexKind::Bloom { .. } => *op == CompareOp::Eq,
                     IndexKind::Inverted | IndexKind::Range | IndexKind::Sorted => true,
-                    IndexKind::StarTree(_) => false,
+                    IndexKind::StarTree(_) | IndexKind::Json => false,
                 }
         }
         Predicate::In { column, negated, .. } => {
-            on(column) && !negated && !matches!(index.kind, IndexKind::StarTree(_))
+            on(column) && !negated && !matches!(index.kind, IndexKind::StarTree(_) | IndexKind::Json)
         }
         Predicate::Like { column, .. } => on(column) && matches!(index.kind, IndexKind::Inverted | IndexKind::Sorted),
         Predicate::IsNull { column, .. } => on(column) && index.kind == IndexKind::Sorted,
@@ -108,7 +109,20 @@ pub(crate) fn scan(out: &mut impl Write, table: &str, plan: &ScanPlan, request: 
     if let Some(found) = &request.predicate {
         condition(out, found, &request.schema, plan, request.hints.indexes)?;
     }
-    Ok(())
+    documents(out, plan, request)
+}
+
+/// The indexes that leave out documents.
+fn documents(out: &mut impl Write, plan: &ScanPlan, request: &ScanRequest) -> fmt::Result {
+    if request.hints.indexes == IndexUse::Off || request.hints.documents.is_empty() {
+        return Ok(());
+    }
+    let columns: Vec<ColumnId> = request.hints.documents.iter().filter_map(DocumentTest::column).collect();
+    let asks = |index: &&IndexSpec| {
+        index.kind == IndexKind::Json && index.column().is_some_and(|column| columns.contains(&column))
+    };
+    let names: Vec<&str> = plan.indexes.iter().filter(asks).map(|index| index.name.as_str()).collect();
+    if names.is_empty() { Ok(()) } else { write!(out, ", documents_by=[{}]", names.join(", ")) }
 }
 
 pub(crate) fn predicate(out: &mut impl Write, condition: &Predicate, schema: &TableSchema) -> fmt::Result {

@@ -118,6 +118,7 @@ impl SegmentScanExec {
             narrowing: filters.as_ref().map(|filters| Arc::clone(filters) as Arc<dyn Narrowing>),
             backwards: order.is_some_and(|order| order.descending),
             indexes: self.request.hints.indexes,
+            documents: self.request.hints.documents.clone(),
         };
         Self {
             table: Arc::clone(&self.table),

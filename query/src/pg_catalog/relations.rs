@@ -351,6 +351,7 @@ fn access_method(kind: &IndexKind) -> i32 {
         IndexKind::Bloom { .. } => 13_803,
         IndexKind::StarTree(_) => STAR_TREE_METHOD,
         IndexKind::Sorted => 13_805,
+        IndexKind::Json => 13_806,
     }
 }
 
@@ -448,7 +449,13 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
             }
         }
         "pg_am" => {
-            let of_columns = [IndexKind::Inverted, IndexKind::Range, IndexKind::Bloom { fpp: 0.01 }, IndexKind::Sorted];
+            let of_columns = [
+                IndexKind::Inverted,
+                IndexKind::Range,
+                IndexKind::Bloom { fpp: 0.01 },
+                IndexKind::Sorted,
+                IndexKind::Json,
+            ];
             let kinds = of_columns.iter().map(|kind| (access_method(kind), kind.name()));
             for (oid, name) in kinds.chain([(STAR_TREE_METHOD, "star_tree")]) {
                 rows.add([("oid", oid.into()), ("amname", name.into()), ("amtype", "i".into())]);

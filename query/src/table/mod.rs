@@ -3,6 +3,7 @@
 //! The statement is planned against the schema of that moment; each execution takes a snapshot, and a column that has changed in between
 //! is an error, never a wrong answer.
 
+pub(crate) mod documents;
 pub(crate) mod physical;
 pub(crate) mod pushdown;
 mod statistics;
@@ -109,11 +110,17 @@ impl TableProvider for StoredTable {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
+        let indexes = self.handle.table.indexes();
         Ok(filters
             .iter()
-            .map(|filter| match pushdown::takes(filter, &self.planned) {
-                true => TableProviderFilterPushDown::Exact,
-                false => TableProviderFilterPushDown::Unsupported,
+            .map(|filter| {
+                if pushdown::takes(filter, &self.planned) {
+                    TableProviderFilterPushDown::Exact
+                } else if documents::takes(filter, &self.planned, &indexes) {
+                    TableProviderFilterPushDown::Inexact
+                } else {
+                    TableProviderFilterPushDown::Unsupported
+                }
             })
             .collect())
     }
@@ -137,14 +144,18 @@ impl TableProvider for StoredTable {
             .iter()
             .map(|index| self.unchanged(*index, &snapshot.schema))
             .collect::<Result<Vec<ColumnId>, SqlError>>()?;
-        let mut conditions = Vec::with_capacity(filters.len());
+        let (mut conditions, mut tests) = (Vec::with_capacity(filters.len()), Vec::new());
         for filter in filters {
             for column in filter.column_refs() {
                 if let Some(index) = self.planned.columns.iter().position(|known| known.name == column.name) {
                     self.unchanged(index, &snapshot.schema)?;
                 }
             }
-            conditions.push(pushdown::predicate(filter, &self.planned).ok_or_else(Refused::error)?);
+            match pushdown::predicate(filter, &self.planned) {
+                Some(condition) => conditions.push(condition),
+                // The plan tests these again.
+                None => tests.push(documents::test(filter, &self.planned).ok_or_else(Refused::error)?),
+            }
         }
         let predicate = match conditions.len() {
             0 => None,
@@ -157,7 +168,7 @@ impl TableProvider for StoredTable {
             predicate,
             limit,
             batch_rows: state.config().batch_size(),
-            hints: ScanHints { indexes: index_use(state.config_options()), ..ScanHints::default() },
+            hints: ScanHints { indexes: index_use(state.config_options()), documents: tests, ..ScanHints::default() },
         });
         let plan = snapshot.plan(&request);
         let output = request.output_schema().map_err(SqlError::from)?;

@@ -11,12 +11,13 @@ use arrow::array::ArrayRef;
 use super::{
     Found, Index, IndexKind, IndexSpec, bloom,
     file::{IndexFile, Owner},
-    inverted, range,
+    inverted, json, range,
     star::StarIndex,
 };
 use crate::{
     Error, Result,
     bitpack::Bitmask,
+    documents::DocumentTest,
     forward::{ColumnReader, ColumnTest},
     ids::{ColumnId, IndexId},
     predicate::Predicate,
@@ -70,6 +71,7 @@ pub(crate) fn sections(source: &Source<'_>, spec: &IndexSpec) -> Result<Vec<Vec<
         IndexKind::Inverted => inverted::build(source),
         IndexKind::Range => range::build(source),
         IndexKind::Bloom { fpp } => bloom::build(source, fpp),
+        IndexKind::Json => json::build(source),
         IndexKind::StarTree(_) | IndexKind::Sorted => {
             Err(Error::Invalid(format!("an index of kind {} is not made of one column", spec.kind.name())))
         }
@@ -133,6 +135,7 @@ impl AttachedIndex {
             let index = match self.kind {
                 IndexKind::Inverted => Index::Inverted(inverted::Inverted::open(&sections, self.rows)?),
                 IndexKind::Range => Index::Range(range::RangeIndex::open(&sections, self.rows)?),
+                IndexKind::Json => Index::Json(json::JsonIndex::open(&sections, self.rows)?),
                 _ => Index::Bloom(bloom::Bloom::open(&sections)?),
             };
             self.file.check()?;
@@ -146,7 +149,25 @@ impl AttachedIndex {
         let found = match self.index()? {
             Index::Inverted(index) => index.find(leaf, test, column),
             Index::Range(index) => index.find(leaf, test, column),
-            Index::Bloom(_) | Index::StarTree(_) => Ok(None),
+            Index::Bloom(_) | Index::StarTree(_) | Index::Json(_) => Ok(None),
+        };
+        self.checked(found)
+    }
+
+    /// How many rows may pass a test of documents, at most; `None` when the index knows nothing of documents.
+    pub(crate) fn count_documents(&self, test: &DocumentTest) -> Result<Option<u64>> {
+        let count = match self.index()? {
+            Index::Json(index) => index.count(test),
+            _ => Ok(None),
+        };
+        self.checked(count)
+    }
+
+    /// The rows of `rows` that may pass a test of documents, bit 0 for row `base`; of an index that counted them.
+    pub(crate) fn documents(&self, test: &DocumentTest, rows: &Range<u32>, base: u32) -> Result<Bitmask> {
+        let found = match self.index()? {
+            Index::Json(index) => index.list(test, rows, base),
+            _ => Err(Error::Invalid("an index that knows nothing of documents".into())),
         };
         self.checked(found)
     }

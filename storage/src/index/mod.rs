@@ -9,6 +9,7 @@
 //! | [`inverted`] | `=`, `IN`; with a dictionary also ranges and LIKE | the rows of each dictionary id; without a dictionary those of each bucket of a hash |
 //! | [`range`] | `=`, `IN`, `<`, `BETWEEN` … | the rows in the order of their values |
 //! | [`bloom`] | that `=`, `IN` find nothing in the segment | a split-block Bloom filter |
+//! | [`json`] | what documents hold at a path | the rows of each path with its value |
 //! | sorted | `=`, `IN`, `<`, `BETWEEN` …, `IS NULL` | nothing: the rows of the segment lie in the order of their values |
 //! | [`star`] | groups and aggregates over a few dimensions | rows grouped by sets of these dimensions |
 //!
@@ -23,6 +24,7 @@ pub(crate) mod bloom;
 pub(crate) mod file;
 mod hash;
 pub(crate) mod inverted;
+pub(crate) mod json;
 mod postings;
 pub(crate) mod range;
 pub mod star;
@@ -54,6 +56,7 @@ pub enum IndexKind {
     StarTree(Box<StarTree>),
     /// Rows in the order of their values, in segments that are sealed from then on.
     Sorted,
+    Json,
 }
 
 impl IndexKind {
@@ -65,6 +68,7 @@ impl IndexKind {
             Self::Bloom { .. } => "bloom",
             Self::StarTree(_) => "star_tree",
             Self::Sorted => "sorted",
+            Self::Json => "json",
         }
     }
 
@@ -77,6 +81,7 @@ impl IndexKind {
             // As a dimension.
             Self::StarTree(_) => !matches!(data_type, Jsonb | Array(_) | Bytea | Real | Double),
             Self::Sorted => !matches!(data_type, Jsonb | Array(_)),
+            Self::Json => *data_type == Jsonb,
         }
     }
 
@@ -93,6 +98,7 @@ impl IndexKind {
             Self::Bloom { .. } => 3,
             Self::StarTree(_) => 4,
             Self::Sorted => 5,
+            Self::Json => 6,
         }
     }
 }
@@ -140,6 +146,7 @@ pub(crate) enum Index {
     Inverted(inverted::Inverted),
     Range(range::RangeIndex),
     Bloom(bloom::Bloom),
+    Json(json::JsonIndex),
     StarTree(star::StarIndex),
 }
 

@@ -33,16 +33,22 @@ const STEP: usize = 1024;
 
 /// The sections of the postings: head, starts, rows, common. `keys_of` has the key of each row, or `keys` where it has none.
 pub(super) fn encode(keys_of: &[u32], keys: u32) -> Result<Vec<Vec<u8>>> {
-    let rows = keys_of.len() as u32;
-    let mut counts = vec![0u32; keys as usize + 1];
-    keys_of.iter().for_each(|key| counts[*key as usize] += 1);
+    encode_each(keys_of.len() as u32, keys, |out| {
+        keys_of.iter().enumerate().filter(|(_, key)| **key < keys).for_each(|(row, key)| out(row as u32, *key));
+    })
+}
+
+/// As [`encode`], of rows that have several keys or none: `each` calls with row and key, the rows ascending, each key of a row once. It is asked twice.
+pub(super) fn encode_each(rows: u32, keys: u32, each: impl Fn(&mut dyn FnMut(u32, u32))) -> Result<Vec<Vec<u8>>> {
+    let mut counts = vec![0u32; keys as usize];
+    each(&mut |_, key| counts[key as usize] += 1);
     let is_common = |count: u32| count > (rows / COMMON_SHARE).max(COMMON_ROWS_MIN);
     let mut bitmaps: Vec<(u32, RoaringBitmap)> =
         (0..keys).filter(|key| is_common(counts[*key as usize])).map(|key| (key, RoaringBitmap::new())).collect();
     // Where the next row of each key goes.
     let mut places = Vec::with_capacity(keys as usize);
     let mut listed = 0u32;
-    for count in &counts[..keys as usize] {
+    for count in &counts {
         places.push(listed);
         if !is_common(*count) {
             listed += count;
@@ -55,16 +61,16 @@ pub(super) fn encode(keys_of: &[u32], keys: u32) -> Result<Vec<Vec<u8>>> {
 
     let mut order = vec![0u32; listed as usize];
     let mut common_rows: Vec<Vec<u32>> = vec![Vec::new(); bitmaps.len()];
-    for (row, key) in keys_of.iter().enumerate().filter(|(_, key)| **key < keys) {
-        if is_common(counts[*key as usize]) {
-            let at = bitmaps.partition_point(|(common, _)| common < key);
-            common_rows[at].push(row as u32);
+    each(&mut |row, key| {
+        if is_common(counts[key as usize]) {
+            let at = bitmaps.partition_point(|(common, _)| *common < key);
+            common_rows[at].push(row);
         } else {
-            let place = &mut places[*key as usize];
-            order[*place as usize] = row as u32;
+            let place = &mut places[key as usize];
+            order[*place as usize] = row;
             *place += 1;
         }
-    }
+    });
     let mut packed = Vec::new();
     pack(order.iter().map(|row| u64::from(*row)), row_width(rows), &mut packed);
     packed.resize(packed.len() + PADDING, 0);
@@ -117,6 +123,15 @@ pub(crate) struct Postings {
 impl Postings {
     /// Opens the sections that [`encode`] made for a segment of `rows` rows.
     pub(super) fn open(sections: &[Buffer], segment_rows: u32) -> Result<Self> {
+        let opened = Self::open_lists(sections, segment_rows)?;
+        if opened.listed > segment_rows {
+            return Err(corrupt("listed rows", format!("at most {segment_rows}"), opened.listed));
+        }
+        Ok(opened)
+    }
+
+    /// As [`Self::open`], of what [`encode_each`] made.
+    pub(super) fn open_lists(sections: &[Buffer], segment_rows: u32) -> Result<Self> {
         let [head, starts, rows, bitmaps] = sections else {
             return Err(corrupt("sections of the rows by key", 4, sections.len()));
         };
@@ -124,9 +139,6 @@ impl Postings {
             return Err(corrupt("head of the rows by key", format!("{HEAD_BYTES} bytes"), head.len()));
         }
         let (keys, listed, count) = (u32_at(head, 0), u32_at(head, 4), u32_at(head, 8) as usize);
-        if listed > segment_rows {
-            return Err(corrupt("listed rows", format!("at most {segment_rows}"), listed));
-        }
         let directory = count.checked_mul(ENTRY_BYTES).filter(|bytes| *bytes <= bitmaps.len());
         let Some(directory) = directory else {
             return Err(corrupt("common keys", format!("room in {} bytes", bitmaps.len()), count));
@@ -251,7 +263,7 @@ pub(super) fn add_packed(
     Ok(())
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 

@@ -21,7 +21,8 @@ pub use narrowing::Narrowing;
 pub(crate) use narrowing::Watch;
 
 use crate::{
-    Error, Result, ids::ColumnId, index::IndexSpec, predicate::Predicate, schema::TableSchema, segment::Segment,
+    Error, Result, documents::DocumentTest, ids::ColumnId, index::IndexSpec, predicate::Predicate, schema::TableSchema,
+    segment::Segment,
 };
 
 /// Rows of one table: which columns, which rows, how many.
@@ -42,7 +43,7 @@ pub struct ScanRequest {
     pub hints: ScanHints,
 }
 
-/// What makes a scan cheaper and its answer no other, but for rows that [`Narrowing`] rules out.
+/// What makes a scan cheaper and its answer no other, but for rows that [`Narrowing`] rules out, or that fail a test on documents.
 #[derive(Clone, Debug, Default)]
 pub struct ScanHints {
     pub narrowing: Option<Arc<dyn Narrowing>>,
@@ -50,6 +51,8 @@ pub struct ScanHints {
     /// to be found soon.
     pub backwards: bool,
     pub indexes: IndexUse,
+    /// Conditions on documents that whoever asks tests again: rows that indexes rule out may be left out.
+    pub documents: Vec<DocumentTest>,
 }
 
 /// Whether the indexes of segments are asked.

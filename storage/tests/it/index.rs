@@ -25,7 +25,7 @@ use tidemill_storage::{
 
 use crate::scan::{committed, consuming, request, scanned};
 
-const KINDS: [IndexKind; 3] = [IndexKind::Inverted, IndexKind::Range, IndexKind::Bloom { fpp: 0.01 }];
+const KINDS: [IndexKind; 4] = [IndexKind::Inverted, IndexKind::Range, IndexKind::Bloom { fpp: 0.01 }, IndexKind::Json];
 
 fn spec(id: u32, kind: IndexKind, column: ColumnId) -> IndexSpec {
     IndexSpec { id: IndexId(id), name: format!("index_{id}"), kind, columns: vec![column] }
@@ -307,4 +307,84 @@ fn a_foreign_index_is_refused() {
     of(&segment).attach_index(&spec(1, IndexKind::Inverted, ColumnId(0))).unwrap_err();
     fs::rename(here.path().join(name), here.path().join("segment.2.index")).unwrap();
     of(&segment).attach_index(&spec(2, IndexKind::Range, ColumnId(0))).unwrap_err();
+}
+
+/// Documents that cannot pass are left out, whatever else is asked; without the index, or with a damaged one, all come.
+#[test]
+fn documents_are_left_out_by_their_index() {
+    use tidemill_storage::{
+        documents::{DocumentTest, Step, ValueTest},
+        ids::SchemaVersion,
+        scalar::Scalar,
+        schema::{Column, DataType},
+    };
+    let columns =
+        vec![Column::new(ColumnId(0), "id", DataType::BigInt), Column::new(ColumnId(1), "doc", DataType::Jsonb)];
+    let schema = TableSchema { version: SchemaVersion(1), columns, time_column: None };
+    let rows = 20_000i64;
+    let document = |row: i64| (row % 10 != 9).then(|| format!(r#"{{"a": {}, "t": ["x{}"]}}"#, row % 1000, row % 7));
+    let batch = arrow::array::RecordBatch::try_new(
+        schema.arrow(),
+        vec![
+            Arc::new(arrow::array::Int64Array::from_iter_values(0..rows)),
+            Arc::new(arrow::array::StringViewArray::from_iter((0..rows).map(document))),
+        ],
+    )
+    .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let segment = ConsumingSegment::new(SegmentId(5), Arc::new(schema.clone())).with(&batch, &[]).unwrap();
+    let segment = committed(&segment, dir.path());
+    let at = |path: Vec<Step>, value| DocumentTest::At { column: ColumnId(1), path, value };
+    let key = |name: &str| Step::Key(name.into());
+    let tests = vec![
+        at(vec![key("a")], ValueTest::Cast { low: 100.0, high: 119.0 }),
+        DocumentTest::Or(vec![
+            at(vec![key("t"), Step::Element], ValueTest::String("x1".into())),
+            at(vec![key("t"), Step::Element], ValueTest::String("x3".into())),
+        ]),
+    ];
+    let passes = |row: &i64| row % 10 != 9 && (100..120).contains(&(row % 1000)) && [1, 3].contains(&(row % 7));
+    let below = Predicate::Compare { column: ColumnId(0), op: CompareOp::Less, value: Scalar::Int(15_000) };
+    let found = |indexes: IndexUse, range: Range<u32>, backwards: bool| {
+        let request = request(&schema, vec![ColumnId(0)], Some(below.clone()), None, 8192);
+        let hints = ScanHints { indexes, backwards, documents: tests.clone(), ..ScanHints::default() };
+        let request = Arc::new(ScanRequest { hints, ..request.as_ref().clone() });
+        let mut ids: Vec<i64> = scanned(&segment, range, &request)
+            .into_iter()
+            .map(|row| match &row[0] {
+                Value::One(Scalar::Int(id)) => *id,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        ids.sort_unstable();
+        ids
+    };
+    let all: Vec<i64> = (0..15_000).collect();
+    assert_eq!(found(IndexUse::Always, 0..20_000, false), all);
+    let spec = spec(1, IndexKind::Json, ColumnId(1));
+    of(&segment).build_index(&spec).unwrap();
+    assert!(of(&segment).index_bytes(IndexId(1)).unwrap() < 12 * rows as u64);
+    assert_eq!(found(IndexUse::Off, 0..20_000, false), all);
+    for range in [0..20_000, 3_000..17_001, 7..99] {
+        let expected: Vec<i64> = (i64::from(range.start)..i64::from(range.end).min(15_000)).filter(passes).collect();
+        for (indexes, backwards) in
+            [(IndexUse::WhereFaster, false), (IndexUse::Always, false), (IndexUse::Always, true)]
+        {
+            assert_eq!(found(indexes, range.clone(), backwards), expected);
+        }
+    }
+    // Other bytes: the index is refused or given up, and no document that passes is missing.
+    let path = dir.path().join("segment.1.index");
+    let sound = fs::read(&path).unwrap();
+    for at in (64..sound.len()).step_by(1999) {
+        let mut damaged = sound.clone();
+        damaged[at] ^= 4;
+        of(&segment).drop_index(IndexId(1)).unwrap();
+        fs::write(&path, &damaged).unwrap();
+        let _ = of(&segment).attach_index(&spec);
+        assert_eq!(
+            found(IndexUse::Always, 0..20_000, false).iter().filter(|id| passes(id)).count(),
+            all.iter().filter(|id| passes(id)).count()
+        );
+    }
 }

@@ -54,10 +54,37 @@ pub(super) fn literal(column: &str, rng: &mut StdRng, rare: bool) -> String {
     }
 }
 
+/// A document, or NULL.
+fn document(rng: &mut StdRng) -> String {
+    let mut members = Vec::new();
+    if rng.random_range(0..5) > 0 {
+        members.push(format!("\"c\": \"{}\"", CITIES[rng.random_range(0..CITIES.len())]));
+    }
+    match rng.random_range(0..6) {
+        0 => {}
+        1 => members.push("\"n\": null".into()),
+        2 => members.push(format!("\"n\": \"{}\"", rng.random_range(-20..20))),
+        _ => members.push(format!("\"n\": {}", rng.random_range(-20..20))),
+    }
+    if rng.random() {
+        let words: Vec<String> =
+            (0..rng.random_range(0..4)).map(|_| format!("\"w{}\"", rng.random_range(0..6))).collect();
+        members.push(format!("\"w\": [{}]", words.join(", ")));
+    }
+    if rng.random() {
+        members.push(format!("\"d\": {{\"s\": {}, \"e\": {{}}}}", rng.random_range(0..5)));
+    }
+    match rng.random_range(0..12) {
+        0 => "NULL".into(),
+        1 => format!("'[\"c\", {{{}}}]'", members.join(", ")),
+        _ => format!("'{{{}}}'", members.join(", ")),
+    }
+}
+
 /// `(id, …)` of each row; a tenth of the values is NULL. `late` is NULL or `'old'` in the first half, as a column that was added later has it.
 pub(super) fn rows(count: usize, rng: &mut StdRng) -> Vec<String> {
     let row = |id: usize, rng: &mut StdRng| {
-        let mut values = vec![id.to_string()];
+        let mut values = vec![id.to_string(), document(rng)];
         for (column, ..) in COLUMNS {
             values.push(match column {
                 "late" if id < count / 2 => "'old'".into(),
@@ -73,7 +100,7 @@ pub(super) fn rows(count: usize, rng: &mut StdRng) -> Vec<String> {
 /// The statements that make table `name` with all columns.
 pub(super) fn create(name: &str, with: &str) -> String {
     let columns: Vec<String> = COLUMNS.iter().map(|(column, kind, _)| format!("{column} {kind}")).collect();
-    format!("CREATE TABLE {name} (id BIGINT NOT NULL, {}) {with}", columns.join(", "))
+    format!("CREATE TABLE {name} (id BIGINT NOT NULL, doc JSONB, {}) {with}", columns.join(", "))
 }
 
 pub(super) fn insert(name: &str, rows: &[String]) -> String {

@@ -119,6 +119,8 @@ fn fill(server: &Server, rows: &[String]) {
     index(server, "m_mixed", &["i", "n", "at", "d", "u", "r", "late"]);
 
     index(server, "m_sealed", &["s", "i", "l", "n", "r", "city", "word", "d", "at", "u", "late"]);
+    server.sql("CREATE INDEX ON m_sealed USING json (doc)");
+    server.sql("CREATE INDEX ON m_mixed USING json (doc)");
     star_trees(server, "m_sealed");
     star_trees(server, "m_mixed");
     server.wait_for("SELECT bool_and(state = 'ready') FROM rt.indexes", "t", Duration::from_secs(120));

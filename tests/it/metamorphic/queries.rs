@@ -2,7 +2,7 @@
 
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 
-use super::data::{COLUMNS, literal};
+use super::data::{CITIES, COLUMNS, literal};
 
 fn column(rng: &mut StdRng) -> &'static str {
     COLUMNS.choose(rng).unwrap().0
@@ -27,7 +27,7 @@ fn condition(of: &str, depth: u32, rng: &mut StdRng) -> String {
     let c = format!("{of}{name}");
     let mut value = || literal(name, rng, true);
     let (low, high) = (value(), value());
-    match rng.random_range(0..16) {
+    match rng.random_range(0..18) {
         0..=2 => format!("{c} = {low}"),
         3 => format!("{c} <> {low}"),
         4 => format!("{c} {} {low}", ["<", "<=", ">", ">="].choose(rng).unwrap()),
@@ -49,7 +49,31 @@ fn condition(of: &str, depth: u32, rng: &mut StdRng) -> String {
         12 => format!("{of}i + {} > {of}n", rng.random_range(-5..5)),
         13 => format!("{of}id {} {}", ["<", ">", "="].choose(rng).unwrap(), rng.random_range(0..1600)),
         14 => format!("{of}b"),
+        15 | 16 => document(of, rng),
         _ => format!("date_trunc('day', {of}at) = '2026-03-{:02} 00:00:00+00'", rng.random_range(1..29)),
+    }
+}
+
+/// A condition on the documents.
+fn document(of: &str, rng: &mut StdRng) -> String {
+    let number: i32 = rng.random_range(-20..20);
+    let mut city = || CITIES.choose(rng).unwrap();
+    let (city, other) = (city(), city());
+    match rng.random_range(0..10) {
+        0 => format!("{of}doc->>'c' = '{city}'"),
+        1 => format!("{of}doc->>'c' IN ('{city}', '{other}')"),
+        2 => format!("{of}doc->'d'->>'s' = '{}'", number.rem_euclid(5)),
+        3 => format!("({of}doc->>'n')::numeric {} {number}", ["<", "<=", ">", ">=", "="].choose(rng).unwrap()),
+        4 => format!("({of}doc->>'n')::float8 BETWEEN {number} AND {}", number + 5),
+        5 => format!("{of}doc @> '{{\"w\": [\"w{}\"]}}'", number.rem_euclid(6)),
+        6 => format!("{of}doc @> '{{\"c\": \"{city}\", \"d\": {{\"s\": {}}}}}'", number.rem_euclid(5)),
+        7 => format!("{of}doc ? '{}'", ["c", "n", "w", "nope"].choose(rng).unwrap()),
+        8 => format!("{of}doc->>'n' = '{number}'"),
+        _ => format!(
+            "{of}doc->>'{}' IS {}NULL",
+            ["c", "n", "d"].choose(rng).unwrap(),
+            if rng.random() { "NOT " } else { "" }
+        ),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Readers take the list once, by one pointer; who changes it makes the next one. A query that holds an index goes on with it although
 //! it is taken off the list or its file is deleted.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, ops::Range, path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 use super::{CommittedSegment, filter::comparable_as_written, lookup::Lookup, star};
 use crate::{
     Error, Result,
+    bitpack::Bitmask,
+    documents::DocumentTest,
     forward::ColumnTest,
     ids::{ColumnId, IndexId},
     index::{
@@ -163,6 +165,25 @@ impl CommittedSegment {
             }
         }
         Ok(best)
+    }
+
+    /// The rows of `rows` whose documents may pass, bit 0 for row `base`; `None` when no index knows, or listing as many as it would is not worth it.
+    pub(super) fn documents(
+        &self,
+        test: &DocumentTest,
+        rows: &Range<u32>,
+        base: u32,
+        worth: impl Fn(u64) -> bool,
+    ) -> Option<Bitmask> {
+        let column = test.column()?;
+        let list = self.indexes.list.load();
+        let index = list.iter().find(|known| known.kind == IndexKind::Json && known.column == column)?;
+        let found = match index.count_documents(test) {
+            Ok(Some(count)) if worth(count) => index.documents(test, rows, base),
+            Ok(_) => return None,
+            Err(error) => Err(error),
+        };
+        found.inspect_err(|error| self.lose_index(index.id, error)).ok()
     }
 
     /// Whether Bloom filters rule out that any row passes. Reads nothing but them.

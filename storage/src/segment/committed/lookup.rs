@@ -17,7 +17,7 @@ use crate::{
     bitpack::Bitmask,
     index::{Found, attached::AttachedIndex},
     predicate::Predicate,
-    scan::{IndexUse, ScanMetrics},
+    scan::{IndexUse, ScanHints, ScanMetrics},
     schema::TableSchema,
 };
 
@@ -27,6 +27,8 @@ const LISTING: f64 = 1.2;
 const ASKING: f64 = 400.0;
 /// Nanoseconds for a row of a column that is decoded and cast before it is compared.
 const WIDENING: f64 = 5.0;
+/// Rows that are listed for documents, at most, for each row of the segment: one may be listed for several terms.
+const LISTED_ROWS_MAX: u64 = 4;
 /// With this many times as many rows as are left, the next index is not worth its list.
 const MORE_ROWS: u64 = 16;
 
@@ -163,6 +165,50 @@ impl Filter {
             1 => left.swap_remove(0),
             _ => Self::And(left),
         })
+    }
+
+    /// The filter, and of the rows that it leaves those whose documents may pass, as far as indexes know.
+    pub(super) fn with_documents(
+        self,
+        segment: &CommittedSegment,
+        rows: &Range<u32>,
+        hints: &ScanHints,
+        metrics: &ScanMetrics,
+    ) -> Self {
+        if hints.indexes == IndexUse::Off || matches!(self, Self::Nothing) {
+            return self;
+        }
+        let base = rows.start & !63;
+        let mut found: Option<Bitmask> = None;
+        for test in &hints.documents {
+            // Reading and testing a document costs more than listing a hundred rows.
+            let worth =
+                |count: u64| hints.indexes == IndexUse::Always || count < LISTED_ROWS_MAX * u64::from(segment.rows);
+            let Some(listed) = segment.documents(test, rows, base, worth) else { continue };
+            found = Some(match found {
+                None => listed,
+                Some(mut found) => {
+                    found.and(&listed);
+                    found
+                }
+            });
+        }
+        let Some(mut mask) = found else { return self };
+        metrics.rows_by_index.fetch_add(mask.count() as u64, std::sync::atomic::Ordering::Relaxed);
+        let mut parts = match self {
+            Self::Everything => Vec::new(),
+            Self::And(parts) => parts,
+            one => vec![one],
+        };
+        if let Some(Self::Rows(known)) = parts.first() {
+            mask.and(&known.mask);
+            parts.remove(0);
+        }
+        if mask.is_none() {
+            return Self::Nothing;
+        }
+        parts.insert(0, Self::Rows(Candidates { base, mask }));
+        if parts.len() == 1 { parts.swap_remove(0) } else { Self::And(parts) }
     }
 
     /// How many rows indexes would list, at most; `None` when they do not know all that pass.

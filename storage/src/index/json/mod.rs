@@ -1,0 +1,30 @@
+//! JSON: the documents that hold a value at a path.
+//!
+//! ```text
+//! {"a": 1, "tags": ["x", "y"]}  →  a = 1 · tags[] = "x" · tags[] = "y"       a document's terms: path and scalar, places in arrays left out
+//! terms:  … a=1 … tags[]="x" tags[]="y" …                                    sorted, front-coded
+//! rows:       3 8         0 3                                                of each term, as an inverted index has them
+//! ```
+//!
+//! Everything below a path lies side by side among the terms, and so do the numbers at it, in their order: that something is there, or a number
+//! within bounds, is a range of terms.
+//!
+//! What is found is a superset: numbers are rounded to floats, texts are cut, elements of arrays have no places, what is deep is not told
+//! apart. Whoever asks tests the documents that are found.
+
+mod builder;
+mod reader;
+mod terms;
+
+pub(super) use builder::build;
+pub(crate) use reader::JsonIndex;
+
+/// Terms of a block, of which the first is written out.
+const BLOCK: usize = 16;
+/// The terms and their rows.
+const TERMS: u8 = 0;
+/// Nothing: the documents hold too much.
+const NOTHING: u8 = 1;
+
+#[cfg(test)]
+mod tests;
