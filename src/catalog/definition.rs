@@ -108,6 +108,9 @@ pub struct ViewColumnDefinition {
     pub modifier: i32,
 }
 
+/// As `seal_rows`: learned, so that files have `seal_bytes`.
+pub const SEAL_ROWS_AUTO: u64 = 0;
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableOptions {
     pub partitions: u32,

@@ -26,7 +26,7 @@ use crate::{
     catalog::{
         Definitions,
         definition::{
-            IndexDefinition, SourceColumnDefinition, SourceDefinition, TableDefinition, TableOptions,
+            IndexDefinition, SEAL_ROWS_AUTO, SourceColumnDefinition, SourceDefinition, TableDefinition, TableOptions,
             WatermarkDefinition,
         },
     },
@@ -127,7 +127,8 @@ pub fn index_specs(definition: &TableDefinition) -> Vec<IndexSpec> {
 }
 
 pub fn seal_policy(options: &TableOptions) -> SealPolicy {
-    SealPolicy { rows: options.seal_rows, bytes: options.seal_bytes, after_us: options.seal_after_us }
+    let rows = (options.seal_rows != SEAL_ROWS_AUTO).then_some(options.seal_rows);
+    SealPolicy { rows, bytes: options.seal_bytes, after_us: options.seal_after_us }
 }
 
 /// The columns of a source as ingestion reads them.

@@ -2,7 +2,7 @@
 
 use super::ast::OptionPair;
 use crate::{
-    catalog::definition::TableOptions,
+    catalog::definition::{SEAL_ROWS_AUTO, TableOptions},
     session::error::{Result, SqlError, state},
     suggest,
 };
@@ -70,6 +70,7 @@ pub fn apply(options: &mut TableOptions, pairs: &[OptionPair], create: bool) -> 
                     _ => Some(duration_us(value).map_err(wrong)?),
                 }
             }
+            "seal_rows" if value.eq_ignore_ascii_case("auto") => options.seal_rows = SEAL_ROWS_AUTO,
             "seal_rows" => options.seal_rows = number(value, 1, MAX_SEAL_ROWS).map_err(wrong)?,
             "seal_bytes" => {
                 let bytes = bytes(value).map_err(wrong)?;

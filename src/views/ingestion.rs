@@ -9,7 +9,7 @@ use super::{
     Kind::{self, Boolean, Bytes, Int, Text, Time},
     Pages, Rows, ingest_error,
 };
-use crate::server::instance::Instance;
+use crate::{catalog::definition::SEAL_ROWS_AUTO, server::instance::Instance};
 
 /// Dead letters that are in memory at a time: rows, and about so many bytes.
 const DLQ_PAGE_ROWS: usize = 1024;
@@ -134,7 +134,10 @@ pub(super) fn tables(instance: &Instance) -> Result<Rows, SqlError> {
             table.schema.version.0.into(),
             table.schema.time_column.and_then(|id| table.schema.column(id)).map(|column| column.name.clone()).into(),
             table.options.retention_us.map(duration).into(),
-            table.options.seal_rows.into(),
+            match table.options.seal_rows {
+                SEAL_ROWS_AUTO => Cell::Null,
+                rows => rows.into(),
+            },
             table.options.seal_bytes.into(),
             duration(table.options.seal_after_us).into(),
             error.into(),

@@ -326,3 +326,38 @@ fn a_source_is_read_again_when_somebody_says_so() {
     }
     assert_eq!(server.value(both), "1000 1000");
 }
+
+/// Rows of a random number each: files of about 9 bytes a row.
+#[test]
+fn segments_grow_to_the_size_that_is_wanted() {
+    let mut server = server();
+    server.sql("CREATE TABLE t (a INT, b INT) WITH (seal_rows = 'auto', seal_bytes = '2MB')");
+    assert_eq!(
+        server.value("SELECT coalesce(seal_rows::text, 'auto') || ' ' || seal_bytes FROM rt.tables"),
+        "auto 2097152"
+    );
+    let more = |server: &Server, times: usize| {
+        for _ in 0..times {
+            server.sql(
+                "INSERT INTO t SELECT (random() * 1e9)::int, (random() * 1e9)::int FROM generate_series(1, 25000)",
+            );
+        }
+    };
+    let sizes = "SELECT string_agg(rows::text, ' ' ORDER BY id) FROM rt.segments WHERE state = 'committed'";
+    more(&server, 4);
+    server.wait_for(sizes, "100000", Duration::from_secs(60));
+    more(&server, 15);
+    let last = "SELECT bool_and(bytes BETWEEN 1600000 AND 2600000) FROM rt.segments WHERE state = 'committed' AND rows > 100000";
+    server.wait_for(last, "t", Duration::from_secs(60));
+    // What was learned is not forgotten.
+    server.kill_and_restart();
+    more(&server, 20);
+    assert_eq!(server.value("SELECT count(*) FROM rt.segments WHERE rows = 100000 AND state = 'committed'"), "1");
+    server.wait_for(last, "t", Duration::from_secs(60));
+    server.sql("ALTER TABLE t SET (seal_rows = 50000)");
+    more(&server, 2);
+    assert_eq!(server.value("SELECT seal_rows FROM rt.tables"), "50000");
+    assert_eq!(refused(&server, "ALTER TABLE t SET (seal_rows = 'sometimes')").0, "22023");
+    assert_eq!(server.value("SELECT count(*) FROM t"), (41 * 25_000).to_string());
+    server.stop();
+}

@@ -191,6 +191,8 @@ impl PartitionIngest {
             match committed.segment {
                 Some((record, segment)) => {
                     self.partition.put(segment);
+                    let wanted = state.policy.bytes;
+                    state.learned.learn(record.rows.into(), record.bytes, wanted);
                     state.segments.push(record);
                 }
                 None => self.partition.remove(&[job.segment.id()]),

@@ -37,7 +37,7 @@ use crate::{
     message::Reject,
     quarantine, retention,
     runtime::IngestRuntime,
-    seal::{SealFacts, SealPolicy, should_seal},
+    seal::{Learned, SealFacts, SealPolicy, should_seal},
 };
 
 /// Bytes of dead letters that wait for a commit; more end the segment.
@@ -108,7 +108,7 @@ pub(super) struct State {
     writer: PartitionWriter,
     generation: u64,
     schema: Arc<TableSchema>,
-    policy: SealPolicy,
+    pub(super) policy: SealPolicy,
     /// Next offset to append, per stream.
     positions: HashMap<StreamId, u64>,
     /// Largest watermark of what was appended, ever, per stream.
@@ -129,6 +129,8 @@ pub(super) struct State {
     rotated: u64,
     pub(super) done: u64,
     pub(super) segments: Vec<SegmentRecord>,
+    /// Of the sizes of segments.
+    pub(super) learned: Learned,
     pub(super) dead_letter_files: Vec<Arc<DeadLetterFile>>,
     pub(super) closed: bool,
 }
@@ -174,6 +176,7 @@ impl PartitionIngest {
                 last_error: None,
                 rotated: 0,
                 done: 0,
+                learned: Learned::of(&recovered.segments, policy.bytes),
                 segments: recovered.segments,
                 dead_letter_files,
                 closed: false,
@@ -531,6 +534,7 @@ impl State {
             bytes: self.accounted,
             age_us: self.since_us.map(|since_us| now_us - since_us),
             dead_letters_full: self.dead_letters.is_full(),
+            learned: self.learned,
         }
     }
 }

@@ -387,7 +387,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             partitions: 2,
-            policy: SealPolicy { rows: 1000, bytes: 1 << 30, after_us: i64::MAX },
+            policy: SealPolicy { rows: Some(1000), bytes: 1 << 30, after_us: i64::MAX },
             memory_bytes: 1 << 30,
             on_error: OnError::Dlq,
             on_gap: OnGap::Stop,

@@ -62,7 +62,7 @@ fn any_order_of_crashes_seals_and_failing_commits_keeps_every_row_once() {
         let options = Options {
             partitions: 1 + rng.below(3) as u32,
             policy: SealPolicy {
-                rows: 1 + rng.below(2_000),
+                rows: (rng.below(4) > 0).then(|| 1 + rng.below(2_000)),
                 bytes: 1 << 30,
                 after_us: 1_000 + rng.below(50_000) as i64,
             },
@@ -135,7 +135,7 @@ fn offsets_without_rows_are_committed_by_age() {
     let (log, topic) = (Arc::new(MemoryLog::default()), Topic::new(1));
     // Offsets 0 to 3 are rows, 3 is bad, 4 has no message.
     let options = Options {
-        policy: SealPolicy { rows: 1_000, bytes: 1 << 30, after_us: 1 },
+        policy: SealPolicy { rows: Some(1_000), bytes: 1 << 30, after_us: 1 },
         start: Start::Latest,
         ..Options::default()
     };

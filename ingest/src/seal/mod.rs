@@ -4,19 +4,22 @@
 //! its segments are committed in the order in which they were begun, so the queue is never longer than there are partitions and offsets are
 //! committed without holes. A seal that fails keeps its rows in memory and is tried again with growing pauses.
 
+mod learned;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use parking_lot::{Condvar, Mutex};
 use tidemill_storage::clock::Clock;
 
+pub(crate) use self::learned::Learned;
 use crate::consumer::{pace::backoff, partition::PartitionIngest};
 
 /// When a consuming segment ends: whichever comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SealPolicy {
-    /// Rows of one segment.
-    pub rows: u64,
-    /// Bytes of one segment in memory.
+    /// Rows of one segment; `None`: as many as make a file of `bytes`, learned from the segments before it.
+    pub rows: Option<u64>,
+    /// Bytes of one segment in memory; where `rows` is learned, of its file.
     pub bytes: u64,
     /// Age of its oldest row or offset, microseconds.
     pub after_us: i64,
@@ -24,7 +27,7 @@ pub struct SealPolicy {
 
 impl Default for SealPolicy {
     fn default() -> Self {
-        Self { rows: 1_000_000, bytes: 256 << 20, after_us: 600_000_000 }
+        Self { rows: Some(1_000_000), bytes: 256 << 20, after_us: 600_000_000 }
     }
 }
 
@@ -40,15 +43,19 @@ pub(crate) struct SealFacts {
     pub(crate) age_us: Option<i64>,
     /// The buffer of dead letters takes no more.
     pub(crate) dead_letters_full: bool,
+    /// Of the segments before it.
+    pub(crate) learned: Learned,
 }
 
 /// Whether to end the segment now.
 pub(crate) fn should_seal(policy: &SealPolicy, facts: &SealFacts) -> bool {
     let Some(age_us) = facts.age_us else { return false };
-    facts.rows >= policy.rows.clamp(1, ROWS_MAX)
-        || facts.bytes >= policy.bytes.max(1)
-        || age_us >= policy.after_us.max(0)
-        || facts.dead_letters_full
+    let large = match policy.rows {
+        Some(rows) => facts.rows >= rows.clamp(1, ROWS_MAX) || facts.bytes >= policy.bytes.max(1),
+        // How much memory the rows take on the way there is bounded by the budget that all consuming segments share.
+        None => facts.rows >= facts.learned.rows(policy.bytes).min(ROWS_MAX),
+    };
+    large || age_us >= policy.after_us.max(0) || facts.dead_letters_full
 }
 
 /// What became of one step of sealing.
@@ -132,8 +139,10 @@ mod tests {
 
     #[test]
     fn a_segment_ends_when_any_bound_is_reached() {
-        let policy = SealPolicy { rows: 100, bytes: 1000, after_us: 50 };
-        let facts = |rows, bytes, age_us, dead_letters_full| SealFacts { rows, bytes, age_us, dead_letters_full };
+        let policy = SealPolicy { rows: Some(100), bytes: 1000, after_us: 50 };
+        let learned = Learned::default();
+        let facts =
+            |rows, bytes, age_us, dead_letters_full| SealFacts { rows, bytes, age_us, dead_letters_full, learned };
         for (facts, seals) in [
             (facts(0, 0, None, false), false),
             (facts(100, 1000, None, true), false),
@@ -146,7 +155,7 @@ mod tests {
         ] {
             assert_eq!(should_seal(&policy, &facts), seals, "{facts:?}");
         }
-        let endless = SealPolicy { rows: u64::MAX, bytes: u64::MAX, after_us: i64::MAX };
+        let endless = SealPolicy { rows: Some(u64::MAX), bytes: u64::MAX, after_us: i64::MAX };
         assert!(should_seal(&endless, &facts(ROWS_MAX, 0, Some(0), false)));
     }
 }
