@@ -10,8 +10,9 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Plans are walked by recursion; statements are bounded (`crate::sql`) so that this is enough.
-const STACK_BYTES: usize = 16 << 20;
+/// Plans are walked by recursion, with frames of tens of kilobytes in debug builds; statements are bounded (`crate::sql`) so that this is enough.
+/// It is address space: memory is taken as deep as a thread ever went.
+const STACK_BYTES: usize = 256 << 20;
 
 /// The two runtimes of a server.
 #[derive(Debug)]

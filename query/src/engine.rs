@@ -11,6 +11,7 @@ use datafusion::{
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
     logical_expr::{ScalarUDF, registry::FunctionRegistry},
+    physical_optimizer::optimizer::PhysicalOptimizer,
     prelude::SessionConfig,
 };
 use parking_lot::RwLock;
@@ -20,6 +21,7 @@ use tokio::runtime::Handle;
 use crate::{
     Session, SessionOptions, SqlError, SystemFunctions, SystemViews, TableCatalog,
     catalog::{DATABASE, Databases, PUBLIC, PublicSchema, Schemas},
+    exec::unfixed::Unfix,
     functions, pg_catalog,
     registry::QueryRegistry,
     rules,
@@ -217,6 +219,9 @@ fn base_state(config: &EngineConfig, schemas: &Arc<Schemas>) -> Result<SessionSt
         .with_runtime_env(runtime_env(config)?)
         .with_catalog_list(Arc::new(Databases { schemas: Arc::clone(schemas) }))
         .with_type_planner(Arc::new(rules::types::PostgresTypes))
+        .with_physical_optimizer_rules(
+            std::iter::once(Arc::new(Unfix) as _).chain(PhysicalOptimizer::new().rules).collect(),
+        )
         // After all others: it replaces what they have settled.
         .with_physical_optimizer_rule(Arc::new(rules::segment_aggregates::SegmentAggregates))
         .build())

@@ -100,22 +100,16 @@ fn check_chains(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<()> {
             Token::LParen | Token::LBracket => outer.push(std::mem::take(&mut operators)),
             Token::RParen | Token::RBracket => operators += outer.pop().unwrap_or(0),
             Token::Comma => operators = 0,
+            Token::DoubleColon => operators += 8,
             Token::Word(Word { value, quote_style: None, .. }) => {
-                let chains = [
-                    "AND",
-                    "OR",
-                    "NOT",
-                    "UNION",
-                    "EXCEPT",
-                    "INTERSECT",
-                    "JOIN",
-                    "IS",
-                    "LIKE",
-                    "ILIKE",
-                    "COLLATE",
-                    "AT",
-                ];
-                operators += usize::from(chains.iter().any(|word| value.eq_ignore_ascii_case(word)));
+                let is_one_of = |words: &[&str]| words.iter().any(|word| value.eq_ignore_ascii_case(word));
+                // How much deeper plans get by it than by an operator.
+                operators += match () {
+                    () if is_one_of(&["AND", "OR", "NOT", "IS", "LIKE", "ILIKE", "COLLATE"]) => 1,
+                    () if is_one_of(&["UNION", "EXCEPT", "INTERSECT", "JOIN"]) => 2,
+                    () if is_one_of(&["AT"]) => 8,
+                    () => 0,
+                };
             }
             Token::Whitespace(_)
             | Token::Word(_)

@@ -26,7 +26,7 @@ fn crashes_between_commits_lose_and_repeat_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let topic = Topic::new(3);
         let options = Options {
-            policy: SealPolicy { rows: 200 + rng.below(2_000), bytes: 1 << 30, after_us: 20_000 },
+            policy: SealPolicy { rows: Some(200 + rng.below(2_000)), bytes: 1 << 30, after_us: 20_000 },
             ..Options::default()
         };
         for _ in 0..5 {

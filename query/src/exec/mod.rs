@@ -7,5 +7,6 @@ mod narrowing;
 pub mod scan;
 pub(crate) mod snapshots;
 pub(crate) mod states;
+pub(crate) mod unfixed;
 mod unit_order;
 pub(crate) mod work;

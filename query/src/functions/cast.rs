@@ -10,7 +10,9 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, Date32Array, ListArray, Time64MicrosecondArray, TimestampMicrosecondArray},
     buffer::OffsetBuffer,
     compute::cast,
-    datatypes::{DataType, Date32Type, FieldRef, TimeUnit, TimestampMicrosecondType},
+    datatypes::{
+        DataType, Date32Type, Decimal128Type, FieldRef, Float32Type, Float64Type, TimeUnit, TimestampMicrosecondType,
+    },
 };
 use datafusion::{
     common::ScalarValue,
@@ -125,6 +127,16 @@ impl CastTo {
         }
         match (from, to) {
             (DataType::Float32 | DataType::Float64, _) => float_to_int(array, to),
+            (DataType::Decimal128(_, scale), DataType::Float64) => {
+                let floats =
+                    array.as_primitive::<Decimal128Type>().unary::<_, Float64Type>(|value| to_float(value, *scale));
+                Ok(Arc::new(floats))
+            }
+            (DataType::Decimal128(_, scale), DataType::Float32) => {
+                // A float of a float would be rounded twice.
+                let read = |value| format!("{value}e{}", -i32::from(*scale)).parse().unwrap_or(f32::NAN);
+                Ok(Arc::new(array.as_primitive::<Decimal128Type>().unary::<_, Float32Type>(read)))
+            }
             (DataType::Decimal128(p, scale), _) => {
                 // Halves away from zero, as numeric rounds; Arrow rounds so when the scale shrinks.
                 let whole = cast(array, &DataType::Decimal128((*p).max(1), 0.min(*scale)))?;
@@ -132,6 +144,19 @@ impl CastTo {
             }
             _ => instants(array, to, call),
         }
+    }
+}
+
+/// The float that is nearest to `value · 10^-scale`.
+fn to_float(value: i128, scale: i8) -> f64 {
+    /// Powers of ten up to here are floats.
+    const EXACT_DIGITS: i8 = 22;
+    const EXACT: u128 = 1 << 53;
+    match scale {
+        0 => value as f64,
+        // One rounding, for both are exact.
+        1..=EXACT_DIGITS if value.unsigned_abs() <= EXACT => value as f64 / 10f64.powi(scale.into()),
+        _ => format!("{value}e{}", -i32::from(scale)).parse().unwrap_or(f64::NAN),
     }
 }
 

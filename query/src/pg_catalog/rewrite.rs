@@ -25,6 +25,7 @@ use datafusion::sql::sqlparser::ast::{
     Select, SelectItem, SetExpr, Statement, TableFactor, TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
     helpers::attached_token::AttachedToken,
 };
+use datafusion::sql::sqlparser::{dialect::PostgreSqlDialect, parser::Parser};
 
 use super::{definitions, nothing, tableoid};
 
@@ -318,6 +319,10 @@ fn array_of(function: &mut Function) -> Option<Box<Query>> {
     }
     let FunctionArguments::Subquery(query) = &mut function.args else { return None };
     let mut query = query.clone();
+    let is_plain = matches!(query.body.as_ref(), SetExpr::Select(select) if select.distinct.is_none());
+    if !is_plain || query.limit_clause.is_some() || query.fetch.is_some() {
+        return gathered(query);
+    }
     let order = query.order_by.take().and_then(|order| match order.kind {
         OrderByKind::Expressions(expressions) => Some(expressions),
         OrderByKind::All(_) => None,
@@ -342,6 +347,19 @@ fn array_of(function: &mut Function) -> Option<Box<Query>> {
     }
     *item = SelectItem::UnnamedExpr(Expr::Function(aggregate));
     Some(query)
+}
+
+/// `(SELECT array_agg(item) FROM (query) AS items (item))`: of the rows that are left, in their order.
+fn gathered(query: Box<Query>) -> Option<Box<Query>> {
+    const TEXT: &str = "SELECT array_agg(item) FROM (SELECT 1) AS items (item)";
+    let Ok(Some(Statement::Query(mut outer))) = Parser::parse_sql(&PostgreSqlDialect {}, TEXT).map(|mut all| all.pop())
+    else {
+        return None;
+    };
+    let SetExpr::Select(select) = outer.body.as_mut() else { return None };
+    let TableFactor::Derived { subquery, .. } = &mut select.from.first_mut()?.relation else { return None };
+    *subquery = query;
+    Some(outer)
 }
 
 /// The names of the relations in FROM, when they are nothing but catalog tables.

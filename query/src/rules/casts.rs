@@ -82,6 +82,8 @@ pub(crate) fn convert(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>
         (a, b) if types::is_text(a) || types::is_text(b) => true,
         (a, b) if types::is_float(a) && types::is_int(b) => true,
         (a, b) if types::is_decimal(a) && types::is_int(b) => true,
+        // Arrow's is off by a rounding.
+        (DataType::Decimal128(..), DataType::Float32 | DataType::Float64) => true,
         (DataType::Timestamp(..), DataType::Date32 | DataType::Time64(_)) => true,
         (DataType::Date32, DataType::Timestamp(..)) => true,
         (DataType::Timestamp(_, a), DataType::Timestamp(_, b)) => a.is_some() != b.is_some(),

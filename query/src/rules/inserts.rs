@@ -1,14 +1,22 @@
 //! What INSERT's rows are planned for: the table that it names, and its columns.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::{
-    common::ExprSchema,
+    common::{
+        DFSchema, ExprSchema,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    },
     error::DataFusionError,
     logical_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder},
-    sql::sqlparser::ast::{
-        Expr as SqlExpr, Ident, Insert, ObjectName, SelectItem, SetExpr, Statement, TableObject, Value,
+    sql::sqlparser::{
+        ast::{
+            Expr as SqlExpr, Ident, Insert, ObjectName, Query, SelectItem, SetExpr, SetOperator, SetQuantifier,
+            Statement, TableObject, Value, VisitMut, VisitorMut,
+        },
+        dialect::PostgreSqlDialect,
+        parser::Parser,
     },
 };
 
@@ -37,6 +45,81 @@ pub(super) fn name_columns(statement: &mut Statement, table: &Schema) -> Result<
         insert.columns = first.map(|field| ObjectName::from(vec![Ident::with_quote('"', field.name())])).collect();
     }
     Ok(())
+}
+
+/// VALUES inside of what is inserted (`INSERT INTO t SELECT … FROM (VALUES …) v`) as SELECTs: the planner takes any VALUES for the rows of the table.
+pub(super) fn settle_inner_values(statement: &mut Statement) {
+    let Statement::Insert(Insert { source: Some(source), .. }) = statement else { return };
+    if !matches!(source.body.as_ref(), SetExpr::Values(_)) {
+        let _ = source.visit(&mut InnerValues);
+    }
+}
+
+struct InnerValues;
+
+/// Rows of inner VALUES that become SELECTs, each a level of the plan.
+const INNER_ROWS_MAX: usize = 1000;
+
+impl VisitorMut for InnerValues {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let SetExpr::Values(values) = query.body.as_ref()
+            && values.rows.len() <= INNER_ROWS_MAX
+        {
+            let rows = values.rows.iter().map(|row| {
+                let items = row.content.iter().enumerate().map(|(place, cell)| SelectItem::ExprWithAlias {
+                    expr: cell.clone(),
+                    alias: Ident::new(format!("column{}", place + 1)),
+                });
+                one_row(items.collect())
+            });
+            let all = rows.collect::<Option<Vec<_>>>().and_then(|rows| {
+                rows.into_iter().reduce(|left, right| SetExpr::SetOperation {
+                    op: SetOperator::Union,
+                    set_quantifier: SetQuantifier::All,
+                    left: Box::new(left),
+                    right: Box::new(right),
+                })
+            });
+            if let Some(all) = all {
+                *query.body = all;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// `SELECT items`.
+fn one_row(items: Vec<SelectItem>) -> Option<SetExpr> {
+    let parsed = Parser::parse_sql(&PostgreSqlDialect {}, "SELECT 1").ok()?.pop()?;
+    let Statement::Query(query) = parsed else { return None };
+    let SetExpr::Select(mut select) = *query.body else { return None };
+    select.projection = items;
+    Some(SetExpr::Select(select))
+}
+
+/// NULL in VALUES is refused where the column's name is known, not by the planner, who has the columns of the table in mind.
+pub(super) fn nullable_values(logical: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+    let mut is_strict = false;
+    logical.apply(|node| {
+        is_strict |= matches!(node, LogicalPlan::Values(values) if values.schema.fields().iter().any(|field| !field.is_nullable()));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    if !is_strict {
+        return Ok(logical);
+    }
+    let nullable = logical.transform_up(|node| match node {
+        LogicalPlan::Values(mut values) => {
+            let fields =
+                values.schema.fields().iter().map(|field| (None, Arc::new(field.as_ref().clone().with_nullable(true))));
+            let metadata = values.schema.as_arrow().metadata().clone();
+            values.schema = Arc::new(DFSchema::new_with_metadata(fields.collect(), metadata)?);
+            Ok(Transformed::yes(LogicalPlan::Values(values)))
+        }
+        node => node.recompute_schema().map(Transformed::yes),
+    })?;
+    Ok(nullable.data)
 }
 
 /// A number is no boolean; the planner would cast it.

@@ -165,6 +165,7 @@ impl Planner {
         let insert_schema = target.and_then(|name| Some(self.engine.tables().table(&name)?.table.schema()));
         if let Some(schema) = &insert_schema {
             inserts::name_columns(&mut statement, &schema.arrow())?;
+            inserts::settle_inner_values(&mut statement);
         }
         let statement = DfStatement::Statement(Box::new(statement));
         let context = names::Names::resolve(&path, state, &statement).await?;
@@ -180,7 +181,7 @@ impl Planner {
                     .table(table_name.table())
                     .ok_or_else(|| SqlError::undefined_table(table_name.table()))?;
                 inserts::check_columns(&input).map_err(located)?;
-                (Arc::unwrap_or_clone(input), Some(handle))
+                (inserts::nullable_values(Arc::unwrap_or_clone(input)).map_err(located)?, Some(handle))
             }
             other => (other, None),
         };

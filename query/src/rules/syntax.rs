@@ -6,7 +6,7 @@ use std::{collections::HashSet, ops::ControlFlow};
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, DataType as SqlType, DuplicateTreatment, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, Statement, TableFactor, Value, VisitMut, VisitorMut,
+    SelectItemQualifiedWildcardKind, Statement, TableFactor, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
 use crate::{SqlError, functions::like};
@@ -17,6 +17,20 @@ pub(super) const APART: char = '\u{1}';
 /// Rewrites `statement` in place.
 pub(crate) fn rewrite(statement: &mut Statement) {
     let _ = VisitMut::visit(statement, &mut Rewriter);
+}
+
+fn is_power(expr: &Expr) -> bool {
+    matches!(expr, Expr::BinaryOp { op: BinaryOperator::PGExp, .. })
+}
+
+fn negate_base(power: &mut Expr) {
+    match power {
+        Expr::BinaryOp { op: BinaryOperator::PGExp, left, .. } => negate_base(left),
+        base => {
+            let inner = std::mem::replace(base, null());
+            *base = Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(inner) };
+        }
+    }
 }
 
 /// The name that the client sees.
@@ -60,6 +74,12 @@ impl VisitorMut for Rewriter {
                 if let Some(text) = interval_text(interval) {
                     *expr = cast_text(text, SqlType::Interval { fields: None, precision: None });
                 }
+            }
+            Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } if is_power(inner) => {
+                // PostgreSQL: the sign is the base's.
+                let mut power = std::mem::replace(inner.as_mut(), null());
+                negate_base(&mut power);
+                *expr = power;
             }
             // Beyond what numeric holds here.
             Expr::Value(value) => {
