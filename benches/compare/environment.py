@@ -7,7 +7,7 @@ import sys
 root = pathlib.Path(__file__).resolve().parent.parent.parent
 cache = pathlib.Path(os.environ.get("TIDEMILL_CACHE", pathlib.Path.home() / ".cache/tidemill"))
 venv = cache / "peers"
-PACKAGES = ["duckdb", "datafusion", "pyarrow", "psycopg[binary]", "chdb"]
+PACKAGES = ["duckdb", "datafusion", "pyarrow", "psycopg[binary]", "pytz", "chdb"]
 
 
 def enter():

@@ -41,7 +41,7 @@ def place(prefix, number):
     regions, nations = list(NATIONS), [nation for names in NATIONS.values() for nation in names]
     nation = f"{nations}[1 + {number} % 25]"
     return (f"{regions}[1 + ({number} % 25) // 5] AS {prefix}_region, {nation} AS {prefix}_nation, "
-            f"rpad({nation}, 9)[1:9] || (({number} // 25) % 10)::VARCHAR AS {prefix}_city")
+            f"rpad({nation}, 9, ' ') || (({number} // 25) % 10)::VARCHAR AS {prefix}_city")
 
 
 def generate(parquet):

@@ -361,3 +361,29 @@ fn segments_grow_to_the_size_that_is_wanted() {
     assert_eq!(server.value("SELECT count(*) FROM t"), (41 * 25_000).to_string());
     server.stop();
 }
+
+/// A thousand UNION ALLs, or three hundred AT TIME ZONEs, ended the process: its stack was too small for the plan.
+#[test]
+fn long_statements_are_answered_or_refused() {
+    let mut server = server();
+    let chain = |first: &str, next: &str, times: usize| format!("{first}{}", next.repeat(times));
+    assert_eq!(
+        server.value(&format!("SELECT count(*) FROM ({}) q", chain("SELECT 1", " UNION ALL SELECT 1", 700))),
+        "701"
+    );
+    assert_eq!(server.value(&chain("SELECT 7", "::int", 120)), "7");
+    assert_eq!(
+        server.value(&chain("SELECT timestamp '2024-01-01'", " AT TIME ZONE 'UTC'", 120)),
+        "2024-01-01 00:00:00"
+    );
+    assert_eq!(server.value(&chain("SELECT 0", " + 1", 60)), "60");
+    for (first, next) in
+        [("SELECT 1", " UNION ALL SELECT 1"), ("SELECT 7", "::int"), ("SELECT now()", " AT TIME ZONE 'UTC'")]
+    {
+        assert_eq!(refused(&server, &chain(first, next, 5000)).0, "54001", "{first}{next}");
+    }
+    let brackets = format!("SELECT '{}{}'::jsonb", "[".repeat(50_000), "]".repeat(50_000));
+    assert_eq!(refused(&server, &brackets).0, "54001");
+    assert_eq!(refused(&server, &brackets.replace("::jsonb", "::text::json")).0, "54001");
+    server.stop();
+}

@@ -29,12 +29,39 @@ impl FromStr for Json {
     type Err = SqlError;
 
     fn from_str(text: &str) -> Result<Self, SqlError> {
-        // serde_json checks the grammar and the depth (128); what follows may rely on both.
+        // Grammar and depth are checked here; what follows may rely on both.
+        if depth(text) > DEPTH_MAX {
+            return Err(SqlError::new("54001", "the JSON document is nested too deeply")
+                .with_detail(format!("It has more than {DEPTH_MAX} levels.")));
+        }
         if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
             return Err(SqlError::new("22P02", "invalid input syntax for type json").with_detail(error.to_string()));
         }
         read(&mut text.trim_start())
     }
+}
+
+/// Levels of a document: what walks it does so by recursion.
+const DEPTH_MAX: usize = 1000;
+
+/// Arrays and objects that are open at one place, at most, whether they are well-formed or not.
+fn depth(text: &str) -> usize {
+    let (mut open, mut deepest) = (0usize, 0);
+    let mut bytes = text.bytes();
+    let mut is_string = false;
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' if is_string => drop(bytes.next()),
+            b'"' => is_string = !is_string,
+            b'[' | b'{' if !is_string => {
+                open += 1;
+                deepest = deepest.max(open);
+            }
+            b']' | b'}' if !is_string => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 fn read(rest: &mut &str) -> Result<Json, SqlError> {

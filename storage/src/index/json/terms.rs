@@ -71,7 +71,7 @@ pub(super) fn of_question(path: &[Step], value: &ValueTest) -> Vec<TermRange> {
             match text.as_bytes().first() {
                 Some(b't' | b'f') => ranges.push((with(BOOLEAN, &[]), Bound::Excluded(with(NUMBER, &[])))),
                 // All that is written in brackets.
-                Some(b'{' | b'[') => ranges = vec![(with(EMPTY, &[]), after(&prefix))],
+                Some(b'{' | b'[') => ranges.push((with(EMPTY, &[]), after(&prefix))),
                 _ => {
                     if let Some(number) = text.parse().ok().filter(|number: &f64| !number.is_nan()) {
                         ranges.push(numbers(&prefix, number, number));

@@ -247,3 +247,13 @@ fn what_is_not_told_apart_is_found() {
         assert!(unreadable, "{broken}");
     }
 }
+
+/// `doc->>'a' = '{}'` looked for objects and arrays alone: strings that begin like one were missed.
+#[test]
+fn a_string_in_brackets_is_found() {
+    let texts = [Some(r#"{"a": "{}"}"#.to_owned()), Some(r#"{"a": {}}"#.to_owned()), Some(r#"{"a": "x"}"#.to_owned())];
+    let index = opened(sections(&texts), texts.len()).unwrap();
+    let path = vec![Step::Key("a".into())];
+    let test = DocumentTest::At { column: ColumnId(1), path, value: ValueTest::Text("{}".into()) };
+    assert_eq!(found(&index, &test, texts.len()), [0, 1]);
+}
