@@ -53,7 +53,7 @@ def generate(parquet):
 
 
 COLUMNS = """id BIGINT, restaurant_id INT, customer_id BIGINT, courier_id INT, city TEXT, status TEXT, payment TEXT, items INT,
-price NUMERIC(8,2), tip DOUBLE PRECISION, distance DOUBLE PRECISION, paid BOOLEAN, ts TIMESTAMPTZ, delivered_at TIMESTAMPTZ, tags JSONB"""
+price NUMERIC(8,2), tip DOUBLE PRECISION, distance DOUBLE PRECISION, paid BOOLEAN, ts TIMESTAMPTZ, delivered_at TIMESTAMPTZ, tags TEXT"""
 CLICKHOUSE = """id Int64,\nrestaurant_id Int32,\ncustomer_id Int64,\ncourier_id Int32,\ncity LowCardinality(String),\nstatus LowCardinality(String),
 payment LowCardinality(String),\nitems Int32,\nprice Decimal64(2),\ntip Float64,\ndistance Float64,\npaid Bool,\nts DateTime64(6, 'UTC'),
 delivered_at DateTime64(6, 'UTC'),\ntags String"""
@@ -82,8 +82,8 @@ SCANS = [
     ("exact distinct", "SELECT count(DISTINCT customer_id) FROM orders", {}),
     ("exact distinct by status", "SELECT status, count(DISTINCT restaurant_id) FROM orders GROUP BY status ORDER BY status", {}),
     ("LIKE", "SELECT count(*) FROM orders WHERE city LIKE '%-01%'", {}),
-    ("LIKE on JSON text", "SELECT count(*) FROM orders WHERE tags::text LIKE '%kiosk%'", {"clickhouse": "SELECT count(*) FROM orders WHERE tags LIKE '%kiosk%'"}),
-    ("JSON member", "SELECT count(*) FROM orders WHERE tags->>'src' = 'web'", {"clickhouse": "SELECT count(*) FROM orders WHERE JSONExtractString(tags, 'src') = 'web'"}),
+    ("LIKE on JSON text", "SELECT count(*) FROM orders WHERE tags LIKE '%kiosk%'", {"clickhouse": "SELECT count(*) FROM orders WHERE tags LIKE '%kiosk%'"}),
+    ("JSON member", "SELECT count(*) FROM orders WHERE tags::jsonb->>'src' = 'web'", {"duckdb": "SELECT count(*) FROM orders WHERE tags::json->>'src' = 'web'", "clickhouse": "SELECT count(*) FROM orders WHERE JSONExtractString(tags, 'src') = 'web'"}),
     ("top 10", "SELECT id, price FROM orders ORDER BY price DESC, id LIMIT 10", {}),
     ("top 10 of the last 15 minutes", RECENT.format(LAST), {"clickhouse": RECENT.format(CLICKHOUSE_LAST)}),
     ("a row by id", "SELECT id, restaurant_id, price FROM orders WHERE id = 12345678", {}),
