@@ -120,27 +120,30 @@ def timed(engine, sql, repeat):
 class Table:
     """Prints a line per query, a column per engine, and at the end the sums."""
 
-    def __init__(self, engines, repeat, compared=True):
-        self.engines, self.repeat, self.compared = engines, repeat, compared
+    def __init__(self, engines, repeat):
+        self.engines, self.repeat = engines, repeat
         self.sums = {engine.name: 0.0 for engine in engines}
         print(f"{'median ms':30}" + "".join(f"{engine.name:>14}" for engine in engines) + f"{'/ best peer':>14}", flush=True)
 
-    def line(self, name, sql, variants=None, approximate=0.0):
-        """Times one query. `variants`: another spelling by engine. `approximate`: the relative error that answers may have."""
+    def line(self, name, sql, variants=None, exact=None):
+        """Times one query. `variants`: another spelling by engine. `exact`: for an approximate one, the rows that would be exact: how far each
+        engine's last column is from them at worst is printed."""
         variants = variants or {}
         seen = {}
         for engine in self.engines:
             seen[engine.name] = timed(engine, variants.get(engine.name, sql), self.repeat)
             self.sums[engine.name] += seen[engine.name][0]
         reference = next(iter(engine.name for engine in self.engines if engine.name != "tidemill"), None)
-        if self.compared and reference:
+        if exact is None and reference:
             for engine, (_, rows) in seen.items():
                 expected = seen[reference][1]
-                if not same(rows, expected, approximate):
+                if rows != expected:
                     raise SystemExit(f"{name}: {engine} answers {rows[:3]}… ({len(rows)} rows), {reference} {expected[:3]}… ({len(expected)} rows)")
         peers = [ms for engine, (ms, _) in seen.items() if engine != "tidemill"]
         ratio = f"{seen['tidemill'][0] / min(peers):>14.2f}" if peers and "tidemill" in seen else ""
         print(f"{name:30}" + "".join(f"{ms:>14.1f}" for ms, _ in seen.values()) + ratio, flush=True)
+        if exact is not None:
+            print(f"{'  worst relative error':30}" + "".join(f"{100 * worst(rows, exact):>13.2f}%" for _, rows in seen.values()), flush=True)
 
     def sum(self):
         peers = [ms for engine, ms in self.sums.items() if engine != "tidemill"]
@@ -148,19 +151,13 @@ class Table:
         print(f"{'sum':30}" + "".join(f"{ms:>14.1f}" for ms in self.sums.values()) + ratio, flush=True)
 
 
-def same(rows, expected, approximate):
-    if not approximate:
-        return rows == expected
-    if len(rows) != len(expected):
-        return False
-    for row, other in zip(rows, expected):
-        for value, known in zip(row, other):
-            try:
-                value, known = float(value), float(known)
-            except ValueError:
-                if value != known:
-                    return False
-                continue
-            if abs(value - known) > approximate * max(abs(known), 1e-9):
-                return False
-    return True
+def worst(rows, exact):
+    """The largest relative error of the last column; other columns must be the same."""
+    if [row[:-1] for row in rows] != [row[:-1] for row in exact]:
+        raise SystemExit(f"groups differ: {rows[:3]}…, {exact[:3]}…")
+    return max(abs(float(row[-1]) - float(known[-1])) / max(abs(float(known[-1])), 1e-9) for row, known in zip(rows, exact))
+
+
+def exactly(engine, sql):
+    """Rows in the form that [`Table.line`] compares with."""
+    return [tuple(normal(value) for value in row) for row in engine.run(sql)]

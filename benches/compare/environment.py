@@ -1,4 +1,5 @@
 """The Python that the comparisons run in: a virtual environment of their own with the peers from PyPI, made at the first run."""
+import argparse
 import os
 import pathlib
 import subprocess
@@ -8,6 +9,16 @@ root = pathlib.Path(__file__).resolve().parent.parent.parent
 cache = pathlib.Path(os.environ.get("TIDEMILL_CACHE", pathlib.Path.home() / ".cache/tidemill"))
 venv = cache / "peers"
 PACKAGES = ["duckdb", "datafusion", "pyarrow", "psycopg[binary]", "pytz", "chdb"]
+
+
+def arguments(doc, folder):
+    """What both comparisons take; `add_argument` the size, then `parse_args`."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=5, help="runs of a query, of which the median counts")
+    parser.add_argument("--server", default=str(root / "target/release/tidemill"))
+    parser.add_argument("--folder", default=folder, help="for the Parquet file and ClickHouse's parts")
+    parser.add_argument("--without", action="append", default=[], help="leave a peer out: clickhouse, duckdb, datafusion")
+    return parser
 
 
 def enter():

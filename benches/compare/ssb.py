@@ -6,7 +6,6 @@ The rows follow the benchmark's public specification (O'Neil, O'Neil, Chen: Star
 of its columns, made by DuckDB from hashes and so the same each time; 6 M rows for each unit of --scale. Medians of --repeat runs, one
 engine at a time; answers are compared before times are printed. What counts as better: a smaller sum of the 13 medians.
 """
-import argparse
 import pathlib
 
 import environment
@@ -19,12 +18,8 @@ import psycopg  # noqa: E402, F401
 from engines import ClickHouse, DataFusion, DuckDb, Table, Tidemill  # noqa: E402
 from lib.tidemill import Server  # noqa: E402
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = environment.arguments(__doc__, "/tmp/tidemill-ssb")
 parser.add_argument("--scale", type=int, default=1)
-parser.add_argument("--repeat", type=int, default=5)
-parser.add_argument("--server", default=str(environment.root / "target/release/tidemill"))
-parser.add_argument("--folder", default="/tmp/tidemill-ssb", help="for the Parquet file and ClickHouse's parts")
-parser.add_argument("--without", action="append", default=[], help="leave a peer out: clickhouse, duckdb, datafusion")
 args = parser.parse_args()
 
 NATIONS = {

@@ -317,7 +317,7 @@ mod tests {
             assert_eq!(refused(bad), "22P02", "{bad}");
         }
         assert_eq!(refused(r#"{"\u0000": 1}"#), "22P05");
-        assert_eq!(refused(&"[".repeat(10_000)), "22P02");
+        assert_eq!(refused(&"[".repeat(10_000)), "54001");
     }
 
     #[test]
