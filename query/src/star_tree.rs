@@ -47,6 +47,8 @@ pub fn aggregates(tree: &StarTree, schema: &TableSchema) -> String {
             Function::Max(_) => format!("max({column})"),
             Function::And(_) => format!("bool_and({column})"),
             Function::Or(_) => format!("bool_or({column})"),
+            Function::Distinct(_) | Function::DistinctOf(_) => format!("approx_distinct({column})"),
+            Function::Quantiles(_) | Function::QuantilesOf(_) => format!("approx_percentile({column})"),
         }
     };
     tree.aggregates.iter().map(text).collect::<Vec<_>>().join(", ")

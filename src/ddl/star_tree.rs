@@ -29,9 +29,8 @@ const AUTO_VALUES_MAX: u64 = 10_000;
 const AUTO_ROWS_MIN: u64 = 10;
 /// Dimensions that AUTO takes beside the time.
 const AUTO_DIMENSIONS: usize = 5;
-const AGGREGATES: [&str; 7] = ["count", "sum", "min", "max", "avg", "bool_and", "bool_or"];
-/// Aggregates that documents do not hold yet.
-const LATER: [&str; 3] = ["approx_distinct", "approx_percentile", "approx_percentile_cont"];
+const AGGREGATES: [&str; 9] =
+    ["count", "sum", "min", "max", "avg", "bool_and", "bool_or", "approx_distinct", "approx_percentile"];
 
 /// The tree that the clauses describe. What is worth knowing goes to `notices`.
 pub(super) fn definition(
@@ -189,11 +188,8 @@ fn functions_of(name: &Name, column: &Column) -> Result<Vec<Function>> {
         "max" => vec![Function::Max(id)],
         "bool_and" => vec![Function::And(id)],
         "bool_or" => vec![Function::Or(id)],
-        later if LATER.contains(&later) => {
-            return Err(SqlError::unsupported(format!("a star-tree does not hold {later} yet"))
-                .at(name.position)
-                .with_hint(format!("it holds {}", AGGREGATES.join(", "))));
-        }
+        "approx_distinct" => vec![Function::Distinct(id)],
+        "approx_percentile" | "approx_percentile_cont" | "approx_median" => vec![Function::Quantiles(id)],
         other => {
             let hint = suggest::hint(other, AGGREGATES);
             return Err(SqlError::new(state::UNDEFINED_FUNCTION, format!("aggregate \"{other}\" does not exist"))

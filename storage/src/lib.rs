@@ -8,6 +8,7 @@ pub mod documents;
 pub mod error;
 pub mod evaluate;
 pub mod forward;
+pub mod hash;
 pub mod ids;
 pub mod index;
 pub mod mmap;
@@ -18,6 +19,7 @@ pub mod scalar;
 pub mod scan;
 pub mod schema;
 pub mod segment;
+pub mod sketch;
 mod stats;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]

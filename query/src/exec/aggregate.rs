@@ -208,6 +208,8 @@ impl SegmentAggregateExec {
                 Function::Max(_) => "max",
                 Function::And(_) => "bool_and",
                 Function::Or(_) => "bool_or",
+                Function::Distinct(_) | Function::DistinctOf(_) => "approx_distinct",
+                Function::Quantiles(_) | Function::QuantilesOf(_) => "approx_percentile",
             };
             write!(out, "{name}({column})")?;
             if let Some(filter) = &aggregate.filter {

@@ -2,6 +2,7 @@
 
 pub(crate) mod angles;
 pub(crate) mod any;
+pub(crate) mod approximate;
 pub(crate) mod arithmetic;
 pub(crate) mod arrays;
 pub(crate) mod average;
@@ -89,7 +90,9 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         for (aggregate, alias) in [(bool_and_udaf(), "every"), (var_samp_udaf(), "variance")] {
             state.register_udaf(Arc::new(aggregate.as_ref().clone().with_aliases([alias])))?;
         }
-        state.register_udaf(average::udaf())?;
+        for aggregate in approximate::udafs().into_iter().chain([average::udaf()]) {
+            state.register_udaf(aggregate)?;
+        }
         state.register_udwf(ntile::udwf())?;
         datafusion_functions_json::register_all(state)?;
         // Where it is not planned as rows, this would give one array.

@@ -24,6 +24,7 @@ pub(crate) enum Shape {
     /// Decimals.
     Wide,
     Floats,
+    /// Texts and bytes.
     Texts,
 }
 

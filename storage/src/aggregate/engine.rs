@@ -20,8 +20,8 @@ use super::{
     computed::Recipe,
     groups::Grouper,
     keys::Key,
-    request::{AggregateRequest, Function},
-    states::{Counts, Groups, Operation, State},
+    request::AggregateRequest,
+    states::{Counts, Groups, Operation, State, Subject},
 };
 use crate::{
     Error, Result,
@@ -89,12 +89,7 @@ impl Layout {
             layout.keys.push(column);
         }
         for aggregate in &request.aggregates {
-            let operation = match aggregate.function {
-                Function::Rows | Function::Count(_) => None,
-                Function::Sum(_) => Some(Operation::Sum),
-                Function::Min(_) | Function::And(_) => Some(Operation::Min),
-                Function::Max(_) | Function::Or(_) => Some(Operation::Max),
-            };
+            let operation = aggregate.function.operation();
             let column = match aggregate.function.column() {
                 None => None,
                 Some(id) => Some(layout.need(request.column(id)?, operation.is_some())?),
@@ -203,21 +198,24 @@ impl Engine {
             .iter()
             .map(|input| {
                 let column = input.column.map(|index| (&blocks[index].values, &shapes[index]));
-                let sums = input.operations.contains(&Operation::Sum);
-                let numbers = match column {
-                    Some((_, Shape::Ids(values))) if sums => Some(numbers_of(values)?),
-                    _ => None,
+                let of_numbers = input.operations.iter().any(|operation| operation.is_of_numbers());
+                let (numbers, dictionary) = match column {
+                    Some((_, Shape::Ids(values))) => {
+                        (of_numbers.then(|| numbers_of(values)).transpose()?, Some(values))
+                    }
+                    _ => (None, None),
                 };
+                let data_type = input.column.map_or(&DataType::BigInt, |index| &layout.needed[index].column.data_type);
                 let states = input
                     .operations
                     .iter()
                     .map(|operation| {
-                        let values = match (operation, &numbers, column) {
-                            (Operation::Sum, Some(numbers), _) => numbers,
-                            (_, _, Some((values, _))) => values,
+                        let values = match (&numbers, column) {
+                            (Some(numbers), _) if operation.is_of_numbers() => numbers,
+                            (_, Some((values, _))) => values,
                             _ => &Values::None,
                         };
-                        State::new(*operation, values, groups)
+                        State::new(*operation, &Subject { values, data_type, dictionary }, groups)
                     })
                     .collect::<Result<Vec<_>>>()?;
                 let tally = match input.filter {
@@ -391,8 +389,7 @@ impl Input {
             look_up(numbers, ids, scratch);
         }
         for state in &mut self.states {
-            let is_sum = matches!(state, State::IntegerSums(_) | State::WideSums(_) | State::FloatSums(_));
-            state.add(groups, if is_sum && self.numbers.is_some() { scratch } else { values })?;
+            state.add(groups, if state.is_of_numbers() && self.numbers.is_some() { scratch } else { values })?;
         }
         Ok(())
     }
@@ -520,7 +517,9 @@ pub(crate) fn shape_of_any(data_type: &DataType, has_values: bool) -> Shape {
 
 /// The form in which an Arrow array of the type gives its values; `bounds` are those of its integers (`None`: all are null).
 pub(crate) fn shape_of(data_type: &DataType, has_values: bool, bounds: Option<(i128, i128)>) -> Shape {
-    use DataType::{BigInt, Boolean, Date, Double, Int, Numeric, Real, SmallInt, Text, Timestamp, TimestampTz, Uuid};
+    use DataType::{
+        BigInt, Boolean, Bytea, Date, Double, Int, Numeric, Real, SmallInt, Text, Timestamp, TimestampTz, Uuid,
+    };
     let narrow = |(min, max)| Some((i64::try_from(min).ok()?, i64::try_from(max).ok()?));
     match data_type {
         _ if !has_values => Shape::Validity,
@@ -531,7 +530,7 @@ pub(crate) fn shape_of(data_type: &DataType, has_values: bool, bounds: Option<(i
             Some(None) => Shape::Wide,
         },
         Real | Double => Shape::Floats,
-        Text | Uuid => Shape::Texts,
+        Text | Uuid | Bytea => Shape::Texts,
         _ => Shape::Validity,
     }
 }

@@ -14,7 +14,7 @@
 //!
 //! - `request`: what is asked, what the answer's columns are.
 //! - `block`: how segments hand over a window's values; `keys`, `groups`: from values to the number of a group (`table`: hashing,
-//!   `divide`: rounding down); `computed`: values that the layer above computes; `states`: counts, sums, extremes; `engine` puts these together; `values`: back to Arrow.
+//!   `divide`: rounding down); `computed`: values that the layer above computes; `states`: counts, sums, extremes; `sketches`: what approximate answers are made of; `engine` puts these together; `values`: back to Arrow.
 //! - `metadata`: what a segment's statistics answer alone; `results`: answers kept for when they are asked for again.
 //!
 //! What always holds: an answer is exact (integers and decimals to the digit; floats are added in the order of the rows within a run);
@@ -32,6 +32,7 @@ pub(crate) mod keys;
 pub(crate) mod metadata;
 mod request;
 mod results;
+mod sketches;
 pub(crate) mod states;
 pub(crate) mod table;
 mod values;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType as ArrowType, Field, Schema as ArrowSchema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
-use super::{Computed, ResultCache};
+use super::{Computed, ResultCache, states::Operation};
 use crate::{
     Error, Result,
     ids::ColumnId,
@@ -69,6 +69,9 @@ pub struct Aggregate {
 /// | | REAL, DOUBLE | Float64 | null |
 /// | `Min`, `Max` | integers, NUMERIC, floats, TEXT, DATE, TIMESTAMP(TZ) | the column's type | null |
 /// | `And`, `Or` | BOOLEAN | Boolean | null |
+/// | `Distinct` | BOOLEAN, integers, NUMERIC, floats, TEXT, UUID, BYTEA, DATE, TIMESTAMP(TZ) | BinaryView: a [`sketch::Distinct`](crate::sketch::Distinct) | null |
+/// | `Quantiles` | integers, NUMERIC, REAL, DOUBLE | BinaryView: a [`sketch::Quantiles`](crate::sketch::Quantiles) | null |
+/// | `DistinctOf`, `QuantilesOf` | BYTEA that is such sketches | BinaryView: theirs put together | null |
 ///
 /// Sums of integers and decimals are exact; one that leaves 128 bits is an error. Floats are ordered as PostgreSQL orders them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -81,14 +84,70 @@ pub enum Function {
     Max(ColumnId),
     And(ColumnId),
     Or(ColumnId),
+    Distinct(ColumnId),
+    Quantiles(ColumnId),
+    DistinctOf(ColumnId),
+    QuantilesOf(ColumnId),
 }
 
 impl Function {
     pub fn column(&self) -> Option<ColumnId> {
         match self {
             Self::Rows => None,
-            Self::Count(id) | Self::Sum(id) | Self::Min(id) | Self::Max(id) | Self::And(id) | Self::Or(id) => Some(*id),
+            Self::Count(id)
+            | Self::Sum(id)
+            | Self::Min(id)
+            | Self::Max(id)
+            | Self::And(id)
+            | Self::Or(id)
+            | Self::Distinct(id)
+            | Self::Quantiles(id)
+            | Self::DistinctOf(id)
+            | Self::QuantilesOf(id) => Some(*id),
         }
+    }
+
+    /// What stands for it in the definition of a star-tree, on disk.
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Self::Rows => 0,
+            Self::Count(_) => 1,
+            Self::Sum(_) => 2,
+            Self::Min(_) => 3,
+            Self::Max(_) => 4,
+            Self::And(_) => 5,
+            Self::Or(_) => 6,
+            Self::Distinct(_) => 7,
+            Self::Quantiles(_) => 8,
+            Self::DistinctOf(_) => 9,
+            Self::QuantilesOf(_) => 10,
+        }
+    }
+
+    /// What puts states of this function together that are values of column `id`.
+    pub(crate) fn over_states(&self, id: ColumnId) -> Self {
+        match self {
+            Self::Rows | Self::Count(_) | Self::Sum(_) => Self::Sum(id),
+            Self::Min(_) => Self::Min(id),
+            Self::Max(_) => Self::Max(id),
+            Self::And(_) => Self::And(id),
+            Self::Or(_) => Self::Or(id),
+            Self::Distinct(_) | Self::DistinctOf(_) => Self::DistinctOf(id),
+            Self::Quantiles(_) | Self::QuantilesOf(_) => Self::QuantilesOf(id),
+        }
+    }
+
+    pub(crate) fn operation(&self) -> Option<Operation> {
+        Some(match self {
+            Self::Rows | Self::Count(_) => return None,
+            Self::Sum(_) => Operation::Sum,
+            Self::Min(_) | Self::And(_) => Operation::Min,
+            Self::Max(_) | Self::Or(_) => Operation::Max,
+            Self::Distinct(_) => Operation::Distinct,
+            Self::Quantiles(_) => Operation::Quantiles,
+            Self::DistinctOf(_) => Operation::DistinctOf,
+            Self::QuantilesOf(_) => Operation::QuantilesOf,
+        })
     }
 }
 
@@ -108,7 +167,9 @@ impl GroupKey {
 
 /// The type of the function's column in the answer; `None` where columns of the type have no such aggregate.
 pub fn state_type(function: &Function, column: Option<&DataType>) -> Option<ArrowType> {
-    use DataType::{BigInt, Boolean, Date, Double, Int, Numeric, Real, SmallInt, Text, Timestamp, TimestampTz};
+    use DataType::{
+        BigInt, Boolean, Bytea, Date, Double, Int, Numeric, Real, SmallInt, Text, Timestamp, TimestampTz, Uuid,
+    };
     Some(match (function, column) {
         (Function::Rows, _) | (Function::Count(_), Some(_)) => ArrowType::Int64,
         (Function::Sum(_), Some(SmallInt | Int | BigInt)) => ArrowType::Decimal128(SUM_PRECISION, 0),
@@ -130,6 +191,26 @@ pub fn state_type(function: &Function, column: Option<&DataType>) -> Option<Arro
             ),
         ) => data_type.arrow(),
         (Function::And(_) | Function::Or(_), Some(Boolean)) => ArrowType::Boolean,
+        (
+            Function::Distinct(_),
+            Some(
+                Boolean
+                | SmallInt
+                | Int
+                | BigInt
+                | Numeric { .. }
+                | Real
+                | Double
+                | Text
+                | Uuid
+                | Bytea
+                | Date
+                | Timestamp
+                | TimestampTz,
+            ),
+        )
+        | (Function::Quantiles(_), Some(SmallInt | Int | BigInt | Numeric { .. } | Real | Double))
+        | (Function::DistinctOf(_) | Function::QuantilesOf(_), Some(Bytea)) => ArrowType::BinaryView,
         _ => return None,
     })
 }

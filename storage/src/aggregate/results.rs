@@ -278,15 +278,7 @@ impl Writer {
     }
 
     fn function(&mut self, function: &Function) {
-        self.tag(match function {
-            Function::Rows => 0,
-            Function::Count(_) => 1,
-            Function::Sum(_) => 2,
-            Function::Min(_) => 3,
-            Function::Max(_) => 4,
-            Function::And(_) => 5,
-            Function::Or(_) => 6,
-        });
+        self.tag(function.code());
         self.number(function.column().map_or(0, |column| u64::from(column.0)));
     }
 

@@ -9,6 +9,7 @@ use arrow::array::{Array, ArrayRef, AsArray, StringViewArray};
 
 use super::{
     block::Values,
+    sketches::{DistinctValues, Sketches, Spreads},
     values::{array_of_floats, array_of_integers, array_of_wide, decimals},
 };
 use crate::{Error, Result, bitpack::lanes, scalar::compare_floats, schema::DataType};
@@ -148,6 +149,28 @@ pub(crate) enum Operation {
     Sum,
     Min,
     Max,
+    Distinct,
+    Quantiles,
+    /// Of sketches.
+    DistinctOf,
+    QuantilesOf,
+}
+
+impl Operation {
+    /// Whether it reckons with the numbers that ids stand for.
+    pub(crate) fn is_of_numbers(self) -> bool {
+        matches!(self, Self::Sum | Self::Quantiles)
+    }
+}
+
+/// What a state is of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject<'a> {
+    /// In the form that they come in.
+    pub(crate) values: &'a Values,
+    pub(crate) data_type: &'a DataType,
+    /// The values of ids.
+    pub(crate) dictionary: Option<&'a ArrayRef>,
 }
 
 #[derive(Debug)]
@@ -161,6 +184,10 @@ pub(crate) enum State {
     Wide(Vec<i128>, Extreme),
     Floats(Vec<Option<f64>>, Extreme),
     Texts(Vec<Option<Box<str>>>, Extreme),
+    Distinct(DistinctValues),
+    Quantiles(Spreads),
+    /// Sketches of groups, of sketches that come.
+    Sketches(Sketches),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,8 +203,9 @@ impl Extreme {
 }
 
 impl State {
-    /// For values of the form that `values` has.
-    pub(crate) fn new(operation: Operation, values: &Values, groups: usize) -> Result<Self> {
+    /// For values of the form that the subject's have.
+    pub(crate) fn new(operation: Operation, subject: &Subject<'_>, groups: usize) -> Result<Self> {
+        let values = subject.values;
         let extreme = if operation == Operation::Min { Extreme::Least } else { Extreme::Greatest };
         let mut state = match (operation, values) {
             (Operation::Sum, Values::Integers(_)) => {
@@ -190,6 +218,10 @@ impl State {
             (Operation::Min | Operation::Max, Values::Wide(_)) => Self::Wide(Vec::new(), extreme),
             (Operation::Min | Operation::Max, Values::Floats(_)) => Self::Floats(Vec::new(), extreme),
             (Operation::Min | Operation::Max, Values::None | Values::Texts(_)) => Self::Texts(Vec::new(), extreme),
+            (Operation::Distinct, _) => Self::Distinct(DistinctValues::new(subject)),
+            (Operation::Quantiles, _) => Self::Quantiles(Spreads::new(subject.data_type)),
+            (Operation::DistinctOf, _) => Self::Sketches(Sketches::distinct(subject.dictionary)),
+            (Operation::QuantilesOf, _) => Self::Sketches(Sketches::quantiles(subject.dictionary)),
             (operation, _) => return Err(Error::Invalid(format!("{operation:?} of values that have none"))),
         };
         state.grow(groups);
@@ -212,7 +244,14 @@ impl State {
             Self::Wide(best, extreme) => best.resize(groups, worst(*extreme, i128::MIN, i128::MAX)),
             Self::Floats(best, _) => best.resize(groups, None),
             Self::Texts(best, _) => best.resize(groups, None),
+            Self::Distinct(values) => values.grow(groups),
+            Self::Quantiles(spreads) => spreads.grow(groups),
+            Self::Sketches(sketches) => sketches.grow(groups),
         }
+    }
+
+    pub(crate) fn is_of_numbers(&self) -> bool {
+        matches!(self, Self::IntegerSums(_) | Self::WideSums(_) | Self::FloatSums(_) | Self::Quantiles(_))
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
@@ -227,6 +266,9 @@ impl State {
                 best.capacity() * size_of::<Option<Box<str>>>()
                     + best.iter().flatten().map(|text| text.len()).sum::<usize>()
             }
+            Self::Distinct(values) => values.memory_bytes(),
+            Self::Quantiles(spreads) => spreads.memory_bytes(),
+            Self::Sketches(sketches) => sketches.memory_bytes(),
         }
     }
 
@@ -284,7 +326,10 @@ impl State {
                     }
                 });
             }
-            _ => return Err(Error::Invalid("values in another form than they were prepared for".into())),
+            (Self::Distinct(state), values) => state.add(groups, values)?,
+            (Self::Quantiles(state), values) => state.add(groups, values)?,
+            (Self::Sketches(state), values) => state.add(groups, values)?,
+            _ => return Err(misfit()),
         }
         Ok(())
     }
@@ -325,6 +370,9 @@ impl State {
             Self::Texts(best, _) => std::sync::Arc::new(
                 groups.iter().map(|group| best[*group as usize].as_deref()).collect::<StringViewArray>(),
             ),
+            Self::Distinct(values) => values.column(groups, has_value),
+            Self::Quantiles(spreads) => spreads.column(groups, has_value),
+            Self::Sketches(sketches) => sketches.column(groups, has_value),
         })
     }
 }
@@ -346,7 +394,11 @@ fn overflow() -> Error {
     Error::OutOfRange("a sum of numbers has more than 38 digits".into())
 }
 
-fn each(groups: Groups<'_>, rows: usize, mut act: impl FnMut(usize, usize)) {
+pub(super) fn misfit() -> Error {
+    Error::Invalid("values in another form than they were prepared for".into())
+}
+
+pub(super) fn each(groups: Groups<'_>, rows: usize, mut act: impl FnMut(usize, usize)) {
     match groups {
         Groups::Same(group, _) => (0..rows).for_each(|row| act(group as usize, row)),
         Groups::Each(groups) => groups.iter().enumerate().for_each(|(row, group)| act(*group as usize, row)),

@@ -22,7 +22,6 @@
 pub(crate) mod attached;
 pub(crate) mod bloom;
 pub(crate) mod file;
-mod hash;
 pub(crate) mod inverted;
 pub(crate) mod json;
 mod postings;

@@ -10,9 +10,11 @@ use crate::{
     aggregate::{
         Aggregate, AggregateRequest, Bin, Computation, Computed, Function, GroupKey, SUM_PRECISION, state_type,
     },
+    hash,
     ids::ColumnId,
     scalar::{Scalar, compare_floats},
     schema::{DataType, TableSchema},
+    sketch,
 };
 use std::sync::Arc;
 
@@ -54,8 +56,9 @@ pub fn request(random: &mut Random, schema: &TableSchema) -> AggregateRequest {
             let same = crate::schema::Column { id, ..column.clone() };
             computed.push(Computed { column: same, inputs: vec![column.id], computation: Arc::new(Same) });
         }
-        use Function::{And, Count, Max, Min, Or, Rows, Sum};
-        for function in [Rows, Count(id), Sum(id), Min(id), Max(id), And(id), Or(id)] {
+        use Function::{And, Count, Distinct, Max, Min, Or, Quantiles, Rows, Sum};
+        let functions = [Rows, Count(id), Sum(id), Min(id), Max(id), And(id), Or(id), Distinct(id), Quantiles(id)];
+        for function in functions {
             if random.one_in(2) && state_type(&function, Some(&column.data_type)).is_some() {
                 let filter = random.one_in(4).then(|| generate::predicate(random, schema, 1));
                 aggregates.push(Aggregate { function, filter });
@@ -153,7 +156,10 @@ fn state(written: &Written, request: &AggregateRequest, rows: &[&Row], aggregate
         return Some(Value::Null);
     }
     let first = scalars[0].clone();
+    let data_type = &current.column(id).unwrap().data_type;
     Some(Value::One(match aggregate.function {
+        Function::Distinct(_) => Scalar::Bytes(distinct(&scalars, data_type).into()),
+        Function::Quantiles(_) => Scalar::Bytes(quantiles(&scalars, data_type).into()),
         Function::Sum(_) => match first {
             Scalar::Float(_) => {
                 let floats = scalars.iter().map(|scalar| if let Scalar::Float(v) = scalar { *v } else { f64::NAN });
@@ -183,6 +189,32 @@ fn state(written: &Written, request: &AggregateRequest, rows: &[&Row], aggregate
     }))
 }
 
+/// Sketches depend on nothing but the set of values, to the byte.
+fn distinct(scalars: &[Scalar], data_type: &DataType) -> Vec<u8> {
+    let mut sketch = sketch::Distinct::default();
+    for scalar in scalars {
+        let hash = match scalar {
+            Scalar::Boolean(value) => Some(hash::of_int((*value).into())),
+            scalar => hash::of_scalar(scalar, data_type),
+        };
+        sketch.insert(sketch::token(hash.unwrap()));
+    }
+    sketch.to_bytes()
+}
+
+fn quantiles(scalars: &[Scalar], data_type: &DataType) -> Vec<u8> {
+    let mut sketch = sketch::Quantiles::default();
+    for scalar in scalars {
+        sketch.insert(match (scalar, data_type) {
+            (Scalar::Int(value), _) => *value as f64,
+            (Scalar::Float(value), _) => *value,
+            (Scalar::Decimal(value), DataType::Numeric { scale, .. }) => *value as f64 / 10f64.powi((*scale).into()),
+            (other, _) => panic!("{other:?} is no number"),
+        });
+    }
+    sketch.to_bytes()
+}
+
 /// The groups of answers whose groups differ.
 pub fn answered(request: &AggregateRequest, batch: &RecordBatch) -> Groups {
     let type_of = |id: ColumnId| request.schema.column(stored(request, id)).unwrap().data_type.clone();
@@ -195,6 +227,9 @@ pub fn answered(request: &AggregateRequest, batch: &RecordBatch) -> Groups {
             _ => DataType::Numeric { precision: SUM_PRECISION, scale: 0 },
         },
         Function::Min(id) | Function::Max(id) | Function::And(id) | Function::Or(id) => type_of(id),
+        Function::Distinct(_) | Function::Quantiles(_) | Function::DistinctOf(_) | Function::QuantilesOf(_) => {
+            DataType::Bytea
+        }
     }));
     let rows = oracle::rows_of(&types, batch);
     let mut out: Groups = rows.into_iter().map(|row| (shown(&row[..request.keys.len()]), row)).collect();

@@ -45,8 +45,8 @@ fn is_exact(function: &Function, schema: &TableSchema) -> bool {
 }
 
 fn functions(schema: &TableSchema) -> Vec<Function> {
-    use Function::{And, Count, Max, Min, Or, Rows, Sum};
-    let of = |column: &Column| [Count, Sum, Min, Max, And, Or].map(|function| function(column.id));
+    use Function::{And, Count, Distinct, Max, Min, Or, Quantiles, Rows, Sum};
+    let of = |column: &Column| [Count, Sum, Min, Max, And, Or, Distinct, Quantiles].map(|function| function(column.id));
     let all = schema.columns.iter().flat_map(of).chain([Rows]);
     all.filter(|function| {
         let column = function.column().and_then(|id| schema.column(id));

@@ -8,9 +8,23 @@ pub(crate) mod kafka;
 pub(crate) mod registry;
 pub(crate) mod server;
 
-use std::net::TcpListener;
+use std::{
+    net::TcpListener,
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
-/// A port that was free a moment ago.
+/// Ports below those that the kernel gives to clients: one of these may be taken between the look and the server's start.
+const PORTS: std::ops::Range<u32> = 12_000..32_000;
+
+/// A free loopback port that no one else in this process was given lately.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free loopback port").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Processes that test beside this one begin elsewhere.
+    let start = process::id().wrapping_mul(7919);
+    let ports = (0..PORTS.len()).map(|_| {
+        let place = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32;
+        (PORTS.start + place) as u16
+    });
+    ports.into_iter().find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free loopback port")
 }

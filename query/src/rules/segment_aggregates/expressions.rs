@@ -105,11 +105,18 @@ impl Reading<'_> {
         filter: Option<&Arc<dyn PhysicalExpr>>,
         aggregates: &mut Vec<Aggregate>,
     ) -> Result<Option<Vec<State>>, DataFusionError> {
-        if call.is_distinct() || call.ignore_nulls() || !call.order_bys().is_empty() {
+        let name = call.fun().name();
+        // Their share, and the order it goes by, are for the end: the state is that of all shares.
+        let is_percentile = matches!(name, "approx_percentile_cont" | "approx_median");
+        if call.is_distinct() || call.ignore_nulls() || !(is_percentile || call.order_bys().is_empty()) {
             return Ok(None);
         }
         let arguments = call.expressions();
-        let [argument] = arguments.as_slice() else { return Ok(None) };
+        let argument = match arguments.as_slice() {
+            [argument] => argument,
+            [argument, _] if is_percentile => argument,
+            _ => return Ok(None),
+        };
         let filter = match filter {
             None => None,
             Some(filter) => match self.predicate(filter) {
@@ -127,7 +134,6 @@ impl Reading<'_> {
                 aggregates.len() - 1
             })
         };
-        let name = call.fun().name();
         if name == "count"
             && let Some(literal) = argument.downcast_ref::<Literal>()
         {
@@ -200,6 +206,11 @@ fn states(
                 "bool_and" => Function::And(id),
                 _ => Function::Or(id),
             };
+            let fits = state_type(&function, Some(&column.data_type)).as_ref() == Some(*to);
+            fits.then(|| vec![State::Same(place(function))])
+        }
+        ("approx_distinct" | "approx_percentile_cont" | "approx_median", [to]) if cast.is_none() => {
+            let function = if name == "approx_distinct" { Function::Distinct(id) } else { Function::Quantiles(id) };
             let fits = state_type(&function, Some(&column.data_type)).as_ref() == Some(*to);
             fits.then(|| vec![State::Same(place(function))])
         }

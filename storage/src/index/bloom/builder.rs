@@ -1,10 +1,7 @@
 //! Making a Bloom filter of a column.
 
-use super::{
-    super::{attached::Source, hash},
-    BLOCK_BYTES, place,
-};
-use crate::{Result, forward::Encoding};
+use super::{super::attached::Source, BLOCK_BYTES, place};
+use crate::{Result, forward::Encoding, hash};
 
 /// Blocks at most: 128 MiB.
 const BLOCKS_MAX: f64 = (1u64 << 22) as f64;

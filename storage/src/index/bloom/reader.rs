@@ -2,10 +2,11 @@
 
 use arrow::buffer::Buffer;
 
-use super::{super::hash, BLOCK_BYTES, place};
+use super::{BLOCK_BYTES, place};
 use crate::{
     Result,
     forward::format::corrupt,
+    hash,
     predicate::{CompareOp, Predicate},
     scalar::Scalar,
     schema::DataType,

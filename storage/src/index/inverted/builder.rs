@@ -1,10 +1,10 @@
 //! Making an inverted index of a column.
 
 use super::{
-    super::{attached::Source, hash, postings},
+    super::{attached::Source, postings},
     BY_HASH, BY_ID,
 };
-use crate::{Result, bitpack::width_of, forward::Encoding};
+use crate::{Result, bitpack::width_of, forward::Encoding, hash};
 
 /// The sections: the layout, then the postings.
 pub(in crate::index) fn build(source: &Source<'_>) -> Result<Vec<Vec<u8>>> {

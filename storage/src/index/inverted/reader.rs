@@ -3,12 +3,13 @@
 use arrow::buffer::Buffer;
 
 use super::{
-    super::{Found, Part, hash, postings::Postings},
+    super::{Found, Part, postings::Postings},
     BY_HASH, BY_ID,
 };
 use crate::{
     Result,
     forward::{ColumnReader, ColumnTest, IdTest, format::corrupt},
+    hash,
     predicate::{CompareOp, Predicate},
     schema::DataType,
 };

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `count(*)`, `count(x)` | the sum of the rows, of those with an `x` (of the rows where no `x` is null) |
 //! | `sum`, `min`, `max` | the same of the states |
+//! | `approx_distinct`, `approx_percentile` | the states' sketches put together |
 //! | `avg` | is a sum and a count already |
 //! | a key `x`, or `x` rounded to bins | the dimension `x`; or one of bins of which those asked for are made |
 //! | a condition on `x`, in WHERE or FILTER, of any form | the same condition on the dimension `x` |
@@ -101,13 +102,7 @@ impl Cover<'_> {
             return Some(Function::Sum(ROWS));
         }
         let id = state_id(states.iter().position(|state| state == function)?);
-        Some(match function {
-            Function::Rows | Function::Count(_) | Function::Sum(_) => Function::Sum(id),
-            Function::Min(_) => Function::Min(id),
-            Function::Max(_) => Function::Max(id),
-            Function::And(_) => Function::And(id),
-            Function::Or(_) => Function::Or(id),
-        })
+        Some(function.over_states(id))
     }
 
     /// The condition; the inner `None`: there is none.

@@ -1,7 +1,7 @@
 //! The bytes of a star-tree beside its rollups: what names it, and the list of rollups. See `storage/README.md`, "Index files".
 
 use super::StarTree;
-use crate::{Result, aggregate::Function, forward::format::corrupt, segment::format::bytes::Writer};
+use crate::{Result, forward::format::corrupt, segment::format::bytes::Writer};
 
 /// Rollups at most: one section each.
 pub(crate) const ROLLUPS_MAX: usize = 62;
@@ -23,15 +23,7 @@ pub(crate) fn write_definition(w: &mut Writer, tree: &StarTree) {
     }
     w.u8(tree.aggregates.len() as u8);
     for function in &tree.aggregates {
-        w.u8(match function {
-            Function::Rows => 0,
-            Function::Count(_) => 1,
-            Function::Sum(_) => 2,
-            Function::Min(_) => 3,
-            Function::Max(_) => 4,
-            Function::And(_) => 5,
-            Function::Or(_) => 6,
-        });
+        w.u8(function.code());
         w.u32(function.column().map_or(0, |column| column.0));
     }
 }

@@ -119,6 +119,9 @@ pub(crate) fn kept_type(function: &Function, column: &DataType) -> Option<DataTy
             DataType::Numeric { precision: SUM_PRECISION, scale: *scale }
         }
         (Function::Sum(_), _) => DataType::Numeric { precision: SUM_PRECISION, scale: 0 },
+        (Function::Distinct(_) | Function::Quantiles(_) | Function::DistinctOf(_) | Function::QuantilesOf(_), _) => {
+            DataType::Bytea
+        }
         (_, column) => column.clone(),
     })
 }

@@ -31,7 +31,7 @@ use crate::{
         block::{Block, Shape, Values, compact},
         engine::{Needed, picked_values, shape_of},
         keys::Key,
-        states::{Groups, Operation, State},
+        states::{Groups, Operation, State, Subject},
         table::Table,
     },
     bitpack::{Bitmask, width_of},
@@ -237,7 +237,8 @@ impl<'a> Building<'a> {
         let named = |error| self.segment.named(error, index);
         let has_values = !matches!(function, Function::Count(_));
         let bounds = self.segment.bounds(index, &column.data_type);
-        let mut states = States::new(function, level.keys.len(), shape_of(&column.data_type, has_values, bounds));
+        let shape = shape_of(&column.data_type, has_values, bounds);
+        let mut states = States::new(function.operation(), &column.data_type, level.keys.len(), shape);
         for rows in steps(self.segment.rows) {
             let places = &level.places[rows.start as usize..rows.end as usize];
             match has_values {
@@ -248,7 +249,7 @@ impl<'a> Building<'a> {
                 }
             }
         }
-        states.finish(&column.data_type)
+        states.finish()
     }
 }
 
@@ -272,6 +273,7 @@ impl Documents {
 /// One state of each document, while it is found.
 struct States {
     operation: Option<Operation>,
+    data_type: DataType,
     shape: Shape,
     block: Block,
     /// Of each document, values that are not null.
@@ -282,15 +284,11 @@ struct States {
 }
 
 impl States {
-    fn new(function: &Function, documents: usize, shape: Shape) -> Self {
-        let operation = match function {
-            Function::Rows | Function::Count(_) => None,
-            Function::Sum(_) => Some(Operation::Sum),
-            Function::Min(_) | Function::And(_) => Some(Operation::Min),
-            Function::Max(_) | Function::Or(_) => Some(Operation::Max),
-        };
+    /// Of values of a type.
+    fn new(operation: Option<Operation>, data_type: &DataType, documents: usize, shape: Shape) -> Self {
         Self {
             operation,
+            data_type: data_type.clone(),
             block: Block::new(&shape),
             shape,
             counts: vec![0; documents],
@@ -315,7 +313,7 @@ impl States {
         let Some(operation) = self.operation else { return Ok(()) };
         let state = match &mut self.state {
             Some(state) => state,
-            none => none.insert(State::new(operation, &self.block.values, self.counts.len())?),
+            none => none.insert(State::new(operation, &subject(&self.block, &self.data_type), self.counts.len())?),
         };
         match &valid {
             None => state.add(Groups::Each(places), &self.block.values),
@@ -327,18 +325,21 @@ impl States {
         }
     }
 
-    /// The states, of values of a type.
-    fn finish(self, data_type: &DataType) -> Result<ArrayRef> {
+    fn finish(self) -> Result<ArrayRef> {
         let documents: Vec<u32> = (0..self.counts.len() as u32).collect();
         let Some(operation) = self.operation else {
             return Ok(Arc::new(self.counts.iter().map(|count| *count as i64).collect::<Int64Array>()));
         };
         let mut state = match self.state {
             Some(state) => state,
-            None => State::new(operation, &self.block.values, documents.len())?,
+            None => State::new(operation, &subject(&self.block, &self.data_type), documents.len())?,
         };
-        state.column(data_type, None, &documents, |at| self.counts[at] > 0)
+        state.column(&self.data_type, None, &documents, |at| self.counts[at] > 0)
     }
+}
+
+fn subject<'a>(block: &'a Block, data_type: &'a DataType) -> Subject<'a> {
+    Subject { values: &block.values, data_type, dictionary: None }
 }
 
 /// Counts of documents, of those of the level below.
@@ -360,9 +361,10 @@ fn states_of_documents(
         DataType::Numeric { .. } => Shape::Wide,
         other => shape_of(other, true, Some((i64::MIN.into(), i64::MAX.into()))),
     };
-    let mut states = States::new(function, level.keys.len(), shape);
+    let operation = function.over_states(ROWS).operation();
+    let mut states = States::new(operation, data_type, level.keys.len(), shape);
     states.add(&level.places, before)?;
-    states.finish(data_type)
+    states.finish()
 }
 
 /// The distinct keys, ascending, and the place of each one among them.

@@ -1,4 +1,4 @@
-//! The hash of a value, part of the format of index files: xxHash64 (seed 0) of the bytes below.
+//! The hash of a value, part of the format of index files and of sketches: xxHash64 (seed 0) of the bytes below.
 //!
 //! | type | bytes |
 //! |---|---|
@@ -6,6 +6,7 @@
 //! | REAL, DOUBLE | the bits of an f64; one zero and one NaN |
 //! | NUMERIC | the unscaled value as i128 |
 //! | TEXT, UUID, BYTEA | the bytes; of a UUID those of its text |
+//! | BOOLEAN | 0 or 1 as i64 (of arrays: no index has them) |
 
 use arrow::{
     array::{Array, ArrayRef, AsArray},
@@ -18,27 +19,34 @@ use arrow::{
 use crate::{Error, Result, scalar::Scalar, schema::DataType};
 
 /// The hash of a value of a column of the type; `None` when it is none.
-pub(super) fn of_scalar(value: &Scalar, data_type: &DataType) -> Option<u64> {
+pub(crate) fn of_scalar(value: &Scalar, data_type: &DataType) -> Option<u64> {
     Some(match value {
         Scalar::Int(value) => of_int(*value),
         // REAL is compared at its own precision.
         Scalar::Float(value) if *data_type == DataType::Real => of_float(f64::from(*value as f32)),
         Scalar::Float(value) => of_float(*value),
-        Scalar::Decimal(value) => of_bytes(&value.to_le_bytes()),
+        Scalar::Decimal(value) => of_decimal(*value),
         Scalar::Text(value) => of_bytes(value.as_bytes()),
         Scalar::Bytes(value) => of_bytes(value),
         Scalar::Boolean(_) => return None,
     })
 }
 
-/// Calls `each` with the hash of every row, `None` for a null.
-pub(super) fn of_array(array: &ArrayRef, mut each: impl FnMut(Option<u64>)) -> Result<()> {
+/// An unscaled decimal.
+#[inline]
+pub(crate) fn of_decimal(value: i128) -> u64 {
+    of_bytes(&value.to_le_bytes())
+}
+
+/// Calls `each` with the hash of every row, `None` for a null. Errors: `Invalid` for types without a hash.
+pub fn of_array(array: &ArrayRef, mut each: impl FnMut(Option<u64>)) -> Result<()> {
     macro_rules! primitive {
         ($type:ty, $hash:expr) => {
             array.as_primitive::<$type>().iter().for_each(|value| each(value.map($hash)))
         };
     }
     match array.data_type() {
+        ArrowType::Boolean => array.as_boolean().iter().for_each(|value| each(value.map(|value| of_int(value.into())))),
         ArrowType::Int16 => primitive!(Int16Type, |v| of_int(v.into())),
         ArrowType::Int32 => primitive!(Int32Type, |v| of_int(v.into())),
         ArrowType::Int64 => primitive!(Int64Type, of_int),
@@ -46,7 +54,7 @@ pub(super) fn of_array(array: &ArrayRef, mut each: impl FnMut(Option<u64>)) -> R
         ArrowType::Timestamp(..) => primitive!(TimestampMicrosecondType, of_int),
         ArrowType::Float32 => primitive!(Float32Type, |v| of_float(v.into())),
         ArrowType::Float64 => primitive!(Float64Type, of_float),
-        ArrowType::Decimal128(..) => primitive!(Decimal128Type, |v| of_bytes(&v.to_le_bytes())),
+        ArrowType::Decimal128(..) => primitive!(Decimal128Type, of_decimal),
         ArrowType::Utf8View => {
             array.as_string_view().iter().for_each(|value| each(value.map(|text| of_bytes(text.as_bytes()))));
         }
@@ -56,11 +64,13 @@ pub(super) fn of_array(array: &ArrayRef, mut each: impl FnMut(Option<u64>)) -> R
     Ok(())
 }
 
-fn of_int(value: i64) -> u64 {
+#[inline]
+pub(crate) fn of_int(value: i64) -> u64 {
     of_bytes(&value.to_le_bytes())
 }
 
-fn of_float(value: f64) -> u64 {
+#[inline]
+pub(crate) fn of_float(value: f64) -> u64 {
     let plain = if value.is_nan() { f64::NAN } else { value + 0.0 };
     of_bytes(&plain.to_bits().to_le_bytes())
 }
@@ -82,7 +92,7 @@ fn round(state: u64, input: u64) -> u64 {
 }
 
 /// xxHash64 with seed 0 (https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md).
-fn of_bytes(bytes: &[u8]) -> u64 {
+pub fn of_bytes(bytes: &[u8]) -> u64 {
     let mut stripes = bytes.chunks_exact(32);
     let mut hash = if bytes.len() >= 32 {
         let mut lanes = [PRIME_1.wrapping_add(PRIME_2), PRIME_2, 0, 0u64.wrapping_sub(PRIME_1)];
