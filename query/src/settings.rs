@@ -131,6 +131,12 @@ const SETTINGS: &[Setting] = &[
     ),
     setting("server_version_num", "150000", Kind::ReadOnly, "PostgreSQL version followed, as a number."),
     reported("session_authorization", "", Kind::ReadOnly, "The user."),
+    setting(
+        "default_text_search_config",
+        "pg_catalog.simple",
+        Kind::OneOf(&["simple", "pg_catalog.simple"]),
+        "How words are read from texts.",
+    ),
     reported("standard_conforming_strings", "on", Kind::OneOf(&["on"]), "Backslash is plain in '…'."),
     setting("statement_timeout", "0", Kind::Duration, "Ends statements that run longer; 0 is never."),
     setting("synchronous_commit", "on", Kind::Text, "Rows are durable when INSERT returns."),

@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// Kinds that USING knows.
-const KINDS: &[&str] = &["inverted", "range", "bloom", "sorted", "json", "star_tree"];
+const KINDS: &[&str] = &["inverted", "range", "bloom", "sorted", "json", "text", "star_tree"];
 /// Kinds that later versions have.
-const LATER: &[&str] = &["timestamp", "text", "geo"];
+const LATER: &[&str] = &["timestamp", "geo"];
 /// What PostgreSQL's kinds become.
 const OF_POSTGRES: &[&str] = &["btree", "hash", "gin", "gist", "brin", "spgist"];
 const FPP: f64 = 0.01;
@@ -148,10 +148,14 @@ fn kind(table: &TableDefinition, statement: &CreateIndex, notices: &mut Vec<Stri
             "bloom" => IndexKind::Bloom { fpp: FPP },
             "sorted" => IndexKind::Sorted,
             "json" => IndexKind::Json,
+            "text" => IndexKind::Text,
             known if OF_POSTGRES.contains(&known) => {
                 let of = statement.columns.first().and_then(|column| table.schema.column_named(&column.value));
-                let is_document = known == "gin" && of.is_some_and(|column| column.data_type == DataType::Jsonb);
-                let kind = if is_document { IndexKind::Json } else { IndexKind::Inverted };
+                let kind = match of.map(|column| &column.data_type) {
+                    Some(DataType::Jsonb) if known == "gin" => IndexKind::Json,
+                    Some(DataType::Text) if matches!(known, "gin" | "gist") => IndexKind::Text,
+                    _ => IndexKind::Inverted,
+                };
                 notices.push(format!("index kind \"{known}\" becomes \"{}\"", kind.name()));
                 kind
             }

@@ -7,7 +7,7 @@ use super::{
     create::options,
     tokens::Cursor,
 };
-use crate::session::error::{Result, SqlError};
+use crate::session::error::{Result, SqlError, state};
 
 /// After CREATE INDEX.
 pub(super) fn create_index(cursor: &mut Cursor<'_>) -> Result<Ddl> {
@@ -27,7 +27,7 @@ pub(super) fn create_index(cursor: &mut Cursor<'_>) -> Result<Ddl> {
         Some(method) if method.value == "star_tree" => Some(super::star_tree::clause(cursor)?),
         _ => None,
     };
-    let columns = if star_tree.is_some() { Vec::new() } else { columns(cursor)? };
+    let columns = if star_tree.is_some() { Vec::new() } else { columns(cursor, method.as_ref())? };
     for refused in ["INCLUDE", "NULLS", "TABLESPACE", "WHERE"] {
         if cursor.is_keyword(refused) {
             return Err(
@@ -44,14 +44,46 @@ pub(super) fn create_index(cursor: &mut Cursor<'_>) -> Result<Ddl> {
     Ok(Ddl::CreateIndex(CreateIndex { name, if_not_exists, table, method, columns, star_tree, options: pairs }))
 }
 
-fn columns(cursor: &mut Cursor<'_>) -> Result<Vec<Name>> {
+/// Kinds that are made of the words of a column where PostgreSQL is given them as `to_tsvector('simple', column)`.
+const OF_WORDS: &[&str] = &["gin", "gist", "text"];
+
+/// After `to_tsvector(`.
+fn words(cursor: &mut Cursor<'_>) -> Result<Name> {
+    if matches!(cursor.peek(), Some(Token::SingleQuotedString(_))) {
+        let position = cursor.position();
+        let configuration = cursor.string("a text search configuration")?;
+        if !["simple", "pg_catalog.simple"].contains(&configuration.as_str()) {
+            let message = format!("text search configuration \"{configuration}\" does not exist");
+            return Err(SqlError::new(state::UNDEFINED_OBJECT, message)
+                .at(position)
+                .with_hint("the only one is \"simple\""));
+        }
+        if cursor.symbol(&Token::DoubleColon) {
+            cursor.name("regconfig")?;
+        }
+        cursor.expect_symbol(&Token::Comma)?;
+    }
+    let column = cursor.name("a column")?;
+    cursor.expect_symbol(&Token::RParen)?;
+    Ok(column)
+}
+
+fn columns(cursor: &mut Cursor<'_>, method: Option<&Name>) -> Result<Vec<Name>> {
     let mut columns = Vec::new();
     cursor.expect_symbol(&Token::LParen)?;
     loop {
         if cursor.peek() == Some(&Token::LParen) {
             return Err(SqlError::unsupported("indexes of expressions are not supported").at(cursor.position()));
         }
-        columns.push(cursor.name("a column")?);
+        let name = cursor.name("a column")?;
+        if name.value == "to_tsvector"
+            && method.is_some_and(|method| OF_WORDS.contains(&method.value.as_str()))
+            && cursor.symbol(&Token::LParen)
+        {
+            columns.push(words(cursor)?);
+        } else {
+            columns.push(name);
+        }
         if cursor.peek() == Some(&Token::LParen) {
             return Err(SqlError::unsupported("indexes of expressions are not supported").at(cursor.position()));
         }

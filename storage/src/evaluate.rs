@@ -55,6 +55,13 @@ pub(crate) fn evaluate_leaf(leaf: &Predicate, column: &Column, array: &ArrayRef)
                 (true, true) => comparison::nilike(array, &pattern)?,
             }
         }
+        Predicate::Matches { query, negated, .. } => {
+            let Some(texts) = array.as_string_view_opt() else {
+                return Err(Error::Invalid(format!("a column of type {} has no words", column.data_type)));
+            };
+            let mut room = Vec::new();
+            texts.iter().map(|text| text.map(|text| query.finds(text, &mut room) != *negated)).collect()
+        }
         Predicate::IsNull { negated, .. } => {
             if *negated {
                 is_not_null(array)?
@@ -173,6 +180,7 @@ fn mask(
         Predicate::Compare { column, .. }
         | Predicate::In { column, .. }
         | Predicate::Like { column, .. }
+        | Predicate::Matches { column, .. }
         | Predicate::IsNull { column, .. } => {
             let array = column_as(current, written, batch, *column)?;
             evaluate_leaf(predicate, known(current, *column)?, &array)?

@@ -18,6 +18,7 @@ mod prune;
 pub mod scalar;
 pub mod scan;
 pub mod schema;
+pub mod search;
 pub mod segment;
 pub mod sketch;
 mod stats;

@@ -4,7 +4,9 @@
 //! selects only rows whose column is not null (`IsNull` excepted). So "the rows where the condition is TRUE" of AND and OR
 //! are the intersection and the union of the rows of their children, and nothing has to tell FALSE from NULL.
 
-use crate::{ids::ColumnId, scalar::Scalar};
+use std::sync::Arc;
+
+use crate::{ids::ColumnId, scalar::Scalar, search::TextQuery};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CompareOp {
@@ -38,6 +40,12 @@ pub enum Predicate {
         pattern: String,
         negated: bool,
         case_insensitive: bool,
+    },
+    /// `[NOT] column @@ query`: the words of a text; on TEXT columns.
+    Matches {
+        column: ColumnId,
+        query: Arc<TextQuery>,
+        negated: bool,
     },
     /// `column IS [NOT] NULL`.
     IsNull {

@@ -80,6 +80,7 @@ pub(crate) fn judge<'a, F: Fn(usize) -> Option<&'a ColumnStats>>(
         Predicate::Compare { column, .. }
         | Predicate::In { column, .. }
         | Predicate::Like { column, .. }
+        | Predicate::Matches { column, .. }
         | Predicate::IsNull { column, .. } => {
             if only.is_some_and(|only| only != *column) {
                 Verdict::Maybe

@@ -233,6 +233,76 @@ fn documents_are_found_by_their_index() {
 }
 
 #[test]
+fn words_are_found_by_their_index() {
+    let mut server = Server::start(BINARY);
+    server.sql("CREATE TABLE t (id BIGINT NOT NULL, level TEXT, msg TEXT) WITH (seal_rows = 5000)");
+    let insert = |from: u32| {
+        server.sql(&format!(
+            "INSERT INTO t SELECT i, CASE i % 4 WHEN 0 THEN 'WARN' ELSE 'info' END,
+                    CASE WHEN i % 50 <> 0 THEN 'Request ' || (i * 7919 % 100003) || ' to host' || (i % 400) || ' took ' || (i % 90) || ' ms' END
+             FROM generate_series({from}, {}) AS g(i)",
+            from + 4999
+        ));
+    };
+    insert(0);
+    server.sql("SELECT rt.seal('t')");
+    server.sql("CREATE INDEX ON t USING text (msg)");
+    insert(5000);
+    server.sql("SELECT rt.seal('t')");
+    server.wait_for("SELECT state || segments_built FROM rt.indexes", "ready2", Duration::from_secs(60));
+    server.sql("INSERT INTO t VALUES (-1, 'WARN', 'request 5 to host7')");
+    for condition in [
+        "msg @@ 'host7'",
+        "msg @@ 'host7' AND level = 'WARN'",
+        "to_tsvector('simple', msg) @@ to_tsquery('host7 & 77 | host399')",
+        "to_tsvector(msg) @@ to_tsquery('host39:* & !host399 & !77')",
+        "to_tsvector(msg) @@ phraseto_tsquery('to host8 took')",
+        "msg @@ websearch_to_tsquery('\"took 3\" -host93')",
+        "NOT msg @@ to_tsquery('request & 77')",
+        "msg @@ 'host7' OR level = 'none' OR msg @@ 'host9'",
+    ] {
+        let ask = |indexes: &str, sql: &str| {
+            explained(&server, &format!("SET rt.use_indexes = '{indexes}'; {sql} WHERE {condition}"))
+        };
+        let select = "SELECT count(*) || ' ' || coalesce(sum(id), 0) FROM t";
+        let plain = ask("off", select);
+        assert_eq!(ask("on", select), plain, "{condition}");
+        assert_eq!(ask("always", select), plain, "{condition}");
+        let plan = ask("on", "EXPLAIN ANALYZE SELECT sum(id) FROM t");
+        assert!(plan.contains("indexes=[t_msg_text]") && plan.contains("rows_by_index="), "{condition}: {plan}");
+        assert!(!plan.contains("FilterExec"), "{condition}: {plan}");
+        let plan = ask("off", "EXPLAIN ANALYZE SELECT sum(id) FROM t");
+        assert!(!plan.contains("t_msg_text") && !plan.contains("rows_by_index"), "{condition}: {plan}");
+    }
+    // Values that come with the execution.
+    let found = crate::support::server::runtime().block_on(async {
+        let client = crate::support::server::connect(server.pg_port).await.unwrap();
+        let mut found = Vec::new();
+        for (sql, asked) in [
+            ("SELECT count(*) FROM t WHERE msg @@ $1", ["host7", "nowhere", "5 host7"]),
+            ("SELECT count(*) FROM t WHERE to_tsvector(msg) @@ to_tsquery($1)", ["host7 | host8", "!took", ""]),
+            ("SELECT count(*) FROM t WHERE to_tsvector(msg) @@ $1", ["host7 <-> took", "'host8'", "request & !took"]),
+        ] {
+            let statement = client.prepare(sql).await.unwrap();
+            for asked in asked {
+                found.push(client.query_one(&statement, &[&asked]).await.unwrap().get::<_, i64>(0));
+            }
+        }
+        let statement = client.prepare("SELECT count(*) FROM t WHERE msg @@ to_tsquery($1)").await.unwrap();
+        let error = client.query_one(&statement, &[&"host7 &"]).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "42601");
+        found
+    });
+    assert_eq!(found, [26, 0, 1, 51, 1, 0, 25, 25, 1]);
+    server.kill_and_restart();
+    assert_eq!(server.value("SELECT state || segments_built FROM rt.indexes"), "ready2");
+    assert_eq!(server.value("SELECT count(*) FROM t WHERE msg @@ 'host7'"), "26");
+    server.sql("DROP INDEX t_msg_text");
+    assert_eq!(server.value("SELECT count(*) FROM t WHERE msg @@ 'host7'"), "26");
+    server.stop();
+}
+
+#[test]
 fn catalogs_show_indexes() {
     let server = Server::start(BINARY);
     server.sql("CREATE TABLE \"T x\" (id BIGINT, city TEXT)");

@@ -83,13 +83,14 @@ fn may_ask(index: &IndexSpec, condition: &Predicate) -> bool {
                 && match index.kind {
                     IndexKind::Bloom { .. } => *op == CompareOp::Eq,
                     IndexKind::Inverted | IndexKind::Range | IndexKind::Sorted => true,
-                    IndexKind::StarTree(_) | IndexKind::Json => false,
+                    IndexKind::StarTree(_) | IndexKind::Json | IndexKind::Text => false,
                 }
         }
         Predicate::In { column, negated, .. } => {
-            on(column) && !negated && !matches!(index.kind, IndexKind::StarTree(_) | IndexKind::Json)
+            on(column) && !negated && !matches!(index.kind, IndexKind::StarTree(_) | IndexKind::Json | IndexKind::Text)
         }
         Predicate::Like { column, .. } => on(column) && matches!(index.kind, IndexKind::Inverted | IndexKind::Sorted),
+        Predicate::Matches { column, .. } => on(column) && matches!(index.kind, IndexKind::Text | IndexKind::Inverted),
         Predicate::IsNull { column, .. } => on(column) && index.kind == IndexKind::Sorted,
     }
 }
@@ -164,6 +165,10 @@ pub(crate) fn predicate(out: &mut impl Write, condition: &Predicate, schema: &Ta
             let not = if *negated { "NOT " } else { "" };
             let like = if *case_insensitive { "ILIKE" } else { "LIKE" };
             write!(out, "{} {not}{like} '{pattern}'", name(id))
+        }
+        Predicate::Matches { column: id, query, negated } => {
+            let not = if *negated { "NOT " } else { "" };
+            write!(out, "{not}{} @@ {query}", name(id))
         }
         Predicate::IsNull { column: id, negated } => {
             write!(out, "{} IS {}NULL", name(id), if *negated { "NOT " } else { "" })

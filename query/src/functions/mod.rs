@@ -29,6 +29,7 @@ pub(crate) mod pieces;
 pub(crate) mod record;
 pub(crate) mod regexp;
 pub(crate) mod rows;
+pub(crate) mod search;
 pub mod session;
 pub(crate) mod simple;
 pub(crate) mod sleep;
@@ -75,6 +76,7 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         record::udfs(),
         regexp::udfs(),
         rows::udfs(),
+        search::udfs(),
         sleep::udfs(),
         text::udfs(),
         crate::rules::common_types::udfs(),

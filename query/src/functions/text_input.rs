@@ -16,7 +16,7 @@ use tidemill_storage::schema::UTC;
 
 use super::{
     datetime::{interval_text, parse as datetime},
-    json,
+    json, search,
     session::SessionFacts,
     uuid,
     zone::Zone,
@@ -37,6 +37,8 @@ pub(crate) fn column(
             strings(texts, |text| uuid::canonical(text).ok_or_else(|| SqlError::invalid_text("uuid", text)))?
         }
         DataType::Utf8View if marker(target) == Some("jsonb") => strings(texts, json::canonical)?,
+        DataType::Utf8View if marker(target) == Some("tsquery") => strings(texts, search::canonical_query)?,
+        DataType::Utf8View if marker(target) == Some("tsvector") => strings(texts, search::canonical_vector)?,
         DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 => {
             arrow::compute::cast(&(Arc::new(texts.clone()) as ArrayRef), target.data_type())?
         }

@@ -352,6 +352,7 @@ fn access_method(kind: &IndexKind) -> i32 {
         IndexKind::StarTree(_) => STAR_TREE_METHOD,
         IndexKind::Sorted => 13_805,
         IndexKind::Json => 13_806,
+        IndexKind::Text => 13_807,
     }
 }
 
@@ -455,6 +456,7 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
                 IndexKind::Bloom { fpp: 0.01 },
                 IndexKind::Sorted,
                 IndexKind::Json,
+                IndexKind::Text,
             ];
             let kinds = of_columns.iter().map(|kind| (access_method(kind), kind.name()));
             for (oid, name) in kinds.chain([(STAR_TREE_METHOD, "star_tree")]) {

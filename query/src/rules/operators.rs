@@ -25,7 +25,7 @@ use crate::{
     functions::{
         bytes, datetime, interval, json as jsonb, jsonb as document,
         pieces::{self, is_bytes},
-        text, text_input,
+        search, text, text_input,
     },
 };
 
@@ -228,6 +228,10 @@ fn plan(
         }
         Op::AtArrow if is_text(left) => call(jsonb::contains_udf(), both()),
         Op::ArrowAt if is_text(left) => call(jsonb::contains_udf(), swapped()),
+        Op::AtAt => match search::matches(&raw.left, &raw.right, schema) {
+            Some(expr) => expr,
+            None => return Err(missing(raw, schema)?.into()),
+        },
         Op::PGOverlap
         | Op::AtArrow
         | Op::ArrowAt
@@ -235,19 +239,21 @@ fn plan(
         | Op::Question
         | Op::QuestionPipe
         | Op::QuestionAnd => {
-            let name = |expr: &Expr| expr.to_field(schema).map(|(_, field)| types::name(&field));
-            let (left, right) = (name(&raw.left)?, name(&raw.right)?);
-            return Err(SqlError::new("42883", format!("operator does not exist: {left} {} {right}", raw.op))
-                .with_hint(
-                    "No operator matches the given name and argument types. You might need to add explicit type casts.",
-                )
-                .into());
+            return Err(missing(raw, schema)?.into());
         }
         _ => {
             let _ = schema;
             return Ok(None);
         }
     }))
+}
+
+/// There is no such operator of these types.
+fn missing(raw: &RawBinaryExpr, schema: &DFSchema) -> Result<SqlError, DataFusionError> {
+    let name = |expr: &Expr| expr.to_field(schema).map(|(_, field)| types::name(&field));
+    let (left, right) = (name(&raw.left)?, name(&raw.right)?);
+    Ok(SqlError::new("42883", format!("operator does not exist: {left} {} {right}", raw.op))
+        .with_hint("No operator matches the given name and argument types. You might need to add explicit type casts."))
 }
 
 fn is_list(data_type: &DataType) -> bool {

@@ -70,6 +70,8 @@ pub(crate) fn field(sql_type: &ast::DataType) -> Result<Field, SqlError> {
         }
         Sql::Interval { .. } => plain(DataType::Interval(IntervalUnit::MonthDayNano)),
         Sql::Uuid => marked(DataType::Utf8View, "uuid"),
+        Sql::TsQuery => marked(DataType::Utf8View, "tsquery"),
+        Sql::TsVector => marked(DataType::Utf8View, "tsvector"),
         Sql::JSONB | Sql::JSON => marked(DataType::Utf8View, "jsonb"),
         Sql::Array(ArrayElemTypeDef::SquareBracket(item, _) | ArrayElemTypeDef::AngleBracket(item)) => {
             let item = field(item)?.with_name("item");
@@ -78,7 +80,7 @@ pub(crate) fn field(sql_type: &ast::DataType) -> Result<Field, SqlError> {
         Sql::Custom(name, _) => {
             let last = name.0.last().map(|part| part.to_string().trim_matches('"').to_lowercase()).unwrap_or_default();
             match last.as_str() {
-                "name" | "bpchar" | "regclass" | "regtype" | "regproc" | "citext" | "unknown" => {
+                "name" | "bpchar" | "regconfig" | "regclass" | "regtype" | "regproc" | "citext" | "unknown" => {
                     plain(DataType::Utf8View)
                 }
                 // Marked, so that a parameter `$1::oid[]` is described as oid[]: asyncpg looks up any array type but that.
@@ -161,6 +163,9 @@ pub(crate) fn columns_of(schema: &TableSchema) -> Vec<(String, ast::DataType)> {
 
 /// PostgreSQL's name of an Arrow type.
 pub(crate) fn name(field: &Field) -> String {
+    if let Some(name @ ("tsquery" | "tsvector")) = super::casts::marker(field) {
+        return name.to_owned();
+    }
     match tidemill_storage::schema::DataType::of_field(field) {
         Some(data_type) => match data_type {
             tidemill_storage::schema::DataType::Numeric { .. } => "numeric".to_owned(),

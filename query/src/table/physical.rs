@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use datafusion::{
     common::Column as LogicalColumn,
-    logical_expr::{BinaryExpr, Cast, Expr, expr::InList},
+    logical_expr::{
+        BinaryExpr, Cast, Expr,
+        expr::{InList, ScalarFunction},
+    },
     physical_expr::{
-        PhysicalExpr,
+        PhysicalExpr, ScalarFunctionExpr,
         expressions::{
             BinaryExpr as PhysicalBinary, CastExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, Literal, NotExpr,
         },
@@ -53,6 +56,10 @@ pub(crate) fn logical(expr: &Arc<dyn PhysicalExpr>, request: &ScanRequest) -> Op
     if let Some(list) = expr.downcast_ref::<InListExpr>() {
         let items = list.list().iter().map(|item| logical(item, request)).collect::<Option<Vec<_>>>()?;
         return Some(Expr::InList(InList { expr: inner(list.expr())?, list: items, negated: list.negated() }));
+    }
+    if let Some(call) = expr.downcast_ref::<ScalarFunctionExpr>() {
+        let args = call.args().iter().map(|arg| logical(arg, request)).collect::<Option<Vec<_>>>()?;
+        return Some(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(call.fun().clone()), args)));
     }
     None
 }

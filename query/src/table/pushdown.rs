@@ -4,6 +4,8 @@
 //! the filter is TRUE, and the plan needs no filter of its own above the scan. Anything else (`None`) stays with DataFusion.
 //! NOT is pushed down to the leaves on the way, because predicates have none.
 
+use std::sync::Arc;
+
 use datafusion::{
     common::{
         ScalarValue,
@@ -19,6 +21,8 @@ use tidemill_storage::{
     scalar::Scalar,
     schema::{Column, DataType, TableSchema},
 };
+
+use crate::functions::search;
 
 /// Whether `filter` is a predicate. One with parameters is taken to be one when it is for some value of their types: for another value
 /// the scan may still have to refuse it.
@@ -116,6 +120,12 @@ fn truth(expr: &Expr, schema: &TableSchema, wanted: bool) -> Option<Predicate> {
                 negated: *negated == wanted,
                 case_insensitive: *case_insensitive,
             })
+        }
+        Expr::ScalarFunction(call) if call.func.name() == search::TEXT_MATCHES => {
+            let [text, query] = call.args.as_slice() else { return None };
+            let column = plain_column(text, schema).filter(|column| column.data_type == DataType::Text)?;
+            let query = Arc::new(search::constant_query(query)?);
+            Some(Predicate::Matches { column: column.id, query, negated: !wanted })
         }
         Expr::IsNull(inner) => is_null(inner, schema, !wanted),
         Expr::IsNotNull(inner) => is_null(inner, schema, wanted),

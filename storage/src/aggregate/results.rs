@@ -329,6 +329,12 @@ impl Writer {
                 self.tag(u8::from(*negated) << 1 | u8::from(*case_insensitive));
                 self.bytes(pattern.as_bytes());
             }
+            Predicate::Matches { column, query, negated } => {
+                self.tag(6);
+                self.number(u64::from(column.0));
+                self.tag(u8::from(*negated));
+                self.bytes(query.to_string().as_bytes());
+            }
             Predicate::IsNull { column, negated } => {
                 self.tag(5);
                 self.number(u64::from(column.0));

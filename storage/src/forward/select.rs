@@ -1,7 +1,7 @@
 //! Predicates on encoded columns: a leaf of a [`Predicate`] is translated once per segment ([`ColumnReader::prepare`]) and then
 //! evaluated on runs of rows ([`ColumnReader::select`]), where the encoding allows it without decoding.
 //!
-//! | kept as | comparison | IN | LIKE |
+//! | kept as | comparison | IN | LIKE, `@@` |
 //! |---|---|---|---|
 //! | dictionary | a range of ids, by binary search | a set of ids | a set of ids: evaluated once per distinct value |
 //! | integers | a range, on packed residuals where the block has a frame | membership | – |
@@ -74,6 +74,9 @@ pub(crate) enum IdTest<'a> {
 /// Where fewer than one in this many rows are left, only these are decoded.
 const SPARSE: usize = 8;
 
+/// Nanoseconds for the words of a text.
+const SEARCH_COST: f64 = 300.0;
+
 impl ColumnTest {
     /// The ids that pass, of a column by dictionary.
     pub(crate) fn ids(&self) -> Option<IdTest<'_>> {
@@ -99,6 +102,11 @@ impl ColumnTest {
 impl ColumnReader {
     /// Translates a leaf (not AND, not OR) whose column is this one and whose values are of this column's type.
     pub fn prepare(&self, leaf: &Predicate) -> Result<ColumnTest> {
+        self.prepare_in(leaf, u32::MAX)
+    }
+
+    /// As [`Self::prepare`], of a leaf that an index answers: of a dictionary of more than `values_max` values only those of rows that are left are read.
+    pub(crate) fn prepare_in(&self, leaf: &Predicate, values_max: u32) -> Result<ColumnTest> {
         let id = leaf_column(leaf)?;
         let no_values = self.null_count() == u64::from(self.rows());
         let kind = match (leaf, self.values()) {
@@ -113,7 +121,9 @@ impl ColumnReader {
             (Predicate::IsNull { .. }, _) if self.null_count() == 0 => Kind::Nothing,
             (Predicate::IsNull { .. }, _) => Kind::Null { pass: true },
             _ if no_values => Kind::Nothing,
-            (_, Values::Dictionary(dictionary)) => self.prepare_ids(dictionary, id, leaf)?,
+            (_, Values::Dictionary(dictionary)) if dictionary.len() <= values_max => {
+                self.prepare_ids(dictionary, id, leaf)?
+            }
             (Predicate::Compare { op, value, .. }, Values::Integers(_)) => self.prepare_range(*op, value)?,
             (Predicate::In { values, negated, .. }, Values::Integers(_)) => {
                 let values = values.iter().map(|value| self.integer(value)).collect::<Result<Vec<_>>>()?;
@@ -197,6 +207,7 @@ impl ColumnReader {
     pub(crate) fn select_cost(&self, test: &ColumnTest) -> f64 {
         match (&test.kind, self.values()) {
             (Kind::Nothing | Kind::Everything | Kind::Null { .. }, _) => 0.02,
+            (Kind::Decoded(decoded), _) if matches!(decoded.leaf, Predicate::Matches { .. }) => SEARCH_COST,
             (_, Values::Dictionary(dictionary)) => dictionary.ids().select_cost(),
             (Kind::Integers { .. }, Values::Integers(values)) if values.codec().is_none() => 0.3,
             (_, Values::Integers(_)) => 1.5,
@@ -330,6 +341,7 @@ fn leaf_column(leaf: &Predicate) -> Result<ColumnId> {
         Predicate::Compare { column, .. }
         | Predicate::In { column, .. }
         | Predicate::Like { column, .. }
+        | Predicate::Matches { column, .. }
         | Predicate::IsNull { column, .. } => Ok(*column),
         Predicate::And(_) | Predicate::Or(_) => Err(Error::Invalid("AND and OR are not tests of one column".into())),
     }

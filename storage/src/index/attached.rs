@@ -13,6 +13,7 @@ use super::{
     file::{IndexFile, Owner},
     inverted, json, range,
     star::StarIndex,
+    text,
 };
 use crate::{
     Error, Result,
@@ -72,6 +73,7 @@ pub(crate) fn sections(source: &Source<'_>, spec: &IndexSpec) -> Result<Vec<Vec<
         IndexKind::Range => range::build(source),
         IndexKind::Bloom { fpp } => bloom::build(source, fpp),
         IndexKind::Json => json::build(source),
+        IndexKind::Text => text::build(source),
         IndexKind::StarTree(_) | IndexKind::Sorted => {
             Err(Error::Invalid(format!("an index of kind {} is not made of one column", spec.kind.name())))
         }
@@ -136,6 +138,7 @@ impl AttachedIndex {
                 IndexKind::Inverted => Index::Inverted(inverted::Inverted::open(&sections, self.rows)?),
                 IndexKind::Range => Index::Range(range::RangeIndex::open(&sections, self.rows)?),
                 IndexKind::Json => Index::Json(json::JsonIndex::open(&sections, self.rows)?),
+                IndexKind::Text => Index::Text(text::TextIndex::open(&sections, self.rows)?),
                 _ => Index::Bloom(bloom::Bloom::open(&sections)?),
             };
             self.file.check()?;
@@ -149,6 +152,7 @@ impl AttachedIndex {
         let found = match self.index()? {
             Index::Inverted(index) => index.find(leaf, test, column),
             Index::Range(index) => index.find(leaf, test, column),
+            Index::Text(index) => index.find(leaf),
             Index::Bloom(_) | Index::StarTree(_) | Index::Json(_) => Ok(None),
         };
         self.checked(found)

@@ -67,7 +67,7 @@ fn write_identity(w: &mut Writer, owner: &Owner, spec: &IndexSpec, column: Colum
     w.u32(column.0);
     w.u8(spec.kind.byte());
     match &spec.kind {
-        IndexKind::Inverted | IndexKind::Range | IndexKind::Sorted | IndexKind::Json => {}
+        IndexKind::Inverted | IndexKind::Range | IndexKind::Sorted | IndexKind::Json | IndexKind::Text => {}
         IndexKind::Bloom { fpp } => w.u64(fpp.to_bits()),
         IndexKind::StarTree(tree) => write_definition(w, tree),
     }

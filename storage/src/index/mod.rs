@@ -10,6 +10,7 @@
 //! | [`range`] | `=`, `IN`, `<`, `BETWEEN` … | the rows in the order of their values |
 //! | [`bloom`] | that `=`, `IN` find nothing in the segment | a split-block Bloom filter |
 //! | [`json`] | what documents hold at a path | the rows of each path with its value |
+//! | [`text`] | `@@`: words, their beginnings, what is built of them | the rows of each word |
 //! | sorted | `=`, `IN`, `<`, `BETWEEN` …, `IS NULL` | nothing: the rows of the segment lie in the order of their values |
 //! | [`star`] | groups and aggregates over a few dimensions | rows grouped by sets of these dimensions |
 //!
@@ -24,9 +25,11 @@ pub(crate) mod bloom;
 pub(crate) mod file;
 pub(crate) mod inverted;
 pub(crate) mod json;
+mod lexicon;
 mod postings;
 pub(crate) mod range;
 pub mod star;
+pub(crate) mod text;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,8 +42,9 @@ use crate::{
     bitpack::Bitmask,
     ids::{ColumnId, IndexId},
     schema::DataType,
+    search::TextQuery,
 };
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 /// What an index is made of and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +60,8 @@ pub enum IndexKind {
     /// Rows in the order of their values, in segments that are sealed from then on.
     Sorted,
     Json,
+    /// Words.
+    Text,
 }
 
 impl IndexKind {
@@ -68,6 +74,7 @@ impl IndexKind {
             Self::StarTree(_) => "star_tree",
             Self::Sorted => "sorted",
             Self::Json => "json",
+            Self::Text => "text",
         }
     }
 
@@ -81,6 +88,7 @@ impl IndexKind {
             Self::StarTree(_) => !matches!(data_type, Jsonb | Array(_) | Bytea | Real | Double),
             Self::Sorted => !matches!(data_type, Jsonb | Array(_)),
             Self::Json => *data_type == Jsonb,
+            Self::Text => *data_type == Text,
         }
     }
 
@@ -98,6 +106,7 @@ impl IndexKind {
             Self::StarTree(_) => 4,
             Self::Sorted => 5,
             Self::Json => 6,
+            Self::Text => 7,
         }
     }
 }
@@ -137,6 +146,8 @@ pub(crate) enum Part {
     Keys(Range<u32>),
     /// Those at these places in the order of their values.
     Places(Range<u32>),
+    /// Those whose words answer the question, or do not.
+    Words { query: Arc<TextQuery>, negated: bool },
 }
 
 /// An index of one segment, opened and verified.
@@ -146,6 +157,7 @@ pub(crate) enum Index {
     Range(range::RangeIndex),
     Bloom(bloom::Bloom),
     Json(json::JsonIndex),
+    Text(text::TextIndex),
     StarTree(star::StarIndex),
 }
 
@@ -156,6 +168,7 @@ impl Index {
             match (self, part) {
                 (Self::Inverted(index), Part::Keys(keys)) => index.postings().add(keys.clone(), rows, base, out)?,
                 (Self::Range(index), part) => index.add(part, rows, base, out)?,
+                (Self::Text(index), Part::Words { query, negated }) => index.add(query, *negated, rows, base, out)?,
                 _ => return Err(crate::Error::Invalid("rows that another index found".into())),
             }
         }

@@ -266,6 +266,7 @@ fn mentions(predicate: &Predicate, id: ColumnId) -> bool {
         Predicate::Compare { column, .. }
         | Predicate::In { column, .. }
         | Predicate::Like { column, .. }
+        | Predicate::Matches { column, .. }
         | Predicate::IsNull { column, .. } => *column == id,
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     predicate::{CompareOp, Predicate},
     scalar::Scalar,
     schema::{Column, Compression, DataType, TableSchema, UTC},
+    search::{Node, TextQuery, Word},
 };
 
 /// One of every type.
@@ -344,6 +345,9 @@ pub fn predicate(random: &mut Random, schema: &TableSchema, depth: usize) -> Pre
     let Some(value) = scalar(random, &column.data_type).filter(|_| !random.one_in(8)) else {
         return Predicate::IsNull { column: id, negated: random.one_in(2) };
     };
+    if column.data_type == DataType::Text && random.one_in(4) {
+        return Predicate::Matches { column: id, query: Arc::new(question(random)), negated: random.one_in(3) };
+    }
     if column.data_type == DataType::Text && random.one_in(3) {
         let mut pattern: String = text(random).chars().filter(|c| *c != '\\').take(3).collect();
         if random.one_in(3) {
@@ -362,4 +366,45 @@ pub fn predicate(random: &mut Random, schema: &TableSchema, depth: usize) -> Pre
     use CompareOp::{Eq, Greater, GreaterEq, Less, LessEq, NotEq};
     let op = *random.pick(&[Eq, NotEq, Less, LessEq, Greater, GreaterEq]);
     Predicate::Compare { column: id, op, value }
+}
+
+/// A question about words, some of which texts have.
+pub fn question(random: &mut Random) -> TextQuery {
+    if random.one_in(20) {
+        return TextQuery::default();
+    }
+    let words = (0..4).map(|_| word(random)).collect();
+    let root = node(random, 2);
+    TextQuery::new(words, Some(root))
+}
+
+fn word(random: &mut Random) -> Word {
+    let text = match random.below(4) {
+        0 => (*random.pick(&["value", "number", "num", "000001", "000002", "00000", "nowhere"])).to_owned(),
+        1 => "é".to_owned(),
+        _ => (0..1 + random.below(2)).map(|_| *random.pick(&['a', 'b', 'z'])).collect(),
+    };
+    Word { text, is_prefix: random.one_in(3) }
+}
+
+fn node(random: &mut Random, depth: usize) -> Node {
+    let some = |random: &mut Random, depth| (0..2 + random.below(2)).map(|_| node(random, depth)).collect();
+    match random.below(if depth == 0 { 2 } else { 6 }) {
+        0 | 1 => Node::Word(random.below(4)),
+        2 => Node::And(some(random, depth - 1)),
+        3 => Node::Or(some(random, depth - 1)),
+        4 => Node::Not(Box::new(node(random, depth - 1))),
+        _ => Node::Phrase((0..2 + random.below(2)).map(|_| (random.below(3) as u16, part(random))).collect()),
+    }
+}
+
+/// A part of a phrase that stands at one place.
+fn part(random: &mut Random) -> Node {
+    let words = |random: &mut Random| (0..2).map(|_| Node::Word(random.below(4))).collect();
+    match random.below(6) {
+        0 => Node::Not(Box::new(Node::Word(random.below(4)))),
+        1 => Node::Or(words(random)),
+        2 => Node::And(words(random)),
+        _ => Node::Word(random.below(4)),
+    }
 }

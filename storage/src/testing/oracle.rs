@@ -14,6 +14,7 @@ use crate::{
     predicate::{CompareOp, Predicate},
     scalar::Scalar,
     schema::{DataType, TableSchema},
+    search::{Node, TextQuery, Word},
 };
 
 /// A value of a row.
@@ -172,6 +173,15 @@ pub fn holds(predicate: &Predicate, written: &Written, current: &TableSchema, ro
                 (fold(&text).chars().collect(), fold(pattern).chars().collect());
             like(&text, &pattern) != *negated
         }
+        Predicate::Matches { column, query, negated } => {
+            let Some(Scalar::Text(text)) = read(column) else { return false };
+            let words: Vec<String> = text
+                .split(|c: char| !c.is_alphanumeric())
+                .filter(|word| !word.is_empty())
+                .map(str::to_lowercase)
+                .collect();
+            query.root().is_some_and(|root| finds(root, query, &words)) != *negated
+        }
         Predicate::IsNull { column, negated } => {
             matches!(self::read(written, current, row, *column), Value::Null) != *negated
         }
@@ -186,5 +196,36 @@ fn like(text: &[char], pattern: &[char]) -> bool {
         (['\\', c, rest @ ..], [first, text @ ..]) => c == first && like(text, rest),
         ([c, rest @ ..], [first, text @ ..]) => c == first && like(text, rest),
         (_, []) => false,
+    }
+}
+
+/// Whether words have what is asked for, of questions whose phrases are made of parts that stand at one place.
+fn finds(node: &Node, query: &TextQuery, words: &[String]) -> bool {
+    match node {
+        Node::Word(_) => (0..words.len() as i64).any(|place| stands(node, query, words, place)),
+        Node::Not(inner) => !finds(inner, query, words),
+        Node::And(parts) => parts.iter().all(|part| finds(part, query, words)),
+        Node::Or(parts) => parts.iter().any(|part| finds(part, query, words)),
+        Node::Phrase(parts) => (-10..words.len() as i64 + 10).any(|start| {
+            let mut place = start;
+            parts.iter().enumerate().all(|(at, (distance, part))| {
+                place += if at == 0 { 0 } else { i64::from(*distance) };
+                stands(part, query, words, place)
+            })
+        }),
+    }
+}
+
+fn stands(node: &Node, query: &TextQuery, words: &[String], place: i64) -> bool {
+    match node {
+        Node::Word(word) => {
+            let found = usize::try_from(place).ok().and_then(|place| words.get(place));
+            let Word { text, is_prefix } = &query.words()[*word];
+            found.is_some_and(|found| if *is_prefix { found.starts_with(text) } else { found == text })
+        }
+        Node::Not(inner) => !stands(inner, query, words, place),
+        Node::And(parts) => parts.iter().all(|part| stands(part, query, words, place)),
+        Node::Or(parts) => parts.iter().any(|part| stands(part, query, words, place)),
+        Node::Phrase(_) => unreachable!("phrases in phrases are not generated"),
     }
 }

@@ -25,7 +25,8 @@ use tidemill_storage::{
 
 use crate::scan::{committed, consuming, request, scanned};
 
-const KINDS: [IndexKind; 4] = [IndexKind::Inverted, IndexKind::Range, IndexKind::Bloom { fpp: 0.01 }, IndexKind::Json];
+const KINDS: [IndexKind; 5] =
+    [IndexKind::Inverted, IndexKind::Range, IndexKind::Bloom { fpp: 0.01 }, IndexKind::Json, IndexKind::Text];
 
 fn spec(id: u32, kind: IndexKind, column: ColumnId) -> IndexSpec {
     IndexSpec { id: IndexId(id), name: format!("index_{id}"), kind, columns: vec![column] }

@@ -121,6 +121,10 @@ fn fill(server: &Server, rows: &[String]) {
     index(server, "m_sealed", &["s", "i", "l", "n", "r", "city", "word", "d", "at", "u", "late"]);
     server.sql("CREATE INDEX ON m_sealed USING json (doc)");
     server.sql("CREATE INDEX ON m_mixed USING json (doc)");
+    for table in ["m_sealed", "m_mixed"] {
+        server.sql(&format!("CREATE INDEX ON {table} USING text (city)"));
+        server.sql(&format!("CREATE INDEX ON {table} USING text (late)"));
+    }
     star_trees(server, "m_sealed");
     star_trees(server, "m_mixed");
     server.wait_for("SELECT bool_and(state = 'ready') FROM rt.indexes", "t", Duration::from_secs(120));

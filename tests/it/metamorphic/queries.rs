@@ -27,7 +27,7 @@ fn condition(of: &str, depth: u32, rng: &mut StdRng) -> String {
     let c = format!("{of}{name}");
     let mut value = || literal(name, rng, true);
     let (low, high) = (value(), value());
-    match rng.random_range(0..18) {
+    match rng.random_range(0..19) {
         0..=2 => format!("{c} = {low}"),
         3 => format!("{c} <> {low}"),
         4 => format!("{c} {} {low}", ["<", "<=", ">", ">="].choose(rng).unwrap()),
@@ -50,8 +50,28 @@ fn condition(of: &str, depth: u32, rng: &mut StdRng) -> String {
         13 => format!("{of}id {} {}", ["<", ">", "="].choose(rng).unwrap(), rng.random_range(0..1600)),
         14 => format!("{of}b"),
         15 | 16 => document(of, rng),
+        17 => words(of, rng),
         _ => format!("date_trunc('day', {of}at) = '2026-03-{:02} 00:00:00+00'", rng.random_range(1..29)),
     }
+}
+
+/// A condition on the words of a text.
+fn words(of: &str, rng: &mut StdRng) -> String {
+    let words = ["bergen", "berlin", "bern", "ber:*", "são", "paulo", "new", "york", "y:*", "100", "old", "nowhere"];
+    let mut word = || *words.choose(rng).unwrap();
+    let (a, b, c) = (word(), word(), word());
+    let column = format!("{of}{}", ["city", "late"].choose(rng).unwrap());
+    let asked = match rng.random_range(0..8) {
+        0 => format!("{a} & {b}"),
+        1 => format!("{a} | {b} & !{c}"),
+        2 => format!("!({a} | {b})"),
+        3 => format!("{a} <-> {b}"),
+        4 => format!("!({a} <-> {b}) & ({c} | {b})"),
+        5 => format!("!{a} <-> {b}"),
+        _ => a.to_owned(),
+    };
+    let not = if rng.random_range(0..4) == 0 { "NOT " } else { "" };
+    format!("{not}(to_tsvector('simple', {column}) @@ to_tsquery('simple', '{asked}'))")
 }
 
 /// A condition on the documents.

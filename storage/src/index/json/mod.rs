@@ -19,12 +19,5 @@ mod terms;
 pub(super) use builder::build;
 pub(crate) use reader::JsonIndex;
 
-/// Terms of a block, of which the first is written out.
-const BLOCK: usize = 16;
-/// The terms and their rows.
-const TERMS: u8 = 0;
-/// Nothing: the documents hold too much.
-const NOTHING: u8 = 1;
-
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use std::ops::Bound;
 
+use super::super::lexicon::{TermRange, after, only};
 use crate::documents::{Step, ValueTest};
 
 /// Levels whose values are told apart.
@@ -22,9 +23,6 @@ const KEY: u8 = 0x60;
 const ELEMENT: u8 = 0x61;
 /// Of documents that are none.
 const UNREADABLE: u8 = 0xff;
-
-/// From the first bytes up to those that are no longer of it.
-pub(super) type TermRange = (Vec<u8>, Bound<Vec<u8>>);
 
 /// Calls `each` with the terms of a document, possibly one several times.
 pub(super) fn of_document(text: &str, each: &mut dyn FnMut(&[u8])) {
@@ -53,21 +51,16 @@ pub(super) fn of_question(path: &[Step], value: &ValueTest) -> Vec<TermRange> {
         return vec![below(prefix)];
     }
     let with = |tag: u8, rest: &[u8]| [prefix.as_slice(), &[tag], rest].concat();
-    let one = |term: Vec<u8>| {
-        let mut after = term.clone();
-        after.push(0);
-        (term, Bound::Excluded(after))
-    };
     // What deep documents hold is not known.
-    let mut ranges = vec![one(with(DEEP, &[]))];
+    let mut ranges = vec![only(with(DEEP, &[]))];
     match value {
         ValueTest::Exists => return vec![below(prefix)],
-        ValueTest::Null => ranges.push(one(with(NULL, &[]))),
-        ValueTest::Boolean(value) => ranges.push(one(with(BOOLEAN, &[u8::from(*value)]))),
+        ValueTest::Null => ranges.push(only(with(NULL, &[]))),
+        ValueTest::Boolean(value) => ranges.push(only(with(BOOLEAN, &[u8::from(*value)]))),
         ValueTest::Number { low, high } => ranges.push(numbers(&prefix, *low, *high)),
-        ValueTest::String(text) => ranges.push(one(with(TEXT, cut(text.as_bytes())))),
+        ValueTest::String(text) => ranges.push(only(with(TEXT, cut(text.as_bytes())))),
         ValueTest::Text(text) => {
-            ranges.push(one(with(TEXT, cut(text.as_bytes()))));
+            ranges.push(only(with(TEXT, cut(text.as_bytes()))));
             match text.as_bytes().first() {
                 Some(b't' | b'f') => ranges.push((with(BOOLEAN, &[]), Bound::Excluded(with(NUMBER, &[])))),
                 // All that is written in brackets.
@@ -91,18 +84,10 @@ pub(super) fn of_question(path: &[Step], value: &ValueTest) -> Vec<TermRange> {
     ranges
 }
 
-/// All terms that begin like this.
+/// All terms that begin like this. No step and no tag is 0xff.
 fn below(prefix: Vec<u8>) -> TermRange {
     let end = after(&prefix);
     (prefix, end)
-}
-
-/// What follows all that begin with `prefix`. No step and no tag is 0xff, so the last byte can be raised.
-fn after(prefix: &[u8]) -> Bound<Vec<u8>> {
-    match prefix.split_last() {
-        None => Bound::Unbounded,
-        Some((last, before)) => Bound::Excluded([before, &[last + 1]].concat()),
-    }
 }
 
 fn numbers(prefix: &[u8], low: f64, high: f64) -> TermRange {

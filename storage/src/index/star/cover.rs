@@ -12,6 +12,8 @@
 //!
 //! Whatever else is in a request makes it one for the rows.
 
+use std::sync::Arc;
+
 use super::{ROWS, StarTree, dimension_id, state_id};
 use crate::{
     aggregate::{Aggregate, AggregateRequest, Bin, Function, GroupKey},
@@ -124,6 +126,7 @@ impl Cover<'_> {
             Predicate::Compare { column, .. }
             | Predicate::In { column, .. }
             | Predicate::Like { column, .. }
+            | Predicate::Matches { column, .. }
             | Predicate::IsNull { column, .. } => {
                 let found = self.dimensions(*column).into_iter();
                 let (index, leaf) =
@@ -152,6 +155,9 @@ fn on_dimension(leaf: &Predicate, index: usize, bin: Option<Bin>) -> Option<Pred
         }
         (Predicate::Like { pattern, negated, case_insensitive, .. }, None) => {
             Predicate::Like { column, pattern: pattern.clone(), negated: *negated, case_insensitive: *case_insensitive }
+        }
+        (Predicate::Matches { query, negated, .. }, None) => {
+            Predicate::Matches { column, query: Arc::clone(query), negated: *negated }
         }
         (Predicate::Compare { op, value: Scalar::Int(value), .. }, Some(bin)) => {
             let (op, border) = match op {

@@ -193,6 +193,7 @@ fn reads_blocks(segment: &CommittedSegment, request: &AggregateRequest, layout: 
             Predicate::Compare { column, .. }
             | Predicate::In { column, .. }
             | Predicate::Like { column, .. }
+            | Predicate::Matches { column, .. }
             | Predicate::IsNull { column, .. } => out.push(*column),
         }
     }

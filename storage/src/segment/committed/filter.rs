@@ -23,6 +23,9 @@ use crate::{
     schema::{Column, DataType, TableSchema},
 };
 
+/// A dictionary of more values is not searched for words where an index knows them.
+const VALUES_READ_MAX: u32 = 256;
+
 #[derive(Debug)]
 pub(super) enum Filter {
     Nothing,
@@ -90,6 +93,7 @@ impl Filter {
             Predicate::Compare { column, .. }
             | Predicate::In { column, .. }
             | Predicate::Like { column, .. }
+            | Predicate::Matches { column, .. }
             | Predicate::IsNull { column, .. } => match judge(predicate, current, &run, None) {
                 Verdict::Never => Ok(Self::Nothing),
                 Verdict::Always => Ok(Self::Everything),
@@ -116,7 +120,14 @@ impl Filter {
         if !comparable_as_written(&segment.schema.columns[index].data_type, &column.data_type) {
             return Ok(Self::Widened { index, column: column.clone(), leaf: leaf.clone() });
         }
-        let test = segment.reader(index)?.prepare(leaf).map_err(|error| segment.failed(segment.named(error, index)))?;
+        let failed = |error| segment.failed(segment.named(error, index));
+        if ask && matches!(leaf, Predicate::Matches { .. }) && segment.knows_words(id) {
+            let test = segment.reader(index)?.prepare_in(leaf, VALUES_READ_MAX).map_err(failed)?;
+            if let Some(lookup) = segment.lookup(leaf, index, &test)? {
+                return Ok(Self::Encoded { index, test, lookup: Some(lookup) });
+            }
+        }
+        let test = segment.reader(index)?.prepare(leaf).map_err(failed)?;
         Ok(if test.selects_nothing() {
             Self::Nothing
         } else if test.selects_everything() {

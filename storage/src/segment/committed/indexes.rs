@@ -141,6 +141,11 @@ impl CommittedSegment {
         self.indexes.change(|list| list.retain(|index| index.id != id));
     }
 
+    /// Whether an index knows the words of a column.
+    pub(super) fn knows_words(&self, column: ColumnId) -> bool {
+        self.indexes.list.load().iter().any(|index| index.kind == IndexKind::Text && index.column == column)
+    }
+
     /// What the best index knows of the rows that pass `leaf`, which is `test` on the column at `index`.
     pub(super) fn lookup(&self, leaf: &Predicate, index: usize, test: &ColumnTest) -> Result<Option<Lookup>> {
         if let Some(runs) = self.runs(leaf, index, test)? {
