@@ -11,6 +11,7 @@ use datafusion::{
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
     logical_expr::{ScalarUDF, registry::FunctionRegistry},
+    optimizer::{Optimizer, OptimizerRule},
     physical_optimizer::optimizer::PhysicalOptimizer,
     prelude::SessionConfig,
 };
@@ -21,10 +22,14 @@ use tokio::runtime::Handle;
 use crate::{
     Session, SessionOptions, SqlError, SystemFunctions, SystemViews, TableCatalog,
     catalog::{DATABASE, Databases, PUBLIC, PublicSchema, Schemas},
-    exec::unfixed::Unfix,
+    exec::{sliced::SliceForSets, unfixed::Unfix},
     functions, pg_catalog,
     registry::QueryRegistry,
-    rules,
+    rules::{
+        self,
+        null_joins::{CrossJoins, JoinKeys},
+        single_distinct::SingleDistinct,
+    },
     runtime::QueryRuntime,
     views::{SystemSchema, SystemViewFunction},
 };
@@ -218,13 +223,23 @@ fn base_state(config: &EngineConfig, schemas: &Arc<Schemas>) -> Result<SessionSt
         .with_config(session)
         .with_runtime_env(runtime_env(config)?)
         .with_catalog_list(Arc::new(Databases { schemas: Arc::clone(schemas) }))
+        .with_optimizer_rules(optimizer_rules())
         .with_type_planner(Arc::new(rules::types::PostgresTypes))
         .with_physical_optimizer_rules(
             std::iter::once(Arc::new(Unfix) as _).chain(PhysicalOptimizer::new().rules).collect(),
         )
         // After all others: it replaces what they have settled.
         .with_physical_optimizer_rule(Arc::new(rules::segment_aggregates::SegmentAggregates))
+        .with_physical_optimizer_rule(Arc::new(SliceForSets))
         .build())
+}
+
+/// DataFusion's, some of them kept from what they get wrong.
+fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let ours: [Arc<dyn OptimizerRule + Send + Sync>; 3] =
+        [Arc::new(CrossJoins::new()), Arc::new(JoinKeys::new()), Arc::new(SingleDistinct::new())];
+    let rules = Optimizer::new().rules.into_iter();
+    rules.map(|rule| ours.iter().find(|own| own.name() == rule.name()).map_or(rule, Arc::clone)).collect()
 }
 
 fn runtime_env(config: &EngineConfig) -> Result<Arc<RuntimeEnv>, SqlError> {

@@ -411,9 +411,10 @@ fn time_zone(value: &str) -> Option<String> {
     if let Some(zone) = chrono_tz::TZ_VARIANTS.iter().find(|zone| zone.name().eq_ignore_ascii_case(value)) {
         return Some(zone.name().to_owned());
     }
-    // SET TIME ZONE -7 means hours east of Greenwich; POSIX's "UTC+3" counts west, as in PostgreSQL.
+    // SET TIME ZONE -7 means hours east of Greenwich; POSIX's "UTC+3" and "+05:30" count west, as in PostgreSQL.
     let (text, sign) = match value.to_uppercase() {
         upper if upper.starts_with("UTC") || upper.starts_with("GMT") => (value[3..].to_owned(), -1),
+        _ if value.contains(':') => (value.to_owned(), -1),
         _ => (value.to_owned(), 1),
     };
     let (negative, digits) = match text.strip_prefix('-') {
@@ -492,6 +493,8 @@ mod tests {
         settings.end_transaction();
         assert_eq!(settings.time_zone(), "Europe/Berlin");
         settings.set("TIMEZONE", "+05:30", false).unwrap();
+        assert_eq!(settings.time_zone(), "-05:30");
+        settings.set("TIMEZONE", "5.5", false).unwrap();
         assert_eq!(settings.time_zone(), "+05:30");
         settings.reset_all();
         assert_eq!(settings.show("TimeZone").unwrap(), "Europe/Berlin");

@@ -5,6 +5,7 @@ pub(crate) mod computed;
 pub(crate) mod display;
 mod narrowing;
 pub mod scan;
+pub(crate) mod sliced;
 pub(crate) mod snapshots;
 pub(crate) mod states;
 pub(crate) mod unfixed;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Date32Array, Int32Array, IntervalMonthDayNanoArray, TimestampMicrosecondArray},
+    array::{
+        Array, ArrayRef, AsArray, Date32Array, Decimal128Array, Int32Array, IntervalMonthDayNanoArray,
+        TimestampMicrosecondArray,
+    },
     datatypes::{
         DataType, Date32Type, Float64Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, TimeUnit,
         TimestampMicrosecondType,
@@ -24,6 +27,22 @@ use crate::{SqlError, rules::types};
 
 const DAY_US: i64 = 86_400_000_000;
 const DAY_NS: f64 = 86_400e9;
+
+/// The type of what intervals are compared by.
+pub(crate) const KEY: DataType = DataType::Decimal128(38, 0);
+
+/// Intervals as nanoseconds: two are equal, or one is more than the other, as these are. A month is 30 days, a day 24 hours.
+pub(crate) fn keys(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
+    let intervals = call.cast(0, &types::interval())?;
+    let intervals = intervals.as_primitive::<IntervalMonthDayNanoType>();
+    let keys = intervals.iter().map(|interval| {
+        interval.map(|IntervalMonthDayNano { months, days, nanoseconds }| {
+            let days = i128::from(months) * 30 + i128::from(days);
+            days * i128::from(DAY_US) * 1000 + i128::from(nanoseconds)
+        })
+    });
+    Ok(Arc::new(keys.collect::<Decimal128Array>().with_precision_and_scale(38, 0)?))
+}
 
 /// interval × double: months and days that come out broken are carried down (a month is 30 days, a day 24 hours).
 pub(crate) fn scale() -> Arc<ScalarUDF> {

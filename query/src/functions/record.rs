@@ -9,7 +9,7 @@ use arrow::{
 };
 use datafusion::{
     error::DataFusionError,
-    logical_expr::{ScalarUDF, Signature, TypeSignature, Volatility},
+    logical_expr::{ReturnFieldArgs, ScalarUDF, Signature, TypeSignature, Volatility},
 };
 
 use super::{
@@ -48,6 +48,17 @@ fn quoted(value: &str) -> String {
         return value.to_owned();
     }
     format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\"\""))
+}
+
+/// Its argument, which may be null whatever the planner knows of it. Volatile, so that nobody looks through it.
+pub(crate) fn nullable_udf() -> Arc<ScalarUDF> {
+    let field = |args: &ReturnFieldArgs<'_>| match args.arg_fields {
+        [field] => Ok(Arc::new(field.as_ref().clone().with_nullable(true))),
+        _ => Err(DataFusionError::Internal("tidemill_nullable takes one argument".to_owned())),
+    };
+    Simple::udf("tidemill_nullable", any(1, Volatility::Volatile), Returns::Field(field), |call| {
+        Ok(Arc::clone(&call.arrays[0]))
+    })
 }
 
 /// The item of an array of one; NULL of an empty one or of NULL. 21000 for more.

@@ -19,10 +19,22 @@ use super::{
 };
 use crate::SqlError;
 
+/// `text` as a `varchar(n)`: its first n characters.
+pub(crate) const CUT: &str = "tidemill_cut";
+
 pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
     use Volatility::{Immutable, Stable};
     let text = || Returns::Type(DataType::Utf8View);
     vec![
+        Simple::udf(CUT, any(2, Immutable), text(), |call| {
+            let (texts, lengths) = (call.text(0)?, call.cast(1, &DataType::Int64)?);
+            let lengths = lengths.as_primitive::<arrow::datatypes::Int64Type>();
+            let cut = texts.iter().zip(lengths.iter()).map(|(text, length)| {
+                let (text, length) = (text?, usize::try_from(length?).unwrap_or(0));
+                Some(text.char_indices().nth(length).map_or(text, |(end, _)| &text[..end]))
+            });
+            Ok(Arc::new(cut.collect::<StringViewArray>()))
+        }),
         Simple::udf("concat", Signature::variadic_any(Stable), text(), |call| joined(call, 0, |_| Some(String::new()))),
         Simple::udf("concat_ws", Signature::variadic_any(Stable), text(), |call| {
             let separators = call.text(0)?;

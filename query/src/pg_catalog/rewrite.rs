@@ -21,9 +21,9 @@ use std::{collections::HashSet, ops::ControlFlow, sync::LazyLock};
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, ObjectName, ObjectNamePart, OrderByKind, Query,
-    Select, SelectItem, SetExpr, Statement, TableFactor, TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
-    helpers::attached_token::AttachedToken,
+    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, ObjectName, ObjectNamePart,
+    OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, TableFactor, TableWithJoins, Value, Visit,
+    VisitMut, Visitor, VisitorMut, helpers::attached_token::AttachedToken,
 };
 use datafusion::sql::sqlparser::{dialect::PostgreSqlDialect, parser::Parser};
 
@@ -343,7 +343,7 @@ fn array_of(function: &mut Function) -> Option<Box<Query>> {
                 by.expr = value.clone();
             }
         }
-        list.clauses.push(datafusion::sql::sqlparser::ast::FunctionArgumentClause::OrderBy(order));
+        list.clauses.push(FunctionArgumentClause::OrderBy(order));
     }
     *item = SelectItem::UnnamedExpr(Expr::Function(aggregate));
     Some(query)
@@ -352,11 +352,29 @@ fn array_of(function: &mut Function) -> Option<Box<Query>> {
 /// `(SELECT array_agg(item) FROM (query) AS items (item))`: of the rows that are left, in their order.
 fn gathered(query: Box<Query>) -> Option<Box<Query>> {
     const TEXT: &str = "SELECT array_agg(item) FROM (SELECT 1) AS items (item)";
-    let Ok(Some(Statement::Query(mut outer))) = Parser::parse_sql(&PostgreSqlDialect {}, TEXT).map(|mut all| all.pop())
+    const ORDERED: &str = "SELECT array_agg(item ORDER BY item) FROM (SELECT 1) AS items (item)";
+    // Without a LIMIT an order inside is none outside. UNION and DISTINCT are ordered by what they select, and that is the item.
+    let order = match (&query.order_by, &query.limit_clause, &query.fetch) {
+        (Some(OrderBy { kind: OrderByKind::Expressions(by), .. }), None, None) => {
+            by.first().map(|by| by.options.clone())
+        }
+        _ => None,
+    };
+    let text = if order.is_some() { ORDERED } else { TEXT };
+    let Ok(Some(Statement::Query(mut outer))) = Parser::parse_sql(&PostgreSqlDialect {}, text).map(|mut all| all.pop())
     else {
         return None;
     };
     let SetExpr::Select(select) = outer.body.as_mut() else { return None };
+    if let (Some(options), Some(SelectItem::UnnamedExpr(Expr::Function(call)))) = (order, select.projection.first_mut())
+        && let FunctionArguments::List(list) = &mut call.args
+    {
+        for clause in &mut list.clauses {
+            if let FunctionArgumentClause::OrderBy(by) = clause {
+                by.iter_mut().for_each(|by| by.options = options.clone());
+            }
+        }
+    }
     let TableFactor::Derived { subquery, .. } = &mut select.from.first_mut()?.relation else { return None };
     *subquery = query;
     Some(outer)

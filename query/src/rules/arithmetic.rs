@@ -31,6 +31,24 @@ pub(crate) fn settle_mod(expr: Expr) -> Result<Transformed<Expr>, DataFusionErro
     }
 }
 
+/// real with a whole number or a numeric is double precision.
+pub(crate) fn widen_reals(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else { return Ok(Transformed::no(expr)) };
+    let is_arithmetic = matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide);
+    let types = match is_arithmetic {
+        true => (left.get_type(schema).ok(), right.get_type(schema).ok()),
+        false => (None, None),
+    };
+    let exact = |data_type: &DataType| types::is_int(data_type) || types::is_decimal(data_type);
+    let (left, right, changed) = match types {
+        (Some(DataType::Float32), Some(other)) | (Some(other), Some(DataType::Float32)) if exact(&other) => {
+            (Box::new(cast(*left, DataType::Float64)), Box::new(cast(*right, DataType::Float64)), true)
+        }
+        _ => (left, right, false),
+    };
+    Ok(Transformed::new_transformed(Expr::BinaryExpr(BinaryExpr { left, op, right }), changed))
+}
+
 /// numeric / numeric: one scale for a column of quotients, PostgreSQL's own for a quotient of constants.
 pub(crate) fn divide(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right }) = expr else {

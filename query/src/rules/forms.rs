@@ -11,16 +11,14 @@
 //! | `date(x)`, `text(x)`, `int4(x)`, … | `CAST(x AS date)`, … |
 //! | `x SIMILAR TO p ESCAPE e` | `x ~ <regular expression>(p, e)` |
 //! | `gen_random_uuid()` | `CAST(uuid() AS uuid)` |
-//! | `(a, b) IN (SELECT x, y …)` | `EXISTS (SELECT 1 FROM (SELECT x, y …) AS s(c0, c1) WHERE c0 = a AND c1 = b)` |
-//! | `SELECT EXISTS (SELECT … FROM t WHERE c)` | `SELECT (SELECT count(*) > 0 FROM t WHERE c)` |
-//! | `SELECT x IN (SELECT y …)` | comparisons of such counts, with NULL where PostgreSQL has it |
+//! | `(a, b) IN (SELECT x, y …)` | `CASE WHEN EXISTS (SELECT 1 FROM (SELECT x, y …) AS s(c0, c1) WHERE c0 = a AND c1 = b) THEN true …` |
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, CastKind, DataType as SqlType, ExactNumberInfo, Expr, Fetch, Function, FunctionArguments,
-    GroupByExpr, Ident, LimitClause, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement,
-    TableAlias, TableAliasColumnDef, TableFactor, TimezoneInfo, UnaryOperator, Value, VisitMut, VisitorMut,
+    Ident, LimitClause, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, TableAlias,
+    TableAliasColumnDef, TableFactor, TimezoneInfo, UnaryOperator, Value, VisitMut, VisitorMut,
     helpers::attached_token::AttachedToken,
 };
 
@@ -86,19 +84,6 @@ impl VisitorMut for Rewriter {
             Ok(Some(changed)) => *expr = changed,
             Ok(None) => {}
             Err(error) => return ControlFlow::Break(error),
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<SqlError> {
-        let mut items = Memberships { depth: 0 };
-        for item in &mut select.projection {
-            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
-                VisitMut::visit(expr, &mut items)?;
-            }
-        }
-        if let Some(having) = &mut select.having {
-            VisitMut::visit(having, &mut items)?;
         }
         ControlFlow::Continue(())
     }
@@ -325,7 +310,7 @@ fn select(item: Expr, from: TableFactor, condition: Option<Expr>) -> Result<Quer
     Ok(made)
 }
 
-/// True for the same rows as IN, also where that is NULL; NOT IN is true when every row differs for certain.
+/// True where a row is equal in all columns, else NULL where one may be, else false.
 fn tuple_in(items: Vec<Expr>, query: Query, negated: bool) -> Result<Expr, SqlError> {
     let columns = items.len();
     let equal = items
@@ -333,123 +318,18 @@ fn tuple_in(items: Vec<Expr>, query: Query, negated: bool) -> Result<Expr, SqlEr
         .enumerate()
         .map(|(index, item)| binary(Expr::Identifier(column_name(index)), BinaryOperator::Eq, item))
         .reduce(|left, right| binary(left, BinaryOperator::And, right));
-    let condition = match (equal, negated) {
-        (Some(equal), true) => Some(Expr::IsNotFalse(Box::new(Expr::Nested(Box::new(equal))))),
-        (equal, _) => equal,
-    };
-    let subquery = select(number("1"), relation(query, columns), condition)?;
-    Ok(Expr::Exists { subquery: Box::new(subquery), negated })
-}
-
-// ---- subqueries as values ------------------------------------------------------------------------------------------------
-
-/// EXISTS and IN where a value is wanted, this query's own only.
-struct Memberships {
-    depth: usize,
-}
-
-impl VisitorMut for Memberships {
-    type Break = SqlError;
-
-    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<SqlError> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<SqlError> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
-        if self.depth > 0 {
-            return ControlFlow::Continue(());
-        }
-        let changed = match expr {
-            Expr::Exists { subquery, negated } => taken_query(subquery).and_then(|query| counted(query, *negated)),
-            Expr::InSubquery { expr: value, subquery, negated } => {
-                taken_query(subquery).and_then(|query| value_in(value.as_ref(), query, *negated))
-            }
-            _ => return ControlFlow::Continue(()),
-        };
-        match changed {
-            Ok(changed) => {
-                *expr = changed;
-                ControlFlow::Continue(())
-            }
-            Err(error) => ControlFlow::Break(error),
-        }
-    }
-}
-
-/// `(SELECT count(*) > 0 FROM …)`, or `= 0`.
-fn counted(mut subquery: Query, negated: bool) -> Result<Expr, SqlError> {
-    let op = if negated { BinaryOperator::Eq } else { BinaryOperator::Gt };
-    let count = binary(count(), op, number("0"));
-    let plain = subquery.with.is_none() && subquery.limit_clause.is_none();
-    let subquery = match subquery.body.as_mut() {
-        // Where a row is a row, the columns do not matter.
-        SetExpr::Select(select) if plain && is_plain(select) => {
-            select.projection = vec![SelectItem::UnnamedExpr(count)];
-            select.distinct = None;
-            subquery.order_by = None;
-            subquery
-        }
-        _ => select_all(count, subquery)?,
-    };
-    Ok(Expr::Subquery(Box::new(subquery)))
-}
-
-fn select_all(item: Expr, query: Query) -> Result<Query, SqlError> {
-    let mut from = relation(query, 0);
-    if let TableFactor::Derived { alias: Some(alias), .. } = &mut from {
-        alias.columns.clear();
-    }
-    select(item, from, None)
-}
-
-fn count() -> Expr {
-    function("count", vec![number("1")])
-}
-
-fn is_plain(select: &Select) -> bool {
-    let names_columns = |item: &SelectItem| match item {
-        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
-            matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Value(_))
-        }
-        SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => true,
-        SelectItem::ExprWithAliases { .. } => false,
-    };
-    matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty())
-        && select.having.is_none()
-        && select.projection.iter().all(names_columns)
-}
-
-/// True where a row is equal, else NULL where one may be, else false.
-fn value_in(value: &Expr, query: Query, negated: bool) -> Result<Expr, SqlError> {
-    let is_wildcard = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
-    if let SetExpr::Select(select) = query.body.as_ref()
-        && select.projection.len() > 1
-        && !select.projection.iter().any(is_wildcard)
-    {
-        return Err(SqlError::syntax("subquery has too many columns"));
-    }
-    let column = || Expr::Identifier(column_name(0));
+    let maybe = equal.clone().map(|equal| Expr::IsNull(Box::new(Expr::Nested(Box::new(equal)))));
     let some = |condition: Option<Expr>| -> Result<Expr, SqlError> {
-        let subquery = select(count(), relation(query.clone(), 1), condition)?;
-        Ok(binary(Expr::Subquery(Box::new(subquery)), BinaryOperator::Gt, number("0")))
+        let subquery = Box::new(select(number("1"), relation(query.clone(), columns), condition)?);
+        Ok(Expr::Exists { subquery, negated: false })
     };
     let truth = |value: bool| Expr::Value(Value::Boolean(value).into());
-    let null = || Expr::Value(Value::Null.into());
-    let unknown = binary(Expr::IsNull(Box::new(value.clone())), BinaryOperator::And, some(None)?);
-    let equal = some(Some(binary(column(), BinaryOperator::Eq, value.clone())))?;
-    let maybe = some(Some(Expr::IsNull(Box::new(column()))))?;
     let case = |condition: Expr, result: Expr| CaseWhen { condition, result };
     Ok(Expr::Case {
         case_token: AttachedToken::empty(),
         end_token: AttachedToken::empty(),
         operand: None,
-        conditions: vec![case(unknown, null()), case(equal, truth(!negated)), case(maybe, null())],
+        conditions: vec![case(some(equal)?, truth(!negated)), case(some(maybe)?, Expr::Value(Value::Null.into()))],
         else_result: Some(Box::new(truth(negated))),
     })
 }

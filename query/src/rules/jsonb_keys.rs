@@ -1,4 +1,5 @@
-//! Comparing, sorting, grouping and joining by jsonb: by its [key](crate::functions::jsonb::key), not by its text.
+//! Comparing, sorting, grouping and joining by jsonb: by its [key](crate::functions::jsonb::key), not by its text. And by intervals: by how long they
+//! are, not field by field.
 //!
 //! | planned | becomes |
 //! |---|---|
@@ -7,19 +8,21 @@
 //! | ORDER BY, DISTINCT ON, PARTITION BY, ORDER BY of aggregates, count(DISTINCT a) | by `key(a)` |
 //! | joins, INTERSECT, EXCEPT | on `key(a) = key(b)` |
 //! | GROUP BY a, DISTINCT | by `key(a)`; a is the least of the group's texts, of which there are several only for numbers like 1 and 1.0 |
+//! | `min(a)`, `max(a)` of intervals | `first_value(a ORDER BY key(a))`, descending for `max` |
 //!
 //! Runs when types fit. A key is no plain column, so no condition on it is left to segments, which know jsonb as text. `min(jsonb)` and
 //! `max(jsonb)` do not exist.
 
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Field};
 use datafusion::{
     common::{
         Column, DFSchema, ScalarValue,
         tree_node::{Transformed, TreeNode},
     },
     error::DataFusionError,
-    functions_aggregate::min_max::min_udaf,
+    functions_aggregate::{first_last::first_value_udaf, min_max::min_udaf},
     logical_expr::{
         Aggregate, Distinct, Expr, ExprSchemable, LogicalPlan, Projection, Subquery,
         expr::{AggregateFunction, Between, Case, InList, InSubquery, ScalarFunction, WindowFunctionDefinition},
@@ -47,11 +50,11 @@ fn mentions_jsonb(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
     use datafusion::common::tree_node::TreeNodeRecursion;
     let mut found = false;
     plan.apply_with_subqueries(|node| {
-        found |= node.schema().fields().iter().any(|field| marker(field) == Some("jsonb"));
+        found |= node.schema().fields().iter().any(|field| has_key(field));
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
                 found |= match expr {
-                    Expr::ScalarFunction(_) | Expr::Literal(..) | Expr::Cast(_) => is_jsonb(expr, node.schema()),
+                    Expr::ScalarFunction(_) | Expr::Literal(..) | Expr::Cast(_) => is_keyed(expr, node.schema()),
                     _ => false,
                 };
                 Ok(TreeNodeRecursion::Continue)
@@ -62,6 +65,15 @@ fn mentions_jsonb(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
     Ok(found)
 }
 
+fn has_key(field: &Field) -> bool {
+    matches!(field.data_type(), DataType::Interval(_)) || marker(field) == Some("jsonb")
+}
+
+/// Whether it is compared by its key.
+fn is_keyed(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.to_field(schema).is_ok_and(|(_, field)| has_key(&field))
+}
+
 fn is_jsonb(expr: &Expr, schema: &DFSchema) -> bool {
     expr.to_field(schema).is_ok_and(|(_, field)| marker(&field) == Some("jsonb"))
 }
@@ -70,13 +82,26 @@ fn keyed(expr: Expr) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(key::udf(), vec![expr]))
 }
 
-/// `expr`, by its key if it is jsonb.
+/// `expr`, by its key if it has one.
 fn by_key(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
-    if is_jsonb(&expr, schema) { Transformed::yes(keyed(expr)) } else { Transformed::no(expr) }
+    if is_keyed(&expr, schema) { Transformed::yes(keyed(expr)) } else { Transformed::no(expr) }
+}
+
+/// Windows over intervals, by their keys before types are made to fit: there are no ranges of intervals.
+pub(crate) fn settle_window(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+    let Expr::WindowFunction(mut call) = expr else { return Transformed::no(expr) };
+    let mut changed = false;
+    for by in &mut call.params.order_by {
+        if matches!(by.expr.get_type(schema), Ok(DataType::Interval(_))) {
+            by.expr = keyed(by.expr.clone());
+            changed = true;
+        }
+    }
+    Transformed::new_transformed(Expr::WindowFunction(call), changed)
 }
 
 fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
-    let is = |expr: &Expr| is_jsonb(expr, schema);
+    let is = |expr: &Expr| is_keyed(expr, schema);
     Ok(match expr {
         Expr::BinaryExpr(mut binary) if compares(binary.op) && (is(&binary.left) || is(&binary.right)) => {
             binary.left = Box::new(keyed(*binary.left));
@@ -104,9 +129,11 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusi
         Expr::ScalarFunction(call) if call.func.name() == "nullif" && call.args.iter().any(is) => {
             let [left, right] = <[Expr; 2]>::try_from(call.args)
                 .map_err(|_| DataFusionError::Internal("nullif takes two arguments".to_owned()))?;
+            let document = is_jsonb(&left, schema);
             let same = keyed(left.clone()).eq(keyed(right));
-            let null = Expr::Literal(ScalarValue::Utf8View(None), None);
-            Transformed::yes(jsonb_field(when(same, null).otherwise(left)?))
+            let null = Expr::Literal(ScalarValue::try_from(&left.get_type(schema)?)?, None);
+            let kept = when(same, null).otherwise(left)?;
+            Transformed::yes(if document { jsonb_field(kept) } else { kept })
         }
         Expr::WindowFunction(mut call) => {
             if let WindowFunctionDefinition::AggregateUDF(function) = &call.fun {
@@ -124,6 +151,15 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusi
         }
         Expr::AggregateFunction(mut call) => {
             refuse(call.func.name(), &call.params.args, schema)?;
+            if let ("min" | "max", [argument]) = (call.func.name(), call.params.args.as_slice())
+                && is(argument)
+            {
+                let ascending = call.func.name() == "min";
+                call.params.order_by = vec![keyed(argument.clone()).sort(ascending, false)];
+                call.params.distinct = false;
+                call.func = first_value_udaf();
+                return Ok(Transformed::yes(Expr::AggregateFunction(call)));
+            }
             let counts = call.func.name() == "count" && call.params.distinct;
             let arguments = call.params.args.iter_mut().filter(|_| counts);
             let mut changed = false;
@@ -167,21 +203,19 @@ fn node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionError> 
         }
         LogicalPlan::Join(mut join) => {
             for (left, right) in &mut join.on {
-                if is_jsonb(left, &schema) || is_jsonb(right, &schema) {
+                if is_keyed(left, &schema) || is_keyed(right, &schema) {
                     (*left, *right) = (keyed(left.clone()), keyed(right.clone()));
                 }
             }
             Transformed::yes(LogicalPlan::Join(join))
         }
-        LogicalPlan::Distinct(Distinct::All(input))
-            if input.schema().fields().iter().any(|field| marker(field) == Some("jsonb")) =>
-        {
+        LogicalPlan::Distinct(Distinct::All(input)) if input.schema().fields().iter().any(|field| has_key(field)) => {
             let columns = input.schema().columns().into_iter().map(Expr::Column).collect();
             Transformed::yes(grouped(Aggregate::try_new(input, columns, Vec::new())?)?)
         }
         LogicalPlan::Aggregate(aggregate) => {
             let keys = grouping_set_to_exprlist(&aggregate.group_expr)?;
-            match keys.iter().any(|expr| is_jsonb(expr, &schema)) {
+            match keys.iter().any(|expr| is_keyed(expr, &schema)) {
                 true => Transformed::yes(grouped(aggregate)?),
                 false => Transformed::no(LogicalPlan::Aggregate(aggregate)),
             }
@@ -198,7 +232,7 @@ fn grouped(aggregate: Aggregate) -> Result<LogicalPlan, DataFusionError> {
         other => other.clone(),
     };
     let by: Vec<Expr> = grouping_set_to_exprlist(&aggregate.group_expr)?.into_iter().cloned().collect();
-    let is_document = |expr: &Expr| is_jsonb(expr, input.schema());
+    let is_document = |expr: &Expr| is_keyed(expr, input.schema());
     let keys = aggregate.group_expr.iter().map(|expr| {
         let replaced = expr.clone().transform_down(|expr| {
             let is_key = by.contains(&expr) && is_document(&expr);
@@ -234,13 +268,14 @@ fn grouped(aggregate: Aggregate) -> Result<LogicalPlan, DataFusionError> {
             }
             false => text,
         };
-        shown.push(jsonb_field(text).alias_qualified(qualifier.cloned(), field.name()));
+        let value = if marker(field) == Some("jsonb") { jsonb_field(text) } else { text };
+        shown.push(value.alias_qualified(qualifier.cloned(), field.name()));
     }
     let made = Aggregate::try_new(input, keys, calls)?;
     Ok(LogicalPlan::Projection(Projection::try_new(shown, Arc::new(LogicalPlan::Aggregate(made)))?))
 }
 
 /// Whether `data_type` may stand beside jsonb in a comparison: text that was written without its type, or whose type was lost on its way.
-pub(crate) fn is_comparable(data_type: &arrow::datatypes::DataType) -> bool {
-    types::is_text(data_type) || *data_type == arrow::datatypes::DataType::Null
+pub(crate) fn is_comparable(data_type: &DataType) -> bool {
+    types::is_text(data_type) || *data_type == DataType::Null
 }

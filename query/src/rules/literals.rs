@@ -53,6 +53,24 @@ pub(crate) fn narrow(expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
     })
 }
 
+/// `1e15` with all its digits: the planner reads it as 1 with fifteen digits less than none behind the point, which arrow's decimals cannot compute with.
+pub(crate) fn whole(expr: Expr) -> Transformed<Expr> {
+    match &expr {
+        Expr::Literal(ScalarValue::Decimal128(Some(value), _, scale), metadata) if *scale < 0 => {
+            let digits = u32::from(scale.unsigned_abs());
+            match 10i128.checked_pow(digits).and_then(|power| value.checked_mul(power)) {
+                Some(value) if value.unsigned_abs() < 10u128.pow(38) => {
+                    let precision = value.checked_abs().and_then(i128::checked_ilog10).unwrap_or(0) as u8 + 1;
+                    let value = ScalarValue::Decimal128(Some(value), precision, 0);
+                    Transformed::yes(Expr::Literal(value, metadata.clone()))
+                }
+                _ => Transformed::no(expr),
+            }
+        }
+        _ => Transformed::no(expr),
+    }
+}
+
 /// Quoted literals and decimals take the type of what they are compared with.
 pub(crate) fn adapt(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
     Ok(match expr {

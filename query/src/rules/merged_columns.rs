@@ -104,12 +104,30 @@ fn joins(select: &mut Select) -> Result<Option<Columns>, SqlError> {
     };
     let found: Vec<bool> = select.from.iter_mut().flat_map(|from| &mut from.joins).filter_map(asks).collect();
     if found.is_empty() {
-        return Ok(None);
+        return Ok(chained(select));
     }
     if found.contains(&true) {
         return Err(SqlError::not_supported("NATURAL RIGHT JOIN and NATURAL FULL JOIN")
             .with_hint("name the columns: RIGHT JOIN … USING (x)"));
     }
+    spelled_out(select).map(Some)
+}
+
+/// Several joins of which one merges columns: the planner does not find those in the joins that follow. Where it is not clear whose they are, they stay as
+/// they are.
+fn chained(select: &mut Select) -> Option<Columns> {
+    let [from] = select.from.as_mut_slice() else { return None };
+    let mut merges = |join: &mut Join| matches!(parts(&mut join.join_operator), Some((_, _, JoinConstraint::Using(_))));
+    if from.joins.len() < 2 || !from.joins.iter_mut().any(&mut merges) {
+        return None;
+    }
+    let mut copy = select.clone();
+    let columns = spelled_out(&mut copy).ok()?;
+    *select = copy;
+    Some(columns)
+}
+
+fn spelled_out(select: &mut Select) -> Result<Columns, SqlError> {
     let [from] = select.from.as_mut_slice() else { return Err(unsupported("a second relation in FROM")) };
     let first = relation(&from.relation).ok_or_else(|| unsupported("a relation without a name"))?;
     let mut columns = Columns { relations: vec![first], merged: Vec::new() };
@@ -129,7 +147,7 @@ fn joins(select: &mut Select) -> Result<Option<Columns>, SqlError> {
         }
         columns.relations.push(right);
     }
-    Ok(Some(columns))
+    Ok(columns)
 }
 
 impl Columns {

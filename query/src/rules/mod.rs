@@ -4,6 +4,7 @@
 //! syntax tree ─ views ─► their queries ─ syntax ─► names, ANY, column names ─ row functions ─► unnest
 //!   └─ SqlToRel with Names, PostgresTypes, PostgresOperators ─► plan, types still loose
 //!        └─ lateral relations on top of what they refer to
+//!        └─ EXISTS, IN, ANY and ALL of subqueries with three answers
 //!        └─ parameters, literals, aggregates, quotients, casts  (before types are made to fit)
 //!             └─ DataFusion's analyzer: types fit
 //!                  └─ casts again (those it added), checked arithmetic, keys of jsonb
@@ -15,6 +16,7 @@
 mod aggregates;
 mod arithmetic;
 pub(crate) mod casts;
+mod casts_apart;
 pub(crate) mod common_types;
 mod distinct_from;
 mod forms;
@@ -23,12 +25,15 @@ mod inserts;
 pub(crate) mod jsonb_keys;
 mod lateral;
 mod literals;
+mod memberships;
 mod merged_columns;
 mod names;
 mod natural;
+pub(crate) mod null_joins;
 pub(crate) mod operators;
 mod origins;
 mod outer;
+mod output_names;
 mod parameters;
 mod quantified;
 mod results;
@@ -38,6 +43,7 @@ mod row_values;
 mod scalar_subqueries;
 pub(crate) mod segment_aggregates;
 mod set_operations;
+pub(crate) mod single_distinct;
 mod syntax;
 pub mod types;
 pub mod views;
@@ -185,7 +191,9 @@ impl Planner {
             }
             other => (other, None),
         };
+        let logical = memberships::hoist(logical).map_err(located)?;
         let logical = lateral::unfold(logical).map_err(located)?;
+        let logical = memberships::unfold(logical).map_err(located)?;
         let logical = scalar_subqueries::gather(logical).map_err(located)?;
         let is_insert = insert_into.is_some();
         let logical = match &insert_into {
@@ -244,7 +252,10 @@ fn settle(
         expr.transform_data(|expr| {
             expr.transform_up(|expr| {
                 gathered::settle(expr, schema)
+                    .transform_data(|expr| Ok(literals::whole(expr)))?
+                    .transform_data(|expr| Ok(jsonb_keys::settle_window(expr, schema)))?
                     .transform_data(arithmetic::settle_mod)?
+                    .transform_data(|expr| arithmetic::widen_reals(expr, schema))?
                     .transform_data(|expr| literals::adapt(expr, schema))?
                     .transform_data(|expr| quantified::settle(expr, schema))?
                     .transform_data(|expr| common_types::settle(expr, schema))?

@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::{
     common::{DFSchema, tree_node::Transformed},
     error::DataFusionError,
-    logical_expr::{Cast, Expr, ExprSchemable, cast, expr::ScalarFunction},
+    logical_expr::{Cast, Expr, ExprSchemable, cast, expr::ScalarFunction, type_coercion::binary::comparison_coercion},
 };
 
 use super::types;
@@ -34,6 +34,18 @@ pub(crate) fn settle(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>,
             let target = Arc::new(Field::new("", DataType::List(item), true));
             (value, Expr::Cast(Cast { expr: Box::new(list), field: target }))
         }
+        // 1.5 = ANY (whole numbers): a type that holds both.
+        DataType::List(item)
+            if is_number(item.data_type())
+                && is_number(&value_type)
+                && !(types::is_int(item.data_type()) && types::is_int(&value_type))
+                && item.data_type() != &value_type =>
+        {
+            match comparison_coercion(&value_type, item.data_type()) {
+                Some(both) => (cast(value, both.clone()), cast(list, DataType::new_list(both, true))),
+                None => (value, list),
+            }
+        }
         DataType::List(item) if item.data_type() != &value_type => {
             let wide = |data_type: &DataType| data_type.primitive_width().unwrap_or(0);
             let to_item = types::is_text(&value_type) && !types::is_text(item.data_type())
@@ -47,4 +59,8 @@ pub(crate) fn settle(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>,
         _ => (value, list),
     };
     Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args: vec![op, value, list] })))
+}
+
+fn is_number(data_type: &DataType) -> bool {
+    types::is_int(data_type) || types::is_decimal(data_type) || types::is_float(data_type)
 }

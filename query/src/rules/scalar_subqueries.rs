@@ -2,15 +2,20 @@
 //!
 //! The planner takes those that give one row whatever there is. Here the values are gathered in an array, which is one row, and the array's only item
 //! is taken where the value is wanted: a second one is 21000 for the rows that ask for it, and for no others.
+//!
+//! And any subquery over a NOT NULL column: without a row its value is NULL all the same.
 
 use std::sync::Arc;
 
 use datafusion::{
-    common::tree_node::{Transformed, TreeNode},
+    common::{
+        Column,
+        tree_node::{Transformed, TreeNode},
+    },
     error::DataFusionError,
     functions_aggregate::array_agg::array_agg_udaf,
     logical_expr::{
-        Aggregate, Expr, LogicalPlan, Subquery,
+        Aggregate, Expr, LogicalPlan, Projection, Subquery,
         expr::{AggregateFunction, ScalarFunction},
         lit,
     },
@@ -35,16 +40,54 @@ pub(super) fn gather(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> 
     }
     walk::expressions(plan, |expr, _, _| {
         expr.transform_up(|expr| match expr {
-            Expr::ScalarSubquery(subquery) if is_concerned(&subquery) => Ok(Transformed::yes(gathered(subquery)?)),
+            Expr::ScalarSubquery(subquery) if is_gathered(&subquery) => Ok(Transformed::yes(gathered(subquery)?)),
+            Expr::ScalarSubquery(subquery) if is_strict(&subquery) => Ok(Transformed::yes(loosened(subquery)?)),
             other => Ok(Transformed::no(other)),
         })
     })
 }
 
 fn is_concerned(subquery: &Subquery) -> bool {
+    is_gathered(subquery) || is_strict(subquery)
+}
+
+fn is_gathered(subquery: &Subquery) -> bool {
     !subquery.outer_ref_columns.is_empty()
         && subquery.subquery.schema().fields().len() == 1
         && !gives_one(&subquery.subquery)
+}
+
+/// Whether the planner believes that the value cannot be null, though there may be no row.
+fn is_strict(subquery: &Subquery) -> bool {
+    let schema = subquery.subquery.schema();
+    schema.fields().len() == 1 && !schema.field(0).is_nullable() && !always_gives(&subquery.subquery)
+}
+
+fn always_gives(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => always_gives(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => always_gives(&alias.input),
+        LogicalPlan::Sort(sort) => sort.fetch.is_none() && always_gives(&sort.input),
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::EmptyRelation(empty) => empty.produce_one_row,
+        _ => false,
+    }
+}
+
+/// The same subquery with a value that may be null.
+fn loosened(subquery: Subquery) -> Result<Expr, DataFusionError> {
+    let column =
+        |column| Expr::ScalarFunction(ScalarFunction::new_udf(record::nullable_udf(), vec![Expr::Column(column)]));
+    let schema = Arc::clone(subquery.subquery.schema());
+    let items = schema
+        .iter()
+        .map(|(qualifier, field)| {
+            let whole = Column::new(qualifier.cloned(), field.name());
+            column(whole).alias_qualified(qualifier.cloned(), field.name())
+        })
+        .collect();
+    let plan = LogicalPlan::Projection(Projection::try_new(items, Arc::clone(&subquery.subquery))?);
+    Ok(Expr::ScalarSubquery(Subquery { subquery: Arc::new(plan), ..subquery }))
 }
 
 /// Whether there is one row whatever there is, or a LIMIT, which is of other rules.

@@ -4,12 +4,17 @@
 use std::{collections::HashSet, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, CastKind, DataType as SqlType, DuplicateTreatment, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, Statement, TableFactor, UnaryOperator, Value, VisitMut, VisitorMut,
+    AccessExpr, BinaryOperator, CastKind, CharacterLength, DataType as SqlType, DuplicateTreatment, Expr, Function,
+    FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, NamedWindowDefinition,
+    NamedWindowExpr, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, Statement, TableFactor,
+    UnaryOperator, Value, VisitMut, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
 };
 
-use crate::{SqlError, functions::like};
+use super::{casts_apart, output_names};
+use crate::{
+    SqlError,
+    functions::{like, text::CUT},
+};
 
 /// What keeps equal column names apart while a statement is planned; [`shown_name`] takes it off.
 pub(super) const APART: char = '\u{1}';
@@ -17,6 +22,45 @@ pub(super) const APART: char = '\u{1}';
 /// Rewrites `statement` in place.
 pub(crate) fn rewrite(statement: &mut Statement) {
     let _ = VisitMut::visit(statement, &mut Rewriter);
+    if let Statement::Query(query) = statement {
+        output_names::rewrite(query);
+    }
+}
+
+/// The length of `varchar(n)` or `char(n)`, and the type without it.
+fn limited(data_type: &SqlType) -> Option<(u64, SqlType)> {
+    let length = |length: &CharacterLength| match length {
+        CharacterLength::IntegerLength { length, .. } => Some(*length),
+        CharacterLength::Max => None,
+    };
+    Some(match data_type {
+        SqlType::Varchar(Some(n)) | SqlType::CharacterVarying(Some(n)) | SqlType::CharVarying(Some(n)) => {
+            (length(n)?, SqlType::Varchar(None))
+        }
+        SqlType::Char(Some(n)) | SqlType::Character(Some(n)) => (length(n)?, SqlType::Char(None)),
+        _ => return None,
+    })
+}
+
+/// Offsets of a frame that are casts of texts to intervals as INTERVAL literals, which are all that the planner takes.
+fn frame_offsets(window: &mut WindowSpec) {
+    let Some(frame) = &mut window.window_frame else { return };
+    for bound in std::iter::once(&mut frame.start_bound).chain(&mut frame.end_bound) {
+        if let WindowFrameBound::Preceding(Some(offset)) | WindowFrameBound::Following(Some(offset)) = bound
+            && let Expr::Cast { expr, data_type: SqlType::Interval { .. }, .. } = offset.as_ref()
+            && let Expr::Value(value) = expr.as_ref()
+            && matches!(value.value, Value::SingleQuotedString(_))
+        {
+            let value = expr.clone();
+            **offset = Expr::Interval(Interval {
+                value,
+                leading_field: None,
+                leading_precision: None,
+                last_field: None,
+                fractional_seconds_precision: None,
+            });
+        }
+    }
 }
 
 fn is_power(expr: &Expr) -> bool {
@@ -45,6 +89,12 @@ impl VisitorMut for Rewriter {
 
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         name_items(select);
+        casts_apart::rewrite(select);
+        for NamedWindowDefinition(_, window) in &mut select.named_window {
+            if let NamedWindowExpr::WindowSpec(window) = window {
+                frame_offsets(window);
+            }
+        }
         ControlFlow::Continue(())
     }
 
@@ -64,6 +114,23 @@ impl VisitorMut for Rewriter {
             Expr::Function(function) => {
                 plain_name(&mut function.name);
                 interval_parts(function);
+                if let Some(WindowType::WindowSpec(window)) = &mut function.over {
+                    frame_offsets(window);
+                }
+            }
+            Expr::Cast { expr: inner, data_type, .. } => {
+                if let Some((length, plain)) = limited(data_type) {
+                    let text = Expr::Cast {
+                        kind: CastKind::Cast,
+                        expr: Box::new(std::mem::replace(inner.as_mut(), null())),
+                        data_type: SqlType::Text,
+                        array: false,
+                        format: None,
+                    };
+                    let length = Expr::Value(Value::Number(length.to_string(), false).into());
+                    **inner = function(CUT, vec![text, length]);
+                    *data_type = plain;
+                }
             }
             Expr::AtTimeZone { timestamp, time_zone } => {
                 let zone = std::mem::replace(time_zone.as_mut(), null());
@@ -332,6 +399,10 @@ fn name_of(expr: &Expr) -> Option<String> {
         Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => return name_of(inner),
         Expr::Function(function) => match last_part(&function.name).as_str() {
             "tidemill_any" | "tidemill_all" => return None,
+            CUT => match arguments_of(function)? {
+                [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Cast { expr, .. })), ..] => return name_of(expr),
+                _ => return None,
+            },
             name => name.to_owned(),
         },
         Expr::Cast { expr, data_type, .. } => match name_of(expr) {
@@ -376,6 +447,13 @@ fn name_of(expr: &Expr) -> Option<String> {
         },
         _ => return None,
     })
+}
+
+fn arguments_of(function: &Function) -> Option<&[FunctionArg]> {
+    match &function.args {
+        FunctionArguments::List(list) => Some(&list.args),
+        _ => None,
+    }
 }
 
 fn type_name(data_type: &datafusion::sql::sqlparser::ast::DataType) -> String {

@@ -56,6 +56,9 @@ fn truth(expr: &Expr, schema: &TableSchema, wanted: bool) -> Option<Predicate> {
     match expr {
         Expr::Alias(alias) => truth(&alias.expr, schema, wanted),
         Expr::Not(inner) => truth(inner, schema, !wanted),
+        // What became of `x IS NULL` on a NOT NULL column after the scan had taken it.
+        Expr::Literal(ScalarValue::Boolean(Some(value)), _) if *value == wanted => Some(Predicate::And(Vec::new())),
+        Expr::Literal(ScalarValue::Boolean(_), _) => Some(Predicate::Or(Vec::new())),
         Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
             let sides = vec![truth(left, schema, wanted)?, truth(right, schema, wanted)?];
             // NOT (a AND b) is NOT a OR NOT b, in three-valued logic too.

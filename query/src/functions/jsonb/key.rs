@@ -24,12 +24,22 @@ use datafusion::logical_expr::{ScalarUDF, Volatility::Immutable};
 use super::{number, tree::Json};
 use crate::{
     SqlError,
-    functions::simple::{Returns, Simple, any},
+    functions::{
+        interval,
+        simple::{Returns, Simple, any},
+    },
 };
 
-/// The key of a jsonb value, as text.
+/// The key of a jsonb value, as text; of an interval, as a number.
 pub(crate) fn udf() -> Arc<ScalarUDF> {
-    Simple::udf("tidemill_jsonb_key", any(1, Immutable), Returns::Type(DataType::Utf8View), |call| {
+    let kind = |arguments: &[DataType]| match arguments {
+        [DataType::Interval(_) | DataType::Duration(_)] => Ok(interval::KEY),
+        _ => Ok(DataType::Utf8View),
+    };
+    Simple::udf("tidemill_key", any(1, Immutable), Returns::Of(kind), |call| {
+        if *call.returns.data_type() == interval::KEY {
+            return interval::keys(call);
+        }
         let texts = call.text(0)?;
         let keys = texts.iter().map(|text| text.map(|text| Ok(key(&text.parse()?))).transpose());
         Ok(Arc::new(keys.collect::<Result<StringViewArray, SqlError>>()?))
