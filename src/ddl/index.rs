@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// Kinds that USING knows.
-const KINDS: &[&str] = &["inverted", "range", "bloom", "sorted", "json", "text", "star_tree"];
+const KINDS: &[&str] = &["inverted", "range", "bloom", "sorted", "json", "text", "geo", "star_tree"];
 /// Kinds that later versions have.
-const LATER: &[&str] = &["timestamp", "geo"];
+const LATER: &[&str] = &["timestamp"];
 /// What PostgreSQL's kinds become.
 const OF_POSTGRES: &[&str] = &["btree", "hash", "gin", "gist", "brin", "spgist"];
 const FPP: f64 = 0.01;
@@ -80,7 +80,7 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateIndex) -> 
     .await
 }
 
-/// The columns of an index: one, but of a sorted one as many as there are.
+/// The columns of an index: one, but of a sorted one as many as there are, and of places two.
 fn columns(table: &TableDefinition, statement: &CreateIndex, kind: &IndexKind) -> Result<Vec<ColumnId>> {
     let names = statement.columns.as_slice();
     if *kind == IndexKind::Sorted {
@@ -90,6 +90,13 @@ fn columns(table: &TableDefinition, statement: &CreateIndex, kind: &IndexKind) -
             return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, message)
                 .at(position)
                 .with_hint(format!("rows have one order: DROP INDEX {} first, or name more columns", other.name)));
+        }
+    } else if *kind == IndexKind::Geo {
+        if names.len() != 2 {
+            let position = names.get(2).or(names.first()).map_or(statement.table.position, |name| name.position);
+            return Err(SqlError::unsupported("an index of kind geo has two columns")
+                .at(position)
+                .with_hint("name those of latitude and longitude, in this order"));
         }
     } else if let Some(second) = names.get(1) {
         return Err(SqlError::unsupported(format!("an index of kind {} has one column", kind.name()))
@@ -149,6 +156,7 @@ fn kind(table: &TableDefinition, statement: &CreateIndex, notices: &mut Vec<Stri
             "sorted" => IndexKind::Sorted,
             "json" => IndexKind::Json,
             "text" => IndexKind::Text,
+            "geo" => IndexKind::Geo,
             known if OF_POSTGRES.contains(&known) => {
                 let of = statement.columns.first().and_then(|column| table.schema.column_named(&column.value));
                 let kind = match of.map(|column| &column.data_type) {

@@ -8,6 +8,7 @@ pub mod documents;
 pub mod error;
 pub mod evaluate;
 pub mod forward;
+pub mod geo;
 pub mod hash;
 pub mod ids;
 pub mod index;

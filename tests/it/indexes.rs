@@ -303,6 +303,74 @@ fn words_are_found_by_their_index() {
 }
 
 #[test]
+fn places_are_found_by_their_index() {
+    let mut server = Server::start(BINARY);
+    server
+        .sql("CREATE TABLE t (id BIGINT NOT NULL, lat DOUBLE PRECISION, lng DOUBLE PRECISION) WITH (seal_rows = 5000)");
+    let insert = |from: u32| {
+        server.sql(&format!(
+            "INSERT INTO t SELECT i, 52 + (i * 7919 % 10007) / 10007.0, 13 + (i * 104729 % 10009) / 10009.0 FROM generate_series({from}, {}) AS g(i)",
+            from + 4999
+        ));
+    };
+    insert(0);
+    server.sql("SELECT rt.seal('t')");
+    server.sql("CREATE INDEX ON t USING geo (lat, lng)");
+    insert(5000);
+    server.sql("SELECT rt.seal('t')");
+    server.wait_for("SELECT state || segments_built FROM rt.indexes", "ready2", Duration::from_secs(60));
+    server.sql("INSERT INTO t VALUES (-1, 52.5, 13.5), (-2, 52.5, NULL), (-3, 152.5, 13.5)");
+    for condition in [
+        "geo_distance(lat, lng, 52.5, 13.5) < 2000",
+        "geo_distance(lat, lng, 52.5, 13.5) BETWEEN 500 AND 3000 AND id > 100",
+        "geo_within(lat, lng, 'POLYGON((13.3 52.4, 13.5 52.4, 13.4 52.6, 13.3 52.4))')",
+        "geo_distance(52.1, 13.1, lat, lng) < 2000 OR geo_distance(lat, lng, 52.9, 13.9) <= 1500",
+    ] {
+        let ask = |indexes: &str, sql: &str| {
+            explained(&server, &format!("SET rt.use_indexes = '{indexes}'; {sql} WHERE {condition}"))
+        };
+        let select = "SELECT count(*) || ' ' || coalesce(sum(id), 0) FROM t";
+        let plain = ask("off", select);
+        // By a condition of which the scan knows nothing.
+        let whole = server.value(&format!("{select} WHERE CASE WHEN {condition} THEN true END"));
+        assert_eq!(plain, whole, "{condition}");
+        assert_eq!(ask("on", select), plain, "{condition}");
+        assert_eq!(ask("always", select), plain, "{condition}");
+        let plan = ask("on", "EXPLAIN ANALYZE SELECT sum(id) FROM t");
+        assert!(plan.contains("places_by=[t_lat_lng_geo]") && plan.contains("rows_by_index="), "{condition}: {plan}");
+        let plan = ask("off", "EXPLAIN ANALYZE SELECT sum(id) FROM t");
+        assert!(!plan.contains("places_by") && !plan.contains("rows_by_index"), "{condition}: {plan}");
+    }
+    // Values that come with the execution.
+    let found = crate::support::server::runtime().block_on(async {
+        let client = crate::support::server::connect(server.pg_port).await.unwrap();
+        let mut found = Vec::new();
+        let statement =
+            client.prepare("SELECT count(*) FROM t WHERE geo_distance(lat, lng, 52.5, 13.5) < $1").await.unwrap();
+        for metres in [-1.0, 0.1, 1e8] {
+            found.push(client.query_one(&statement, &[&metres]).await.unwrap().get::<_, i64>(0));
+        }
+        let none: Option<f64> = None;
+        found.push(client.query_one(&statement, &[&none]).await.unwrap().get::<_, i64>(0));
+        let statement = client
+            .prepare("SELECT count(*) FROM t WHERE geo_distance(lat, lng, $1::float8, $2::float8) < 0.1")
+            .await
+            .unwrap();
+        for lng in [13.5, 14.5] {
+            found.push(client.query_one(&statement, &[&52.5, &lng]).await.unwrap().get::<_, i64>(0));
+        }
+        found
+    });
+    assert_eq!(found, [0, 1, 10001, 0, 1, 0]);
+    server.kill_and_restart();
+    assert_eq!(server.value("SELECT state || segments_built FROM rt.indexes"), "ready2");
+    assert_eq!(server.value("SELECT count(*) FROM t WHERE geo_distance(lat, lng, 52.5, 13.5) < 0.1"), "1");
+    server.sql("DROP INDEX t_lat_lng_geo");
+    assert_eq!(server.value("SELECT count(*) FROM t WHERE geo_distance(lat, lng, 52.5, 13.5) < 0.1"), "1");
+    server.stop();
+}
+
+#[test]
 fn catalogs_show_indexes() {
     let server = Server::start(BINARY);
     server.sql("CREATE TABLE \"T x\" (id BIGINT, city TEXT)");

@@ -83,11 +83,13 @@ fn may_ask(index: &IndexSpec, condition: &Predicate) -> bool {
                 && match index.kind {
                     IndexKind::Bloom { .. } => *op == CompareOp::Eq,
                     IndexKind::Inverted | IndexKind::Range | IndexKind::Sorted => true,
-                    IndexKind::StarTree(_) | IndexKind::Json | IndexKind::Text => false,
+                    IndexKind::StarTree(_) | IndexKind::Json | IndexKind::Text | IndexKind::Geo => false,
                 }
         }
         Predicate::In { column, negated, .. } => {
-            on(column) && !negated && !matches!(index.kind, IndexKind::StarTree(_) | IndexKind::Json | IndexKind::Text)
+            on(column)
+                && !negated
+                && !matches!(index.kind, IndexKind::StarTree(_) | IndexKind::Json | IndexKind::Text | IndexKind::Geo)
         }
         Predicate::Like { column, .. } => on(column) && matches!(index.kind, IndexKind::Inverted | IndexKind::Sorted),
         Predicate::Matches { column, .. } => on(column) && matches!(index.kind, IndexKind::Text | IndexKind::Inverted),
@@ -110,7 +112,21 @@ pub(crate) fn scan(out: &mut impl Write, table: &str, plan: &ScanPlan, request: 
     if let Some(found) = &request.predicate {
         condition(out, found, &request.schema, plan, request.hints.indexes)?;
     }
-    documents(out, plan, request)
+    documents(out, plan, request)?;
+    places(out, plan, request)
+}
+
+/// The indexes that leave out places.
+fn places(out: &mut impl Write, plan: &ScanPlan, request: &ScanRequest) -> fmt::Result {
+    if request.hints.indexes == IndexUse::Off {
+        return Ok(());
+    }
+    let asks = |index: &&IndexSpec| {
+        let tests = &request.hints.places;
+        index.kind == IndexKind::Geo && tests.iter().any(|test| index.columns == [test.lat, test.lng])
+    };
+    let names: Vec<&str> = plan.indexes.iter().filter(asks).map(|index| index.name.as_str()).collect();
+    if names.is_empty() { Ok(()) } else { write!(out, ", places_by=[{}]", names.join(", ")) }
 }
 
 /// The indexes that leave out documents.

@@ -119,6 +119,7 @@ impl SegmentScanExec {
             backwards: order.is_some_and(|order| order.descending),
             indexes: self.request.hints.indexes,
             documents: self.request.hints.documents.clone(),
+            places: self.request.hints.places.clone(),
         };
         Self {
             table: Arc::clone(&self.table),

@@ -10,6 +10,7 @@ pub(crate) mod buckets;
 pub(crate) mod bytes;
 pub(crate) mod cast;
 pub(crate) mod datetime;
+pub(crate) mod geo;
 pub(crate) mod integers;
 pub(crate) mod interval;
 pub(crate) mod json;
@@ -59,6 +60,7 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         datetime::moments::udfs(),
         datetime::part::udfs(),
         datetime::trunc::udfs(),
+        geo::udfs(),
         integers::udfs(),
         json::udfs(),
         logarithms::udfs(),

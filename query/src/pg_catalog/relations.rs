@@ -353,6 +353,7 @@ fn access_method(kind: &IndexKind) -> i32 {
         IndexKind::Sorted => 13_805,
         IndexKind::Json => 13_806,
         IndexKind::Text => 13_807,
+        IndexKind::Geo => 13_808,
     }
 }
 
@@ -457,6 +458,7 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
                 IndexKind::Sorted,
                 IndexKind::Json,
                 IndexKind::Text,
+                IndexKind::Geo,
             ];
             let kinds = of_columns.iter().map(|kind| (access_method(kind), kind.name()));
             for (oid, name) in kinds.chain([(STAR_TREE_METHOD, "star_tree")]) {

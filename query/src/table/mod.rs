@@ -3,6 +3,7 @@
 //! The statement is planned against the schema of that moment; each execution takes a snapshot, and a column that has changed in between
 //! is an error, never a wrong answer.
 
+pub(crate) mod areas;
 pub(crate) mod documents;
 pub(crate) mod physical;
 pub(crate) mod pushdown;
@@ -116,7 +117,7 @@ impl TableProvider for StoredTable {
             .map(|filter| {
                 if pushdown::takes(filter, &self.planned) {
                     TableProviderFilterPushDown::Exact
-                } else if documents::takes(filter, &self.planned, &indexes) {
+                } else if documents::takes(filter, &self.planned, &indexes) || areas::takes(filter, &self.planned) {
                     TableProviderFilterPushDown::Inexact
                 } else {
                     TableProviderFilterPushDown::Unsupported
@@ -144,7 +145,9 @@ impl TableProvider for StoredTable {
             .iter()
             .map(|index| self.unchanged(*index, &snapshot.schema))
             .collect::<Result<Vec<ColumnId>, SqlError>>()?;
-        let (mut conditions, mut tests) = (Vec::with_capacity(filters.len()), Vec::new());
+        let mut conditions = Vec::with_capacity(filters.len());
+        let indexes = self.handle.table.indexes();
+        let mut hints = ScanHints { indexes: index_use(state.config_options()), ..ScanHints::default() };
         for filter in filters {
             for column in filter.column_refs() {
                 if let Some(index) = self.planned.columns.iter().position(|known| known.name == column.name) {
@@ -154,7 +157,16 @@ impl TableProvider for StoredTable {
             match pushdown::predicate(filter, &self.planned) {
                 Some(condition) => conditions.push(condition),
                 // The plan tests these again.
-                None => tests.push(documents::test(filter, &self.planned).ok_or_else(Refused::error)?),
+                None => match documents::test(filter, &self.planned) {
+                    Some(test) => hints.documents.push(test),
+                    None => {
+                        let test = areas::test(filter, &self.planned).ok_or_else(Refused::error)?;
+                        conditions.extend(test.frame(&self.planned));
+                        if indexes.iter().any(|index| index.columns == [test.lat, test.lng]) {
+                            hints.places.push(test.cells());
+                        }
+                    }
+                },
             }
         }
         let predicate = match conditions.len() {
@@ -168,7 +180,7 @@ impl TableProvider for StoredTable {
             predicate,
             limit,
             batch_rows: state.config().batch_size(),
-            hints: ScanHints { indexes: index_use(state.config_options()), documents: tests, ..ScanHints::default() },
+            hints,
         });
         let plan = snapshot.plan(&request);
         let output = request.output_schema().map_err(SqlError::from)?;

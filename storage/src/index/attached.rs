@@ -1,7 +1,7 @@
 //! An index where its segment is: built from the segment's column, opened, verified when first asked.
 
 use std::{
-    ops::Range,
+    ops::{Range, RangeInclusive},
     path::Path,
     sync::{Arc, OnceLock},
 };
@@ -11,7 +11,7 @@ use arrow::array::ArrayRef;
 use super::{
     Found, Index, IndexKind, IndexSpec, bloom,
     file::{IndexFile, Owner},
-    inverted, json, range,
+    geo, inverted, json, range,
     star::StarIndex,
     text,
 };
@@ -60,7 +60,7 @@ impl Source<'_> {
         Ok(values.len() as u32)
     }
 
-    fn steps(&self) -> impl Iterator<Item = Range<u32>> + use<> {
+    pub(super) fn steps(&self) -> impl Iterator<Item = Range<u32>> + use<> {
         let rows = self.rows;
         (0..rows).step_by(STEP as usize).map(move |start| start..rows.min(start.saturating_add(STEP)))
     }
@@ -74,10 +74,15 @@ pub(crate) fn sections(source: &Source<'_>, spec: &IndexSpec) -> Result<Vec<Vec<
         IndexKind::Bloom { fpp } => bloom::build(source, fpp),
         IndexKind::Json => json::build(source),
         IndexKind::Text => text::build(source),
-        IndexKind::StarTree(_) | IndexKind::Sorted => {
+        IndexKind::StarTree(_) | IndexKind::Sorted | IndexKind::Geo => {
             Err(Error::Invalid(format!("an index of kind {} is not made of one column", spec.kind.name())))
         }
     }
+}
+
+/// Builds the index of places in two columns.
+pub(crate) fn places(lat: &Source<'_>, lng: &Source<'_>) -> Result<Vec<Vec<u8>>> {
+    geo::build(lat, lng)
 }
 
 /// An index of a segment, ready to be asked.
@@ -85,7 +90,9 @@ pub(crate) fn sections(source: &Source<'_>, spec: &IndexSpec) -> Result<Vec<Vec<
 pub(crate) struct AttachedIndex {
     pub(crate) id: IndexId,
     pub(crate) kind: IndexKind,
+    /// The first of them.
     pub(crate) column: ColumnId,
+    columns: Vec<ColumnId>,
     file: IndexFile,
     rows: u32,
     /// Opened and verified at the first question.
@@ -98,6 +105,7 @@ impl AttachedIndex {
             id: spec.id,
             kind: spec.kind.clone(),
             column,
+            columns: spec.columns.clone(),
             file: IndexFile::open(path, owner, spec, column)?,
             rows: owner.rows,
             opened: OnceLock::new(),
@@ -138,6 +146,7 @@ impl AttachedIndex {
                 IndexKind::Inverted => Index::Inverted(inverted::Inverted::open(&sections, self.rows)?),
                 IndexKind::Range => Index::Range(range::RangeIndex::open(&sections, self.rows)?),
                 IndexKind::Json => Index::Json(json::JsonIndex::open(&sections, self.rows)?),
+                IndexKind::Geo => Index::Geo(geo::GeoIndex::open(&sections, self.rows)?),
                 IndexKind::Text => Index::Text(text::TextIndex::open(&sections, self.rows)?),
                 _ => Index::Bloom(bloom::Bloom::open(&sections)?),
             };
@@ -153,7 +162,7 @@ impl AttachedIndex {
             Index::Inverted(index) => index.find(leaf, test, column),
             Index::Range(index) => index.find(leaf, test, column),
             Index::Text(index) => index.find(leaf),
-            Index::Bloom(_) | Index::StarTree(_) | Index::Json(_) => Ok(None),
+            Index::Bloom(_) | Index::StarTree(_) | Index::Json(_) | Index::Geo(_) => Ok(None),
         };
         self.checked(found)
     }
@@ -172,6 +181,29 @@ impl AttachedIndex {
         let found = match self.index()? {
             Index::Json(index) => index.list(test, rows, base),
             _ => Err(Error::Invalid("an index that knows nothing of documents".into())),
+        };
+        self.checked(found)
+    }
+
+    /// Whether it knows of places in these columns.
+    pub(crate) fn knows_places(&self, lat: ColumnId, lng: ColumnId) -> bool {
+        self.kind == IndexKind::Geo && self.columns == [lat, lng]
+    }
+
+    /// How many rows lie in the cells.
+    pub(crate) fn count_places(&self, cells: &[RangeInclusive<u64>]) -> Result<u64> {
+        let count = match self.index()? {
+            Index::Geo(index) => index.count(cells),
+            _ => Err(Error::Invalid("an index that knows nothing of places".into())),
+        };
+        self.checked(count)
+    }
+
+    /// The rows of `rows` that lie in the cells, bit 0 for row `base`.
+    pub(crate) fn places(&self, cells: &[RangeInclusive<u64>], rows: &Range<u32>, base: u32) -> Result<Bitmask> {
+        let found = match self.index()? {
+            Index::Geo(index) => index.list(cells, rows, base),
+            _ => Err(Error::Invalid("an index that knows nothing of places".into())),
         };
         self.checked(found)
     }

@@ -68,6 +68,7 @@ fn write_identity(w: &mut Writer, owner: &Owner, spec: &IndexSpec, column: Colum
     w.u8(spec.kind.byte());
     match &spec.kind {
         IndexKind::Inverted | IndexKind::Range | IndexKind::Sorted | IndexKind::Json | IndexKind::Text => {}
+        IndexKind::Geo => w.u32(spec.columns.get(1).map_or(u32::MAX, |column| column.0)),
         IndexKind::Bloom { fpp } => w.u64(fpp.to_bits()),
         IndexKind::StarTree(tree) => write_definition(w, tree),
     }

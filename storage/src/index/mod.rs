@@ -11,6 +11,7 @@
 //! | [`bloom`] | that `=`, `IN` find nothing in the segment | a split-block Bloom filter |
 //! | [`json`] | what documents hold at a path | the rows of each path with its value |
 //! | [`text`] | `@@`: words, their beginnings, what is built of them | the rows of each word |
+//! | [`geo`] | places in an area, of two columns | the rows in the order of the cells around their places |
 //! | sorted | `=`, `IN`, `<`, `BETWEEN` …, `IS NULL` | nothing: the rows of the segment lie in the order of their values |
 //! | [`star`] | groups and aggregates over a few dimensions | rows grouped by sets of these dimensions |
 //!
@@ -23,9 +24,11 @@
 pub(crate) mod attached;
 pub(crate) mod bloom;
 pub(crate) mod file;
+pub(crate) mod geo;
 pub(crate) mod inverted;
 pub(crate) mod json;
 mod lexicon;
+mod ordered;
 mod postings;
 pub(crate) mod range;
 pub mod star;
@@ -62,6 +65,8 @@ pub enum IndexKind {
     Json,
     /// Words.
     Text,
+    /// Places: latitude and longitude.
+    Geo,
 }
 
 impl IndexKind {
@@ -75,12 +80,13 @@ impl IndexKind {
             Self::Sorted => "sorted",
             Self::Json => "json",
             Self::Text => "text",
+            Self::Geo => "geo",
         }
     }
 
     /// Whether a column of the type can have such an index.
     pub fn takes(&self, data_type: &DataType) -> bool {
-        use DataType::{Array, Boolean, Bytea, Double, Jsonb, Real, Text, Uuid};
+        use DataType::{Array, Boolean, Bytea, Double, Jsonb, Numeric, Real, Text, Uuid};
         match self {
             Self::Inverted | Self::Bloom { .. } => !matches!(data_type, Boolean | Jsonb | Array(_)),
             Self::Range => !matches!(data_type, Boolean | Jsonb | Array(_) | Text | Bytea | Uuid),
@@ -89,6 +95,7 @@ impl IndexKind {
             Self::Sorted => !matches!(data_type, Jsonb | Array(_)),
             Self::Json => *data_type == Jsonb,
             Self::Text => *data_type == Text,
+            Self::Geo => matches!(data_type, Real | Double | Numeric { .. }),
         }
     }
 
@@ -107,6 +114,7 @@ impl IndexKind {
             Self::Sorted => 5,
             Self::Json => 6,
             Self::Text => 7,
+            Self::Geo => 8,
         }
     }
 }
@@ -118,7 +126,7 @@ pub struct IndexSpec {
     /// For EXPLAIN.
     pub name: String,
     pub kind: IndexKind,
-    /// One; of a star-tree all that it is made of, its first dimension first; of a sorted index those that rows are ordered by.
+    /// One; of a star-tree all that it is made of, its first dimension first; of a sorted index those that rows are ordered by; of places latitude and longitude.
     pub columns: Vec<ColumnId>,
 }
 
@@ -158,6 +166,7 @@ pub(crate) enum Index {
     Bloom(bloom::Bloom),
     Json(json::JsonIndex),
     Text(text::TextIndex),
+    Geo(geo::GeoIndex),
     StarTree(star::StarIndex),
 }
 

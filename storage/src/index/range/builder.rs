@@ -1,14 +1,10 @@
 //! Making a range index of a column.
 
 use super::{
-    super::{attached::Source, postings},
+    super::{attached::Source, ordered, postings},
     BY_ID, BY_VALUE, NOTHING, of_array,
 };
-use crate::{
-    Result,
-    bitpack::{PADDING, pack},
-    forward::{Encoding, integers},
-};
+use crate::{Result, forward::Encoding};
 
 /// The sections: layout and number of values, then by layout the postings, or the rows and the values.
 pub(in crate::index) fn build(source: &Source<'_>) -> Result<Vec<Vec<u8>>> {
@@ -29,12 +25,8 @@ pub(in crate::index) fn build(source: &Source<'_>) -> Result<Vec<Vec<u8>>> {
     if !fit {
         return Ok(vec![vec![NOTHING, 0, 0, 0, 0]]);
     }
-    pairs.sort_unstable();
-    let values: Vec<i64> = pairs.iter().map(|(value, _)| *value).collect();
-    let mut rows = Vec::new();
-    pack(pairs.iter().map(|(_, row)| u64::from(*row)), postings::row_width(source.rows), &mut rows);
-    rows.resize(rows.len() + PADDING, 0);
     let mut head = vec![BY_VALUE];
     head.extend_from_slice(&(pairs.len() as u32).to_le_bytes());
-    Ok(vec![head, rows, integers::encode(&values)])
+    let [rows, values] = ordered::encode(pairs, source.rows);
+    Ok(vec![head, rows, values])
 }

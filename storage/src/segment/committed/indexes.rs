@@ -21,6 +21,7 @@ use crate::{
         file::{Owner, file_name, write},
     },
     predicate::Predicate,
+    scan::PlaceTest,
     schema::TableSchema,
 };
 
@@ -56,6 +57,12 @@ impl CommittedSegment {
         if let IndexKind::StarTree(tree) = &spec.kind {
             return tree.fits(&self.schema).then_some((index, id));
         }
+        if spec.kind == IndexKind::Geo {
+            let second = spec.columns.get(1).and_then(|id| self.schema.column(*id));
+            if !second.is_some_and(|column| spec.kind.takes(&column.data_type)) {
+                return None;
+            }
+        }
         (spec.kind.has_files() && spec.kind.takes(&self.schema.columns[index].data_type)).then_some((index, id))
     }
 
@@ -89,6 +96,11 @@ impl CommittedSegment {
         };
         let built = match &spec.kind {
             IndexKind::StarTree(tree) => star::sections(self, tree),
+            IndexKind::Geo => {
+                let second = spec.columns.get(1).and_then(|id| self.schema.index_of(*id));
+                let second = second.ok_or_else(|| Error::Invalid("an index of places has two columns".into()))?;
+                attached::places(&source, &Source { rows: self.rows, column: self.reader(second)? })
+            }
             _ => attached::sections(&source, spec),
         };
         built
@@ -185,6 +197,24 @@ impl CommittedSegment {
         let index = list.iter().find(|known| known.kind == IndexKind::Json && known.column == column)?;
         let found = match index.count_documents(test) {
             Ok(Some(count)) if worth(count) => index.documents(test, rows, base),
+            Ok(_) => return None,
+            Err(error) => Err(error),
+        };
+        found.inspect_err(|error| self.lose_index(index.id, error)).ok()
+    }
+
+    /// The rows of `rows` that may lie in an area, bit 0 for row `base`; `None` when no index knows, or listing them is not worth it.
+    pub(super) fn places(
+        &self,
+        test: &PlaceTest,
+        rows: &Range<u32>,
+        base: u32,
+        worth: impl Fn(u64) -> bool,
+    ) -> Option<Bitmask> {
+        let list = self.indexes.list.load();
+        let index = list.iter().find(|known| known.knows_places(test.lat, test.lng))?;
+        let found = match index.count_places(&test.cells) {
+            Ok(count) if worth(count) => index.places(&test.cells, rows, base),
             Ok(_) => return None,
             Err(error) => Err(error),
         };

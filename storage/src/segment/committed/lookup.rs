@@ -167,8 +167,8 @@ impl Filter {
         })
     }
 
-    /// The filter, and of the rows that it leaves those whose documents may pass, as far as indexes know.
-    pub(super) fn with_documents(
+    /// The filter, and of the rows that it leaves those whose documents and places may pass, as far as indexes know.
+    pub(super) fn with_hints(
         self,
         segment: &CommittedSegment,
         rows: &Range<u32>,
@@ -180,11 +180,13 @@ impl Filter {
         }
         let base = rows.start & !63;
         let mut found: Option<Bitmask> = None;
-        for test in &hints.documents {
-            // Reading and testing a document costs more than listing a hundred rows.
-            let worth =
-                |count: u64| hints.indexes == IndexUse::Always || count < LISTED_ROWS_MAX * u64::from(segment.rows);
-            let Some(listed) = segment.documents(test, rows, base, worth) else { continue };
+        // Reading and testing a document costs more than listing a hundred rows.
+        let worth = |count: u64| hints.indexes == IndexUse::Always || count < LISTED_ROWS_MAX * u64::from(segment.rows);
+        let documents = hints.documents.iter().map(|test| segment.documents(test, rows, base, worth));
+        // A place costs as much as listing ten.
+        let worth = |count: u64| hints.indexes == IndexUse::Always || count < u64::from(segment.rows) * 3 / 4;
+        let places = hints.places.iter().map(|test| segment.places(test, rows, base, worth));
+        for listed in documents.chain(places).flatten() {
             found = Some(match found {
                 None => listed,
                 Some(mut found) => {

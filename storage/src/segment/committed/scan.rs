@@ -66,7 +66,7 @@ impl CommittedScan {
                 Filter::of_rows(predicate, &request.schema, &segment, &rows, request.hints.indexes, &metrics)?
             }
         };
-        let filter = filter.with_documents(&segment, &rows, &request.hints, &metrics);
+        let filter = filter.with_hints(&segment, &rows, &request.hints, &metrics);
         let outputs = request
             .projection
             .iter()
