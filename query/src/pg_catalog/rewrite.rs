@@ -355,9 +355,7 @@ fn gathered(query: Box<Query>) -> Option<Box<Query>> {
     const ORDERED: &str = "SELECT array_agg(item ORDER BY item) FROM (SELECT 1) AS items (item)";
     // Without a LIMIT an order inside is none outside. UNION and DISTINCT are ordered by what they select, and that is the item.
     let order = match (&query.order_by, &query.limit_clause, &query.fetch) {
-        (Some(OrderBy { kind: OrderByKind::Expressions(by), .. }), None, None) => {
-            by.first().map(|by| by.options.clone())
-        }
+        (Some(OrderBy { kind: OrderByKind::Expressions(by), .. }), None, None) => by.first().map(|by| by.options),
         _ => None,
     };
     let text = if order.is_some() { ORDERED } else { TEXT };
@@ -371,7 +369,7 @@ fn gathered(query: Box<Query>) -> Option<Box<Query>> {
     {
         for clause in &mut list.clauses {
             if let FunctionArgumentClause::OrderBy(by) = clause {
-                by.iter_mut().for_each(|by| by.options = options.clone());
+                by.iter_mut().for_each(|by| by.options = options);
             }
         }
     }
