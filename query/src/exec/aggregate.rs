@@ -36,7 +36,7 @@ use datafusion::{
 };
 use futures::Stream;
 use tidemill_storage::{
-    aggregate::{AggregateRequest, Aggregation, BY_STAR_TREE, Bin, Function, joined},
+    aggregate::{AggregateRequest, Aggregation, BY_STAR_TREE, Bin, Function, MergedGroups, joined},
     ids::IndexId,
     index::IndexKind,
     scan::{ScanPlan, ScanUnit},
@@ -45,6 +45,7 @@ use tidemill_storage::{
 
 use super::{
     display,
+    merging::{Meeting, Merging},
     scan::{LaneCounters, SegmentScanExec},
     states::State,
 };
@@ -66,6 +67,9 @@ pub struct SegmentAggregateExec {
     schema: SchemaRef,
     /// Which star-trees answer for how many segments.
     star_trees: Arc<BTreeMap<IndexId, usize>>,
+    /// Gives final groups instead of partial ones.
+    merging: Option<Arc<Merging>>,
+    meeting: Arc<Meeting>,
     /// The next unit to be dealt.
     next: Arc<AtomicUsize>,
     properties: Arc<PlanProperties>,
@@ -107,10 +111,25 @@ impl SegmentAggregateExec {
             states: states.into(),
             schema,
             star_trees: Arc::new(star_trees),
+            merging: None,
+            meeting: Arc::default(),
             next: Arc::default(),
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         }))
+    }
+
+    /// In place of the final aggregate as well, whose answer has `partitions` partitions.
+    pub(crate) fn merged(mut self, merging: Merging, partitions: usize) -> Self {
+        self.schema = Arc::clone(&merging.schema);
+        self.merging = Some(Arc::new(merging));
+        self.properties = Arc::new(PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&self.schema)),
+            Partitioning::UnknownPartitioning(partitions),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        ));
+        self
     }
 
     pub fn request(&self) -> &Arc<AggregateRequest> {
@@ -149,6 +168,9 @@ impl DisplayAs for SegmentAggregateExec {
         f.write_str("SegmentAggregateExec: ")?;
         display::segments(f, &self.table, &self.plan)?;
         self.groups(f)?;
+        if self.merging.is_some() {
+            f.write_str(" merged over segments")?;
+        }
         self.aggregates(f)?;
         if let Some(predicate) = &self.request.predicate {
             display::condition(f, predicate, &self.request.schema, &self.plan, self.request.indexes)?;
@@ -265,6 +287,8 @@ impl ExecutionPlan for SegmentAggregateExec {
             states: Arc::clone(&self.states),
             schema: Arc::clone(&self.schema),
             star_trees: Arc::clone(&self.star_trees),
+            merging: self.merging.clone(),
+            meeting: Arc::default(),
             next: Arc::default(),
             properties: Arc::clone(&self.properties),
             metrics: self.metrics.clone(),
@@ -279,6 +303,11 @@ impl ExecutionPlan for SegmentAggregateExec {
             request: Arc::clone(&self.request),
             states: Arc::clone(&self.states),
             next: Arc::clone(&self.next),
+            merging: self.merging.clone(),
+            meeting: Arc::clone(&self.meeting),
+            lanes: self.properties.partitioning.partition_count(),
+            groups: None,
+            is_giving: false,
             run: None,
             ready: VecDeque::new(),
             batch_rows: context.session_config().batch_size().max(1),
@@ -309,6 +338,12 @@ struct Lane {
     request: Arc<AggregateRequest>,
     states: Arc<[State]>,
     next: Arc<AtomicUsize>,
+    merging: Option<Arc<Merging>>,
+    meeting: Arc<Meeting>,
+    lanes: usize,
+    /// Of the segments read so far, then of all lanes.
+    groups: Option<MergedGroups>,
+    is_giving: bool,
     run: Option<Box<dyn Aggregation>>,
     ready: VecDeque<RecordBatch>,
     batch_rows: usize,
@@ -328,8 +363,15 @@ impl Lane {
             Some(run) => run,
             None => {
                 let index = self.next.fetch_add(1, Ordering::Relaxed);
-                let Some(unit) = self.plan.units.get(index) else { return Ok(false) };
-                let run = unit.aggregate(&self.request, &self.counters.scan).map_err(failed)?;
+                let Some(unit) = self.plan.units.get(index) else { return self.merged() };
+                let run = match &self.merging {
+                    None => unit.aggregate(&self.request, &self.counters.scan),
+                    Some(merging) => match self.groups.take() {
+                        Some(groups) => groups.read(unit, &self.counters.scan),
+                        None => merging.begin(&self.request).and_then(|groups| groups.read(unit, &self.counters.scan)),
+                    },
+                };
+                let run = run.map_err(failed)?;
                 match run.way() {
                     "metadata" => self.by_metadata.add(1),
                     "kept answer" => self.by_cache.add(1),
@@ -341,7 +383,12 @@ impl Lane {
         };
         let has_more = run.step().map_err(failed)?;
         self.counters.flush();
-        if !has_more {
+        if self.merging.is_some() {
+            self.memory.try_resize(run.memory_bytes())?;
+            if !has_more && let Some(run) = self.run.take() {
+                self.groups = Some(run.into_groups().map_err(failed)?);
+            }
+        } else if !has_more {
             self.give()?;
             self.run = None;
             self.memory.free();
@@ -352,6 +399,27 @@ impl Lane {
             self.memory.try_resize(left)?;
         }
         Ok(true)
+    }
+
+    /// All units are read: the last lane gives what all have found.
+    fn merged(&mut self) -> Result<bool, DataFusionError> {
+        let Some(merging) = self.merging.clone() else { return Ok(false) };
+        if !self.is_giving {
+            self.is_giving = true;
+            let groups = self.meeting.arrive(self.lanes, self.groups.take());
+            self.groups = groups.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        }
+        let Some(groups) = &mut self.groups else { return Ok(false) };
+        match merging.next(groups, self.request.keys.len(), &self.states)? {
+            Some(found) => self.hand_out(&found),
+            None => self.groups = None,
+        }
+        Ok(self.groups.is_some())
+    }
+
+    fn hand_out(&mut self, all: &RecordBatch) {
+        let pieces = (0..all.num_rows()).step_by(self.batch_rows);
+        self.ready.extend(pieces.map(|at| all.slice(at, self.batch_rows.min(all.num_rows() - at))));
     }
 
     /// Hands out the groups of the run, in the columns of the partial aggregate.
@@ -365,8 +433,7 @@ impl Lane {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(found.num_rows()));
         let all = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
-        let pieces = (0..all.num_rows()).step_by(self.batch_rows);
-        self.ready.extend(pieces.map(|at| all.slice(at, self.batch_rows.min(all.num_rows() - at))));
+        self.hand_out(&all);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::{
-    scans::{Row, condition, filled, row, three},
+    scans::{Row, condition, counted, filled, row, sealed, three},
     support::{World, rows},
 };
 
@@ -182,4 +182,38 @@ fn many_groups_in_little_memory() {
         Err(error) => assert_eq!(error.sqlstate, "53200", "{error}"),
     }
     assert_eq!(world.lines("SELECT city, count(*) FROM t GROUP BY city").len(), 7);
+}
+
+#[test]
+fn groups_that_lie_close_together_are_merged_over_segments() {
+    let world = World::new();
+    let directory = tempfile::tempdir().unwrap();
+    sealed(&world, directory.path(), &counted(225_000));
+    let session = world.session();
+    let explain = |sql: &str| text_of(rows(&session, &format!("EXPLAIN {sql}")).unwrap());
+    for sql in [
+        "SELECT id, count(*), sum(id), avg(price), count(ok) FROM sealed GROUP BY id",
+        "SELECT count(DISTINCT id) FROM sealed",
+        "SELECT DISTINCT id FROM sealed",
+    ] {
+        let plan = explain(sql);
+        assert!(plan.contains("merged over segments"), "{sql}\n{plan}");
+        let answer = |way: &str| {
+            session.settings().set("rt.aggregate_in_segment", way, false).unwrap();
+            let mut found = rows(&session, sql).unwrap();
+            found.sort();
+            found
+        };
+        assert!(answer("off") == answer("on"), "{sql}");
+    }
+    for sql in [
+        // Few groups; texts; few rows; a condition that may leave few.
+        "SELECT id % 3, count(*) FROM sealed GROUP BY 1",
+        "SELECT city, count(*) FROM sealed GROUP BY city",
+        "SELECT id, count(*) FROM sealed WHERE price > 5 GROUP BY id",
+        "SELECT id, approx_distinct(city) FROM sealed GROUP BY id",
+    ] {
+        let plan = explain(sql);
+        assert!(!plan.contains("merged over segments"), "{sql}\n{plan}");
+    }
 }

@@ -68,7 +68,13 @@ fn batch(schema: &SchemaRef, rows: &[Row]) -> RecordBatch {
 /// A consuming table of `count` plain rows.
 pub(crate) fn filled(world: &World, name: &str, count: i64) {
     let mut writer = world.table(name, &COLUMNS);
-    let rows: Vec<Row> = (0..count)
+    let schema = writer.consuming().schema().arrow();
+    writer.append(&batch(&schema, &counted(count)), &[]).unwrap();
+}
+
+/// Rows with the ids from 0 on.
+pub(crate) fn counted(count: i64) -> Vec<Row> {
+    (0..count)
         .map(|id| Row {
             id: Some(id),
             city: Some(format!("c{}", id % 7)),
@@ -76,9 +82,7 @@ pub(crate) fn filled(world: &World, name: &str, count: i64) {
             ok: Some(id % 2 == 0),
             at: Some(id * 1_000_000),
         })
-        .collect();
-    let schema = writer.consuming().schema().arrow();
-    writer.append(&batch(&schema, &rows), &[]).unwrap();
+        .collect()
 }
 
 /// Tables `consuming` and `sealed`, and `memory.plain`, all with `rows`.
@@ -88,7 +92,17 @@ pub(crate) fn three(world: &World, directory: &std::path::Path, rows: &[Row]) {
     for part in rows.chunks(7) {
         consuming.append(&batch(&schema, part), &[]).unwrap();
     }
+    sealed(world, directory, rows);
+    let memory = MemorySchemaProvider::new();
+    let plain = MemTable::try_new(Arc::clone(&schema), vec![vec![batch(&schema, rows)]]).unwrap();
+    memory.register_table("plain".into(), Arc::new(plain)).unwrap();
+    world.engine.register_schema("memory", Arc::new(memory));
+}
+
+/// Table `sealed` with `rows` in three segments.
+pub(crate) fn sealed(world: &World, directory: &std::path::Path, rows: &[Row]) {
     let mut writer = world.table("sealed", &COLUMNS);
+    let schema = writer.consuming().schema().arrow();
     for (index, part) in rows.chunks(rows.len().div_ceil(3).max(1)).enumerate() {
         writer.append(&batch(&schema, part), &[]).unwrap();
         let table_schema = Arc::clone(writer.consuming().schema());
@@ -99,10 +113,6 @@ pub(crate) fn three(world: &World, directory: &std::path::Path, rows: &[Row]) {
         let segment: Arc<dyn Segment> = open(&file.path, &expected).unwrap();
         writer.partition().put(segment);
     }
-    let memory = MemorySchemaProvider::new();
-    let plain = MemTable::try_new(Arc::clone(&schema), vec![vec![batch(&schema, rows)]]).unwrap();
-    memory.register_table("plain".into(), Arc::new(plain)).unwrap();
-    world.engine.register_schema("memory", Arc::new(memory));
 }
 
 pub(crate) fn row() -> impl Strategy<Value = Row> {

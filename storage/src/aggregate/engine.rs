@@ -8,7 +8,7 @@
 //!
 //! An input is shared by all aggregates of one column and filter: `avg(x)`, `sum(x)` and `count(x)` read `x` once.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions},
@@ -16,10 +16,12 @@ use arrow::{
 };
 
 use super::{
+    Bounds,
     block::{self, Block, Shape, Values, compact},
     computed::Recipe,
     groups::Grouper,
     keys::Key,
+    not_merged,
     request::AggregateRequest,
     states::{Counts, Groups, Operation, State, Subject},
 };
@@ -32,6 +34,9 @@ use crate::{
     schema::{Column, DataType},
     segment::ColumnStats,
 };
+
+/// Digits that every integer of 64 bits can have.
+const DIGITS_OF_64_BITS: u8 = 18;
 
 /// A column that an aggregation reads, and whether it needs more than which rows are null.
 #[derive(Clone, Debug)]
@@ -54,6 +59,8 @@ pub(crate) struct Layout {
     keys: Vec<usize>,
     inputs: Vec<InputLayout>,
     outputs: Vec<Output>,
+    /// Of the keys over all segments, when groups are those of all segments.
+    bounds: Option<Vec<Bounds>>,
 }
 
 #[derive(Clone, Debug)]
@@ -83,6 +90,7 @@ impl Layout {
             keys: Vec::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
+            bounds: None,
         };
         for key in &request.keys {
             let column = layout.need(request.column(key.column)?, true)?;
@@ -123,6 +131,27 @@ impl Layout {
             });
         }
         Ok(layout)
+    }
+
+    /// For groups of all segments, whose keys lie inside `bounds`.
+    pub(crate) fn merged(request: &Arc<AggregateRequest>, bounds: &[Bounds]) -> Result<Self> {
+        Ok(Self { bounds: Some(bounds.to_vec()), ..Self::new(request)? })
+    }
+
+    /// The shape that every segment is to give a needed column in; `None`: each its own.
+    pub(crate) fn shape(&self, index: usize) -> Option<Shape> {
+        let bounds = self.bounds.as_ref()?;
+        if let Some(key) = self.keys.iter().position(|needed| *needed == index) {
+            return Some(Shape::Integers(Some(bounds[key])));
+        }
+        let Needed { column, has_values, .. } = &self.needed[index];
+        Some(match column.data_type {
+            DataType::Numeric { precision, .. } if *has_values && precision <= DIGITS_OF_64_BITS => {
+                let largest = 10i64.pow(precision.into()) - 1;
+                Shape::Integers(Some((-largest, largest)))
+            }
+            _ => shape_of_any(&column.data_type, *has_values),
+        })
     }
 
     /// The index of a column in `needed`.
@@ -190,7 +219,7 @@ impl Engine {
                 Ok((*index, Key::new(&layout.needed[*index].column.data_type, key.bin, &shapes[*index])?))
             })
             .collect::<Result<Vec<_>>>()?;
-        let grouper = Grouper::new(keys, rows);
+        let grouper = if layout.bounds.is_some() { Grouper::dense(keys)? } else { Grouper::new(keys, rows) };
         let groups = grouper.groups();
         let blocks: Vec<Block> = shapes.iter().map(Block::new).collect();
         let inputs = layout
@@ -239,6 +268,43 @@ impl Engine {
         })
     }
 
+    /// The groups of all segments.
+    pub(crate) fn of_all_segments(layout: Arc<Layout>) -> Result<Self> {
+        let shapes = (0..layout.needed.len()).map(|index| layout.shape(index));
+        let shapes = shapes.collect::<Option<Vec<_>>>().ok_or_else(not_merged)?;
+        Self::new(layout, shapes, 0)
+    }
+
+    pub(crate) fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// Places of groups.
+    pub(crate) fn groups(&self) -> usize {
+        self.grouper.groups()
+    }
+
+    /// Takes what another engine has found, which has the same places.
+    pub(crate) fn merge(&mut self, other: Self) -> Result<()> {
+        let is_same = |(a, b): (&Input, &Input)| a.states.len() == b.states.len();
+        if self.groups() != other.groups() || !self.inputs.iter().zip(&other.inputs).all(is_same) {
+            return Err(not_merged());
+        }
+        self.rows.merge(other.rows);
+        for (input, other) in self.inputs.iter_mut().zip(other.inputs) {
+            match (&mut input.tally, other.tally) {
+                (Tally::Present(counts), Tally::Present(others)) | (Tally::Missing(counts), Tally::Missing(others)) => {
+                    counts.merge(others);
+                }
+                _ => return Err(not_merged()),
+            }
+            for (state, other) in input.states.iter_mut().zip(other.states) {
+                state.merge(other)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes `rows` rows, whose values are in the blocks. `filters`: for each FILTER clause the rows that pass.
     pub(crate) fn update(&mut self, rows: usize, filters: &[Bitmask]) -> Result<()> {
         if rows == 0 {
@@ -272,9 +338,17 @@ impl Engine {
 
     /// The groups and their states; afterwards there are none.
     pub(crate) fn take(&mut self) -> Result<RecordBatch> {
+        let batch = self.groups_of(0..self.groups())?;
+        *self = Self::new(Arc::clone(&self.layout), std::mem::take(&mut self.shapes), self.expected_rows)?;
+        Ok(batch)
+    }
+
+    /// Those at some places.
+    pub(crate) fn groups_of(&mut self, places: Range<usize>) -> Result<RecordBatch> {
         let rows = self.rows.settle();
         let every = self.layout.keys.is_empty();
-        let groups: Vec<u32> = (0..rows.len() as u32).filter(|group| every || rows[*group as usize] > 0).collect();
+        let places = places.start as u32..places.end.min(rows.len()) as u32;
+        let groups: Vec<u32> = places.filter(|group| every || rows[*group as usize] > 0).collect();
         let row_counts: Vec<u64> = groups.iter().map(|group| rows[*group as usize]).collect();
         let mut columns = self.grouper.values(&groups)?;
         let counts: Vec<Vec<u64>> = self
@@ -312,9 +386,7 @@ impl Engine {
             });
         }
         let options = RecordBatchOptions::new().with_row_count(Some(groups.len()));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.layout.schema), columns, &options)?;
-        *self = Self::new(Arc::clone(&self.layout), std::mem::take(&mut self.shapes), self.expected_rows)?;
-        Ok(batch)
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.layout.schema), columns, &options)?)
     }
 
     /// How groups are found.

@@ -10,7 +10,7 @@
 use arrow::array::ArrayRef;
 
 use super::{block::Block, keys::Key, table::Table};
-use crate::Result;
+use crate::{Error, Result};
 
 /// Groups that are kept for every combination of ids: their states fit the cache.
 const DENSE_MAX: u64 = 64 * 1024;
@@ -65,6 +65,17 @@ impl Grouper {
             _ => Way::Chained(keys.iter().map(|_| Table::default()).collect()),
         };
         Self { keys, way, ids: Vec::new(), wide: Vec::new(), packed: Vec::new() }
+    }
+
+    /// Places for all groups that there could be.
+    pub(crate) fn dense(keys: Vec<(usize, Key)>) -> Result<Self> {
+        let radixes = keys.iter().map(|(_, key)| u32::try_from(key.ids()?).ok()).collect::<Option<Vec<u32>>>();
+        let product = radixes.as_ref().and_then(|all| all.iter().try_fold(1u32, |all, ids| all.checked_mul(*ids)));
+        let (Some(radixes), Some(groups)) = (radixes, product) else {
+            return Err(Error::Invalid("more groups than there are places for".into()));
+        };
+        let way = Way::Dense { radixes, groups: groups as usize };
+        Ok(Self { keys, way, ids: Vec::new(), wide: Vec::new(), packed: Vec::new() })
     }
 
     /// Groups so far: every number that was given is below it.

@@ -15,11 +15,11 @@
 //! - `request`: what is asked, what the answer's columns are.
 //! - `block`: how segments hand over a window's values; `keys`, `groups`: from values to the number of a group (`table`: hashing,
 //!   `divide`: rounding down); `computed`: values that the layer above computes; `states`: counts, sums, extremes; `sketches`: what approximate answers are made of; `engine` puts these together; `values`: back to Arrow.
+//! - `merged`: places for all groups of all segments, where their keys lie close together.
 //! - `metadata`: what a segment's statistics answer alone; `results`: answers kept for when they are asked for again.
 //!
 //! What always holds: an answer is exact (integers and decimals to the digit; floats are added in the order of the rows within a run);
-//! rows are those that a scan with the same predicate gives; a run may be cut anywhere, its parts' answers merge to the same. Not here: merging
-//! over segments, DISTINCT, ORDER BY inside of aggregates.
+//! rows are those that a scan with the same predicate gives; a run may be cut anywhere, its parts' answers merge to the same. Not here: DISTINCT, ORDER BY inside of aggregates.
 //!
 //! The plain twin is [`testing::aggregate`](crate::testing), which groups the rows of a scan one by one.
 
@@ -29,6 +29,7 @@ mod divide;
 pub(crate) mod engine;
 mod groups;
 pub(crate) mod keys;
+mod merged;
 pub(crate) mod metadata;
 mod request;
 mod results;
@@ -42,6 +43,8 @@ use std::{fmt, ops::Range, sync::Arc};
 use arrow::array::RecordBatch;
 
 pub use computed::{Computation, Computed};
+pub(crate) use merged::not_merged;
+pub use merged::{Bounds, MergedGroups, bounds};
 pub use request::{Aggregate, AggregateRequest, Bin, Function, GroupKey, SUM_PRECISION, state_type};
 pub use results::ResultCache;
 
@@ -60,6 +63,11 @@ pub trait Aggregation: Send + fmt::Debug {
 
     /// The groups of the rows read since the last time, in no order, as columns of the request's output schema.
     fn take(&mut self) -> Result<RecordBatch>;
+
+    /// The groups, for the next segment to go on with; only where it went on with those of others itself.
+    fn into_groups(self: Box<Self>) -> Result<MergedGroups> {
+        Err(not_merged())
+    }
 
     /// How the answer comes about, a few words for those who look at plans.
     fn way(&self) -> &'static str;

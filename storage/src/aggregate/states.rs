@@ -75,6 +75,12 @@ impl Counts {
         }
     }
 
+    /// Takes those of others, of the same groups.
+    pub(crate) fn merge(&mut self, mut other: Self) {
+        self.settle();
+        self.counts.iter_mut().zip(other.settle()).for_each(|(count, other)| *count += other);
+    }
+
     /// The counts, all copies together.
     pub(crate) fn settle(&mut self) -> &[u64] {
         for (count, copies) in self.counts.iter_mut().zip(self.copies.chunks_mut(COPIES)) {
@@ -135,6 +141,9 @@ impl IntegerSums {
     }
 
     fn settle(&mut self) {
+        if self.reach == 0 {
+            return;
+        }
         for (high, low) in self.high.iter_mut().zip(&mut self.low) {
             // A segment's rows times 64 bits stay far below 128.
             *high += i128::from(std::mem::take(low));
@@ -329,6 +338,42 @@ impl State {
             (Self::Distinct(state), values) => state.add(groups, values)?,
             (Self::Quantiles(state), values) => state.add(groups, values)?,
             (Self::Sketches(state), values) => state.add(groups, values)?,
+            _ => return Err(misfit()),
+        }
+        Ok(())
+    }
+
+    /// Takes the states of others, of the same groups in the same form.
+    pub(crate) fn merge(&mut self, other: Self) -> Result<()> {
+        fn fold<T: Copy + Ord>(best: &mut [T], others: &[T], extreme: Extreme) {
+            let pick = |best: T, other: T| if extreme == Extreme::Least { best.min(other) } else { best.max(other) };
+            best.iter_mut().zip(others).for_each(|(best, other)| *best = pick(*best, *other));
+        }
+        match (self, other) {
+            (Self::IntegerSums(sums), Self::IntegerSums(mut others)) => {
+                sums.settle();
+                others.settle();
+                sums.high.iter_mut().zip(others.high).for_each(|(sum, other)| *sum += other);
+            }
+            (Self::WideSums(sums), Self::WideSums(others)) => {
+                for (sum, other) in sums.iter_mut().zip(others) {
+                    *sum = sum.checked_add(other).ok_or_else(overflow)?;
+                }
+            }
+            (Self::FloatSums(sums), Self::FloatSums(others)) => {
+                sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += other);
+            }
+            (Self::Integers(best, extreme), Self::Integers(others, _)) => fold(best, &others, *extreme),
+            (Self::Wide(best, extreme), Self::Wide(others, _)) => fold(best, &others, *extreme),
+            (Self::Floats(best, extreme), Self::Floats(others, _)) => {
+                for (best, other) in best.iter_mut().zip(others) {
+                    if let Some(other) = other
+                        && best.is_none_or(|best| extreme.replaces(compare_floats(other, best)))
+                    {
+                        *best = Some(other);
+                    }
+                }
+            }
             _ => return Err(misfit()),
         }
         Ok(())

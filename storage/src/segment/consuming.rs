@@ -27,7 +27,7 @@ use arrow::{
 use super::{ColumnStats, Segment, SegmentState, chunk::Chunk};
 use crate::{
     Error, Result,
-    aggregate::{AggregateRequest, Aggregation},
+    aggregate::{AggregateRequest, Aggregation, MergedGroups},
     evaluate::{evaluate, project},
     ids::{ColumnId, OffsetRange, SegmentId},
     prune::{Run, Verdict, judge},
@@ -254,6 +254,15 @@ impl Segment for ConsumingSegment {
         metrics: Arc<ScanMetrics>,
     ) -> Result<Box<dyn Aggregation>> {
         aggregate::begin(&self, rows, &request, &metrics)
+    }
+
+    fn aggregate_into(
+        self: Arc<Self>,
+        rows: Range<u32>,
+        groups: MergedGroups,
+        metrics: Arc<ScanMetrics>,
+    ) -> Result<Box<dyn Aggregation>> {
+        Ok(aggregate::go_on_with(groups, &self, &rows, &metrics))
     }
 }
 

@@ -15,7 +15,7 @@ use std::{cmp::Ordering, fmt, ops::Range, sync::Arc};
 
 use crate::{
     Result,
-    aggregate::{AggregateRequest, Aggregation},
+    aggregate::{AggregateRequest, Aggregation, MergedGroups},
     ids::{ColumnId, OffsetRange, SegmentId},
     scalar::Scalar,
     scan::{BatchIterator, ScanMetrics, ScanRequest},
@@ -114,6 +114,13 @@ pub trait Segment: Send + Sync + fmt::Debug {
         self: Arc<Self>,
         rows: Range<u32>,
         request: Arc<AggregateRequest>,
+        metrics: Arc<ScanMetrics>,
+    ) -> Result<Box<dyn Aggregation>>;
+    /// The same, going on with the groups of other segments.
+    fn aggregate_into(
+        self: Arc<Self>,
+        rows: Range<u32>,
+        groups: MergedGroups,
         metrics: Arc<ScanMetrics>,
     ) -> Result<Box<dyn Aggregation>>;
 }

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use super::{ColumnStats, Segment, SegmentState};
 use crate::{
     Error, Result,
-    aggregate::{AggregateRequest, Aggregation},
+    aggregate::{AggregateRequest, Aggregation, MergedGroups},
     ids::{ColumnId, OffsetRange, SegmentId},
     scalar::Scalar,
     scan::{BatchIterator, ScanMetrics, ScanRequest},
@@ -97,6 +97,15 @@ impl Segment for QuarantinedSegment {
         self: Arc<Self>,
         _rows: Range<u32>,
         _request: Arc<AggregateRequest>,
+        _metrics: Arc<ScanMetrics>,
+    ) -> Result<Box<dyn Aggregation>> {
+        Err(self.error.clone())
+    }
+
+    fn aggregate_into(
+        self: Arc<Self>,
+        _rows: Range<u32>,
+        _groups: MergedGroups,
         _metrics: Arc<ScanMetrics>,
     ) -> Result<Box<dyn Aggregation>> {
         Err(self.error.clone())

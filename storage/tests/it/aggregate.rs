@@ -2,11 +2,14 @@
 
 use std::{ops::Range, sync::Arc};
 
+use arrow::array::RecordBatch;
 use proptest::prelude::*;
 use tidemill_storage::{
     Error,
-    aggregate::AggregateRequest,
-    scan::ScanMetrics,
+    aggregate::{AggregateRequest, Computed, Function, MergedGroups, bounds},
+    ids::ColumnId,
+    scan::{ScanMetrics, ScanUnit},
+    schema::{DataType, TableSchema},
     segment::Segment,
     testing::{
         Random,
@@ -71,6 +74,95 @@ fn check(seed: u64, rows: usize) {
                 }
             }
         }
+    }
+}
+
+fn column_type(computed: &[Computed], schema: &TableSchema, id: ColumnId) -> DataType {
+    let computed = computed.iter().map(|computed| &computed.column).find(|column| column.id == id);
+    computed.or_else(|| schema.column(id)).unwrap().data_type.clone()
+}
+
+/// The same groups in places for those of all segments: some rows in the committed segment, others in the consuming one, by one lane or two.
+fn check_merged(seed: u64, rows: usize) {
+    let mut random = Random::new(seed);
+    let random = &mut random;
+    let (consuming, written) = consuming(random, rows);
+    let dir = tempfile::tempdir().unwrap();
+    let committed = committed(&consuming, dir.path());
+    let consuming: Arc<dyn Segment> = Arc::new(consuming);
+    for round in 0..8 {
+        let current = if round < 4 { written.schema.clone() } else { generate::altered(random, &written.schema) };
+        let cut = random.below(rows + 1) as u32;
+        let mut units = vec![
+            ScanUnit { segment: Arc::clone(&committed), rows: 0..cut },
+            ScanUnit { segment: Arc::clone(&consuming), rows: cut..rows as u32 },
+        ];
+        units.retain(|unit| !unit.rows.is_empty());
+        let lanes = 1 + random.below(2);
+        let mut request = aggregate::request(random, &current);
+        request.aggregates.retain(|one| {
+            let data_type = one.function.column().map(|id| column_type(&request.computed, &current, id));
+            match (&one.function, data_type) {
+                (Function::Min(_) | Function::Max(_), Some(DataType::Text)) => false,
+                (Function::Distinct(_) | Function::Quantiles(_), _) => false,
+                // Depend on the order.
+                (Function::Sum(_), Some(DataType::Real | DataType::Double)) => lanes == 1,
+                _ => true,
+            }
+        });
+        let asked = std::mem::take(&mut request.keys);
+        let mut keys = Vec::new();
+        for key in asked {
+            keys.push(key);
+            let tried = AggregateRequest { keys: keys.clone(), ..request.clone() };
+            let fits = bounds(&units, &tried).unwrap().and_then(|bounds| MergedGroups::places(&tried, &bounds));
+            if fits.is_none_or(|places| places > 100_000) {
+                keys.pop();
+            }
+        }
+        request.keys = keys;
+        let request = Arc::new(request);
+        let Some(bounds) = bounds(&units, &request).unwrap() else { continue };
+        let metrics = Arc::new(ScanMetrics::default());
+        let run = || -> Result<Vec<RecordBatch>, Error> {
+            let mut all: Option<MergedGroups> = None;
+            for lane in 0..lanes {
+                let mut groups = MergedGroups::new(&request, &bounds)?;
+                for unit in units.iter().skip(lane).step_by(lanes) {
+                    let mut run = groups.read(unit, &metrics)?;
+                    while run.step()? {}
+                    groups = run.into_groups()?;
+                }
+                match &mut all {
+                    None => all = Some(groups),
+                    Some(all) => all.add(groups)?,
+                }
+            }
+            let mut all = all.unwrap();
+            let mut batches = Vec::new();
+            while let Some(batch) = all.take(1 + seed as usize % 3000)? {
+                batches.push(batch);
+            }
+            Ok(batches)
+        };
+        match (run(), aggregate::groups(&written, &request)) {
+            (Ok(batches), Some(expected)) => {
+                let mut found: Groups = batches.iter().flat_map(|batch| aggregate::answered(&request, batch)).collect();
+                found.sort_by(|a, b| a.0.cmp(&b.0));
+                assert!(aggregate::agree(&found, &expected), "seed {seed}, {request:#?}:\n{found:?}\n{expected:?}");
+            }
+            (Err(Error::OutOfRange(_)), _) => {}
+            (found, expected) => panic!("seed {seed}: {found:?} for {expected:?} of {request:#?}"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn groups_of_all_segments_are_those_of_all_rows(seed: u64, rows in prop_oneof![1usize..20, 1usize..400, 1000usize..3000]) {
+        check_merged(seed, rows);
     }
 }
 

@@ -19,6 +19,12 @@ pub(super) fn pays(plan: &ScanPlan, request: &AggregateRequest) -> bool {
     if request.keys.is_empty() {
         return true;
     }
+    let (rows, groups) = groups(plan, request);
+    groups.saturating_mul(ROWS_PER_GROUP_MIN) <= rows
+}
+
+/// Rows of committed segments, and their groups: at most, each segment by itself, without those that have few.
+pub(super) fn groups(plan: &ScanPlan, request: &AggregateRequest) -> (u64, u64) {
     let may_have_trees =
         request.star_tree && plan.indexes.iter().any(|index| matches!(index.kind, IndexKind::StarTree(_)));
     let (mut rows, mut groups, mut last) = (0u64, 0u64, None);
@@ -39,7 +45,7 @@ pub(super) fn pays(plan: &ScanPlan, request: &AggregateRequest) -> bool {
             request.keys.iter().fold(1u64, |all, key| all.saturating_mul(distinct(segment, key).unwrap_or(here)));
         groups += if product <= GROUPS_SMALL { 0 } else { product.min(here) };
     }
-    groups.saturating_mul(ROWS_PER_GROUP_MIN) <= rows
+    (rows, groups)
 }
 
 /// Values that the key has in a segment, at most; `None` when that is not known.

@@ -7,13 +7,15 @@
 //!       SegmentScanExec
 //! ```
 //!
-//! What comes out of [`SegmentAggregateExec`] has exactly the columns of the partial aggregate that it replaces. An aggregate in one
+//! Where nearly every row is a group of its own and the keys lie close together, it takes the place of the final aggregate as well ([`merged`]).
+//! Else what comes out of [`SegmentAggregateExec`] has exactly the columns of the partial aggregate that it replaces. An aggregate in one
 //! step (`Single`) becomes a final one above it. Whatever is not understood to the last detail stays as it was: DISTINCT, ordered
 //! aggregates, grouping sets, keys that are expressions, conditions that segments do not evaluate; and groups so many that there is
 //! nothing to gain ([`estimate`]). Arguments of aggregates may be expressions: segments compute them for the rows that are left.
 
 mod estimate;
 mod expressions;
+mod merged;
 
 use std::sync::Arc;
 
@@ -34,7 +36,7 @@ use datafusion::{
 use tidemill_storage::aggregate::{AggregateRequest, ResultCache};
 
 use crate::{
-    exec::{aggregate::SegmentAggregateExec, scan::SegmentScanExec},
+    exec::{aggregate::SegmentAggregateExec, scan::SegmentScanExec, states::State},
     functions::session::SessionFacts,
 };
 
@@ -57,6 +59,7 @@ impl PhysicalOptimizerRule for SegmentAggregates {
         if !is_on {
             return Ok(plan);
         }
+        let plan = merged::merged(plan, false, config)?;
         let replaced = plan.transform_up(|node| {
             let Some(aggregate) = node.downcast_ref::<AggregateExec>() else { return Ok(Transformed::no(node)) };
             Ok(match replacement(aggregate, config)? {
@@ -83,15 +86,7 @@ fn replacement(
     match aggregate.mode() {
         AggregateMode::Partial => in_segments(aggregate, config),
         AggregateMode::Single => {
-            let partial = AggregateExec::try_new(
-                AggregateMode::Partial,
-                aggregate.group_expr().clone(),
-                aggregate.aggr_expr().to_vec(),
-                aggregate.filter_expr().to_vec(),
-                Arc::clone(aggregate.input()),
-                aggregate.input_schema(),
-            )?
-            .with_limit_options(aggregate.limit_options());
+            let partial = partial_of(aggregate)?;
             let Some(input) = in_segments(&partial, config)? else { return Ok(None) };
             if input.properties().partitioning.partition_count() != 1 {
                 return Ok(None);
@@ -110,11 +105,42 @@ fn replacement(
     }
 }
 
+/// The partial aggregate of one in one step.
+fn partial_of(whole: &AggregateExec) -> Result<AggregateExec, DataFusionError> {
+    let partial = AggregateExec::try_new(
+        AggregateMode::Partial,
+        whole.group_expr().clone(),
+        whole.aggr_expr().to_vec(),
+        whole.filter_expr().to_vec(),
+        Arc::clone(whole.input()),
+        whole.input_schema(),
+    )?;
+    Ok(partial.with_limit_options(whole.limit_options()))
+}
+
+/// A partial aggregate in the terms of segments.
+struct Partial<'a> {
+    scan: &'a SegmentScanExec,
+    request: AggregateRequest,
+    states: Vec<State>,
+    /// State columns of each aggregate.
+    widths: Vec<usize>,
+}
+
 /// What gives the partial aggregate from segments.
 fn in_segments(
     partial: &AggregateExec,
     config: &ConfigOptions,
 ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
+    let Some(Partial { scan, request, states, .. }) = understood(partial, config)? else { return Ok(None) };
+    if !estimate::pays(scan.plan(), &request) {
+        return Ok(None);
+    }
+    SegmentAggregateExec::try_new(scan, request, states, partial.schema())
+        .map(|exec| exec.map(|exec| Arc::new(exec) as Arc<dyn ExecutionPlan>))
+}
+
+fn understood<'a>(partial: &'a AggregateExec, config: &ConfigOptions) -> Result<Option<Partial<'a>>, DataFusionError> {
     let groups = partial.group_expr();
     // LIMIT over DISTINCT stops early, which reading all groups does not.
     let stops_early = partial.limit_options().is_some_and(|limit| limit.descending().is_none());
@@ -149,9 +175,10 @@ fn in_segments(
         return Ok(None);
     };
     let mut aggregates = Vec::new();
-    let mut states = Vec::new();
+    let (mut states, mut widths) = (Vec::new(), Vec::new());
     for (call, filter) in partial.aggr_expr().iter().zip(partial.filter_expr()) {
         let Some(found) = reading.aggregate(call, filter.as_ref(), &mut aggregates)? else { return Ok(None) };
+        widths.push(found.len());
         states.extend(found);
     }
     let request = AggregateRequest {
@@ -164,11 +191,7 @@ fn in_segments(
         results: results(config),
         star_tree: crate::table::star_trees(config),
     };
-    if !estimate::pays(scan.plan(), &request) {
-        return Ok(None);
-    }
-    SegmentAggregateExec::try_new(scan, request, states, partial.schema())
-        .map(|exec| exec.map(|exec| Arc::new(exec) as Arc<dyn ExecutionPlan>))
+    Ok(Some(Partial { scan, request, states, widths }))
 }
 
 fn results(config: &ConfigOptions) -> Option<Arc<ResultCache>> {

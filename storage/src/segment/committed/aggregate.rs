@@ -6,9 +6,9 @@ use arrow::array::{ArrayRef, RecordBatch};
 
 use super::{CommittedSegment, detach::detach, filter::Filter, star};
 use crate::{
-    Result,
+    Error, Result,
     aggregate::{
-        AggregateRequest, Aggregation, STEP_ROWS, WINDOW_ROWS,
+        AggregateRequest, Aggregation, MergedGroups, STEP_ROWS, WINDOW_ROWS,
         block::{Block, Shape, picked},
         computed::Recipe,
         engine::{Engine, Layout, Needed, bounds_of, shape_of, shape_of_any},
@@ -97,22 +97,30 @@ impl CommittedAggregation {
         metrics: &Arc<ScanMetrics>,
     ) -> Result<Self> {
         let layout = Arc::new(Layout::new(request)?);
+        let (sources, shapes) = sources_of(segment, &layout)?;
+        let engine = Engine::new(layout, shapes, expected)?;
+        Self::with(engine, sources, segment, rows, metrics)
+    }
+
+    /// With an engine whose shapes are those of the sources.
+    fn with(
+        engine: Engine,
+        sources: Vec<Source>,
+        segment: &Arc<CommittedSegment>,
+        rows: Range<u32>,
+        metrics: &Arc<ScanMetrics>,
+    ) -> Result<Self> {
+        let layout = Arc::clone(engine.layout());
+        let request = &layout.request;
         let filter = match &request.predicate {
             None => Filter::Everything,
             Some(predicate) => Filter::of_rows(predicate, &request.schema, segment, &rows, request.indexes, metrics)?,
         };
         let filter_of = |predicate: &Predicate| Filter::new(predicate, &request.schema, segment, false);
         let filters = layout.filters.iter().map(filter_of).collect::<Result<Vec<_>>>()?;
-        let mut sources = Vec::with_capacity(layout.needed.len());
-        let mut shapes = Vec::with_capacity(layout.needed.len());
-        for needed in &layout.needed {
-            let (source, shape) = source_of(segment, needed)?;
-            sources.push(source);
-            shapes.push(shape);
-        }
         let window_rows = if reads_blocks(segment, request, &layout)? { WINDOW_ROWS_OF_TEXTS } else { WINDOW_ROWS };
         Ok(Self {
-            engine: Engine::new(layout, shapes, expected)?,
+            engine,
             segment: Arc::clone(segment),
             metrics: Arc::clone(metrics),
             filter,
@@ -127,6 +135,48 @@ impl CommittedAggregation {
     pub(super) fn go_on(&mut self, rows: Range<u32>) {
         self.rows = rows;
     }
+}
+
+/// Reads the rows of the segment into the groups of others.
+pub(super) fn go_on_with(
+    groups: MergedGroups,
+    segment: &Arc<CommittedSegment>,
+    rows: Range<u32>,
+    metrics: &Arc<ScanMetrics>,
+) -> Result<Box<dyn Aggregation>> {
+    segment.file.check().map_err(|error| segment.failed(error))?;
+    let layout = Arc::clone(groups.engine.layout());
+    let (sources, _) = sources_of(segment, &layout)?;
+    let run = CommittedAggregation::with(groups.engine, sources, segment, rows, metrics)?;
+    Ok(Box::new(run))
+}
+
+fn sources_of(segment: &CommittedSegment, layout: &Layout) -> Result<(Vec<Source>, Vec<Shape>)> {
+    let of = |(index, needed)| match layout.shape(index) {
+        None => source_of(segment, needed),
+        Some(shape) => Ok((source_in(segment, needed, &shape)?, shape)),
+    };
+    let found: Vec<_> = layout.needed.iter().enumerate().map(of).collect::<Result<_>>()?;
+    Ok(found.into_iter().unzip())
+}
+
+/// Where a column comes from in a shape that is not the segment's choice.
+fn source_in(segment: &CommittedSegment, needed: &Needed, shape: &Shape) -> Result<Source> {
+    let (source, own) = source_of(segment, needed)?;
+    let fits = matches!(
+        (&own, shape),
+        (Shape::Validity, Shape::Validity)
+            | (Shape::Integers(_), Shape::Integers(_))
+            | (Shape::Wide, Shape::Wide)
+            | (Shape::Floats, Shape::Floats)
+            | (Shape::Texts, Shape::Texts)
+    );
+    Ok(match source {
+        Source::Encoded { index, way } if !fits || (way == Way::Validity && needed.has_values) => {
+            Source::Decoded { index, column: needed.column.clone() }
+        }
+        source => source,
+    })
 }
 
 pub(super) fn source_of(segment: &CommittedSegment, needed: &Needed) -> Result<(Source, Shape)> {
@@ -346,12 +396,23 @@ impl Aggregation for CommittedAggregation {
         Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &options)?)
     }
 
+    fn into_groups(self: Box<Self>) -> Result<MergedGroups> {
+        Ok(MergedGroups::of(self.engine))
+    }
+
     fn way(&self) -> &'static str {
         self.engine.way()
     }
 }
 
 impl CommittedSegment {
+    pub(super) fn contains(&self, rows: &Range<u32>) -> Result<()> {
+        if rows.start > rows.end || rows.end > self.rows {
+            return Err(Error::Invalid(format!("rows {rows:?} of a segment of {} rows", self.rows)));
+        }
+        Ok(())
+    }
+
     /// Smallest and largest of the integers that stand for the column's values, in the type it has now; `None` when all are null.
     pub(super) fn bounds(&self, index: usize, current: &DataType) -> Option<(i128, i128)> {
         crate::aggregate::engine::bounds_in(

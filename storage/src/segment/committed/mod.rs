@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    aggregate::{AggregateRequest, Aggregation},
+    aggregate::{AggregateRequest, Aggregation, MergedGroups},
     forward::ColumnReader,
     ids::{ColumnId, OffsetRange, SegmentId},
     mmap::MappedFile,
@@ -279,10 +279,18 @@ impl Segment for CommittedSegment {
         request: Arc<AggregateRequest>,
         metrics: Arc<ScanMetrics>,
     ) -> Result<Box<dyn Aggregation>> {
-        if rows.start > rows.end || rows.end > self.rows {
-            return Err(Error::Invalid(format!("rows {rows:?} of a segment of {} rows", self.rows)));
-        }
+        self.contains(&rows)?;
         aggregate::begin(&self, rows, &request, &metrics)
+    }
+
+    fn aggregate_into(
+        self: Arc<Self>,
+        rows: Range<u32>,
+        groups: MergedGroups,
+        metrics: Arc<ScanMetrics>,
+    ) -> Result<Box<dyn Aggregation>> {
+        self.contains(&rows)?;
+        aggregate::go_on_with(groups, &self, rows, &metrics)
     }
 
     fn as_committed(&self) -> Option<&CommittedSegment> {

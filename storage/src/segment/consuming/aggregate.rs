@@ -11,7 +11,7 @@ use super::{ConsumingSegment, Piece};
 use crate::{
     Result,
     aggregate::{
-        AggregateRequest, Aggregation, STEP_ROWS, WINDOW_ROWS,
+        AggregateRequest, Aggregation, MergedGroups, STEP_ROWS, WINDOW_ROWS,
         engine::{Engine, Layout, bounds_in, bounds_of, shape_of, shape_of_any},
         metadata,
     },
@@ -70,6 +70,28 @@ fn rows_of(
         };
         shapes.push(shape_of(&column.data_type, needed.has_values, bounds));
     }
+    let engine = Engine::new(layout, shapes, rows.len())?;
+    Ok(with(engine, segment, &rows, metrics))
+}
+
+/// Reads the rows of the segment into the groups of others.
+pub(super) fn go_on_with(
+    groups: MergedGroups,
+    segment: &Arc<ConsumingSegment>,
+    rows: &Range<u32>,
+    metrics: &Arc<ScanMetrics>,
+) -> Box<dyn Aggregation> {
+    with(groups.engine, segment, rows, metrics)
+}
+
+fn with(
+    engine: Engine,
+    segment: &Arc<ConsumingSegment>,
+    rows: &Range<u32>,
+    metrics: &Arc<ScanMetrics>,
+) -> Box<dyn Aggregation> {
+    let layout = Arc::clone(engine.layout());
+    let request = &layout.request;
     let condition_of = |predicate| ScanRequest {
         schema: Arc::clone(&request.schema),
         projection: Vec::new(),
@@ -80,16 +102,16 @@ fn rows_of(
     };
     let condition = condition_of(request.predicate.clone());
     let filters = layout.filters.iter().map(|filter| condition_of(Some(filter.clone()))).collect();
-    let pieces = segment.pieces(&rows, &condition);
-    Ok(Box::new(ConsumingAggregation {
+    let pieces = segment.pieces(rows, &condition);
+    Box::new(ConsumingAggregation {
         segment: Arc::clone(segment),
-        engine: Engine::new(Arc::clone(&layout), shapes, rows.len())?,
+        engine,
         layout,
         metrics: Arc::clone(metrics),
         condition,
         filters,
         pieces: pieces.into_iter(),
-    }))
+    })
 }
 
 impl ConsumingAggregation {
@@ -157,6 +179,10 @@ impl Aggregation for ConsumingAggregation {
 
     fn take(&mut self) -> Result<RecordBatch> {
         self.engine.take()
+    }
+
+    fn into_groups(self: Box<Self>) -> Result<MergedGroups> {
+        Ok(MergedGroups::of(self.engine))
     }
 
     fn way(&self) -> &'static str {
