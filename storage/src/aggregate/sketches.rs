@@ -3,7 +3,6 @@
 use arrow::{
     array::{Array, ArrayRef, AsArray, BinaryViewArray, UInt32Array},
     compute::take,
-    datatypes::DataType as ArrowType,
 };
 
 use super::{
@@ -13,7 +12,7 @@ use super::{
 use crate::{
     Result, hash,
     schema::DataType,
-    sketch::{Distinct, Quantiles, token},
+    sketch::{Distinct, Quantiles, Sketch, memory_bytes, token},
 };
 
 /// Pairs of a group and an id up to which those that were met are remembered, a bit each: 8 MiB.
@@ -64,8 +63,7 @@ impl DistinctValues {
 
     pub(crate) fn memory_bytes(&self) -> usize {
         let ids = self.ids.iter().map(|ids| ids.tokens.len() * 4 + ids.met.as_ref().map_or(0, |met| met.len() * 8));
-        let sketches: usize = self.sketches.iter().map(|sketch| size_of::<Distinct>() + sketch.memory_bytes()).sum();
-        sketches + ids.sum::<usize>()
+        memory_bytes(&self.sketches) + ids.sum::<usize>()
     }
 
     pub(crate) fn add(&mut self, groups: Groups<'_>, values: &Values) -> Result<()> {
@@ -92,7 +90,7 @@ impl DistinctValues {
     }
 
     pub(crate) fn column(&self, groups: &[u32], has_value: impl Fn(usize) -> bool) -> ArrayRef {
-        bytes(groups, has_value, |group| self.sketches[group].to_bytes())
+        bytes(groups, has_value, &self.sketches)
     }
 }
 
@@ -151,7 +149,7 @@ impl Spreads {
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.sketches.iter().map(|sketch| size_of::<Quantiles>() + sketch.memory_bytes()).sum()
+        memory_bytes(&self.sketches)
     }
 
     pub(crate) fn add(&mut self, groups: Groups<'_>, values: &Values) -> Result<()> {
@@ -170,48 +168,28 @@ impl Spreads {
     }
 
     pub(crate) fn column(&self, groups: &[u32], has_value: impl Fn(usize) -> bool) -> ArrayRef {
-        bytes(groups, has_value, |group| self.sketches[group].to_bytes())
+        bytes(groups, has_value, &self.sketches)
     }
 }
 
 /// Sketches put together.
 #[derive(Debug)]
-pub(crate) struct Sketches {
-    merged: Merged,
+pub(crate) struct Merged<S> {
+    sketches: Vec<S>,
     dictionary: Option<ArrayRef>,
 }
 
-#[derive(Debug)]
-enum Merged {
-    Distinct(Vec<Distinct>),
-    Quantiles(Vec<Quantiles>),
-}
-
-impl Sketches {
-    pub(crate) fn distinct(dictionary: Option<&ArrayRef>) -> Self {
-        Self { merged: Merged::Distinct(Vec::new()), dictionary: dictionary.cloned() }
-    }
-
-    pub(crate) fn quantiles(dictionary: Option<&ArrayRef>) -> Self {
-        Self { merged: Merged::Quantiles(Vec::new()), dictionary: dictionary.cloned() }
+impl<S: Sketch> Merged<S> {
+    pub(crate) fn new(subject: &Subject<'_>) -> Self {
+        Self { sketches: Vec::new(), dictionary: subject.dictionary.cloned() }
     }
 
     pub(crate) fn grow(&mut self, groups: usize) {
-        match &mut self.merged {
-            Merged::Distinct(sketches) => sketches.resize_with(groups, Distinct::default),
-            Merged::Quantiles(sketches) => sketches.resize_with(groups, Quantiles::default),
-        }
+        self.sketches.resize_with(groups, S::default);
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        match &self.merged {
-            Merged::Distinct(sketches) => {
-                sketches.iter().map(|sketch| size_of::<Distinct>() + sketch.memory_bytes()).sum()
-            }
-            Merged::Quantiles(sketches) => {
-                sketches.iter().map(|sketch| size_of::<Quantiles>() + sketch.memory_bytes()).sum()
-            }
-        }
+        memory_bytes(&self.sketches)
     }
 
     pub(crate) fn add(&mut self, groups: Groups<'_>, values: &Values) -> Result<()> {
@@ -220,31 +198,24 @@ impl Sketches {
             (Values::Ids(ids), Some(dictionary)) => take(dictionary, &UInt32Array::from(ids.clone()), None)?,
             _ => return Err(misfit()),
         };
-        if found.data_type() != &ArrowType::BinaryView {
-            return Err(misfit());
-        }
-        let found = found.as_binary_view();
+        let found = found.as_binary_view_opt().ok_or_else(misfit)?;
         let mut result = Ok(());
         each(groups, found.len(), |group, row| {
             if result.is_ok() {
-                result = match &mut self.merged {
-                    Merged::Distinct(sketches) => sketches[group].merge_bytes(found.value(row)),
-                    Merged::Quantiles(sketches) => sketches[group].merge_bytes(found.value(row)),
-                };
+                result = self.sketches[group].merge_bytes(found.value(row));
             }
         });
         result
     }
 
     pub(crate) fn column(&self, groups: &[u32], has_value: impl Fn(usize) -> bool) -> ArrayRef {
-        bytes(groups, has_value, |group| match &self.merged {
-            Merged::Distinct(sketches) => sketches[group].to_bytes(),
-            Merged::Quantiles(sketches) => sketches[group].to_bytes(),
-        })
+        bytes(groups, has_value, &self.sketches)
     }
 }
 
-fn bytes(groups: &[u32], has_value: impl Fn(usize) -> bool, of: impl Fn(usize) -> Vec<u8>) -> ArrayRef {
-    let found = groups.iter().enumerate().map(|(at, group)| has_value(at).then(|| of(*group as usize)));
+/// A column of sketches.
+fn bytes<S: Sketch>(groups: &[u32], has_value: impl Fn(usize) -> bool, sketches: &[S]) -> ArrayRef {
+    let found =
+        groups.iter().enumerate().map(|(at, group)| has_value(at).then(|| sketches[*group as usize].to_bytes()));
     std::sync::Arc::new(found.collect::<BinaryViewArray>())
 }

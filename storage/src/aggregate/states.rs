@@ -9,10 +9,16 @@ use arrow::array::{Array, ArrayRef, AsArray, StringViewArray};
 
 use super::{
     block::Values,
-    sketches::{DistinctValues, Sketches, Spreads},
+    sketches::{DistinctValues, Merged, Spreads},
     values::{array_of_floats, array_of_integers, array_of_wide, decimals},
 };
-use crate::{Error, Result, bitpack::lanes, scalar::compare_floats, schema::DataType};
+use crate::{
+    Error, Result,
+    bitpack::lanes,
+    scalar::compare_floats,
+    schema::DataType,
+    sketch::{Distinct, Quantiles},
+};
 
 /// The groups of the rows of a window.
 #[derive(Clone, Copy, Debug)]
@@ -195,8 +201,8 @@ pub(crate) enum State {
     Texts(Vec<Option<Box<str>>>, Extreme),
     Distinct(DistinctValues),
     Quantiles(Spreads),
-    /// Sketches of groups, of sketches that come.
-    Sketches(Sketches),
+    DistinctOf(Merged<Distinct>),
+    QuantilesOf(Merged<Quantiles>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,8 +235,8 @@ impl State {
             (Operation::Min | Operation::Max, Values::None | Values::Texts(_)) => Self::Texts(Vec::new(), extreme),
             (Operation::Distinct, _) => Self::Distinct(DistinctValues::new(subject)),
             (Operation::Quantiles, _) => Self::Quantiles(Spreads::new(subject.data_type)),
-            (Operation::DistinctOf, _) => Self::Sketches(Sketches::distinct(subject.dictionary)),
-            (Operation::QuantilesOf, _) => Self::Sketches(Sketches::quantiles(subject.dictionary)),
+            (Operation::DistinctOf, _) => Self::DistinctOf(Merged::new(subject)),
+            (Operation::QuantilesOf, _) => Self::QuantilesOf(Merged::new(subject)),
             (operation, _) => return Err(Error::Invalid(format!("{operation:?} of values that have none"))),
         };
         state.grow(groups);
@@ -255,7 +261,8 @@ impl State {
             Self::Texts(best, _) => best.resize(groups, None),
             Self::Distinct(values) => values.grow(groups),
             Self::Quantiles(spreads) => spreads.grow(groups),
-            Self::Sketches(sketches) => sketches.grow(groups),
+            Self::DistinctOf(merged) => merged.grow(groups),
+            Self::QuantilesOf(merged) => merged.grow(groups),
         }
     }
 
@@ -277,7 +284,8 @@ impl State {
             }
             Self::Distinct(values) => values.memory_bytes(),
             Self::Quantiles(spreads) => spreads.memory_bytes(),
-            Self::Sketches(sketches) => sketches.memory_bytes(),
+            Self::DistinctOf(merged) => merged.memory_bytes(),
+            Self::QuantilesOf(merged) => merged.memory_bytes(),
         }
     }
 
@@ -337,7 +345,8 @@ impl State {
             }
             (Self::Distinct(state), values) => state.add(groups, values)?,
             (Self::Quantiles(state), values) => state.add(groups, values)?,
-            (Self::Sketches(state), values) => state.add(groups, values)?,
+            (Self::DistinctOf(state), values) => state.add(groups, values)?,
+            (Self::QuantilesOf(state), values) => state.add(groups, values)?,
             _ => return Err(misfit()),
         }
         Ok(())
@@ -417,7 +426,8 @@ impl State {
             ),
             Self::Distinct(values) => values.column(groups, has_value),
             Self::Quantiles(spreads) => spreads.column(groups, has_value),
-            Self::Sketches(sketches) => sketches.column(groups, has_value),
+            Self::DistinctOf(merged) => merged.column(groups, has_value),
+            Self::QuantilesOf(merged) => merged.column(groups, has_value),
         })
     }
 }

@@ -4,6 +4,7 @@
 //! of UltraLogLog (Ertl 2023, https://arxiv.org/abs/2308.16862): a byte that says the largest number of zeros met, and of the two below it
 //! whether they were met too. The estimate is the count under which the registers are likeliest, with a standard error of 0.76 / √65,536.
 
+use super::Sketch;
 use crate::{Result, forward::format::corrupt};
 
 /// Bits of a hash that choose a register.
@@ -108,8 +109,17 @@ impl Distinct {
         }
     }
 
-    /// Takes what another one, written as bytes, has. Errors: `Corrupt` for bytes that are none.
-    pub fn merge_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+    /// How many values there are, about.
+    pub fn estimate(&self) -> u64 {
+        match &self.form {
+            Form::Few(few) => few.taken as u64,
+            Form::Many(registers) => (likeliest(registers) * REGISTERS as f64).round() as u64,
+        }
+    }
+}
+
+impl Sketch for Distinct {
+    fn merge_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         let Some((form, rest)) = bytes.split_first() else { return Err(misfit("a form", "no byte")) };
         match (*form, rest.as_chunks::<4>()) {
             (FEW, (tokens, [])) if tokens.len() <= FEW_MAX => {
@@ -143,7 +153,7 @@ impl Distinct {
         Ok(())
     }
 
-    pub fn to_bytes(&self) -> Vec<u8> {
+    fn to_bytes(&self) -> Vec<u8> {
         match &self.form {
             Form::Few(few) => {
                 let mut tokens: Vec<u32> = few.tokens().collect();
@@ -157,19 +167,10 @@ impl Distinct {
         }
     }
 
-    /// Memory beside the struct itself.
-    pub fn memory_bytes(&self) -> usize {
+    fn memory_bytes(&self) -> usize {
         match &self.form {
             Form::Few(few) => few.table.capacity() * size_of::<u32>(),
             Form::Many(_) => REGISTERS,
-        }
-    }
-
-    /// How many values there are, about.
-    pub fn estimate(&self) -> u64 {
-        match &self.form {
-            Form::Few(few) => few.taken as u64,
-            Form::Many(registers) => (likeliest(registers) * REGISTERS as f64).round() as u64,
         }
     }
 }

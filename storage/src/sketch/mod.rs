@@ -13,5 +13,25 @@
 mod distinct;
 mod quantiles;
 
+use std::fmt;
+
 pub use distinct::{Distinct, token};
 pub use quantiles::Quantiles;
+
+use crate::Result;
+
+/// What both have in common: parts are put together.
+pub trait Sketch: Default + fmt::Debug + Send + Sync + 'static {
+    /// Takes what another one, written as bytes, has. Errors: `Corrupt` for bytes that are none.
+    fn merge_bytes(&mut self, bytes: &[u8]) -> Result<()>;
+
+    fn to_bytes(&self) -> Vec<u8>;
+
+    /// Memory beside the struct itself.
+    fn memory_bytes(&self) -> usize;
+}
+
+/// Memory of sketches that lie one behind the other.
+pub fn memory_bytes<S: Sketch>(sketches: &[S]) -> usize {
+    sketches.iter().map(|sketch| size_of::<S>() + sketch.memory_bytes()).sum()
+}

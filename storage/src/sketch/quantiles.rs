@@ -4,6 +4,7 @@
 //! bucket is at most 1/128 as wide as its values are large (Masson, Rim, Lee 2019, https://arxiv.org/abs/1908.10693, with HdrHistogram's
 //! buckets). Inside of a bucket values are taken to lie evenly; where all values are whole, so are those found.
 
+use super::Sketch;
 use crate::{Result, forward::format::corrupt, scalar::compare_floats};
 
 /// Values that are kept.
@@ -136,77 +137,6 @@ impl Quantiles {
         }
     }
 
-    /// Takes what another one, written as bytes, has. Errors: `Corrupt` for bytes that are none.
-    pub fn merge_bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        let mut reader = Reader(bytes);
-        match reader.byte()? {
-            FEW => {
-                let (values, rest) = reader.0.as_chunks::<8>();
-                if !rest.is_empty() || values.len() > FEW_MAX {
-                    return Err(misfit("at most 128 values", format!("{} bytes", reader.0.len())));
-                }
-                values.iter().for_each(|value| self.insert(f64::from_le_bytes(*value)));
-            }
-            MANY => {
-                let (is_whole, min, max) = (reader.byte()? == 1, reader.float()?, reader.float()?);
-                let mut counted = Vec::new();
-                while !reader.0.is_empty() {
-                    let (page, used) = (i32::from_le_bytes(reader.take()?), u128::from_le_bytes(reader.take()?));
-                    if !(-2048..2048).contains(&page) {
-                        return Err(misfit("a power of two", page));
-                    }
-                    for slot in (0..PAGE).filter(|slot| used >> slot & 1 == 1) {
-                        counted.push((page, slot, reader.number()?));
-                    }
-                }
-                self.spread(plain(min), plain(max));
-                self.is_whole &= is_whole;
-                let pages = self.pages();
-                let mut count = 0u64;
-                for (page, slot, many) in counted {
-                    let at = pages.find(page);
-                    let place = &mut pages.pages[at].1[slot];
-                    *place = place.saturating_add(many);
-                    count = count.saturating_add(many);
-                }
-                self.count = self.count.saturating_add(count);
-            }
-            form => return Err(misfit("a form", form)),
-        }
-        Ok(())
-    }
-
-    pub fn to_bytes(&self) -> Vec<u8> {
-        match &self.form {
-            Form::Few(values) => {
-                let mut values = values.clone();
-                values.sort_unstable_by(|a, b| compare_floats(*a, *b));
-                let values = values.iter().flat_map(|value| value.to_le_bytes());
-                std::iter::once(FEW).chain(values).collect()
-            }
-            Form::Many(Pages { pages, .. }) => {
-                let mut out = vec![MANY, self.is_whole.into()];
-                out.extend(self.min.to_le_bytes());
-                out.extend(self.max.to_le_bytes());
-                for (page, counts) in pages {
-                    out.extend(page.to_le_bytes());
-                    let used = counts.iter().enumerate().filter(|(_, count)| **count > 0);
-                    out.extend(used.fold(0u128, |used, (slot, _)| used | 1 << slot).to_le_bytes());
-                    counts.iter().filter(|count| **count > 0).for_each(|count| write_number(&mut out, *count));
-                }
-                out
-            }
-        }
-    }
-
-    /// Memory beside the struct itself.
-    pub fn memory_bytes(&self) -> usize {
-        match &self.form {
-            Form::Few(values) => values.capacity() * size_of::<f64>(),
-            Form::Many(Pages { pages, .. }) => pages.capacity() * 16 + pages.len() * size_of::<[u64; PAGE]>(),
-        }
-    }
-
     /// The value that a share (0 to 1) of the values lies below: between two values in proportion, as PostgreSQL's `percentile_cont` has it.
     /// `None` of no values.
     pub fn at(&self, share: f64) -> Option<f64> {
@@ -273,6 +203,77 @@ fn whole(value: f64, low: f64, high: f64) -> f64 {
     // Of a bucket below zero `low` is outside, of one above `high` is.
     let (first, last) = if low < 0.0 { ((low + 1.0).floor(), high.floor()) } else { (low.ceil(), (high - 1.0).ceil()) };
     if first > last { value.round() } else { value.floor().clamp(first, last) }
+}
+
+impl Sketch for Quantiles {
+    fn merge_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut reader = Reader(bytes);
+        match reader.byte()? {
+            FEW => {
+                let (values, rest) = reader.0.as_chunks::<8>();
+                if !rest.is_empty() || values.len() > FEW_MAX {
+                    return Err(misfit("at most 128 values", format!("{} bytes", reader.0.len())));
+                }
+                values.iter().for_each(|value| self.insert(f64::from_le_bytes(*value)));
+            }
+            MANY => {
+                let (is_whole, min, max) = (reader.byte()? == 1, reader.float()?, reader.float()?);
+                let mut counted = Vec::new();
+                while !reader.0.is_empty() {
+                    let (page, used) = (i32::from_le_bytes(reader.take()?), u128::from_le_bytes(reader.take()?));
+                    if !(-2048..2048).contains(&page) {
+                        return Err(misfit("a power of two", page));
+                    }
+                    for slot in (0..PAGE).filter(|slot| used >> slot & 1 == 1) {
+                        counted.push((page, slot, reader.number()?));
+                    }
+                }
+                self.spread(plain(min), plain(max));
+                self.is_whole &= is_whole;
+                let pages = self.pages();
+                let mut count = 0u64;
+                for (page, slot, many) in counted {
+                    let at = pages.find(page);
+                    let place = &mut pages.pages[at].1[slot];
+                    *place = place.saturating_add(many);
+                    count = count.saturating_add(many);
+                }
+                self.count = self.count.saturating_add(count);
+            }
+            form => return Err(misfit("a form", form)),
+        }
+        Ok(())
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        match &self.form {
+            Form::Few(values) => {
+                let mut values = values.clone();
+                values.sort_unstable_by(|a, b| compare_floats(*a, *b));
+                let values = values.iter().flat_map(|value| value.to_le_bytes());
+                std::iter::once(FEW).chain(values).collect()
+            }
+            Form::Many(Pages { pages, .. }) => {
+                let mut out = vec![MANY, self.is_whole.into()];
+                out.extend(self.min.to_le_bytes());
+                out.extend(self.max.to_le_bytes());
+                for (page, counts) in pages {
+                    out.extend(page.to_le_bytes());
+                    let used = counts.iter().enumerate().filter(|(_, count)| **count > 0);
+                    out.extend(used.fold(0u128, |used, (slot, _)| used | 1 << slot).to_le_bytes());
+                    counts.iter().filter(|count| **count > 0).for_each(|count| write_number(&mut out, *count));
+                }
+                out
+            }
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        match &self.form {
+            Form::Few(values) => values.capacity() * size_of::<f64>(),
+            Form::Many(Pages { pages, .. }) => pages.capacity() * 16 + pages.len() * size_of::<[u64; PAGE]>(),
+        }
+    }
 }
 
 fn misfit(expected: &str, found: impl std::fmt::Display) -> crate::Error {

@@ -14,7 +14,7 @@ use crate::{
     ids::ColumnId,
     scalar::{Scalar, compare_floats},
     schema::{DataType, TableSchema},
-    sketch,
+    sketch::{self, Sketch},
 };
 use std::sync::Arc;
 

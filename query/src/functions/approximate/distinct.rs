@@ -21,7 +21,7 @@ use tidemill_storage::{
     sketch::{Distinct, token},
 };
 
-use super::sketched::{Each, Groups, Kind, Sketch, Whole, state_field};
+use super::sketched::{Each, Groups, Kind, Whole, state_field};
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct ApproxDistinct {
@@ -74,20 +74,6 @@ impl AggregateUDFImpl for ApproxDistinct {
 
 #[derive(Debug)]
 struct Counted;
-
-impl Sketch for Distinct {
-    fn merge_bytes(&mut self, bytes: &[u8]) -> tidemill_storage::Result<()> {
-        Self::merge_bytes(self, bytes)
-    }
-
-    fn to_bytes(&self) -> Vec<u8> {
-        Self::to_bytes(self)
-    }
-
-    fn memory_bytes(&self) -> usize {
-        Self::memory_bytes(self)
-    }
-}
 
 impl Kind for Counted {
     type Sketch = Distinct;

@@ -17,7 +17,7 @@ use datafusion::{
 };
 use tidemill_storage::sketch::Quantiles;
 
-use super::sketched::{Each, Groups, Kind, Sketch, Whole, state_field};
+use super::sketched::{Each, Groups, Kind, Whole, state_field};
 use crate::{SqlError, rules::types};
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -132,20 +132,6 @@ impl AggregateUDFImpl for ApproxPercentile {
 struct At {
     /// Of values in ascending order.
     share: f64,
-}
-
-impl Sketch for Quantiles {
-    fn merge_bytes(&mut self, bytes: &[u8]) -> tidemill_storage::Result<()> {
-        Self::merge_bytes(self, bytes)
-    }
-
-    fn to_bytes(&self) -> Vec<u8> {
-        Self::to_bytes(self)
-    }
-
-    fn memory_bytes(&self) -> usize {
-        Self::memory_bytes(self)
-    }
 }
 
 impl Kind for At {

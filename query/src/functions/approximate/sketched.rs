@@ -12,14 +12,9 @@ use datafusion::{
     scalar::ScalarValue,
 };
 
-use crate::SqlError;
+use tidemill_storage::sketch::{Sketch, memory_bytes};
 
-/// What is made of the values of a group.
-pub(super) trait Sketch: Default + fmt::Debug + Send + Sync + 'static {
-    fn merge_bytes(&mut self, bytes: &[u8]) -> tidemill_storage::Result<()>;
-    fn to_bytes(&self) -> Vec<u8>;
-    fn memory_bytes(&self) -> usize;
-}
+use crate::SqlError;
 
 /// Takes the place of a row, and what puts the row's value into a sketch.
 pub(super) type Each<'a, S> = &'a mut dyn FnMut(usize, &dyn Fn(&mut S));
@@ -145,8 +140,7 @@ impl<K: Kind> GroupsAccumulator for Groups<K> {
     }
 
     fn size(&self) -> usize {
-        let sketches = self.sketches.iter().map(|sketch| size_of::<K::Sketch>() + sketch.memory_bytes());
-        size_of_val(self) + sketches.sum::<usize>()
+        size_of_val(self) + memory_bytes(&self.sketches)
     }
 }
 
