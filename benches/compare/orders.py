@@ -111,7 +111,8 @@ CUBE = [
 
 
 def bytes_a_row():
-    return float(tidemill.run("SELECT sum(bytes) FROM rt.segments WHERE \"table\" = 'orders'")[0][0]) / args.rows
+    both = "SELECT bytes FROM rt.segments WHERE \"table\" = 'orders' UNION ALL SELECT bytes FROM rt.indexes WHERE \"table\" = 'orders'"
+    return float(tidemill.run(f"SELECT sum(bytes) FROM ({both}) AS files")[0][0]) / args.rows
 
 
 def round_of(title, queries, names=None):

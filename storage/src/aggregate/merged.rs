@@ -110,9 +110,15 @@ impl MergedGroups {
 
     /// Bytes that each place takes, at most.
     pub fn bytes_per_place(request: &AggregateRequest) -> u64 {
-        // A count of rows, and for each aggregate a count and at most a sum in 64 and in 128 bits.
-        let (count, state) = (size_of::<u64>(), size_of::<i64>() + size_of::<i128>());
-        (count + request.aggregates.len() * (count + state)) as u64
+        let count = size_of::<u64>();
+        let of = |function: &Function| match function {
+            Function::Rows => 0,
+            Function::Count(_) => count,
+            // In 64 bits, and in 128.
+            Function::Sum(_) => count + size_of::<i64>() + size_of::<i128>(),
+            _ => count + size_of::<i128>(),
+        };
+        (count + request.aggregates.iter().map(|aggregate| of(&aggregate.function)).sum::<usize>()) as u64
     }
 
     /// Begins to read a unit's rows; [`Aggregation::into_groups`] gives the groups back.
