@@ -28,6 +28,7 @@ use crate::{
     rules::{
         self,
         null_joins::{CrossJoins, JoinKeys},
+        rounded_times::RoundedTimes,
         single_distinct::SingleDistinct,
     },
     runtime::QueryRuntime,
@@ -240,8 +241,17 @@ fn base_state(config: &EngineConfig, schemas: &Arc<Schemas>) -> Result<SessionSt
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let ours: [Arc<dyn OptimizerRule + Send + Sync>; 3] =
         [Arc::new(CrossJoins::new()), Arc::new(JoinKeys::new()), Arc::new(SingleDistinct::new())];
-    let rules = Optimizer::new().rules.into_iter();
-    rules.map(|rule| ours.iter().find(|own| own.name() == rule.name()).map_or(rule, Arc::clone)).collect()
+    let mut rules = Vec::new();
+    for rule in Optimizer::new().rules {
+        let rule = ours.iter().find(|own| own.name() == rule.name()).map_or(rule, Arc::clone);
+        // Constants are one value each from here on, and conditions still stand above what they go down through.
+        let are_simple = rule.name() == "simplify_expressions";
+        rules.push(rule);
+        if are_simple {
+            rules.push(Arc::new(RoundedTimes));
+        }
+    }
+    rules
 }
 
 fn runtime_env(config: &EngineConfig) -> Result<Arc<RuntimeEnv>, SqlError> {

@@ -6,7 +6,7 @@
 //! - no function in it has another answer each time and would be evaluated by the optimizer: `now()` would stand still. A call over a
 //!   column is evaluated when the plan runs, whatever it is;
 //! - its parameters are compared with something in a condition, or are its LIMIT. There a value changes nothing but itself;
-//!   `x = $1 + 1` wants the optimizer to add first.
+//!   `x = $1 + 1` wants the optimizer to add first, and `date_trunc('day', x) = $1` to find the range of `x`.
 //!
 //! Whether a condition is left to the scan is decided for every value of the parameter's type at once
 //! ([`pushdown::takes`](crate::table::pushdown::takes)); the scan refuses the rare value for which that was wrong, such as NULL.
@@ -28,7 +28,7 @@ use datafusion::{
 use parking_lot::Mutex;
 use tidemill_storage::ids::TableId;
 
-use crate::{execution::States, functions::cast, table::StoredTable};
+use crate::{execution::States, functions::cast, rules::rounded_times::rounds, table::StoredTable};
 
 /// The optimized plan of one statement, or that there is none to keep; made when it is first wanted under a version of the settings.
 #[derive(Debug, Default)]
@@ -193,6 +193,9 @@ fn places(expr: &Expr, is_condition: bool) -> Result<bool, DataFusionError> {
     expr.apply(|expr| {
         all += open(expr);
         good += match expr {
+            // Their ranges are other ones for other values.
+            Expr::BinaryExpr(BinaryExpr { left, right, .. }) if rounds(left) || rounds(right) => 0,
+            Expr::Between(Between { expr, .. }) | Expr::InList(InList { expr, .. }) if rounds(expr) => 0,
             Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(*op) => open(left) + open(right),
             Expr::Between(Between { expr, low, high, .. }) => open(expr) + open(low) + open(high),
             Expr::InList(InList { list, .. }) => list.iter().map(open).sum(),

@@ -50,6 +50,11 @@ impl CastTo {
         let name = format!("cast_to_{}", types::name(&target).replace(' ', "_"));
         Arc::new(ScalarUDF::new_from_impl(Self { name, target, signature }))
     }
+
+    /// What `udf` casts to, if it is a cast.
+    pub(crate) fn target_of(udf: &ScalarUDF) -> Option<&FieldRef> {
+        udf.inner().downcast_ref::<Self>().map(|cast| &cast.target)
+    }
 }
 
 /// Whether `call` casts a text that means the same at any time: not `now` or `yesterday`.

@@ -55,6 +55,7 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         buckets::udfs(),
         bytes::udfs(),
         datetime::bin::udfs(),
+        datetime::bucket::udfs(),
         datetime::format::udfs(),
         datetime::make::udfs(),
         datetime::moments::udfs(),

@@ -37,6 +37,7 @@ mod output_names;
 mod parameters;
 mod quantified;
 mod results;
+pub(crate) mod rounded_times;
 pub(crate) mod row;
 mod row_functions;
 mod row_values;

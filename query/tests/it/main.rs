@@ -9,6 +9,7 @@ mod narrowing;
 mod planning;
 mod postgres;
 mod reuse;
+mod rounded_times;
 mod scans;
 mod sessions;
 mod support;

@@ -27,7 +27,7 @@ fn condition(of: &str, depth: u32, rng: &mut StdRng) -> String {
     let c = format!("{of}{name}");
     let mut value = || literal(name, rng, true);
     let (low, high) = (value(), value());
-    match rng.random_range(0..19) {
+    match rng.random_range(0..20) {
         0..=2 => format!("{c} = {low}"),
         3 => format!("{c} <> {low}"),
         4 => format!("{c} {} {low}", ["<", "<=", ">", ">="].choose(rng).unwrap()),
@@ -51,7 +51,38 @@ fn condition(of: &str, depth: u32, rng: &mut StdRng) -> String {
         14 => format!("{of}b"),
         15 | 16 => document(of, rng),
         17 => words(of, rng),
-        _ => format!("date_trunc('day', {of}at) = '2026-03-{:02} 00:00:00+00'", rng.random_range(1..29)),
+        _ => rounded(of, rng),
+    }
+}
+
+/// A condition on moments as functions round them, not always at the beginning of something.
+fn rounded(of: &str, rng: &mut StdRng) -> String {
+    let rounded = [
+        "date_trunc('day', {of}at)",
+        "date_trunc('hour', {of}at)",
+        "date_trunc('week', {of}at)",
+        "date_bin('6 hours', {of}at, '2001-01-01 00:30+00')",
+        "{of}at::date",
+        "{of}at::date::timestamp",
+        "date_trunc('month', {of}d)",
+    ];
+    let rounded = rounded.choose(rng).unwrap().replace("{of}", of);
+    let kind = match rounded.as_str() {
+        text if text.ends_with("::date") => "date",
+        text if text.ends_with("::timestamp") => "timestamp",
+        _ => "timestamptz",
+    };
+    let mut moment = || match (kind, rng.random_range(0..5)) {
+        ("date", _) | (_, 0) => format!("{kind} '2026-{:02}-{:02}'", rng.random_range(2..5), rng.random_range(1..29)),
+        (_, 1) => format!("{kind} '2026-03-{:02} {:02}:15:00'", rng.random_range(1..29), rng.random_range(0..24)),
+        (_, 2) => format!("{kind} '2026-03-{:02} {:02}:00:00'", rng.random_range(1..29), rng.random_range(0..24)),
+        _ => format!("{kind} '2026-03-{:02} 00:00:00'", rng.random_range(1..29)),
+    };
+    let (a, b, c) = (moment(), moment(), moment());
+    match rng.random_range(0..4) {
+        0 => format!("{rounded} {}BETWEEN {a} AND {b}", if rng.random() { "NOT " } else { "" }),
+        1 => format!("{rounded} {}IN ({a}, {b}, {c})", if rng.random_range(0..3) == 0 { "NOT " } else { "" }),
+        _ => format!("{rounded} {} {a}", ["=", "=", "<>", "<", "<=", ">", ">="].choose(rng).unwrap()),
     }
 }
 
@@ -102,13 +133,15 @@ fn filter(rng: &mut StdRng) -> String {
 }
 
 fn key(rng: &mut StdRng) -> String {
-    match rng.random_range(0..10) {
+    match rng.random_range(0..12) {
         0 => "date_trunc('hour', at)".into(),
         1 => "date_trunc('day', at)".into(),
         2 => "date_trunc('month', d)".into(),
         // Other letters than those of ASCII have no other case in PostgreSQL's locale C.
         3 => "left(city, 3)".into(),
         4 => "i / 100".into(),
+        5 => "date_bin('12 hours', at, '2001-01-01 00:30+00')".into(),
+        6 => "date_trunc('week', at)".into(),
         _ => loop {
             // Groups of floats are told apart by their text as well; they are keys too.
             let name = column(rng);

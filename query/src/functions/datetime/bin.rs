@@ -54,7 +54,7 @@ fn bin(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
 }
 
 /// Argument `index` as `data_type`; a text is one that was written without its type.
-fn argument(call: &Call<'_>, index: usize, data_type: &DataType) -> Result<ArrayRef, DataFusionError> {
+pub(super) fn argument(call: &Call<'_>, index: usize, data_type: &DataType) -> Result<ArrayRef, DataFusionError> {
     let given = call.arrays[index].data_type();
     if types::is_text(given) {
         let field = Field::new("", data_type.clone(), true);
@@ -66,9 +66,12 @@ fn argument(call: &Call<'_>, index: usize, data_type: &DataType) -> Result<Array
     };
     if !fits {
         let given: Vec<String> = call.fields.iter().map(|field| types::name(field)).collect();
-        return Err(SqlError::new("42883", format!("function date_bin({}) does not exist", given.join(", ")))
-            .with_hint("It takes an interval and two timestamps.")
-            .into());
+        return Err(SqlError::new(
+            "42883",
+            format!("function {}({}) does not exist", call.returns.name(), given.join(", ")),
+        )
+        .with_hint("It takes an interval and timestamps.")
+        .into());
     }
     if let (DataType::Timestamp(_, Some(_)), DataType::Date32 | DataType::Timestamp(_, None)) = (data_type, given) {
         let (zone, clocks) = (call.zone()?, call.cast(index, &types::timestamp())?);
@@ -79,7 +82,7 @@ fn argument(call: &Call<'_>, index: usize, data_type: &DataType) -> Result<Array
     call.cast(index, data_type)
 }
 
-fn length_us(stride: IntervalMonthDayNano) -> Result<i64, SqlError> {
+pub(super) fn length_us(stride: IntervalMonthDayNano) -> Result<i64, SqlError> {
     if stride.months != 0 {
         return Err(SqlError::not_supported("a bin of months or years"));
     }
@@ -91,6 +94,6 @@ fn length_us(stride: IntervalMonthDayNano) -> Result<i64, SqlError> {
     }
 }
 
-fn out_of_range() -> SqlError {
+pub(super) fn out_of_range() -> SqlError {
     SqlError::new("22008", "timestamp out of range")
 }

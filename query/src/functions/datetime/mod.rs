@@ -1,6 +1,7 @@
 //! Dates, times, intervals: reading, writing, patterns, truncation, parts.
 
 pub(crate) mod bin;
+pub(crate) mod bucket;
 pub(crate) mod format;
 mod interval_pattern;
 pub(crate) mod interval_text;
@@ -9,4 +10,5 @@ pub(crate) mod moments;
 pub(crate) mod parse;
 pub(crate) mod part;
 pub(crate) mod pattern;
+pub(crate) mod rounding;
 pub(crate) mod trunc;

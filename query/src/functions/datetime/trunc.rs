@@ -6,7 +6,7 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, IntervalMonthDayNanoArray, TimestampMicrosecondArray},
     datatypes::{DataType, IntervalMonthDayNano, IntervalMonthDayNanoType, TimeUnit, TimestampMicrosecondType},
 };
-use chrono::{DateTime, Datelike, Days, NaiveDate};
+use chrono::{DateTime, Datelike, Days, Months, NaiveDate};
 use datafusion::{
     error::DataFusionError,
     logical_expr::{ScalarUDF, Volatility},
@@ -115,7 +115,7 @@ fn truncate(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unit {
+pub(crate) enum Unit {
     /// Of the clock, in microseconds; at most an hour.
     Clock(i64),
     Day,
@@ -128,7 +128,7 @@ enum Unit {
 }
 
 impl Unit {
-    fn parse(text: &str, type_name: &str) -> Result<Self, SqlError> {
+    pub(crate) fn parse(text: &str, type_name: &str) -> Result<Self, SqlError> {
         Ok(match text.to_lowercase().as_str() {
             "microsecond" | "microseconds" | "us" | "usec" => Self::Clock(1),
             "millisecond" | "milliseconds" | "ms" | "msec" => Self::Clock(1000),
@@ -151,7 +151,7 @@ impl Unit {
         })
     }
 
-    fn floor(self, us: i64, zone: Zone) -> Option<i64> {
+    pub(crate) fn floor(self, us: i64, zone: Zone) -> Option<i64> {
         let local = zone.to_local(us);
         if let Self::Clock(size) = self {
             // Taken off the instant, so that an hour that happens twice stays the hour it is.
@@ -177,17 +177,38 @@ impl Unit {
         let days = date.signed_duration_since(NaiveDate::default()).num_days();
         Some(zone.to_instant(days * DAY_US))
     }
+
+    /// Where the next one of a wall clock begins, after the one that begins at `local`.
+    pub(crate) fn next(self, local: i64) -> Option<i64> {
+        let months = match self {
+            Self::Clock(size) => return local.checked_add(size),
+            Self::Day => return local.checked_add(DAY_US),
+            Self::Week => return local.checked_add(7 * DAY_US),
+            Self::Months(count) => count.unsigned_abs(),
+            Self::Decade => 120,
+            Self::Century => 1200,
+            Self::Millennium => 12_000,
+        };
+        let date = DateTime::from_timestamp(local.div_euclid(DAY_US) * 86_400, 0)?.date_naive();
+        let next = date.checked_add_months(Months::new(months))?;
+        Some(next.signed_duration_since(NaiveDate::default()).num_days() * DAY_US)
+    }
+
+    /// Length and first multiple of one that has one length in UTC, in microseconds.
+    pub(crate) fn fixed_length(self) -> Option<(i64, i64)> {
+        match self {
+            Self::Clock(size) => Some((size, 0)),
+            Self::Day => Some((DAY_US, 0)),
+            // 1970 began on a Thursday.
+            Self::Week => Some((7 * DAY_US, 4 * DAY_US)),
+            _ => None,
+        }
+    }
 }
 
 /// Length and first multiple of a unit that has one length in UTC, in microseconds.
 pub(crate) fn fixed_length(unit: &str) -> Option<(i64, i64)> {
-    match Unit::parse(unit, "").ok()? {
-        Unit::Clock(size) => Some((size, 0)),
-        Unit::Day => Some((DAY_US, 0)),
-        // 1970 began on a Thursday.
-        Unit::Week => Some((7 * DAY_US, 4 * DAY_US)),
-        _ => None,
-    }
+    Unit::parse(unit, "").ok()?.fixed_length()
 }
 
 fn interval(unit: &str, value: IntervalMonthDayNano) -> Result<IntervalMonthDayNano, SqlError> {

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType as ArrowType;
 use datafusion::{
-    common::{
-        ScalarValue,
-        tree_node::{Transformed, TreeNode},
-    },
+    common::tree_node::{Transformed, TreeNode},
     config::ConfigOptions,
     error::DataFusionError,
     physical_expr::{
@@ -26,7 +23,7 @@ use tidemill_storage::{
 
 use crate::{
     exec::{computed::computed, states::State},
-    functions::{datetime::trunc, zone::Zone},
+    functions::{datetime::rounding::Step, zone::Zone},
     table::{
         physical::{logical, stored_column},
         pushdown,
@@ -78,24 +75,25 @@ impl Reading<'_> {
         key.is_supported(&column.data_type).then_some(key)
     }
 
-    /// `date_trunc` to a unit of fixed length.
+    /// `date_trunc` to a unit of fixed length, `date_bin`, `time_bucket`.
     fn rounded(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<(&StoredColumn, Bin)> {
         let call = expr.downcast_ref::<ScalarFunctionExpr>()?;
-        let [unit, time] = call.args() else { return None };
-        if call.name() != "date_trunc" {
-            return None;
-        }
-        let unit = unit.downcast_ref::<Literal>()?;
-        let (ScalarValue::Utf8(Some(unit)) | ScalarValue::Utf8View(Some(unit))) = unit.value() else { return None };
-        let column = self.column(time)?;
-        let zone = match column.data_type {
-            DataType::Timestamp => Zone::UTC,
-            DataType::TimestampTz => Zone::of(self.config).ok()?,
+        let constant = |expr: &Arc<dyn PhysicalExpr>| Some(expr.downcast_ref::<Literal>()?.value().clone());
+        let (first, time, third) = match call.args() {
+            [first, time] => (constant(first)?, time, None),
+            [first, time, third] => (constant(first)?, time, Some(constant(third)?)),
             _ => return None,
         };
-        // Elsewhere days, and hours of some zones, do not have one length.
-        let (width, origin) = (zone == Zone::UTC).then(|| trunc::fixed_length(unit))??;
-        Some((column, Bin { width, origin }))
+        let column = self.column(time)?;
+        if !matches!(column.data_type, DataType::Timestamp | DataType::TimestampTz) {
+            return None;
+        }
+        let (source, zone) = (column.data_type.arrow(), Zone::of(self.config).ok()?);
+        // In zones that change their clocks days, and hours of some, do not have one length.
+        match Step::of_call(call.name(), &first, third.as_ref(), &source, zone)? {
+            Step::Bins { width, origin } => Some((column, Bin { width, origin })),
+            _ => None,
+        }
     }
 
     /// The states of one call, and what they are made of added to `aggregates`.
