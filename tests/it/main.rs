@@ -19,6 +19,7 @@ mod ingest_sql;
 mod metadata;
 mod metamorphic;
 mod pgwire;
+mod plans;
 mod readme;
 mod results;
 mod slt;
