@@ -37,6 +37,10 @@ const RESTAURANT: ColumnId = ColumnId(5);
 const CUSTOMER: ColumnId = ColumnId(6);
 const WEIGHT: ColumnId = ColumnId(7);
 const NOTED: ColumnId = ColumnId(8);
+const ENDED_AT: ColumnId = ColumnId(9);
+const ENDED_HOUR: ColumnId = ColumnId(10);
+const ENDED_MINUTE: ColumnId = ColumnId(11);
+const PLACED_HOUR: ColumnId = ColumnId(12);
 
 fn schema() -> Arc<TableSchema> {
     let types = [
@@ -49,6 +53,10 @@ fn schema() -> Arc<TableSchema> {
         ("customer", DataType::Int),
         ("weight", DataType::Double),
         ("noted", DataType::Int),
+        ("ended_at", DataType::TimestampTz),
+        ("ended_hour", DataType::Int),
+        ("ended_minute", DataType::Int),
+        ("placed_hour", DataType::Int),
     ];
     let columns = types
         .into_iter()
@@ -63,6 +71,8 @@ fn batch(schema: &TableSchema, random: &mut Random) -> RecordBatch {
     let statuses = ["placed", "accepted", "cooking", "on the way to the customer", "delivered", "cancelled"];
     let (city, status, distance, quantity) = (numbers(200), numbers(6), numbers(30_000), numbers(1000));
     let (restaurant, customer, weight, noted) = (numbers(2000), numbers(200_000), numbers(1 << 40), numbers(20));
+    // Of 30 days, in no order: what a truncation costs where neighbours are in different bins.
+    let ended: Vec<i64> = numbers(30 * 86_400_000).into_iter().map(|ms| ms as i64 * 1000).collect();
     let ints = |values: &[usize]| Arc::new(Int32Array::from_iter_values(values.iter().map(|n| *n as i32))) as ArrayRef;
     let columns: Vec<ArrayRef> = vec![
         Arc::new(
@@ -79,6 +89,13 @@ fn batch(schema: &TableSchema, random: &mut Random) -> RecordBatch {
         ints(&customer),
         Arc::new(Float64Array::from_iter_values(weight.iter().map(|n| (*n as f64).sqrt()))),
         Arc::new(Int32Array::from_iter(noted.iter().map(|n| (*n > 0).then_some(*n as i32)))),
+        Arc::new(
+            TimestampMicrosecondArray::from_iter_values(ended.iter().map(|at| 1_760_000_400_000_000 + at))
+                .with_timezone(UTC),
+        ),
+        Arc::new(Int32Array::from_iter_values(ended.iter().map(|at| (at / 3_600_000_000) as i32))),
+        Arc::new(Int32Array::from_iter_values(ended.iter().map(|at| (at / 60_000_000) as i32))),
+        Arc::new(Int32Array::from_iter_values((0..ROWS as i64).map(|n| (n * 86_400 / 3_600_000_000) as i32))),
     ];
     RecordBatch::try_new(schema.arrow(), columns).expect("fits")
 }
@@ -123,7 +140,22 @@ fn group(c: &mut Criterion) {
         ("city: count, sum(double), sum(int), avg", request(vec![key(CITY)], &four, None)),
         ("city: sum(nullable int), max", request(vec![key(CITY)], &[Sum(NOTED), Max(QUANTITY)], None)),
         ("two keys", request(vec![key(CITY), key(STATUS)], &four, None)),
-        ("hour", request(vec![hour], &four, None)),
+        ("hour", request(vec![hour.clone()], &four, None)),
+        ("hour: count", request(vec![hour.clone()], &[Rows], None)),
+        ("hour as a column: count", request(vec![key(PLACED_HOUR)], &[Rows], None)),
+        ("unordered hour: count", request(vec![GroupKey { column: ENDED_AT, ..hour.clone() }], &[Rows], None)),
+        ("unordered hour as a column: count", request(vec![key(ENDED_HOUR)], &[Rows], None)),
+        (
+            "unordered minute: count",
+            request(
+                vec![GroupKey { column: ENDED_AT, bin: Some(Bin { width: 60_000_000, origin: 0 }) }],
+                &[Rows],
+                None,
+            ),
+        ),
+        ("unordered minute as a column: count", request(vec![key(ENDED_MINUTE)], &[Rows], None)),
+        ("unordered hour: four", request(vec![GroupKey { column: ENDED_AT, ..hour.clone() }], &four, None)),
+        ("unordered hour as a column: four", request(vec![key(ENDED_HOUR)], &four, None)),
         ("restaurant", request(vec![key(RESTAURANT)], &four, None)),
         ("customer", request(vec![key(CUSTOMER)], &four, None)),
         ("customer, restaurant", request(vec![key(CUSTOMER), key(RESTAURANT)], &[Rows, Sum(QUANTITY)], None)),
