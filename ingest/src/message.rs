@@ -33,6 +33,14 @@ pub struct Message {
 }
 
 impl MessageBatch {
+    /// Leaves the first `count` messages and gives the others, if there are any.
+    pub(crate) fn split_off(&mut self, count: usize) -> Option<Self> {
+        let cut = self.messages.get(count)?.offset;
+        let (from, to) = (cut, std::mem::replace(&mut self.to, cut));
+        let messages = self.messages.split_off(count);
+        Some(Self { partition: self.partition, payloads: self.payloads.clone(), messages, from, to })
+    }
+
     pub fn payload(&self, message: &Message) -> &[u8] {
         &self.payloads[message.payload.start as usize..message.payload.end as usize]
     }

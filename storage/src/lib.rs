@@ -4,6 +4,7 @@ pub mod aggregate;
 pub mod bitpack;
 pub mod clock;
 mod dictionary;
+pub mod digits;
 pub mod documents;
 pub mod error;
 pub mod evaluate;

@@ -84,6 +84,14 @@ impl DataType {
         }
     }
 
+    /// Whether values are JSON documents or arrays of them.
+    pub fn holds_json(&self) -> bool {
+        match self {
+            Self::Array(item) => item.holds_json(),
+            other => *other == Self::Jsonb,
+        }
+    }
+
     pub fn field(&self, name: &str, nullable: bool) -> Field {
         let field = Field::new(name, self.arrow(), nullable);
         match self {

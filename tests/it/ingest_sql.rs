@@ -122,3 +122,36 @@ fn what_a_query_refuses_is_a_dead_letter() {
         assert!(server.try_sql(&sql).is_err(), "{refused} gives another answer after a crash");
     }
 }
+
+/// What is a document to INSERT is one to a source, and the same one. A file's text in a JSONB column is read as one, too; numbers of
+/// more than 400 zeros were dead letters.
+#[test]
+fn sources_take_the_documents_that_insert_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents =
+        [r#"{"b": 1, "a": 1e500}"#, "[1e-16383]", "1e131071", r#"{"a":{"a":[1,"x"]}}"#, "1e131072", "[1e-16384]", "{"];
+    let server = Server::start(BINARY);
+    server.sql("CREATE TABLE given (id INT, doc JSONB)");
+    for (id, document) in documents.iter().enumerate() {
+        let taken = server.try_sql(&format!("INSERT INTO given VALUES ({id}, '{document}')"));
+        assert_eq!(taken.is_ok(), id < 4, "{document}");
+    }
+    let csv: String =
+        (0..documents.len()).map(|id| format!("{id},\"{}\"\n", documents[id].replace('"', "\"\""))).collect();
+    let json: String =
+        documents.iter().enumerate().map(|(id, text)| format!("{{\"id\":{id},\"doc\":{text}}}\n")).collect();
+    for (name, text) in [("csv", csv), ("ndjson", json)] {
+        let file = folder.path().join(format!("documents.{name}"));
+        fs::write(&file, text).unwrap();
+        server.sql(&format!(
+            "CREATE SOURCE s_{name} (id INT, doc JSONB) WITH (connector = 'file', path = '{}')",
+            file.display()
+        ));
+        server.sql(&format!("CREATE TABLE t_{name} FROM SOURCE s_{name}"));
+        server.sql(&format!("SELECT rt.drain('s_{name}')"));
+        let same = format!("SELECT count(*) FROM given JOIN t_{name} t USING (id) WHERE given.doc::text = t.doc::text");
+        assert_eq!(server.value(&same), "4");
+        assert_eq!(server.value(&format!("SELECT count(*) FROM t_{name}")), "4");
+        assert_eq!(server.value(&format!("SELECT count(*) FROM rt.dlq WHERE source = 's_{name}'")), "3");
+    }
+}

@@ -197,13 +197,17 @@ impl Consumer {
             _ if matches!(stream.run(), StreamRun::Stopped { .. }) => Ok(0),
             Fetched::Messages(batch) => {
                 let messages = batch.messages.len();
+                let mut rest = Some(batch);
                 let id = StreamId { source: self.feed.feed.source, partition };
-                let decoder = match &mut self.decoder {
-                    Some(decoder) => decoder,
-                    None => self.decoder.insert((self.feed.feed.decoder)()?),
-                };
-                let batch = decode_batch(&mut **decoder, id, batch)?;
-                self.take_rows(&stream, batch);
+                while let Some(batch) = rest.take_if(|_| !matches!(stream.run(), StreamRun::Stopped { .. })) {
+                    let decoder = match &mut self.decoder {
+                        Some(decoder) => decoder,
+                        None => self.decoder.insert((self.feed.feed.decoder)()?),
+                    };
+                    let decoded;
+                    (decoded, rest) = decode_batch(&mut **decoder, id, batch)?;
+                    self.take_rows(&stream, decoded);
+                }
                 Ok(messages)
             }
             Fetched::Rows(mut batch) => {

@@ -81,24 +81,28 @@ impl PartitionIngest {
         let mut rows = Vec::new();
         let mut resolved = 0;
         for (stream, mut letters) in streams {
-            let batch = decode_batch(decoder, stream, messages(stream, &letters)?)?;
-            let batch = feed.feed.checks.apply(batch);
-            let transformed = versioned.transform.apply(&batch);
-            for reject in batch.rejects.iter().chain(&transformed.rejects) {
-                if let Some(mut letter) = letters.remove(&reject.offset) {
-                    letter.reject.reason.clone_from(&reject.reason);
-                    letter.reject.column.clone_from(&reject.column);
-                    kept.push(letter);
+            let mut rest = Some(messages(stream, &letters)?);
+            while let Some(batch) = rest {
+                let decoded;
+                (decoded, rest) = decode_batch(decoder, stream, batch)?;
+                let batch = feed.feed.checks.apply(decoded);
+                let transformed = versioned.transform.apply(&batch);
+                for reject in batch.rejects.iter().chain(&transformed.rejects) {
+                    if let Some(mut letter) = letters.remove(&reject.offset) {
+                        letter.reject.reason.clone_from(&reject.reason);
+                        letter.reject.column.clone_from(&reject.column);
+                        kept.push(letter);
+                    }
                 }
-            }
-            for offset in &transformed.row_offsets {
-                resolved += u64::from(letters.remove(offset).is_some());
+                for offset in &transformed.row_offsets {
+                    resolved += u64::from(letters.remove(offset).is_some());
+                }
+                if transformed.rows.num_rows() > 0 {
+                    rows.push(transformed.rows);
+                }
             }
             // What the table's WHERE leaves out stays a letter: it is no row.
             kept.extend(letters.into_values());
-            if transformed.rows.num_rows() > 0 {
-                rows.push(transformed.rows);
-            }
         }
         kept.sort_by_key(|letter| (letter.at_us, letter.stream, letter.reject.offset));
         Ok(Retried { rows, kept, generation: versioned.generation, resolved })

@@ -56,6 +56,8 @@ pub(super) struct Column {
     values: Values,
     /// For canonical JSON, reused.
     scratch: String,
+    /// Bytes of JSON that were written since the last [`Self::finish`].
+    written: usize,
 }
 
 #[derive(Debug)]
@@ -112,6 +114,15 @@ impl Column {
             nulls: NullBufferBuilder::new(0),
             values: Values::new(column),
             scratch: String::new(),
+            written: 0,
+        }
+    }
+
+    /// Bytes of JSON documents in the column, which may be very many more than those of their messages.
+    pub(super) fn written(&self) -> usize {
+        match &self.values {
+            Values::List { item, .. } => item.written(),
+            _ => self.written,
         }
     }
 
@@ -218,6 +229,7 @@ impl Column {
             (Values::Jsonb(values), value) => {
                 self.scratch.clear();
                 jsonb_text(value, &mut self.scratch)?;
+                self.written += self.scratch.len();
                 values.append_value(&self.scratch);
             }
             (Values::Bytes(values), String(text) | Text(text)) => values.append_value(bytes(text)?),
@@ -309,6 +321,7 @@ impl Column {
     /// The column as an array; afterwards it is empty.
     pub(super) fn finish(&mut self) -> ArrayRef {
         let nulls = self.nulls.finish();
+        self.written = 0;
         match &mut self.values {
             Values::Boolean(values) => Arc::new(BooleanArray::new(values.finish(), nulls)),
             Values::Int16(values) => primitive::<Int16Type>(values, nulls),

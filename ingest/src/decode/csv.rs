@@ -171,7 +171,7 @@ impl CsvDecoder {
 
 impl Decoder for CsvDecoder {
     fn decode(&mut self, messages: &MessageBatch) -> Result<Decoded> {
-        for message in messages.messages.iter().filter(|message| !message.is_null) {
+        while let Some(message) = self.rows.next(messages) {
             let result = self.row(messages.payload(message));
             self.rows.end_row(result, messages, message);
         }

@@ -51,7 +51,7 @@ use crate::{
 
 /// Turns messages into rows. One per thread; keeps its buffers between calls.
 pub trait Decoder: Send {
-    /// Every message of the batch ends in exactly one of rows (0..n of them) and rejects. Never panics, whatever the bytes. Fails as a whole,
+    /// Every message that is taken ends in exactly one of rows (0..n of them) and rejects. Never panics, whatever the bytes. Fails as a whole,
     /// with `Unavailable`, only when a schema registry does not answer: then nothing of the batch is taken, and it may be decoded again later.
     fn decode(&mut self, messages: &MessageBatch) -> Result<Decoded>;
 }
@@ -63,6 +63,8 @@ pub struct Decoded {
     /// The offset of each row's message.
     pub row_offsets: Vec<u64>,
     pub rejects: Vec<Reject>,
+    /// Messages of the batch that these are: the first ones, all unless their rows became very much larger than they are.
+    pub taken: usize,
 }
 
 /// One column of a source: its type and where in a message its value stands.
@@ -146,11 +148,16 @@ pub fn decoder(format: &Format, columns: &[SourceColumn]) -> Result<Box<dyn Deco
     })
 }
 
-/// Decodes a batch of messages of `stream`; rows and rejects account for the batch's whole range of offsets. Fails as
-/// [`Decoder::decode`] does.
-pub fn decode_batch(decoder: &mut dyn Decoder, stream: StreamId, messages: MessageBatch) -> Result<SourceBatch> {
-    let Decoded { rows, row_offsets, rejects } = decoder.decode(&messages)?;
-    Ok(SourceBatch {
+/// Decodes the first messages of a batch of `stream`, as many as may be in memory as rows together, mostly all; the others come back. Rows and
+/// rejects account for the whole range of offsets. Fails as [`Decoder::decode`] does.
+pub fn decode_batch(
+    decoder: &mut dyn Decoder,
+    stream: StreamId,
+    mut messages: MessageBatch,
+) -> Result<(SourceBatch, Option<MessageBatch>)> {
+    let Decoded { rows, row_offsets, rejects, taken } = decoder.decode(&messages)?;
+    let rest = messages.split_off(taken);
+    let batch = SourceBatch {
         stream,
         rows,
         row_offsets,
@@ -159,7 +166,8 @@ pub fn decode_batch(decoder: &mut dyn Decoder, stream: StreamId, messages: Messa
         newest_timestamp_ms: messages.messages.iter().map(|message| message.timestamp_ms).max().unwrap_or(-1),
         rejects,
         origin: Some(messages),
-    })
+    };
+    Ok((batch, rest))
 }
 
 /// Reads texts as values of a type by the rules of untyped formats; the error names the first value that does not fit.

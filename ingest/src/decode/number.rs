@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-/// Zeros that a number's exponent may write out ([`Decimal::write_plain`]). Every DOUBLE fits; without a bound eight bytes could
-/// become a hundred thousand.
-const EXPONENT_ZEROS_MAX: usize = 400;
+use tidemill_storage::digits::Digits;
+
 /// Exponents beyond this are all the same to every type.
-const EXPONENT_MAX: i64 = 1_000_000;
+const EXPONENT_MAX: i64 = i32::MAX as i64;
 
 /// Why a value does not fit a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +103,7 @@ impl<'a> Decimal<'a> {
     /// The number × 10^`scale`, when that is an integer.
     pub(super) fn scaled(&self, scale: u32) -> Result<i128, Misfit> {
         let (whole, rest) = self.split(scale)?;
-        if rest.is_some_and(|digits| digits.bytes().any(|digit| digit != b'0')) {
+        if rest.is_some_and(|cut| cut.integer.iter().chain(cut.fraction).any(|digit| *digit != b'0')) {
             Err(Misfit::Fraction)
         } else {
             Ok(whole)
@@ -168,38 +167,10 @@ impl<'a> Decimal<'a> {
         Ok(self.split(0)?.0)
     }
 
-    /// Writes the number as Postgres prints a numeric: no exponent, fraction digits kept, no negative zero.
+    /// Writes the number as Postgres prints a numeric; `Range` where it has more digits than a numeric.
     pub(super) fn write_plain(&self, out: &mut String) -> Result<(), Misfit> {
-        let count = (self.integer.len() + self.fraction.len()) as i64;
-        let point = self.integer.len() as i64 + self.exponent;
-        if point - count > EXPONENT_ZEROS_MAX as i64 || -point > EXPONENT_ZEROS_MAX as i64 {
-            // Zero has no digits before the point, however large its exponent.
-            if !(self.is_zero() && point > 0) {
-                return Err(Misfit::Range);
-            }
-        }
-        if self.negative && !self.is_zero() {
-            out.push('-');
-        }
-        let mut digits = self.integer.iter().chain(self.fraction).map(|digit| char::from(*digit));
-        let mut started = false;
-        for digit in digits.by_ref().take(point.clamp(0, count) as usize) {
-            if started || digit != '0' {
-                out.push(digit);
-                started = true;
-            }
-        }
-        if !started {
-            out.push('0');
-        } else {
-            out.extend(std::iter::repeat_n('0', (point - count).max(0) as usize));
-        }
-        if point < count {
-            out.push('.');
-            out.extend(std::iter::repeat_n('0', (-point).max(0) as usize));
-            out.extend(digits);
-        }
-        Ok(())
+        let Self { negative, integer, fraction, exponent } = *self;
+        Digits::new(negative, integer, fraction, exponent).write(out).map_err(|_| Misfit::Range)
     }
 }
 
@@ -382,30 +353,14 @@ mod tests {
         assert_eq!(real("16777217.0"), Ok(16777216.0));
     }
 
-    /// Each pair was taken from PostgreSQL 15 (`SELECT '…'::jsonb`).
     #[test]
-    fn prints_as_postgres_does() {
-        for (text, printed) in [
-            ("1.10", "1.10"),
-            ("1e2", "100"),
-            ("1.50e1", "15.0"),
-            ("-0", "0"),
-            ("-0.00", "0.00"),
-            ("0e5", "0"),
-            ("0.000e1", "0.00"),
-            ("12e-1", "1.2"),
-            ("1e-3", "0.001"),
-            ("-1.25E+2", "-125"),
-            ("123456789012345678901234567890.5", "123456789012345678901234567890.5"),
-            ("0.5e1", "5"),
-            ("10.00e-1", "1.000"),
-        ] {
-            assert_eq!(plain(text).as_deref(), Ok(printed), "{text}");
-        }
-        assert_eq!(plain("1e400").unwrap().len(), 401);
-        assert_eq!(plain("1e401"), Err(Misfit::Range));
-        assert_eq!(plain("1e-99999"), Err(Misfit::Range));
-        assert_eq!(plain("0e99999").unwrap(), "0");
+    fn prints_what_a_numeric_holds() {
+        assert_eq!(plain("+.5e2").as_deref(), Ok("50"));
+        assert_eq!(plain("-007.10").as_deref(), Ok("-7.10"));
+        // A limit of its own, 400 zeros, made dead letters of what INSERT took.
+        assert_eq!(plain("1e500").unwrap().len(), 501);
+        assert_eq!(plain("1e131072"), Err(Misfit::Range));
+        assert_eq!(plain("1e-16384"), Err(Misfit::Range));
     }
 
     proptest! {

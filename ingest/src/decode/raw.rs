@@ -66,6 +66,6 @@ impl Decoder for RawDecoder {
         let array: ArrayRef = if self.is_text { Arc::new(texts.finish()) } else { Arc::new(bytes.finish()) };
         let rows = RecordBatch::try_new(SchemaRef::clone(&self.schema), vec![array])
             .expect("invariant: the one column has the schema's type");
-        Ok(Decoded { rows, row_offsets, rejects })
+        Ok(Decoded { rows, row_offsets, rejects, taken: messages.messages.len() })
     }
 }

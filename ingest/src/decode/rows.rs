@@ -14,6 +14,9 @@ use super::{
 };
 use crate::message::{Message, MessageBatch, Reject};
 
+/// Bytes of JSON documents that a batch holds before it ends early: `DOCUMENT_BYTES_MAX` bounds a document, this the many of one fetch.
+const WRITTEN_BYTES_MAX: usize = 32 << 20;
+
 /// Why a message is no row.
 #[derive(Debug)]
 pub(super) struct Fault {
@@ -67,6 +70,10 @@ pub(super) struct Rows {
     /// Which rows are good; empty until the first bad one.
     good: BooleanBufferBuilder,
     rejects: Vec<Reject>,
+    /// Columns that may hold JSON.
+    documents: Vec<usize>,
+    /// Messages that were given out since the last [`Self::finish`].
+    taken: usize,
 }
 
 impl Rows {
@@ -78,7 +85,24 @@ impl Rows {
             offsets: Vec::new(),
             good: BooleanBufferBuilder::new(0),
             rejects: Vec::new(),
+            documents: (0..columns.len()).filter(|at| columns[*at].data_type.holds_json()).collect(),
+            taken: 0,
         }
+    }
+
+    /// The next message of the batch that has a value; none when all were given out, or when the rows became very large.
+    #[inline]
+    pub(super) fn next<'a>(&mut self, messages: &'a MessageBatch) -> Option<&'a Message> {
+        if self.documents.iter().map(|at| self.columns[*at].written()).sum::<usize>() >= WRITTEN_BYTES_MAX {
+            return None;
+        }
+        let rest = messages.messages.get(self.taken..)?;
+        let Some(at) = rest.iter().position(|message| !message.is_null) else {
+            self.taken = messages.messages.len();
+            return None;
+        };
+        self.taken += at + 1;
+        rest.get(at)
     }
 
     #[inline]
@@ -128,6 +152,7 @@ impl Rows {
         let options = RecordBatchOptions::new().with_row_count(Some(row_offsets.len()));
         let rows = RecordBatch::try_new_with_options(SchemaRef::clone(&self.schema), arrays, &options)
             .expect("invariant: columns have the schema's types, and NULL only where it is allowed");
-        Decoded { rows, row_offsets, rejects: std::mem::take(&mut self.rejects) }
+        let rejects = std::mem::take(&mut self.rejects);
+        Decoded { rows, row_offsets, rejects, taken: std::mem::take(&mut self.taken) }
     }
 }

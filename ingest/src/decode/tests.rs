@@ -228,3 +228,34 @@ fn the_fuzz_targets_corpora_are_read_again() {
         }
     }
 }
+
+/// Nine bytes of a number become 131,072 characters of JSONB: such a batch comes in pieces, and no message is lost or comes twice.
+#[test]
+fn documents_that_grow_come_in_pieces() {
+    let columns = [SourceColumn::new("j", DataType::Jsonb, true), SourceColumn::new("n", DataType::Int, true)];
+    let payloads: Vec<Option<String>> = (0..700)
+        .map(|n| match n % 7 {
+            0 => None,
+            1 => Some("no".to_owned()),
+            _ => Some(format!("{{\"n\": {n}, \"j\": [1e131071]}}")),
+        })
+        .collect();
+    let mut rest = Some(batch(payloads.iter().map(|payload| payload.as_ref().map(String::as_bytes))));
+    let whole = rest.clone().unwrap();
+    let mut decoder = decoder(&Format::Json { epoch: EpochUnit::ByMagnitude }, &columns).unwrap();
+    let stream = StreamId { source: tidemill_storage::ids::SourceId(1), partition: 0 };
+    let (mut at, mut pieces, mut fates) = (whole.from, 0, Vec::new());
+    while let Some(messages) = rest {
+        let decoded;
+        (decoded, rest) = decode_batch(&mut *decoder, stream, messages).unwrap();
+        assert_eq!(decoded.from, at);
+        assert!(decoded.rows.num_rows() < 300);
+        fates.extend(decoded.row_offsets.iter().copied().chain(decoded.rejects.iter().map(|reject| reject.offset)));
+        (at, pieces) = (decoded.to, pieces + 1);
+    }
+    assert_eq!(at, whole.to);
+    assert!(pieces > 1);
+    fates.sort_unstable();
+    let wanted: Vec<u64> = whole.messages.iter().filter(|m| !m.is_null).map(|m| m.offset).collect();
+    assert_eq!(fates, wanted);
+}

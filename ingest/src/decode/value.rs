@@ -15,6 +15,8 @@ use super::{
 };
 
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
+/// Zeros that a decimal's scale may write out: a message of few bytes must not become a text of many.
+const SCALE_MAX: u32 = 400;
 const NANOS_PER_DAY: i128 = 86_400 * NANOS_PER_SECOND;
 
 /// One value as a format brings it.
@@ -115,6 +117,9 @@ impl Unscaled<'_> {
 
     fn write(self, out: &mut String) -> Result<(), Misfit> {
         let integer = self.integer()?;
+        if self.scale > SCALE_MAX {
+            return Err(Misfit::Range);
+        }
         let text = format!("{integer}e-{}", self.scale);
         Decimal::parse(&text).ok_or(Misfit::Syntax)?.write_plain(out)
     }

@@ -262,7 +262,8 @@ impl Decoder for NumberDecoder {
             TimestampMicrosecondArray::from_iter_values(values.iter().map(|n| n * 1_000_000)).with_timezone("UTC"),
         );
         let columns = vec![partitions, Arc::new(Int64Array::from(values)), times];
-        Ok(Decoded { rows: RecordBatch::try_new(schema(1).arrow(), columns).unwrap(), row_offsets, rejects })
+        let rows = RecordBatch::try_new(schema(1).arrow(), columns).unwrap();
+        Ok(Decoded { rows, row_offsets, rejects, taken: messages.messages.len() })
     }
 }
 

@@ -91,7 +91,7 @@ impl Decoder for AvroDecoder {
             schemas.prepare(messages, |registered| compile(registered, columns))?;
         }
         let mut found = vec![Found::Nothing; columns.len()];
-        for message in messages.messages.iter().filter(|message| !message.is_null) {
+        while let Some(message) = self.rows.next(messages) {
             let payload = messages.payload(message);
             let result = read(&self.plans, payload, &mut found)
                 .and_then(|plan| append(plan, &found, columns, &mut self.rows, &mut self.json));

@@ -4,14 +4,13 @@
 //! bytes; a blank follows each comma and colon; numbers are written out with their digits ([`Decimal::write_plain`]); strings have
 //! only the escapes they need. Equal values have equal text.
 
+use tidemill_storage::digits::DOCUMENT_BYTES_MAX;
+
 use super::{
     scan::{DEPTH_MAX, Kind, Scanner, Span},
     string::unescape,
 };
 use crate::decode::number::{Decimal, Misfit};
-
-/// Longest canonical text. Numbers with exponents make it longer than its source.
-const BYTES_MAX: usize = 64 << 20;
 
 enum Node<'a> {
     /// `null`, `true`, `false`.
@@ -119,7 +118,7 @@ fn write(node: Node<'_>, out: &mut String) -> Result<(), Misfit> {
             out.push(']');
         }
     }
-    if out.len() > BYTES_MAX { Err(Misfit::Size) } else { Ok(()) }
+    if out.len() > DOCUMENT_BYTES_MAX { Err(Misfit::Size) } else { Ok(()) }
 }
 
 /// Writes a JSON string with only the escapes it needs.

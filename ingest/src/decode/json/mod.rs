@@ -78,10 +78,7 @@ impl JsonDecoder {
 
 impl Decoder for JsonDecoder {
     fn decode(&mut self, messages: &MessageBatch) -> Result<Decoded> {
-        for message in &messages.messages {
-            if message.is_null {
-                continue;
-            }
+        while let Some(message) = self.rows.next(messages) {
             let result = self.row(messages.payload(message));
             self.rows.end_row(result, messages, message);
         }

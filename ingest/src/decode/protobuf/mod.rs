@@ -196,7 +196,7 @@ impl Decoder for ProtobufDecoder {
     fn decode(&mut self, messages: &MessageBatch) -> Result<Decoded> {
         self.prepare(messages)?;
         let mut finds = Finds::new(self.columns.len());
-        for message in messages.messages.iter().filter(|message| !message.is_null) {
+        while let Some(message) = self.rows.next(messages) {
             let payload = messages.payload(message);
             let result = read(&self.types, payload, &mut finds)
                 .and_then(|plan| append(plan, &finds, &self.columns, &mut self.rows, &mut self.room));

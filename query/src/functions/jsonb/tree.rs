@@ -4,6 +4,7 @@
 use std::{cmp::Ordering, fmt, str::FromStr};
 
 use serde::de::IgnoredAny;
+use tidemill_storage::digits::DOCUMENT_BYTES_MAX;
 
 use super::number;
 use crate::SqlError;
@@ -37,7 +38,7 @@ impl FromStr for Json {
         if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
             return Err(SqlError::new("22P02", "invalid input syntax for type json").with_detail(error.to_string()));
         }
-        read(&mut text.trim_start())
+        read(&mut text.trim_start(), &mut { DOCUMENT_BYTES_MAX })
     }
 }
 
@@ -64,7 +65,8 @@ fn depth(text: &str) -> usize {
     deepest
 }
 
-fn read(rest: &mut &str) -> Result<Json, SqlError> {
+/// `room` is what the document's numbers may still take when they are written out.
+fn read(rest: &mut &str, room: &mut usize) -> Result<Json, SqlError> {
     Ok(match rest.as_bytes().first() {
         Some(b'{') => {
             let mut members = Vec::new();
@@ -73,7 +75,7 @@ fn read(rest: &mut &str) -> Result<Json, SqlError> {
                 let key = string(rest)?;
                 *rest = rest.trim_start();
                 *rest = rest.strip_prefix(':').unwrap_or(rest).trim_start();
-                members.push((key, read(rest)?));
+                members.push((key, read(rest, room)?));
                 after_item(rest);
             }
             *rest = rest.get(1..).unwrap_or("");
@@ -83,7 +85,7 @@ fn read(rest: &mut &str) -> Result<Json, SqlError> {
             let mut items = Vec::new();
             *rest = rest[1..].trim_start();
             while !rest.starts_with(']') && !rest.is_empty() {
-                items.push(read(rest)?);
+                items.push(read(rest, room)?);
                 after_item(rest);
             }
             *rest = rest.get(1..).unwrap_or("");
@@ -98,7 +100,15 @@ fn read(rest: &mut &str) -> Result<Json, SqlError> {
                 "null" => Json::Null,
                 "true" => Json::Bool(true),
                 "false" => Json::Bool(false),
-                digits => Json::Number(number::plain(digits)?),
+                digits => {
+                    let number = number::plain(digits)?;
+                    *room = room.checked_sub(number.len()).ok_or_else(|| {
+                        SqlError::new("54000", "the JSON document is too large").with_detail(format!(
+                            "With its numbers written out it has more than {DOCUMENT_BYTES_MAX} bytes."
+                        ))
+                    })?;
+                    Json::Number(number)
+                }
             }
         }
     })
@@ -318,6 +328,8 @@ mod tests {
         }
         assert_eq!(refused(r#"{"\u0000": 1}"#), "22P05");
         assert_eq!(refused(&"[".repeat(10_000)), "54001");
+        // Six kilobytes would become 78 MB, and a megabyte twelve billion.
+        assert_eq!(refused(&format!("[{}0]", "1e131071,".repeat(600))), "54000");
     }
 
     #[test]
