@@ -170,6 +170,11 @@ pub fn decode_batch(
     Ok((batch, rest))
 }
 
+/// Appends the JSONB that `text` is to `out`, or says why it is none; then `out` holds rubbish.
+pub(crate) fn parse_json(text: &str, out: &mut String) -> Result<(), String> {
+    json::jsonb::canonical(text, out).map_err(|misfit| misfit.to_string())
+}
+
 /// Reads texts as values of a type by the rules of untyped formats; the error names the first value that does not fit.
 pub(crate) fn parse_texts<'a>(
     name: &str,

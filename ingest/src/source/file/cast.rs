@@ -6,14 +6,20 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array},
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringViewArray, StringViewBuilder,
+        new_null_array,
+    },
     compute::{CastOptions, cast_with_options, filter_record_batch, kernels::cmp::not_distinct},
     datatypes::{DataType as ArrowType, Field, Schema, SchemaRef},
     error::ArrowError,
 };
 use tidemill_storage::schema::DataType;
 
-use crate::decode::{PathStep, SourceColumn, source_schema};
+use crate::decode::{PathStep, SourceColumn, parse_json, source_schema};
+
+/// Bytes of JSON documents after which a batch ends early: numbers are written out, nine bytes may become a hundred thousand.
+const DOCUMENTS_BYTES_MAX: usize = 32 << 20;
 
 /// Why a file can give no row of the source.
 #[derive(Debug)]
@@ -46,6 +52,8 @@ enum Way {
     /// Each value has to come back the same.
     ThereAndBack,
     Uuid,
+    /// Text that is read as a document.
+    Json,
     None,
 }
 
@@ -94,18 +102,41 @@ impl Cast {
         self.from.iter().flatten().map(String::as_str).collect()
     }
 
-    /// The rows that fit, which rows of `batch` they are, and one fault for each of the others.
-    pub(super) fn apply(&self, batch: &RecordBatch) -> Result<(RecordBatch, Vec<usize>, Vec<Fault>), ArrowError> {
-        let rows = batch.num_rows();
+    /// How many of the first rows of `batch` are cast at once, at least one, and the columns that had to be made to know.
+    fn documents(&self, batch: &RecordBatch) -> Result<(usize, Vec<Option<Converted>>), ArrowError> {
+        let mut rows = batch.num_rows();
+        let mut made = Vec::with_capacity(self.columns.len());
+        for (column, from) in self.columns.iter().zip(&self.from) {
+            let given = from.as_ref().and_then(|name| batch.column_by_name(name));
+            let texts = given.filter(|given| way(given.data_type(), &column.data_type) == Way::Json);
+            made.push(texts.map(|texts| documents(&texts.slice(0, rows))).transpose()?);
+            if let Some(Some((array, _))) = made.last() {
+                rows = array.len();
+            }
+        }
+        Ok((rows, made))
+    }
+
+    /// The rows that fit, which of the first rows of `batch` they are, one fault for each of the others, and how many rows these were: all
+    /// unless their documents became very large.
+    pub(super) fn apply(
+        &self,
+        batch: &RecordBatch,
+    ) -> Result<(RecordBatch, Vec<usize>, Vec<Fault>, usize), ArrowError> {
+        let (rows, made) = self.documents(batch)?;
+        let batch = batch.slice(0, rows);
         let mut faults: Vec<Option<Fault>> = (0..rows).map(|_| None).collect();
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.columns.len());
-        for (column, from) in self.columns.iter().zip(&self.from) {
+        for ((column, from), made) in self.columns.iter().zip(&self.from).zip(made) {
             let wanted = column.data_type.arrow();
             let Some(given) = from.as_ref().and_then(|name| batch.column_by_name(name)) else {
                 arrays.push(new_null_array(&wanted, rows));
                 continue;
             };
-            let (array, good) = convert(given, &column.data_type)?;
+            let (array, good) = match made {
+                Some((array, good)) => (array.slice(0, rows), good),
+                None => convert(given, &column.data_type)?,
+            };
             for (row, fault) in faults.iter_mut().enumerate() {
                 let reason = if good.as_ref().is_some_and(|good| !good.value(row)) {
                     format!("the value does not fit {}", column.data_type)
@@ -129,11 +160,33 @@ impl Cast {
         let options = RecordBatchOptions::new().with_row_count(Some(kept.len()));
         let fitting =
             RecordBatch::try_new_with_options(Arc::clone(&self.schema), filtered.columns().to_vec(), &options)?;
-        Ok((fitting, kept, faults.into_iter().flatten().collect()))
+        Ok((fitting, kept, faults.into_iter().flatten().collect(), rows))
     }
 }
 
-fn convert(given: &ArrayRef, data_type: &DataType) -> Result<(ArrayRef, Option<BooleanArray>), ArrowError> {
+/// Values, and which of them are right; `None` where all are.
+type Converted = (ArrayRef, Option<BooleanArray>);
+
+/// The first texts as documents, until these are very large.
+fn documents(texts: &ArrayRef) -> Result<Converted, ArrowError> {
+    let texts = cast_with_options(texts, &ArrowType::Utf8View, &CastOptions::default())?;
+    let texts = texts.as_string_view();
+    let (mut array, mut good) = (StringViewBuilder::new(), Vec::with_capacity(texts.len()));
+    let (mut document, mut bytes) = (String::new(), 0);
+    for text in texts {
+        document.clear();
+        let parsed = text.map(|text| parse_json(text, &mut document));
+        good.push(!matches!(parsed, Some(Err(_))));
+        array.append_option(matches!(parsed, Some(Ok(()))).then_some(&document));
+        bytes += document.len();
+        if bytes >= DOCUMENTS_BYTES_MAX {
+            break;
+        }
+    }
+    Ok((Arc::new(array.finish()), Some(BooleanArray::from(good))))
+}
+
+fn convert(given: &ArrayRef, data_type: &DataType) -> Result<Converted, ArrowError> {
     let wanted = data_type.arrow();
     let safe = CastOptions { safe: true, ..CastOptions::default() };
     match way(given.data_type(), data_type) {
@@ -162,6 +215,7 @@ fn convert(given: &ArrayRef, data_type: &DataType) -> Result<(ArrayRef, Option<B
             let array: StringViewArray = parsed.into_iter().map(|value| value.and_then(Result::ok)).collect();
             Ok((Arc::new(array), Some(good)))
         }
+        Way::Json => documents(given),
         Way::None => Err(ArrowError::CastError(format!("{} cannot become {data_type}", given.data_type()))),
     }
 }
@@ -207,6 +261,7 @@ fn way(from: &ArrowType, to: &DataType) -> Way {
     let number = integer || matches!(from, Float16 | Float32 | Float64 | Decimal128(..));
     match to {
         DataType::Uuid if text => Way::Uuid,
+        DataType::Jsonb if text => Way::Json,
         DataType::SmallInt
         | DataType::Int
         | DataType::BigInt

@@ -81,12 +81,11 @@ impl RowFile {
         let Some(batch) = self.next_batch()? else {
             return Ok((RecordBatch::new_empty(Arc::clone(self.cast.schema())), Vec::new(), Vec::new(), from));
         };
-        let now = batch.num_rows().min(max_rows);
+        let most = batch.slice(0, batch.num_rows().min(max_rows));
+        let (rows, kept, faults, now) = self.cast.apply(&most).map_err(|error| unfit(&self.path, error, None))?;
         if now < batch.num_rows() {
             self.rest = Some(batch.slice(now, batch.num_rows() - now));
         }
-        let batch = batch.slice(0, now);
-        let (rows, kept, faults) = self.cast.apply(&batch).map_err(|error| unfit(&self.path, error, None))?;
         let row_offsets = kept.into_iter().map(|row| from + row as u64).collect();
         let rejects = faults
             .into_iter()

@@ -165,6 +165,72 @@ fn parquet_rows_are_cast_exactly_or_rejected() {
     }
 }
 
+/// The texts of a file that stand in a JSONB column are documents; such a source waited for ever, since no text became JSONB.
+#[test]
+fn texts_of_files_become_documents() {
+    let directory = tempfile::tempdir().unwrap();
+    let texts = [Some("{\"b\":1, \"a\":[1e2]}"), None, Some("{"), Some(" 7 "), Some("\"t\"")];
+    let batch = RecordBatch::try_from_iter([
+        ("n", Arc::new(Int64Array::from(vec![1, 2, 3, 4, 5])) as Arc<dyn Array>),
+        ("j", Arc::new(StringArray::from(texts.to_vec())) as _),
+    ])
+    .unwrap();
+    let parquet = directory.path().join("x.parquet");
+    let mut writer = ArrowWriter::try_new(fs::File::create(&parquet).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let avro = directory.path().join("x.avro");
+    // Fields of Avro files are nullable only where the schema says so.
+    let schema = Schema::new(batch.schema().fields().clone());
+    let mut writer = arrow_avro::writer::AvroWriter::new(fs::File::create(&avro).unwrap(), schema).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    drop(writer);
+    for path in [parquet, avro] {
+        let columns = vec![SourceColumn::new("j", DataType::Jsonb, true), SourceColumn::new("n", DataType::Int, false)];
+        let source = connected(&[("path", path.to_str().unwrap())], columns).unwrap();
+        let mut reader = source.connector.open(&BTreeMap::from([(0, 0)])).unwrap();
+        let Fetched::Rows(rows) = reader.poll(100, 1 << 20, Duration::ZERO).unwrap().remove(0) else { panic!() };
+        assert_eq!((rows.row_offsets.as_slice(), rows.to), ([0, 1, 3, 4].as_slice(), 5));
+        let documents: Vec<_> = rows.rows.column(0).as_string_view().iter().collect();
+        assert_eq!(documents, [Some("{\"a\": [100], \"b\": 1}"), None, Some("7"), Some("\"t\"")]);
+        assert_eq!(rows.rejects.len(), 1);
+        let reject = &rows.rejects[0];
+        assert_eq!((reject.offset, reject.column.as_deref()), (2, Some("j")));
+        assert!(std::str::from_utf8(&reject.raw).unwrap().contains("j: {"));
+    }
+}
+
+/// Documents that become very much larger than their texts end a batch early, and none is lost.
+#[test]
+fn documents_that_grow_come_in_small_batches() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.parquet");
+    let texts: Vec<String> = (0..600).map(|n| format!("[1e131000, {n}]")).collect();
+    let batch = RecordBatch::try_from_iter([("j", Arc::new(StringArray::from(texts)) as Arc<dyn Array>)]).unwrap();
+    let mut writer = ArrowWriter::try_new(fs::File::create(&path).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let columns = vec![SourceColumn::new("j", DataType::Jsonb, true)];
+    let source = connected(&[("path", path.to_str().unwrap())], columns).unwrap();
+    let mut reader = source.connector.open(&BTreeMap::from([(0, 0)])).unwrap();
+    let mut seen = 0;
+    loop {
+        match reader.poll(1000, 1 << 20, Duration::ZERO).unwrap().remove(0) {
+            Fetched::Rows(rows) => {
+                assert!((1..300).contains(&rows.rows.num_rows()), "{}", rows.rows.num_rows());
+                for document in rows.rows.column(0).as_string_view() {
+                    assert!(document.unwrap().ends_with(&format!("0, {seen}]")));
+                    seen += 1;
+                }
+            }
+            Fetched::End { .. } => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(seen, 600);
+}
+
 #[test]
 fn avro_containers_give_rows() {
     let directory = tempfile::tempdir().unwrap();
