@@ -22,13 +22,14 @@ use tokio::runtime::Handle;
 use crate::{
     Session, SessionOptions, SqlError, SystemFunctions, SystemViews, TableCatalog,
     catalog::{DATABASE, Databases, PUBLIC, PublicSchema, Schemas},
-    exec::{sliced::SliceForSets, unfixed::Unfix},
+    exec::{shared::SharingPlanner, sliced::SliceForSets, unfixed::Unfix},
     functions, pg_catalog,
     registry::QueryRegistry,
     rules::{
         self,
         null_joins::{CrossJoins, JoinKeys},
         rounded_times::RoundedTimes,
+        shared_ctes::Seal,
         single_distinct::SingleDistinct,
     },
     runtime::QueryRuntime,
@@ -226,6 +227,7 @@ fn base_state(config: &EngineConfig, schemas: &Arc<Schemas>) -> Result<SessionSt
         .with_config(session)
         .with_runtime_env(runtime_env(config)?)
         .with_catalog_list(Arc::new(Databases { schemas: Arc::clone(schemas) }))
+        .with_query_planner(Arc::new(SharingPlanner))
         .with_optimizer_rules(optimizer_rules())
         .with_type_planner(Arc::new(rules::types::PostgresTypes))
         .with_physical_optimizer_rules(
@@ -241,7 +243,8 @@ fn base_state(config: &EngineConfig, schemas: &Arc<Schemas>) -> Result<SessionSt
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let ours: [Arc<dyn OptimizerRule + Send + Sync>; 3] =
         [Arc::new(CrossJoins::new()), Arc::new(JoinKeys::new()), Arc::new(SingleDistinct::new())];
-    let mut rules = Vec::new();
+    // Before all: what runs once is optimized alone.
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(Seal)];
     for rule in Optimizer::new().rules {
         let rule = ours.iter().find(|own| own.name() == rule.name()).map_or(rule, Arc::clone);
         // Constants are one value each from here on, and conditions still stand above what they go down through.

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Plan, SqlError,
-    exec::{snapshots::QuerySnapshots, work::Work},
+    exec::{shared::SharedQueries, snapshots::QuerySnapshots, work::Work},
     explain,
     functions::session::SessionFacts,
     reuse,
@@ -125,6 +125,7 @@ impl Execution {
     fn of(&self, state: &SessionState) -> SessionState {
         let mut state = state.clone();
         state.config_mut().set_extension(Arc::clone(&self.snapshots));
+        state.config_mut().set_extension(Arc::<SharedQueries>::default());
         state
             .config_mut()
             .options_mut()

@@ -6,6 +6,7 @@ pub(crate) mod display;
 pub(crate) mod merging;
 mod narrowing;
 pub mod scan;
+pub(crate) mod shared;
 pub(crate) mod sliced;
 pub(crate) mod snapshots;
 pub(crate) mod states;

@@ -44,6 +44,7 @@ mod row_values;
 mod scalar_subqueries;
 pub(crate) mod segment_aggregates;
 mod set_operations;
+pub(crate) mod shared_ctes;
 pub(crate) mod single_distinct;
 mod syntax;
 pub mod types;
@@ -179,6 +180,8 @@ impl Planner {
         let logical = SqlToRel::new_with_options(&context, context.parser_options())
             .statement_to_plan(statement)
             .map_err(located)?;
+        // While copies of a query can be told from its likes.
+        let logical = shared_ctes::share(logical).map_err(located)?;
         let logical = set_operations::count_copies(logical).map_err(located)?;
         let (logical, insert_into) = match logical {
             LogicalPlan::Dml(DmlStatement { table_name, op: WriteOp::Insert(_), input, .. }) => {
