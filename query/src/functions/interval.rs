@@ -35,13 +35,15 @@ pub(crate) const KEY: DataType = DataType::Decimal128(38, 0);
 pub(crate) fn keys(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
     let intervals = call.cast(0, &types::interval())?;
     let intervals = intervals.as_primitive::<IntervalMonthDayNanoType>();
-    let keys = intervals.iter().map(|interval| {
-        interval.map(|IntervalMonthDayNano { months, days, nanoseconds }| {
-            let days = i128::from(months) * 30 + i128::from(days);
-            days * i128::from(DAY_US) * 1000 + i128::from(nanoseconds)
-        })
-    });
+    let keys = intervals.iter().map(|interval| interval.map(length));
     Ok(Arc::new(keys.collect::<Decimal128Array>().with_precision_and_scale(38, 0)?))
+}
+
+/// Nanoseconds.
+pub(crate) fn length(interval: IntervalMonthDayNano) -> i128 {
+    let IntervalMonthDayNano { months, days, nanoseconds } = interval;
+    let days = i128::from(months) * 30 + i128::from(days);
+    days * i128::from(DAY_US) * 1000 + i128::from(nanoseconds)
 }
 
 /// interval × double: months and days that come out broken are carried down (a month is 30 days, a day 24 hours).

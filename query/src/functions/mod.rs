@@ -13,6 +13,7 @@ pub(crate) mod datetime;
 pub(crate) mod geo;
 pub(crate) mod integers;
 pub(crate) mod interval;
+pub(crate) mod interval_extremes;
 pub(crate) mod json;
 pub(crate) mod json_build;
 pub(crate) mod json_rows;
@@ -29,6 +30,7 @@ pub(crate) mod padding;
 pub(crate) mod pieces;
 pub(crate) mod record;
 pub(crate) mod regexp;
+pub(crate) mod regexp_replace;
 pub(crate) mod rows;
 pub(crate) mod search;
 pub mod session;
@@ -78,6 +80,7 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         pieces::udfs(),
         record::udfs(),
         regexp::udfs(),
+        vec![regexp_replace::udf()],
         rows::udfs(),
         search::udfs(),
         sleep::udfs(),

@@ -97,12 +97,12 @@ fn similar_pattern(pattern: &str, escape: Option<char>) -> String {
 }
 
 /// A compiled expression and whether all matches are meant.
-struct Compiled {
-    regex: Regex,
-    all: bool,
+pub(super) struct Compiled {
+    pub(super) regex: Regex,
+    pub(super) all: bool,
 }
 
-fn compiled(pattern: &str, flags: &str) -> Result<Compiled, SqlError> {
+pub(super) fn compiled(pattern: &str, flags: &str) -> Result<Compiled, SqlError> {
     let mut builder = RegexBuilder::new(pattern);
     // A dot is any character, and ^ and $ are the ends of the text, unless told otherwise.
     builder.dot_matches_new_line(true).size_limit(COMPILED_MAX);

@@ -8,7 +8,8 @@
 //! | ORDER BY, DISTINCT ON, PARTITION BY, ORDER BY of aggregates, count(DISTINCT a) | by `key(a)` |
 //! | joins, INTERSECT, EXCEPT | on `key(a) = key(b)` |
 //! | GROUP BY a, DISTINCT | by `key(a)`; a is the least of the group's texts, of which there are several only for numbers like 1 and 1.0 |
-//! | `min(a)`, `max(a)` of intervals | `first_value(a ORDER BY key(a))`, descending for `max` |
+//! | `min(a)`, `max(a)` of intervals | `first_value(a ORDER BY key(a))`, descending for `max`; over windows functions of [their own](interval_extremes) |
+//! | `greatest(a, b)`, `least(a, b)` of intervals | functions of their own |
 //!
 //! Runs when types fit. A key is no plain column, so no condition on it is left to segments, which know jsonb as text. `min(jsonb)` and
 //! `max(jsonb)` do not exist.
@@ -32,7 +33,10 @@ use datafusion::{
 };
 
 use super::{casts::marker, literals::compares, operators::jsonb_field, types, walk};
-use crate::{SqlError, functions::jsonb::key};
+use crate::{
+    SqlError,
+    functions::{interval_extremes, jsonb::key},
+};
 
 /// What the values of grouped documents are called below the projection that gives them back their names.
 const TEXT: &str = "\u{1}jsonb";
@@ -135,11 +139,25 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusi
             let kept = when(same, null).otherwise(left)?;
             Transformed::yes(if document { jsonb_field(kept) } else { kept })
         }
+        Expr::ScalarFunction(call)
+            if matches!(call.func.name(), "greatest" | "least")
+                && call.args.iter().any(|arg| is(arg) && !is_jsonb(arg, schema)) =>
+        {
+            let func = interval_extremes::variadic(call.func.name() == "greatest");
+            Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args: call.args }))
+        }
         Expr::WindowFunction(mut call) => {
+            let mut changed = false;
             if let WindowFunctionDefinition::AggregateUDF(function) = &call.fun {
                 refuse(function.name(), &call.params.args, schema)?;
+                if let ("min" | "max", [argument]) = (function.name(), call.params.args.as_slice())
+                    && is(argument)
+                {
+                    let extreme = interval_extremes::aggregate(function.name() == "max");
+                    call.fun = WindowFunctionDefinition::AggregateUDF(extreme);
+                    changed = true;
+                }
             }
-            let mut changed = false;
             for part in
                 call.params.partition_by.iter_mut().chain(call.params.order_by.iter_mut().map(|by| &mut by.expr))
             {

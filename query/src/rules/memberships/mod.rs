@@ -14,9 +14,10 @@
 //! | EXISTS of nothing outside | `(SELECT count(*) FROM (… LIMIT 1)) > 0` |
 //! | any other EXISTS in the select list | the mark of a join, see [`marks`] |
 //!
-//! In all other nodes subqueries become columns of a projection below ([`hoisted`]).
+//! LIMIT for each row outside becomes a condition on numbers of rows ([`limits`]). In all other nodes subqueries become columns of a projection below ([`hoisted`]).
 
 mod hoisted;
+mod limits;
 mod marks;
 
 use std::sync::Arc;
@@ -57,7 +58,10 @@ pub(super) fn unfold(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> 
         return Ok(plan);
     }
     let mut names = Names { count: 0 };
-    let unfolded = plan.transform_up_with_subqueries(|node| match node {
+    let plan = plan.transform_up_with_subqueries(|node| {
+        node.map_expressions(|expr| expr.transform_up(|expr| limits::settle(expr, &mut names)))
+    })?;
+    let unfolded = plan.data.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Filter(filter) if has_membership(&filter.predicate) => {
             let mut conditions = Vec::new();
             for part in split_conjunction_owned(filter.predicate) {
