@@ -345,7 +345,10 @@ fn read_execution(message: &str) -> SqlError {
     if lower.contains("divide by zero") || lower.contains("division by zero") {
         return SqlError::division_by_zero();
     }
-    if lower.contains("overflow") || lower.contains("out of range") || lower.contains("too large to store") {
+    if lower.contains("too large to store") || lower.contains("too small to store") {
+        return SqlError::new("22003", "numeric field overflow").with_detail(first_line(message));
+    }
+    if lower.contains("overflow") || lower.contains("out of range") {
         return SqlError::new("22003", first_line(message));
     }
     if lower.contains("error parsing timestamp") || lower.contains("error parsing date") {

@@ -9,6 +9,7 @@ pub(crate) mod average;
 pub(crate) mod buckets;
 pub(crate) mod bytes;
 pub(crate) mod cast;
+pub(crate) mod chain;
 pub(crate) mod datetime;
 pub(crate) mod geo;
 pub(crate) mod integers;
@@ -80,7 +81,7 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         pieces::udfs(),
         record::udfs(),
         regexp::udfs(),
-        vec![regexp_replace::udf()],
+        vec![regexp_replace::udf(), chain::udf()],
         rows::udfs(),
         search::udfs(),
         sleep::udfs(),

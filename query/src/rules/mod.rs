@@ -17,6 +17,7 @@ mod aggregates;
 mod arithmetic;
 pub(crate) mod casts;
 mod casts_apart;
+pub(crate) mod chains;
 pub(crate) mod common_types;
 mod distinct_from;
 mod forms;
@@ -175,6 +176,7 @@ impl Planner {
             inserts::name_columns(&mut statement, &schema.arrow())?;
             inserts::settle_inner_values(&mut statement);
         }
+        chains::gather(&mut statement);
         let statement = DfStatement::Statement(Box::new(statement));
         let context = names::Names::resolve(&path, state, &statement).await?;
         let logical = SqlToRel::new_with_options(&context, context.parser_options())
@@ -253,21 +255,25 @@ fn settle(
     let logical = walk::expressions(logical, |expr, schema, kind| {
         // LIMIT wants its literal as it is.
         let expr = if kind.is_limit || !narrows { Transformed::no(expr) } else { literals::narrow(expr)? };
+        let rules = |expr: Expr| {
+            gathered::settle(expr, schema)
+                .transform_data(|expr| Ok(literals::whole(expr)))?
+                .transform_data(|expr| Ok(jsonb_keys::settle_window(expr, schema)))?
+                .transform_data(arithmetic::settle_mod)?
+                .transform_data(|expr| arithmetic::widen_reals(expr, schema))?
+                .transform_data(|expr| literals::adapt(expr, schema))?
+                .transform_data(|expr| quantified::settle(expr, schema))?
+                .transform_data(|expr| common_types::settle(expr, schema))?
+                .transform_data(|expr| casts::refuse(expr, schema))?
+                .transform_data(|expr| casts::convert(expr, schema))?
+                .transform_data(|expr| Ok(results::narrow(expr)))?
+                .transform_data(|expr| aggregates::widen(expr, schema))?
+                .transform_data(|expr| arithmetic::divide(expr, schema))
+        };
         expr.transform_data(|expr| {
             expr.transform_up(|expr| {
-                gathered::settle(expr, schema)
-                    .transform_data(|expr| Ok(literals::whole(expr)))?
-                    .transform_data(|expr| Ok(jsonb_keys::settle_window(expr, schema)))?
-                    .transform_data(arithmetic::settle_mod)?
-                    .transform_data(|expr| arithmetic::widen_reals(expr, schema))?
-                    .transform_data(|expr| literals::adapt(expr, schema))?
-                    .transform_data(|expr| quantified::settle(expr, schema))?
-                    .transform_data(|expr| common_types::settle(expr, schema))?
-                    .transform_data(|expr| casts::refuse(expr, schema))?
-                    .transform_data(|expr| casts::convert(expr, schema))?
-                    .transform_data(|expr| Ok(results::narrow(expr)))?
-                    .transform_data(|expr| aggregates::widen(expr, schema))?
-                    .transform_data(|expr| arithmetic::divide(expr, schema))
+                let link = |plan| settle(plan, state, &[], false, narrows);
+                chains::transformed(chains::settle(expr, schema, state, link)?, rules)
             })
         })
     })?;
