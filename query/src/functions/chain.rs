@@ -1,6 +1,9 @@
 //! A long sum as one call, see [`chains`](crate::rules::chains).
 
-use std::sync::Arc;
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use arrow::{
     array::{ArrayRef, RecordBatch, RecordBatchOptions},
@@ -36,7 +39,7 @@ fn loosely(types: &[DataType]) -> Result<DataType, DataFusionError> {
 }
 
 /// One operator of a sum, over what the sum is so far and perhaps the next argument.
-#[derive(Clone, Debug, Eq, Hash)]
+#[derive(Clone, Debug, Eq)]
 pub(crate) struct Step {
     pub(crate) expr: Arc<dyn PhysicalExpr>,
     /// The sum, unless it is a literal yet, and the argument, if one is taken.
@@ -49,6 +52,14 @@ impl PartialEq for Step {
         self.expr.as_ref() == other.expr.as_ref()
             && self.columns == other.columns
             && self.takes_item == other.takes_item
+    }
+}
+
+impl Hash for Step {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.expr.hash(state);
+        self.columns.hash(state);
+        self.takes_item.hash(state);
     }
 }
 
