@@ -6,23 +6,23 @@
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Divisor {
     factor: u64,
+    /// Of the upper half of the product: l - 1. So no shift of 128 bits is needed, which takes three times as long as all the rest.
     shift: u32,
 }
 
 impl Divisor {
-    /// `divisor` lies between 1 and 2^63 - 1.
+    /// `divisor` lies between 2 and 2^63 - 1.
     pub(crate) fn new(divisor: u64) -> Self {
-        assert!((1..1 << 63).contains(&divisor), "invariant: {divisor} is a width");
+        assert!((2..1 << 63).contains(&divisor), "invariant: {divisor} is a width");
         let bits = u64::BITS - (divisor - 1).leading_zeros();
-        let shift = 63 + bits;
-        let factor = (1u128 << shift).div_ceil(u128::from(divisor));
-        Self { factor: factor as u64, shift }
+        let factor = (1u128 << (63 + bits)).div_ceil(u128::from(divisor));
+        Self { factor: factor as u64, shift: bits - 1 }
     }
 
     /// `x / divisor`, for `x` below 2^63.
     #[inline]
     pub(crate) fn divide(self, x: u64) -> u64 {
-        ((u128::from(x) * u128::from(self.factor)) >> self.shift) as u64
+        ((u128::from(x) * u128::from(self.factor)) >> 64) as u64 >> self.shift
     }
 }
 
@@ -37,8 +37,8 @@ mod tests {
 
         #[test]
         fn it_divides(x: u64, divisor: u64, bits in 0u32..63, back in 0u64..3) {
-            let (x, divisor) = (x >> 1, (divisor >> 1 >> bits).max(1));
-            for divisor in [divisor, 1 << (62 - bits.min(62)), 3_600_000_000, 1, (1 << 63) - 1] {
+            let (x, divisor) = (x >> 1, (divisor >> 1 >> bits).max(2));
+            for divisor in [divisor, 1 << (62 - bits.min(61)), 3_600_000_000, 2, (1 << 63) - 1] {
                 // Quotients change at multiples.
                 let edge = (x / divisor * divisor).saturating_sub(back);
                 for x in [x, edge, edge + 1, (1 << 63) - 1] {

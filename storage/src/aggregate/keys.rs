@@ -49,6 +49,12 @@ enum Space {
 #[derive(Clone, Copy, Debug)]
 enum Divide {
     Fast(Divisor),
+    /// Distances below a power of two that is 2^50 at most, of no more than 2^31 bins: many at once.
+    Near {
+        divisor: Divisor,
+        inverse: f64,
+        end: u64,
+    },
     /// Distances of 2^63 and more.
     Slow(u64),
 }
@@ -59,9 +65,37 @@ impl Divide {
         let distance = value.wrapping_sub(base) as u64;
         match self {
             // What lies outside the bounds (null rows, damage) gives some number.
-            Self::Fast(divisor) => divisor.divide(distance & (u64::MAX >> 1)),
+            Self::Fast(divisor) | Self::Near { divisor, .. } => divisor.divide(distance & (u64::MAX >> 1)),
             Self::Slow(width) => distance / width,
         }
+    }
+
+    fn of(width: u64, span: u64) -> Self {
+        // The last bin reaches beyond its first value.
+        match span.checked_add(width).filter(|end| *end < 1 << 63) {
+            None => Self::Slow(width),
+            Some(end) => {
+                let (divisor, end) = (Divisor::new(width), end.next_power_of_two());
+                match end <= 1 << 50 && span / width < 1 << 31 {
+                    true => Self::Near { divisor, inverse: 1.0 / width as f64, end },
+                    false => Self::Fast(divisor),
+                }
+            }
+        }
+    }
+
+    /// The bins of all values.
+    fn bins(self, values: &[i64], base: i64, out: &mut Vec<u32>) {
+        if let Self::Near { inverse, end, .. } = self {
+            out.clear();
+            out.resize(values.len(), 0);
+            // What lies elsewhere (null rows, damage) must not be taken for a bin near by.
+            if lanes::bins(values, base, inverse, out) < end {
+                return;
+            }
+        }
+        out.clear();
+        out.extend(values.iter().map(|value| narrowed(self.bin(*value, base))));
     }
 }
 
@@ -83,12 +117,11 @@ impl Key {
                 };
                 let span = last.wrapping_sub(base) as u64;
                 match bin {
-                    None => Space::Range { base, span, bin: None },
+                    // Every integer is a bin of this width.
+                    None | Some(Bin { width: 1, .. }) => Space::Range { base, span, bin: None },
                     Some(bin) => {
                         let width = bin.width as u64;
-                        // The last bin reaches beyond its first value.
-                        let fits = span.checked_add(width).is_some_and(|end| end < 1 << 63);
-                        let divide = if fits { Divide::Fast(Divisor::new(width)) } else { Divide::Slow(width) };
+                        let divide = Divide::of(width, span);
                         Space::Range { base, span: span / width, bin: Some(divide) }
                     }
                 }
@@ -152,7 +185,7 @@ impl Key {
                         let whole = constant_bin(values, block.valid.is_none(), base, *bin);
                         match whole {
                             Some(id) => out.resize(values.len(), narrowed(id)),
-                            None => out.extend(values.iter().map(|value| narrowed(bin.bin(*value, base)))),
+                            None => bin.bins(values, base, out),
                         }
                     }
                 }
@@ -366,5 +399,43 @@ impl Interner {
             .collect();
         let texts: StringViewArray = bytes.to_string_view()?;
         Ok(Arc::new(texts))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+
+        /// Many at once are what each is by itself, at the edges of bins and for values outside of the bounds as well.
+        #[test]
+        fn bins_are_those_of_division(
+            base in -1_000_000_000_000_000i64..3_000_000_000_000_000,
+            width in prop_oneof![2u64..5000, Just(60_000_000), Just(3_600_000_000), Just(86_400_000_000), 2u64..1 << 49],
+            bits in 1u32..63,
+            places in prop::collection::vec((any::<u64>(), -2i64..3), 1..200),
+            stray in prop::option::weighted(0.2, any::<i64>()),
+        ) {
+            let span = u64::MAX >> (64 - bits);
+            let divide = Divide::of(width, span / width * width);
+            let edge = |(place, by): &(u64, i64)| {
+                let distance = (place & span) / width * width;
+                base.wrapping_add((distance as i64).saturating_add(*by).clamp(0, span as i64))
+            };
+            let within = places.iter().map(|(place, _)| base.wrapping_add((place & span) as i64));
+            let values: Vec<i64> = places.iter().map(edge).chain(within).chain(stray).collect();
+            let mut out = vec![7];
+            divide.bins(&values, base, &mut out);
+            let plain: Vec<u32> = values.iter().map(|v| narrowed(v.wrapping_sub(base) as u64 / width)).collect();
+            for (value, (found, plain)) in values.iter().zip(out.iter().zip(&plain)) {
+                let distance = value.wrapping_sub(base) as u64;
+                // Beyond 2^63, which no bounds reach, it is some number.
+                prop_assert!(found == plain || distance > i64::MAX as u64, "{divide:?} {distance} {found} {plain}");
+            }
+        }
     }
 }

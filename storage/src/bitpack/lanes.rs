@@ -56,6 +56,26 @@ lanes! {
 }
 
 lanes! {
+    /// Puts the bins of the integers into `out`, which is as long: the distance from `base`, divided by a width whose reciprocal is `inverse`. They are
+    /// exact where distances are below 2^50 and bins below 2^32. Gives the bits that are set in any of the distances.
+    bins(integers: &[i64], base: i64, inverse: f64, out: &mut [u32]) -> u64 {
+        // A float whose mantissa is an integer below 2^52, without converting it; and a sum whose mantissa is the nearest integer.
+        const EXPONENT: u64 = 0x4330_0000_0000_0000;
+        const SHIFT: f64 = 4_503_599_627_370_496.0;
+        const NEAREST: f64 = 6_755_399_441_055_744.0;
+        let mut all = 0;
+        for (out, integer) in out.iter_mut().zip(integers) {
+            let distance = integer.wrapping_sub(base) as u64;
+            all |= distance;
+            let distance = f64::from_bits((distance & ((1 << 52) - 1)) | EXPONENT) - SHIFT;
+            // The middle between two integers is half a width's reciprocal away from the next bin, which is more than both roundings make.
+            *out = ((distance + 0.5) * inverse - 0.5 + NEAREST).to_bits() as u32;
+        }
+        all
+    }
+}
+
+lanes! {
     /// Puts `base` and each residual together, wrapping, into `out`, which is as long.
     raised(residuals: &[u32], base: i64, out: &mut [i64]) {
         for (out, residual) in out.iter_mut().zip(residuals) {
