@@ -22,18 +22,22 @@ use crate::{
 
 /// Kinds that USING knows.
 const KINDS: &[&str] = &["inverted", "range", "bloom", "sorted", "json", "text", "geo", "star_tree"];
-/// Kinds that later versions have.
-const LATER: &[&str] = &["timestamp"];
+/// What others keep truncated times in. Here conditions on these are ranges of the column, and groups are computed about as fast as kept ones are
+/// read (`storage/benches/aggregate.rs`), so that a range index is what is left of it.
+const TIMESTAMP: &str = "timestamp";
 /// What PostgreSQL's kinds become.
 const OF_POSTGRES: &[&str] = &["btree", "hash", "gin", "gist", "brin", "spgist"];
 const FPP: f64 = 0.01;
 
-pub(super) async fn create(instance: &Arc<Instance>, statement: CreateIndex) -> Result<Vec<String>> {
+pub(super) async fn create(instance: &Arc<Instance>, mut statement: CreateIndex) -> Result<Vec<String>> {
     let definitions = instance.catalog.definitions();
     let Some(table) = definitions.table_named(&statement.table.value) else {
         return Err(undefined_table(&definitions, &statement.table));
     };
     let mut notices = Vec::new();
+    if statement.method.as_ref().is_some_and(|method| method.value == TIMESTAMP) {
+        times(table, &mut statement)?;
+    }
     let (kind, columns, of) = match &statement.star_tree {
         Some(clause) => {
             let snapshot = instance.live(table.id).map(|live| live.table.snapshot());
@@ -125,6 +129,45 @@ fn unsorted(snapshot: &TableSnapshot, columns: &[ColumnId]) -> Option<String> {
     }
 }
 
+/// Settles which times an index of kind timestamp is of: `USING timestamp (ts)`, with or without its units as an option, or units alone
+/// for the table's time column.
+fn times(table: &TableDefinition, statement: &mut CreateIndex) -> Result<()> {
+    let is_unit = |word: &str| star_tree::is_unit(word.trim());
+    for pair in std::mem::take(&mut statement.options) {
+        if pair.key.value.to_lowercase() != "granularity" {
+            return Err(options::unknown("index", &pair.key.value, ["granularity"]).at(pair.key.position));
+        }
+        if !pair.value.split(',').all(is_unit) {
+            let message = format!("invalid value for option \"granularity\": '{}'", pair.value);
+            return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, message)
+                .at(pair.value_position)
+                .with_hint("it is a list of units: 'minute, hour, day'"));
+        }
+    }
+    let units_alone =
+        |name: &Name| table.schema.column_named(&name.value).is_none() && is_unit(&name.value.to_lowercase());
+    if let Some(first) = statement.columns.first()
+        && statement.columns.iter().all(units_alone)
+    {
+        let time = table.schema.time_column.and_then(|id| table.schema.column(id));
+        let time = time.ok_or_else(|| {
+            SqlError::new(state::UNDEFINED_COLUMN, format!("table \"{}\" has no time column", table.name))
+                .at(first.position)
+                .with_hint("name the column: USING timestamp (ts)")
+        })?;
+        statement.columns = vec![Name { value: time.name.clone(), position: first.position }];
+    }
+    for name in &statement.columns {
+        let Some(found) = table.schema.column_named(&name.value) else { return Err(undefined_column(table, name)) };
+        if !matches!(found.data_type, DataType::Timestamp | DataType::TimestampTz | DataType::Date) {
+            let message =
+                format!("column \"{}\" of type {} cannot have an index of kind timestamp", name.value, found.data_type);
+            return Err(SqlError::unsupported(message).at(name.position));
+        }
+    }
+    Ok(())
+}
+
 fn column(table: &TableDefinition, name: &Name, kind: &IndexKind) -> Result<ColumnId> {
     let Some(found) = table.schema.column_named(&name.value) else { return Err(undefined_column(table, name)) };
     if !kind.takes(&found.data_type) {
@@ -167,10 +210,9 @@ fn kind(table: &TableDefinition, statement: &CreateIndex, notices: &mut Vec<Stri
                 notices.push(format!("index kind \"{known}\" becomes \"{}\"", kind.name()));
                 kind
             }
-            later if LATER.contains(&later) => {
-                return Err(SqlError::unsupported(format!("index kind \"{later}\" is not supported yet"))
-                    .at(method.position)
-                    .with_hint(format!("known kinds are {}", KINDS.join(", "))));
+            TIMESTAMP => {
+                notices.push("index kind \"timestamp\" becomes \"range\": truncated times need none".to_owned());
+                IndexKind::Range
             }
             other => {
                 let message = format!("access method \"{other}\" does not exist");

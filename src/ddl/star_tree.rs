@@ -32,6 +32,11 @@ const AUTO_DIMENSIONS: usize = 5;
 const AGGREGATES: [&str; 9] =
     ["count", "sum", "min", "max", "avg", "bool_and", "bool_or", "approx_distinct", "approx_percentile"];
 
+/// Whether `word` is a unit of one length.
+pub(super) fn is_unit(word: &str) -> bool {
+    star_tree::bin(word).is_some()
+}
+
 /// The tree that the clauses describe. What is worth knowing goes to `notices`.
 pub(super) fn definition(
     table: &TableDefinition,

@@ -91,19 +91,19 @@ impl Step {
             "date_bin" => {
                 let (months, width) = width(first, session)?;
                 let origin = third.map_or(Some(0), |origin| moment(origin, is_zoned, session))?;
-                (months == 0).then_some(Self::Bins { width, origin })
+                (months == 0).then(|| Self::bins(width, origin))
             }
             TIME_BUCKET => {
                 let (months, width) = width(first, session)?;
                 match (months, third) {
-                    (0, None) => Some(Self::Bins { width, origin: ORIGIN_US }),
+                    (0, None) => Some(Self::bins(width, ORIGIN_US)),
                     (0, Some(ScalarValue::IntervalMonthDayNano(Some(offset)))) if offset.months == 0 => {
                         let days = i64::from(offset.days).checked_mul(DAY_US)?;
                         let offset = days.checked_add(offset.nanoseconds / 1000)?;
-                        Some(Self::Bins { width, origin: ORIGIN_US.checked_add(offset)? })
+                        Some(Self::bins(width, ORIGIN_US.checked_add(offset)?))
                     }
                     (0, Some(origin)) if Zone::parse(text(origin).unwrap_or("?")).is_err() => {
-                        Some(Self::Bins { width, origin: moment(origin, is_zoned, session)? })
+                        Some(Self::bins(width, moment(origin, is_zoned, session)?))
                     }
                     // January 2000 begins a year.
                     (1 | 2 | 3 | 4 | 6 | 12, None) => Some(Self::Unit(Unit::Months(months), Zone::UTC)),
@@ -132,12 +132,14 @@ impl Step {
         }
     }
 
+    /// Whichever beginning of a bin is named, of the same bins it is the same step.
+    fn bins(width: i64, origin: i64) -> Self {
+        Self::Bins { width, origin: origin.rem_euclid(width) }
+    }
+
     pub(crate) fn of_unit(unit: Unit, zone: Zone) -> Self {
         match (zone, unit.fixed_length()) {
-            (Zone::Fixed(seconds), Some((width, origin))) => {
-                let origin = (origin - i64::from(seconds) * SECOND_US).rem_euclid(width);
-                Self::Bins { width, origin }
-            }
+            (Zone::Fixed(seconds), Some((width, origin))) => Self::bins(width, origin - i64::from(seconds) * SECOND_US),
             _ => Self::Unit(unit, zone),
         }
     }
