@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, BinaryViewArray, BooleanArray, Datum, Decimal128Array, Float32Array, Float64Array,
-        Int16Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array,
+        Array, ArrayRef, AsArray, BinaryViewArray, BooleanArray, BooleanBufferBuilder, Datum, Decimal128Array,
+        Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions,
+        StringViewArray, new_null_array,
     },
+    buffer::BooleanBuffer,
     compute::{
         and_kleene, cast, filter_record_batch, is_not_null, is_null,
         kernels::{cmp, comparison},
@@ -68,6 +70,13 @@ pub(crate) fn evaluate_leaf(leaf: &Predicate, column: &Column, array: &ArrayRef)
             } else {
                 is_null(array)?
             }
+        }
+        Predicate::Holds { condition, .. } => {
+            let found = condition.holds(array)?;
+            if found.len() != array.len() {
+                return Err(Error::Invalid(format!("{} verdicts on {} values", found.len(), array.len())));
+            }
+            and_kleene(&found, &is_not_null(array)?)?
         }
     })
 }
@@ -162,30 +171,63 @@ fn mask(
     Ok(match predicate {
         Predicate::And(children) => {
             let mut all = BooleanArray::from(vec![true; rows]);
-            for child in children {
+            for child in safe_first(children) {
                 if all.true_count() == 0 {
                     break;
                 }
-                all = and_kleene(&all, &mask(child, current, written, batch)?)?;
+                let found = mask_of(child, current, written, batch, &all)?;
+                all = and_kleene(&all, &found)?;
             }
             all
         }
         Predicate::Or(children) => {
             let mut any = BooleanArray::from(vec![false; rows]);
-            for child in children {
-                any = or_kleene(&any, &mask(child, current, written, batch)?)?;
+            for child in safe_first(children) {
+                let open = not(&BooleanArray::new(true_rows(&any), None))?;
+                let found = mask_of(child, current, written, batch, &open)?;
+                any = or_kleene(&any, &found)?;
             }
             any
         }
-        Predicate::Compare { column, .. }
-        | Predicate::In { column, .. }
-        | Predicate::Like { column, .. }
-        | Predicate::Matches { column, .. }
-        | Predicate::IsNull { column, .. } => {
-            let array = column_as(current, written, batch, *column)?;
-            evaluate_leaf(predicate, known(current, *column)?, &array)?
+        leaf => {
+            let id = leaf.column().ok_or_else(|| Error::Invalid("a condition without a column".into()))?;
+            let array = column_as(current, written, batch, id)?;
+            evaluate_leaf(leaf, known(current, id)?, &array)?
         }
     })
+}
+
+/// In the order in which they are evaluated: what may fail comes last.
+fn safe_first(children: &[Predicate]) -> impl Iterator<Item = &Predicate> {
+    let safe = children.iter().filter(|child| !child.may_fail());
+    safe.chain(children.iter().filter(|child| child.may_fail()))
+}
+
+/// The mask of the batch; what may fail is evaluated for the rows of `asked` alone and counts as FALSE for others.
+fn mask_of(
+    predicate: &Predicate,
+    current: &TableSchema,
+    written: &TableSchema,
+    batch: &RecordBatch,
+    asked: &BooleanArray,
+) -> Result<BooleanArray> {
+    if !predicate.may_fail() || asked.true_count() == asked.len() {
+        return mask(predicate, current, written, batch);
+    }
+    let found = mask(predicate, current, written, &filter_record_batch(batch, asked)?)?;
+    let mut all = BooleanBufferBuilder::new(asked.len());
+    all.append_n(asked.len(), false);
+    for (row, found) in true_rows(asked).set_indices().zip(true_rows(&found).iter()) {
+        all.set_bit(row, found);
+    }
+    Ok(BooleanArray::new(all.finish(), None))
+}
+
+fn true_rows(mask: &BooleanArray) -> BooleanBuffer {
+    match mask.nulls() {
+        None => mask.values().clone(),
+        Some(valid) => mask.values() & valid.inner(),
+    }
 }
 
 fn known(schema: &TableSchema, id: ColumnId) -> Result<&Column> {

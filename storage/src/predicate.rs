@@ -4,9 +4,11 @@
 //! selects only rows whose column is not null (`IsNull` excepted). So "the rows where the condition is TRUE" of AND and OR
 //! are the intersection and the union of the rows of their children, and nothing has to tell FALSE from NULL.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
-use crate::{ids::ColumnId, scalar::Scalar, search::TextQuery};
+use arrow::array::{ArrayRef, BooleanArray};
+
+use crate::{Result, ids::ColumnId, scalar::Scalar, search::TextQuery};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CompareOp {
@@ -52,4 +54,46 @@ pub enum Predicate {
         column: ColumnId,
         negated: bool,
     },
+    /// A condition on the column's value that the layer above evaluates: `lower(column) = 'oslo'`. It may fail for a value, and is
+    /// asked only about values of rows that all other parts of an AND before it select, or none of an OR; where it is asked about a
+    /// dictionary and fails, it is asked again row by row.
+    Holds {
+        column: ColumnId,
+        condition: Arc<dyn Condition>,
+    },
+}
+
+/// What is not known here of a condition on one column.
+pub trait Condition: Send + Sync + fmt::Debug + fmt::Display {
+    /// For each of `values`, which are of the column's current type, whether the condition is TRUE; FALSE and NULL count as one.
+    fn holds(&self, values: &ArrayRef) -> Result<BooleanArray>;
+}
+
+impl PartialEq for dyn Condition {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::addr_eq(self, other)
+    }
+}
+
+impl Predicate {
+    /// The column that a leaf is about.
+    pub fn column(&self) -> Option<ColumnId> {
+        match self {
+            Self::And(_) | Self::Or(_) => None,
+            Self::Compare { column, .. }
+            | Self::In { column, .. }
+            | Self::Like { column, .. }
+            | Self::Matches { column, .. }
+            | Self::IsNull { column, .. }
+            | Self::Holds { column, .. } => Some(*column),
+        }
+    }
+
+    /// Whether a part of it is a condition that may fail.
+    pub(crate) fn may_fail(&self) -> bool {
+        match self {
+            Self::And(children) | Self::Or(children) => children.iter().any(Self::may_fail),
+            leaf => matches!(leaf, Self::Holds { .. }),
+        }
+    }
 }

@@ -77,17 +77,10 @@ pub(crate) fn judge<'a, F: Fn(usize) -> Option<&'a ColumnStats>>(
             }
             any
         }
-        Predicate::Compare { column, .. }
-        | Predicate::In { column, .. }
-        | Predicate::Like { column, .. }
-        | Predicate::Matches { column, .. }
-        | Predicate::IsNull { column, .. } => {
-            if only.is_some_and(|only| only != *column) {
-                Verdict::Maybe
-            } else {
-                leaf(predicate, *column, current, run)
-            }
-        }
+        part => match part.column() {
+            Some(column) if only.is_none_or(|only| only == column) => leaf(part, column, current, run),
+            _ => Verdict::Maybe,
+        },
     }
 }
 

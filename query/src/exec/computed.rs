@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{ArrayRef, RecordBatch},
-    datatypes::{DataType as ArrowType, TimeUnit},
+    datatypes::{DataType as ArrowType, Schema, TimeUnit},
 };
 use datafusion::{
     common::tree_node::{Transformed, TreeNode, TreeNodeRecursion},
@@ -32,9 +32,17 @@ impl Computation for Expression {
     }
 }
 
-/// The column that `expr`, over the output of a scan for `request`, is: the `index`th that is computed. `None` where each row needs more
-/// than its own values, or where no column has the expression's type.
-pub(crate) fn computed(expr: &Arc<dyn PhysicalExpr>, request: &ScanRequest, index: usize) -> Option<Computed> {
+/// An expression over stored columns alone.
+pub(crate) struct OverColumns {
+    pub(crate) inputs: Vec<ColumnId>,
+    /// The inputs, in their order.
+    schema: Schema,
+    pub(crate) expr: Arc<dyn PhysicalExpr>,
+}
+
+/// `expr`, over the output of a scan for `request`, over those columns that it needs. `None` where it needs more than a row's own values, or none
+/// of them.
+pub(crate) fn over_columns(expr: &Arc<dyn PhysicalExpr>, request: &ScanRequest) -> Option<OverColumns> {
     let mut inputs: Vec<ColumnId> = Vec::new();
     let mut is_plain = true;
     let mut fields = Vec::new();
@@ -60,7 +68,7 @@ pub(crate) fn computed(expr: &Arc<dyn PhysicalExpr>, request: &ScanRequest, inde
     if !is_plain || inputs.is_empty() {
         return None;
     }
-    let schema = arrow::datatypes::Schema::new(fields);
+    let schema = Schema::new(fields);
     let placed = Arc::clone(expr)
         .transform_up(|node| {
             let Some(id) = stored_column(&node, request).map(|column| column.id) else {
@@ -71,6 +79,13 @@ pub(crate) fn computed(expr: &Arc<dyn PhysicalExpr>, request: &ScanRequest, inde
         })
         .ok()?
         .data;
+    Some(OverColumns { inputs, schema, expr: placed })
+}
+
+/// The column that `expr`, over the output of a scan for `request`, is: the `index`th that is computed. `None` where each row needs more
+/// than its own values, or where no column has the expression's type.
+pub(crate) fn computed(expr: &Arc<dyn PhysicalExpr>, request: &ScanRequest, index: usize) -> Option<Computed> {
+    let OverColumns { inputs, schema, expr: placed } = over_columns(expr, request)?;
     let field = placed.return_field(&schema).ok()?;
     // What metadata tells from plain texts and numbers (UUID, JSONB, oids) is nothing to calculate with.
     let data_type = data_type(field.data_type()).filter(|_| field.metadata().is_empty())?;

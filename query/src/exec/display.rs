@@ -94,6 +94,7 @@ fn may_ask(index: &IndexSpec, condition: &Predicate) -> bool {
         Predicate::Like { column, .. } => on(column) && matches!(index.kind, IndexKind::Inverted | IndexKind::Sorted),
         Predicate::Matches { column, .. } => on(column) && matches!(index.kind, IndexKind::Text | IndexKind::Inverted),
         Predicate::IsNull { column, .. } => on(column) && index.kind == IndexKind::Sorted,
+        Predicate::Holds { column, .. } => on(column) && matches!(index.kind, IndexKind::Inverted | IndexKind::Sorted),
     }
 }
 
@@ -186,6 +187,7 @@ pub(crate) fn predicate(out: &mut impl Write, condition: &Predicate, schema: &Ta
             let not = if *negated { "NOT " } else { "" };
             write!(out, "{not}{} @@ {query}", name(id))
         }
+        Predicate::Holds { condition, .. } => write!(out, "{condition}"),
         Predicate::IsNull { column: id, negated } => {
             write!(out, "{} IS {}NULL", name(id), if *negated { "NOT " } else { "" })
         }

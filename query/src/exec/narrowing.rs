@@ -111,7 +111,7 @@ fn wider(expr: &Arc<dyn PhysicalExpr>, request: &ScanRequest) -> Option<Predicat
         let otherwise = case.else_expr().map_or(Some(never()), |other| wider(other, request));
         return any(branches.chain([otherwise]));
     }
-    pushdown::predicate(&logical(expr, request)?, &request.schema)
+    pushdown::predicate(&logical(expr, request)?, &request.schema, None)
 }
 
 fn any(branches: impl IntoIterator<Item = Option<Predicate>>) -> Option<Predicate> {

@@ -4,6 +4,7 @@
 //! is an error, never a wrong answer.
 
 pub(crate) mod areas;
+pub(crate) mod conditions;
 pub(crate) mod documents;
 pub(crate) mod physical;
 pub(crate) mod pushdown;
@@ -154,7 +155,7 @@ impl TableProvider for StoredTable {
                     self.unchanged(index, &snapshot.schema)?;
                 }
             }
-            match pushdown::predicate(filter, &self.planned) {
+            match pushdown::predicate(filter, &self.planned, Some(state.execution_props())) {
                 Some(condition) => conditions.push(condition),
                 // The plan tests these again.
                 None => match documents::test(filter, &self.planned) {

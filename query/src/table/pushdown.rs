@@ -11,6 +11,7 @@ use datafusion::{
         ScalarValue,
         tree_node::{Transformed, TreeNode},
     },
+    execution::context::ExecutionProps,
     logical_expr::{
         BinaryExpr, Expr, Operator,
         expr::{InList, Like, Placeholder},
@@ -22,6 +23,7 @@ use tidemill_storage::{
     schema::{Column, DataType, TableSchema},
 };
 
+use super::conditions;
 use crate::functions::search;
 
 /// Whether `filter` is a predicate. One with parameters is taken to be one when it is for some value of their types: for another value
@@ -34,7 +36,8 @@ pub(crate) fn takes(filter: &Expr, schema: &TableSchema) -> bool {
         },
         _ => Ok(Transformed::no(expr)),
     });
-    sample.is_ok_and(|sample| predicate(&sample.data, schema).is_some())
+    let props = ExecutionProps::new();
+    sample.is_ok_and(|sample| predicate(&sample.data, schema, Some(&props)).is_some())
 }
 
 /// Some value of the type.
@@ -46,21 +49,25 @@ fn sample(data_type: &arrow::datatypes::DataType) -> Option<ScalarValue> {
     }
 }
 
-/// The predicate that `filter` is, if it is one.
-pub(crate) fn predicate(filter: &Expr, schema: &TableSchema) -> Option<Predicate> {
-    truth(filter, schema, true)
+/// The predicate that `filter` is, if it is one; with `props`, parts that are only known as conditions on one column are taken too.
+pub(crate) fn predicate(filter: &Expr, schema: &TableSchema, props: Option<&ExecutionProps>) -> Option<Predicate> {
+    truth(filter, schema, true, props)
 }
 
 /// Rows for which `expr` is TRUE (`wanted`), or FALSE (not `wanted`).
-fn truth(expr: &Expr, schema: &TableSchema, wanted: bool) -> Option<Predicate> {
+fn truth(expr: &Expr, schema: &TableSchema, wanted: bool, props: Option<&ExecutionProps>) -> Option<Predicate> {
+    by_form(expr, schema, wanted, props).or_else(|| conditions::condition(expr, wanted, schema, props?))
+}
+
+fn by_form(expr: &Expr, schema: &TableSchema, wanted: bool, props: Option<&ExecutionProps>) -> Option<Predicate> {
     match expr {
-        Expr::Alias(alias) => truth(&alias.expr, schema, wanted),
-        Expr::Not(inner) => truth(inner, schema, !wanted),
+        Expr::Alias(alias) => truth(&alias.expr, schema, wanted, props),
+        Expr::Not(inner) => truth(inner, schema, !wanted, props),
         // What became of `x IS NULL` on a NOT NULL column after the scan had taken it.
         Expr::Literal(ScalarValue::Boolean(Some(value)), _) if *value == wanted => Some(Predicate::And(Vec::new())),
         Expr::Literal(ScalarValue::Boolean(_), _) => Some(Predicate::Or(Vec::new())),
         Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
-            let sides = vec![truth(left, schema, wanted)?, truth(right, schema, wanted)?];
+            let sides = vec![truth(left, schema, wanted, props)?, truth(right, schema, wanted, props)?];
             // NOT (a AND b) is NOT a OR NOT b, in three-valued logic too.
             Some(if (*op == Operator::And) == wanted { flat_and(sides) } else { flat_or(sides) })
         }

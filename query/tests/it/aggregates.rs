@@ -7,8 +7,18 @@ use crate::{
     support::{World, rows},
 };
 
-const KEYS: [&str; 8] =
-    ["city", "ok", "id", "at", "date_trunc('day', at)", "date_trunc('hour', at)", "date_trunc('week', at)", "id % 3"];
+const KEYS: [&str; 10] = [
+    "city",
+    "ok",
+    "id",
+    "at",
+    "date_trunc('day', at)",
+    "date_trunc('hour', at)",
+    "date_trunc('week', at)",
+    "id % 3",
+    "upper(city)",
+    "coalesce(city, 'b')",
+];
 
 const AGGREGATES: [&str; 25] = [
     "count(*)",
@@ -106,6 +116,10 @@ fn plans_tell_where_groups_are_made() {
         "SELECT count(DISTINCT city) FROM t",
         "SELECT city, sum(id * 2), avg(price + id), max(upper(city)), count(*) FILTER (WHERE ok) FROM t GROUP BY city",
         "SELECT sum(CASE WHEN ok THEN price ELSE 0 END) FROM t WHERE city = 'a'",
+        "SELECT upper(city), count(*) FROM t GROUP BY 1",
+        "SELECT city, upper(city) || '!', length(city), sum(id) FROM t GROUP BY 1, 2, 3",
+        "SELECT city, count(*) FROM t WHERE id + 1 > 5 GROUP BY city",
+        "SELECT city, count(*) FILTER (WHERE id % 3 = 1) FROM t GROUP BY city",
     ] {
         let plan = explain(sql);
         assert!(plan.contains("SegmentAggregateExec: table=t"), "{sql}\n{plan}");
@@ -115,10 +129,10 @@ fn plans_tell_where_groups_are_made() {
         "SELECT count(DISTINCT city), count(DISTINCT ok) FROM t",
         "SELECT city, string_agg(city, ',') FROM t GROUP BY city",
         "SELECT city, count(*) FROM t GROUP BY ROLLUP (city)",
-        "SELECT upper(city), count(*) FROM t GROUP BY 1",
+        "SELECT id % 3, count(*) FROM t GROUP BY 1",
+        "SELECT city, count(*) FROM t WHERE id + price > 5 GROUP BY city",
         "SELECT city, sum(random()) FROM t GROUP BY 1",
         "SELECT DISTINCT city FROM t LIMIT 3",
-        "SELECT city, count(*) FROM t WHERE id + 1 > 5 GROUP BY city",
     ] {
         let plan = explain(sql);
         assert!(!plan.contains("SegmentAggregateExec"), "{sql}\n{plan}");

@@ -163,6 +163,12 @@ pub(crate) fn condition() -> impl Strategy<Value = String> {
             "id > price",
             "city || 'x' = 'ax'",
             "id > 2.5",
+            "upper(city) = 'AB'",
+            "coalesce(city, 'b') = 'b'",
+            "(city = 'a') IS NOT FALSE",
+            "id % 3 <> 1",
+            "length(city) > 1",
+            "extract(day from at) = 2",
         ])
         .prop_map(str::to_owned),
     ];

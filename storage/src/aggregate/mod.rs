@@ -97,7 +97,7 @@ impl ScanUnit {
     ) -> Result<Box<dyn Aggregation>> {
         match &request.results {
             // Nobody can tell whether two computations are the same.
-            Some(cache) if request.computed.is_empty() => {
+            Some(cache) if !request.computes() => {
                 results::begin(cache, &self.segment, self.rows.clone(), request, metrics)
             }
             _ => Arc::clone(&self.segment).aggregate(self.rows.clone(), Arc::clone(request), Arc::clone(metrics)),

@@ -216,6 +216,14 @@ pub fn state_type(function: &Function, column: Option<&DataType>) -> Option<Arro
 }
 
 impl AggregateRequest {
+    /// Whether the layer above computes values or conditions for it.
+    pub(crate) fn computes(&self) -> bool {
+        let mut filters = self.aggregates.iter().filter_map(|aggregate| aggregate.filter.as_ref());
+        !self.computed.is_empty()
+            || self.predicate.as_ref().is_some_and(Predicate::may_fail)
+            || filters.any(Predicate::may_fail)
+    }
+
     pub(crate) fn column(&self, id: ColumnId) -> Result<&Column> {
         let computed = || self.computed.iter().map(|computed| &computed.column).find(|column| column.id == id);
         let found = self.schema.column(id).or_else(computed);

@@ -335,6 +335,11 @@ impl Writer {
                 self.tag(u8::from(*negated));
                 self.bytes(query.to_string().as_bytes());
             }
+            // Answers that depend on these are not kept.
+            Predicate::Holds { column, .. } => {
+                self.tag(7);
+                self.number(u64::from(column.0));
+            }
             Predicate::IsNull { column, negated } => {
                 self.tag(5);
                 self.number(u64::from(column.0));

@@ -11,6 +11,7 @@ mod blocks;
 mod by_dictionary;
 pub(crate) mod chunks;
 pub(crate) mod codec;
+mod computed;
 mod encode;
 mod fill;
 mod fixed;

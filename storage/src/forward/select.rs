@@ -8,13 +8,16 @@
 //! | uuids | equality of both halves | the same | decoded |
 //! | all others | decoded | decoded | decoded |
 //!
+//! Conditions that the layer above evaluates are evaluated for the values of a dictionary that is much shorter than the column, once, else for
+//! the rows that are left.
+//!
 //! Its plain twin is [`evaluate`](crate::evaluate::evaluate) on the decoded rows.
 
 use std::ops::Range;
 
 use arrow::array::{Array, ArrayRef};
 
-use super::{ColumnReader, reader::Values, uuids};
+use super::{ColumnReader, computed::Computed, reader::Values, uuids};
 use crate::{
     Error, Result,
     bitpack::{Bitmask, IdSet},
@@ -52,11 +55,13 @@ enum Kind {
     UuidsAmong { values: Vec<u128>, inside: bool },
     /// Decode and evaluate.
     Decoded(Box<Decoded>),
+    /// Decode and evaluate the rows that are left, until it pays to evaluate the dictionary.
+    Computed(Box<Computed>),
 }
 
 /// A leaf as it is evaluated on Arrow arrays.
 #[derive(Debug)]
-struct Decoded {
+pub(super) struct Decoded {
     leaf: Predicate,
     column: Column,
 }
@@ -73,6 +78,12 @@ pub(crate) enum IdTest<'a> {
 
 /// Where fewer than one in this many rows are left, only these are decoded.
 const SPARSE: usize = 8;
+
+/// As many values are evaluated at once, whatever they are worth.
+const VALUES_AT_ONCE: u32 = 1024;
+
+/// Nanoseconds for a condition of the layer above.
+const CONDITION_COST: f64 = 100.0;
 
 /// Nanoseconds for the words of a text.
 const SEARCH_COST: f64 = 300.0;
@@ -96,6 +107,11 @@ impl ColumnTest {
     /// Every row of the segment passes: the leaf need not be evaluated.
     pub fn selects_everything(&self) -> bool {
         matches!(self.kind, Kind::Everything)
+    }
+
+    /// Whether the test may fail for rows that other conditions leave out.
+    pub(crate) fn may_fail(&self) -> bool {
+        matches!(self.kind, Kind::Computed(_))
     }
 }
 
@@ -121,6 +137,7 @@ impl ColumnReader {
             (Predicate::IsNull { .. }, _) if self.null_count() == 0 => Kind::Nothing,
             (Predicate::IsNull { .. }, _) => Kind::Null { pass: true },
             _ if no_values => Kind::Nothing,
+            (Predicate::Holds { .. }, values) => self.prepare_condition(*self.decoded(id, leaf), values)?,
             (_, Values::Dictionary(dictionary)) if dictionary.len() <= values_max => {
                 self.prepare_ids(dictionary, id, leaf)?
             }
@@ -195,6 +212,21 @@ impl ColumnReader {
                 }
                 _ => mask.and(&decoded.select(&self.decode(rows.clone())?)?),
             },
+            (Kind::Computed(computed), values) => {
+                let left = mask.count();
+                let ids = match values {
+                    Values::Dictionary(dictionary) => computed.ids(left, dictionary)?.map(|ids| (ids, dictionary)),
+                    _ => None,
+                };
+                match ids {
+                    _ if left == 0 => {}
+                    Some((ids, dictionary)) => dictionary.ids().select_set(range, ids, mask)?,
+                    None => {
+                        let passed = computed.decoded.select(&self.decode_selected(rows.clone(), mask)?)?;
+                        mask.keep(&passed);
+                    }
+                }
+            }
             _ => return foreign(),
         }
         if let Some(valid) = self.validity(rows)? {
@@ -208,6 +240,7 @@ impl ColumnReader {
         match (&test.kind, self.values()) {
             (Kind::Nothing | Kind::Everything | Kind::Null { .. }, _) => 0.02,
             (Kind::Decoded(decoded), _) if matches!(decoded.leaf, Predicate::Matches { .. }) => SEARCH_COST,
+            (Kind::Computed(_), _) => CONDITION_COST,
             (_, Values::Dictionary(dictionary)) => dictionary.ids().select_cost(),
             (Kind::Integers { .. }, Values::Integers(values)) if values.codec().is_none() => 0.3,
             (_, Values::Integers(_)) => 1.5,
@@ -222,25 +255,22 @@ impl ColumnReader {
         if self.null_count() == 0 { Kind::Everything } else { Kind::Null { pass: false } }
     }
 
+    fn prepare_condition(&self, leaf: Decoded, values: &Values) -> Result<Kind> {
+        let Values::Dictionary(dictionary) = values else {
+            return Ok(Kind::Computed(Box::new(Computed::by_row(leaf))));
+        };
+        if dictionary.len() > VALUES_AT_ONCE {
+            return Ok(Kind::Computed(Box::new(Computed::by_value(leaf, dictionary, self.rows()))));
+        }
+        Ok(match leaf.select(dictionary.values()?) {
+            Ok(passed) => self.among(dictionary.len(), &passed),
+            Err(_) => Kind::Computed(Box::new(Computed::by_row(leaf))),
+        })
+    }
+
     fn prepare_ids(&self, dictionary: &Dictionary, id: ColumnId, leaf: &Predicate) -> Result<Kind> {
         let count = dictionary.len();
-        let range = |low: u32, high: u32, inside: bool| match (low, high) {
-            (low, high) if low >= high => {
-                if inside {
-                    Kind::Nothing
-                } else {
-                    self.not_null()
-                }
-            }
-            (0, high) if high == count => {
-                if inside {
-                    self.not_null()
-                } else {
-                    Kind::Nothing
-                }
-            }
-            (low, high) => Kind::Ids { low, high: high - 1, inside },
-        };
+        let range = |low, high, inside| self.range(count, low, high, inside);
         let passed = match leaf {
             Predicate::Compare { op, value, .. } => {
                 let Range { start, end } = dictionary.equal_range(value)?;
@@ -264,13 +294,39 @@ impl ColumnReader {
             }
             _ => self.decoded(id, leaf).select(dictionary.values()?)?,
         };
+        Ok(self.among(count, &passed))
+    }
+
+    /// Rows whose id lies in `low..high`, or outside.
+    fn range(&self, count: u32, low: u32, high: u32, inside: bool) -> Kind {
+        match (low, high) {
+            (low, high) if low >= high => {
+                if inside {
+                    Kind::Nothing
+                } else {
+                    self.not_null()
+                }
+            }
+            (0, high) if high == count => {
+                if inside {
+                    self.not_null()
+                } else {
+                    Kind::Nothing
+                }
+            }
+            (low, high) => Kind::Ids { low, high: high - 1, inside },
+        }
+    }
+
+    /// Rows whose id is one of these.
+    fn among(&self, count: u32, passed: &Bitmask) -> Kind {
         // A set without gaps is a range.
         let (first, set) = (passed.iter().next().unwrap_or(0), passed.count());
-        Ok(if passed.count_in(first..(first + set).min(passed.len())) == set {
-            range(first as u32, (first + set) as u32, true)
+        if passed.count_in(first..(first + set).min(passed.len())) == set {
+            self.range(count, first as u32, (first + set) as u32, true)
         } else {
             Kind::IdSet(IdSet::of(passed.len(), passed.iter().map(|id| id as u32)))
-        })
+        }
     }
 
     fn prepare_range(&self, op: CompareOp, value: &Scalar) -> Result<Kind> {
@@ -327,7 +383,7 @@ impl ColumnReader {
 
 impl Decoded {
     /// The rows of `array` that pass.
-    fn select(&self, array: &ArrayRef) -> Result<Bitmask> {
+    pub(super) fn select(&self, array: &ArrayRef) -> Result<Bitmask> {
         let passed = evaluate_leaf(&self.leaf, &self.column, array)?;
         Ok(Bitmask::from_boolean_buffer(&match passed.nulls() {
             None => passed.values().clone(),
@@ -337,12 +393,5 @@ impl Decoded {
 }
 
 fn leaf_column(leaf: &Predicate) -> Result<ColumnId> {
-    match leaf {
-        Predicate::Compare { column, .. }
-        | Predicate::In { column, .. }
-        | Predicate::Like { column, .. }
-        | Predicate::Matches { column, .. }
-        | Predicate::IsNull { column, .. } => Ok(*column),
-        Predicate::And(_) | Predicate::Or(_) => Err(Error::Invalid("AND and OR are not tests of one column".into())),
-    }
+    leaf.column().ok_or_else(|| Error::Invalid("AND and OR are not tests of one column".into()))
 }

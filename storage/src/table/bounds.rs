@@ -263,10 +263,6 @@ fn mentions(predicate: &Predicate, id: ColumnId) -> bool {
         Predicate::And(children) | Predicate::Or(children) => {
             children.is_empty() || children.iter().any(|child| mentions(child, id))
         }
-        Predicate::Compare { column, .. }
-        | Predicate::In { column, .. }
-        | Predicate::Like { column, .. }
-        | Predicate::Matches { column, .. }
-        | Predicate::IsNull { column, .. } => *column == id,
+        leaf => leaf.column() == Some(id),
     }
 }

@@ -1,20 +1,22 @@
 //! Random schemas, rows, predicates and schema changes. Values come from small sets often enough that predicates meet them.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use arrow::{
     array::{
-        ArrayRef, BinaryViewArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array,
-        Int32Array, Int64Array, ListArray, RecordBatch, RecordBatchOptions, StringViewArray, TimestampMicrosecondArray,
+        Array, ArrayRef, BinaryViewArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array,
+        Int16Array, Int32Array, Int64Array, ListArray, RecordBatch, RecordBatchOptions, StringViewArray,
+        TimestampMicrosecondArray,
     },
     buffer::{NullBuffer, OffsetBuffer},
     datatypes::DataType as ArrowType,
 };
 
-use super::Random;
+use super::{Random, oracle};
 use crate::{
+    Result,
     ids::{ColumnId, SchemaVersion},
-    predicate::{CompareOp, Predicate},
+    predicate::{CompareOp, Condition, Predicate},
     scalar::Scalar,
     schema::{Column, Compression, DataType, TableSchema, UTC},
     search::{Node, TextQuery, Word},
@@ -334,6 +336,29 @@ pub fn scalars_array(data_type: &DataType, values: Vec<Option<Scalar>>) -> Array
     }
 }
 
+/// A condition as the layer above has them: on how long a value is when written.
+#[derive(Debug)]
+struct Length {
+    data_type: DataType,
+    remainder: usize,
+}
+
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "length % 3 = {}", self.remainder)
+    }
+}
+
+impl Condition for Length {
+    fn holds(&self, values: &ArrayRef) -> Result<BooleanArray> {
+        let length = |index| match oracle::value(&self.data_type, values, index) {
+            oracle::Value::Null => None,
+            value => Some(format!("{value:?}").len() % 3 == self.remainder),
+        };
+        Ok((0..values.len()).map(length).collect())
+    }
+}
+
 /// A predicate on the columns of `schema`, at most `depth` deep.
 pub fn predicate(random: &mut Random, schema: &TableSchema, depth: usize) -> Predicate {
     if depth > 0 && random.one_in(2) {
@@ -358,6 +383,10 @@ pub fn predicate(random: &mut Random, schema: &TableSchema, depth: usize) -> Pre
         }
         pattern.push_str(random.pick::<&str>(&["%", "_", "", "%a%"]));
         return Predicate::Like { column: id, pattern, negated: random.one_in(3), case_insensitive: random.one_in(3) };
+    }
+    if random.one_in(6) {
+        let condition = Length { data_type: column.data_type.clone(), remainder: random.below(3) };
+        return Predicate::Holds { column: id, condition: Arc::new(condition) };
     }
     if random.one_in(4) {
         let values = (0..random.below(4)).filter_map(|_| scalar(random, &column.data_type)).collect();

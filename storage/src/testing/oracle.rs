@@ -9,6 +9,7 @@ use arrow::{
     },
 };
 
+use super::generate::scalars_array;
 use crate::{
     ids::ColumnId,
     predicate::{CompareOp, Predicate},
@@ -70,7 +71,7 @@ pub fn rows_of(types: &[DataType], batch: &RecordBatch) -> Vec<Row> {
     rows
 }
 
-fn value(data_type: &DataType, array: &ArrayRef, index: usize) -> Value {
+pub(super) fn value(data_type: &DataType, array: &ArrayRef, index: usize) -> Value {
     if array.is_null(index) {
         return Value::Null;
     }
@@ -182,6 +183,11 @@ pub fn holds(predicate: &Predicate, written: &Written, current: &TableSchema, ro
                 .collect();
             query.root().is_some_and(|root| finds(root, query, &words)) != *negated
         }
+        Predicate::Holds { column, condition } => read(column).is_some_and(|value| {
+            let data_type = &current.column(*column).unwrap().data_type;
+            let found = condition.holds(&scalars_array(data_type, vec![Some(value)])).unwrap();
+            found.is_valid(0) && found.value(0)
+        }),
         Predicate::IsNull { column, negated } => {
             matches!(self::read(written, current, row, *column), Value::Null) != *negated
         }

@@ -7,11 +7,14 @@ use tidemill_storage::{
     index::IndexKind,
     scalar::Scalar,
     scan::ScanPlan,
+    schema::DataType,
     segment::{ColumnStats, Segment, SegmentState},
 };
 
 /// Rows of a group, on average, at least.
 const ROWS_PER_GROUP_MIN: u64 = 2;
+/// Rows of a value of a key of which another key is computed.
+const ROWS_PER_VALUE_MIN: u64 = 8;
 /// So many groups of a segment are always worth it.
 const GROUPS_SMALL: u64 = 64 * 1024;
 
@@ -21,6 +24,22 @@ pub(super) fn pays(plan: &ScanPlan, request: &AggregateRequest) -> bool {
     }
     let (rows, groups) = groups(plan, request);
     groups.saturating_mul(ROWS_PER_GROUP_MIN) <= rows
+}
+
+/// Whether the values of a column are so few that what is computed of each is computed of few.
+pub(super) fn has_few_values(plan: &ScanPlan, key: &GroupKey) -> bool {
+    let mut last = None;
+    plan.units.iter().all(|unit| {
+        let segment = unit.segment.as_ref();
+        if last.replace(segment.id()) == Some(segment.id()) {
+            return true;
+        }
+        match distinct(segment, key) {
+            Some(values) => values.saturating_mul(ROWS_PER_VALUE_MIN) <= u64::from(segment.rows()) || values <= 2,
+            // Texts of a consuming segment have no statistics, and are few more often than not.
+            None => segment.schema().column(key.column).is_some_and(|column| column.data_type == DataType::Text),
+        }
+    })
 }
 
 /// Rows of committed segments, and their groups: at most, each segment by itself, without those that have few.

@@ -22,9 +22,13 @@ use tidemill_storage::{
 };
 
 use crate::{
-    exec::{computed::computed, states::State},
+    exec::{
+        computed::{OverColumns, computed, over_columns},
+        states::State,
+    },
     functions::{datetime::rounding::Step, zone::Zone},
     table::{
+        conditions,
         physical::{logical, stored_column},
         pushdown,
     },
@@ -38,6 +42,14 @@ pub(super) struct Reading<'a> {
     pub(super) config: &'a ConfigOptions,
     /// Arguments that are expressions over the scan's columns, with the columns that they become.
     pub(super) computed: Vec<(Arc<dyn PhysicalExpr>, Computed)>,
+}
+
+/// A key of the plan's groups.
+pub(super) struct Key {
+    /// Its place among the keys that segments are asked for.
+    pub(super) index: usize,
+    /// What makes it of that one, which is column 0; nothing, where it is that one.
+    pub(super) of: Option<Arc<dyn PhysicalExpr>>,
 }
 
 impl Reading<'_> {
@@ -63,16 +75,29 @@ impl Reading<'_> {
         stored_column(expr, self.source)
     }
 
-    pub(super) fn key(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<GroupKey> {
+    /// The place of the key among `keys`, and the expression that makes it of what is found there (its column 0).
+    pub(super) fn key(&self, expr: &Arc<dyn PhysicalExpr>, keys: &mut Vec<GroupKey>) -> Option<Key> {
         let expr = self.grounded(expr)?;
-        let (column, key) = match self.column(&expr) {
-            Some(column) => (column, GroupKey { column: column.id, bin: None }),
-            None => {
-                let (column, bin) = self.rounded(&expr)?;
-                (column, GroupKey { column: column.id, bin: Some(bin) })
-            }
+        let (column, key, of) = match self.column(&expr) {
+            Some(column) => (column, GroupKey { column: column.id, bin: None }, None),
+            None => match self.rounded(&expr) {
+                Some((column, bin)) => (column, GroupKey { column: column.id, bin: Some(bin) }, None),
+                None => {
+                    let OverColumns { inputs, expr, .. } = over_columns(&expr, self.source)?;
+                    let [id] = inputs.as_slice() else { return None };
+                    (self.source.schema.column(*id)?, GroupKey { column: *id, bin: None }, Some(expr))
+                }
+            },
         };
-        key.is_supported(&column.data_type).then_some(key)
+        if !key.is_supported(&column.data_type) {
+            return None;
+        }
+        let known = if of.is_some() { keys.iter().position(|known| *known == key) } else { None };
+        let index = known.unwrap_or_else(|| {
+            keys.push(key);
+            keys.len() - 1
+        });
+        Some(Key { index, of })
     }
 
     /// `date_trunc` to a unit of fixed length, `date_bin`, `time_bucket`.
@@ -178,7 +203,14 @@ impl Reading<'_> {
 
     /// A FILTER clause that segments evaluate.
     fn predicate(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<Predicate> {
-        pushdown::predicate(&logical(&self.grounded(expr)?, self.source)?, &self.source.schema)
+        let expr = self.grounded(expr)?;
+        let by_form =
+            logical(&expr, self.source).and_then(|expr| pushdown::predicate(&expr, &self.source.schema, None));
+        by_form.or_else(|| {
+            let OverColumns { inputs, expr, .. } = over_columns(&expr, self.source)?;
+            let [id] = inputs.as_slice() else { return None };
+            conditions::holding(expr, self.source.schema.column(*id)?)
+        })
     }
 }
 

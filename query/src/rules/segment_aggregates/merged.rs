@@ -112,7 +112,10 @@ fn in_places(
     partial: &AggregateExec,
     config: &ConfigOptions,
 ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
-    let Some(Partial { scan, request, states, widths }) = understood(partial, config)? else { return Ok(None) };
+    let Some(Partial { scan, request, keys, states, widths }) = understood(partial, config)? else { return Ok(None) };
+    if keys.iter().any(|key| key.of.is_some()) {
+        return Ok(None);
+    }
     let plan = scan.plan();
     if request.star_tree && plan.indexes.iter().any(|index| matches!(index.kind, IndexKind::StarTree(_))) {
         return Ok(None);

@@ -10,8 +10,9 @@
 //! Where nearly every row is a group of its own and the keys lie close together, it takes the place of the final aggregate as well ([`merged`]).
 //! Else what comes out of [`SegmentAggregateExec`] has exactly the columns of the partial aggregate that it replaces. An aggregate in one
 //! step (`Single`) becomes a final one above it. Whatever is not understood to the last detail stays as it was: DISTINCT, ordered
-//! aggregates, grouping sets, keys that are expressions, conditions that segments do not evaluate; and groups so many that there is
-//! nothing to gain ([`estimate`]). Arguments of aggregates may be expressions: segments compute them for the rows that are left.
+//! aggregates, grouping sets, keys that are expressions over several columns, conditions that segments do not evaluate; and groups so many that
+//! there is nothing to gain ([`estimate`]). Arguments of aggregates may be expressions: segments compute them for the rows that are left. Keys that
+//! are expressions over one column are computed of its groups.
 
 mod estimate;
 mod expressions;
@@ -19,23 +20,26 @@ mod merged;
 
 use std::sync::Arc;
 
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::{
     common::tree_node::{Transformed, TreeNode},
     config::ConfigOptions,
     error::DataFusionError,
-    physical_expr::Partitioning,
+    physical_expr::{Partitioning, PhysicalExpr, expressions::Column},
     physical_optimizer::PhysicalOptimizerRule,
     physical_plan::{
         ExecutionPlan,
         aggregates::{AggregateExec, AggregateMode},
         coop::CooperativeExec,
-        projection::ProjectionExec,
+        projection::{ProjectionExec, ProjectionExpr},
         repartition::RepartitionExec,
     },
 };
 use tidemill_storage::aggregate::{AggregateRequest, ResultCache};
 
+use self::expressions::Key;
 use crate::{
+    SqlError,
     exec::{aggregate::SegmentAggregateExec, scan::SegmentScanExec, states::State},
     functions::session::SessionFacts,
 };
@@ -122,6 +126,8 @@ fn partial_of(whole: &AggregateExec) -> Result<AggregateExec, DataFusionError> {
 struct Partial<'a> {
     scan: &'a SegmentScanExec,
     request: AggregateRequest,
+    /// The plan's keys.
+    keys: Vec<Key>,
     states: Vec<State>,
     /// State columns of each aggregate.
     widths: Vec<usize>,
@@ -132,12 +138,61 @@ fn in_segments(
     partial: &AggregateExec,
     config: &ConfigOptions,
 ) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
-    let Some(Partial { scan, request, states, .. }) = understood(partial, config)? else { return Ok(None) };
+    let Some(Partial { scan, request, keys, states, .. }) = understood(partial, config)? else { return Ok(None) };
     if !estimate::pays(scan.plan(), &request) {
         return Ok(None);
     }
-    SegmentAggregateExec::try_new(scan, request, states, partial.schema())
-        .map(|exec| exec.map(|exec| Arc::new(exec) as Arc<dyn ExecutionPlan>))
+    if keys.iter().all(|key| key.of.is_none()) {
+        let exec = SegmentAggregateExec::try_new(scan, request, states, partial.schema())?;
+        return Ok(exec.map(|exec| Arc::new(exec) as Arc<dyn ExecutionPlan>));
+    }
+    let mut computed = keys.iter().filter(|key| key.of.is_some()).map(|key| &request.keys[key.index]);
+    if !computed.all(|key| estimate::has_few_values(scan.plan(), key)) {
+        return Ok(None);
+    }
+    by_values_of_keys(partial, scan, request, &keys, states)
+}
+
+/// Groups by `upper(city)` are made of groups by `city`: of each it is computed once. Groups that come twice are one in the final aggregate.
+fn by_values_of_keys(
+    partial: &AggregateExec,
+    scan: &SegmentScanExec,
+    request: AggregateRequest,
+    keys: &[Key],
+    states: Vec<State>,
+) -> Result<Option<Arc<dyn ExecutionPlan>>, DataFusionError> {
+    let wanted = partial.schema();
+    let given = request.output_schema().map_err(SqlError::from)?;
+    let stored = given.fields().iter().take(request.keys.len()).cloned();
+    let (stored_keys, plan_keys) = (request.keys.len(), keys.len());
+    let schema: SchemaRef =
+        Arc::new(Schema::new(stored.chain(wanted.fields().iter().skip(plan_keys).cloned()).collect::<Vec<_>>()));
+    let Some(exec) = SegmentAggregateExec::try_new(scan, request, states, Arc::clone(&schema))? else {
+        return Ok(None);
+    };
+    let column = |index: usize| Arc::new(Column::new(schema.field(index).name(), index)) as Arc<dyn PhysicalExpr>;
+    let mut columns = Vec::with_capacity(wanted.fields().len());
+    for (index, field) in wanted.fields().iter().enumerate() {
+        let expr = match keys.get(index) {
+            None => column(stored_keys + index - plan_keys),
+            Some(Key { index, of: None }) => column(*index),
+            Some(Key { index, of: Some(expr) }) => {
+                let stored = column(*index);
+                let placed = Arc::clone(expr).transform_up(|node| {
+                    Ok(match node.downcast_ref::<Column>() {
+                        Some(_) => Transformed::yes(Arc::clone(&stored)),
+                        None => Transformed::no(node),
+                    })
+                })?;
+                placed.data
+            }
+        };
+        if expr.data_type(&schema)? != *field.data_type() {
+            return Ok(None);
+        }
+        columns.push(ProjectionExpr::new(expr, field.name().clone()));
+    }
+    Ok(Some(Arc::new(ProjectionExec::try_new(columns, Arc::new(exec))?)))
 }
 
 fn understood<'a>(partial: &'a AggregateExec, config: &ConfigOptions) -> Result<Option<Partial<'a>>, DataFusionError> {
@@ -171,9 +226,9 @@ fn understood<'a>(partial: &'a AggregateExec, config: &ConfigOptions) -> Result<
         return Ok(None);
     }
     let mut reading = expressions::Reading { source, projections: &projections, config, computed: Vec::new() };
-    let Some(keys) = groups.expr().iter().map(|(expr, _)| reading.key(expr)).collect::<Option<Vec<_>>>() else {
-        return Ok(None);
-    };
+    let mut stored = Vec::new();
+    let keys = groups.expr().iter().map(|(expr, _)| reading.key(expr, &mut stored));
+    let Some(keys) = keys.collect::<Option<Vec<_>>>() else { return Ok(None) };
     let mut aggregates = Vec::new();
     let (mut states, mut widths) = (Vec::new(), Vec::new());
     for (call, filter) in partial.aggr_expr().iter().zip(partial.filter_expr()) {
@@ -183,7 +238,7 @@ fn understood<'a>(partial: &'a AggregateExec, config: &ConfigOptions) -> Result<
     }
     let request = AggregateRequest {
         schema: Arc::clone(&source.schema),
-        keys,
+        keys: stored,
         aggregates,
         computed: reading.computed.into_iter().map(|(_, computed)| computed).collect(),
         predicate: source.predicate.clone(),
@@ -191,7 +246,7 @@ fn understood<'a>(partial: &'a AggregateExec, config: &ConfigOptions) -> Result<
         results: results(config),
         star_tree: crate::table::star_trees(config),
     };
-    Ok(Some(Partial { scan, request, states, widths }))
+    Ok(Some(Partial { scan, request, keys, states, widths }))
 }
 
 fn results(config: &ConfigOptions) -> Option<Arc<ResultCache>> {

@@ -34,7 +34,7 @@ fn schema() -> TableSchema {
 
 fn shown(expr: Expr) -> Option<String> {
     let schema = schema();
-    let predicate = predicate(&expr, &schema)?;
+    let predicate = predicate(&expr, &schema, None)?;
     let mut out = String::new();
     crate::exec::display::predicate(&mut out, &predicate, &schema).unwrap();
     Some(out)

@@ -123,14 +123,10 @@ impl Cover<'_> {
             Predicate::Or(children) => {
                 children.iter().map(|child| self.predicate(child)).collect::<Option<_>>().map(Predicate::Or)
             }
-            Predicate::Compare { column, .. }
-            | Predicate::In { column, .. }
-            | Predicate::Like { column, .. }
-            | Predicate::Matches { column, .. }
-            | Predicate::IsNull { column, .. } => {
-                let found = self.dimensions(*column).into_iter();
+            leaf => {
+                let found = self.dimensions(leaf.column()?).into_iter();
                 let (index, leaf) =
-                    found.filter_map(|(index, bin)| Some((index, on_dimension(predicate, index, bin)?))).next()?;
+                    found.filter_map(|(index, bin)| Some((index, on_dimension(leaf, index, bin)?))).next()?;
                 self.need(index);
                 Some(leaf)
             }
@@ -159,6 +155,7 @@ fn on_dimension(leaf: &Predicate, index: usize, bin: Option<Bin>) -> Option<Pred
         (Predicate::Matches { query, negated, .. }, None) => {
             Predicate::Matches { column, query: Arc::clone(query), negated: *negated }
         }
+        (Predicate::Holds { condition, .. }, None) => Predicate::Holds { column, condition: Arc::clone(condition) },
         (Predicate::Compare { op, value: Scalar::Int(value), .. }, Some(bin)) => {
             let (op, border) = match op {
                 CompareOp::GreaterEq | CompareOp::Less => (*op, *value),

@@ -240,11 +240,7 @@ fn reads_blocks(segment: &CommittedSegment, request: &AggregateRequest, layout: 
             Predicate::And(children) | Predicate::Or(children) => {
                 children.iter().for_each(|child| columns(child, out));
             }
-            Predicate::Compare { column, .. }
-            | Predicate::In { column, .. }
-            | Predicate::Like { column, .. }
-            | Predicate::Matches { column, .. }
-            | Predicate::IsNull { column, .. } => out.push(*column),
+            leaf => out.extend(leaf.column()),
         }
     }
     let mut read: Vec<ColumnId> =

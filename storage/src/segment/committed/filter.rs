@@ -17,7 +17,6 @@ use crate::{
     bitpack::Bitmask,
     evaluate::{default_array, evaluate_leaf, widened},
     forward::ColumnTest,
-    ids::ColumnId,
     predicate::Predicate,
     prune::{Run, Verdict, judge},
     schema::{Column, DataType, TableSchema},
@@ -47,6 +46,8 @@ pub(super) enum Filter {
         column: Column,
         leaf: Predicate,
     },
+    /// A condition that fails for every row.
+    Fails(Error),
 }
 
 impl Filter {
@@ -90,34 +91,30 @@ impl Filter {
                 parts.sort_by_key(|part| part.cost(segment));
                 Ok(if parts.is_empty() { Self::Nothing } else { Self::Or(parts) })
             }
-            Predicate::Compare { column, .. }
-            | Predicate::In { column, .. }
-            | Predicate::Like { column, .. }
-            | Predicate::Matches { column, .. }
-            | Predicate::IsNull { column, .. } => match judge(predicate, current, &run, None) {
+            leaf => match judge(leaf, current, &run, None) {
                 Verdict::Never => Ok(Self::Nothing),
                 Verdict::Always => Ok(Self::Everything),
-                Verdict::Maybe => Self::leaf(predicate, *column, current, segment, ask),
+                Verdict::Maybe => Self::leaf(leaf, current, segment, ask),
             },
         }
     }
 
-    fn leaf(
-        leaf: &Predicate,
-        id: ColumnId,
-        current: &TableSchema,
-        segment: &CommittedSegment,
-        ask: bool,
-    ) -> Result<Self> {
-        let column =
-            current.column(id).ok_or_else(|| Error::Invalid(format!("the table has no column with id {id}")))?;
+    fn leaf(leaf: &Predicate, current: &TableSchema, segment: &CommittedSegment, ask: bool) -> Result<Self> {
+        let column = leaf.column().and_then(|id| current.column(id));
+        let column = column.ok_or_else(|| Error::Invalid(format!("the table has no column of {leaf:?}")))?;
+        let id = column.id;
         let Some(index) = segment.schema.index_of(id) else {
             // Younger than the segment: all rows have the default, so one row speaks for all.
             let one = default_array(column, 1)?;
-            let selected = evaluate_leaf(leaf, column, &one)?;
+            let selected = match evaluate_leaf(leaf, column, &one) {
+                Err(error) if leaf.may_fail() => return Ok(Self::Fails(error)),
+                selected => selected?,
+            };
             return Ok(if selected.is_valid(0) && selected.value(0) { Self::Everything } else { Self::Nothing });
         };
-        if !comparable_as_written(&segment.schema.columns[index].data_type, &column.data_type) {
+        let written = &segment.schema.columns[index].data_type;
+        let in_its_type = matches!(leaf, Predicate::Holds { .. });
+        if !comparable_as_written(written, &column.data_type) || in_its_type && *written != column.data_type {
             return Ok(Self::Widened { index, column: column.clone(), leaf: leaf.clone() });
         }
         let failed = |error| segment.failed(segment.named(error, index));
@@ -142,6 +139,10 @@ impl Filter {
     fn cost(&self, segment: &CommittedSegment) -> u32 {
         match self {
             Self::Nothing | Self::Everything | Self::Rows(_) => 0,
+            // Last: it may fail for what the others leave out.
+            Self::Encoded { test, .. } if test.may_fail() => 1000,
+            Self::Widened { leaf, .. } if leaf.may_fail() => 1000,
+            Self::Fails(_) => 1000,
             Self::Encoded { index, .. } => match segment.schema.columns[*index].data_type {
                 DataType::Text | DataType::Bytea | DataType::Uuid | DataType::Jsonb | DataType::Array(_) => 3,
                 DataType::Numeric { .. } => 2,
@@ -163,6 +164,8 @@ impl Filter {
         match self {
             Self::Nothing => mask.clear(),
             Self::Everything => {}
+            Self::Fails(error) if !mask.is_none() => return Err(error.clone()),
+            Self::Fails(_) => {}
             Self::And(parts) => {
                 for part in parts {
                     if mask.is_none() {
@@ -194,8 +197,14 @@ impl Filter {
             Self::Widened { index, column, leaf } => {
                 read(*index);
                 let named = |error| segment.named(error, *index);
-                let array = segment.reader(*index)?.decode(rows.clone()).map_err(named)?;
-                mask.and(&selected(leaf, column, array)?);
+                let reader = segment.reader(*index)?;
+                if leaf.may_fail() && !mask.is_all() {
+                    let array = reader.decode_selected(rows.clone(), mask).map_err(named)?;
+                    mask.keep(&selected(leaf, column, array)?);
+                } else {
+                    let array = reader.decode(rows.clone()).map_err(named)?;
+                    mask.and(&selected(leaf, column, array)?);
+                }
             }
         }
         Ok(())

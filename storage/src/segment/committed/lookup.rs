@@ -258,7 +258,7 @@ impl Filter {
     /// Nanoseconds for a row without an index.
     fn plain_cost(&self, segment: &CommittedSegment) -> Result<f64> {
         Ok(match self {
-            Self::Nothing | Self::Everything | Self::Rows(_) => 0.0,
+            Self::Nothing | Self::Everything | Self::Rows(_) | Self::Fails(_) => 0.0,
             Self::Encoded { index, test, .. } => segment.reader(*index)?.select_cost(test),
             Self::Widened { .. } => WIDENING,
             Self::And(parts) | Self::Or(parts) => {
