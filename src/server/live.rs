@@ -74,13 +74,9 @@ impl LiveTable {
                 policy: seal_policy(&definition.options),
                 retention_us: definition.options.retention_us,
                 feeds,
+                paused: if definition.paused { definition.sources.clone() } else { Vec::new() },
             },
         )?;
-        if definition.paused {
-            for source in &definition.sources {
-                ingest.pause(*source)?;
-            }
-        }
         Ok(Self { table, ingest, log, log_source: definition.log })
     }
 

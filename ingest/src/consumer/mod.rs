@@ -72,6 +72,8 @@ pub struct TableSpec {
     /// How long rows are kept by the time column, microseconds.
     pub retention_us: Option<i64>,
     pub feeds: Vec<Feed>,
+    /// Sources that are not read until [`TableIngest::resume`], not even for the first poll.
+    pub paused: Vec<SourceId>,
 }
 
 /// One table's ingestion while it runs. Dropping it leaves the threads running: call [`Self::stop`].
@@ -125,7 +127,8 @@ impl TableIngest {
         runtime.indexer.request();
         let ingest = Arc::new(Self { shared, directory: spec.directory });
         for feed in spec.feeds {
-            ingest.add_feed(feed)?;
+            let is_paused = spec.paused.contains(&feed.source);
+            ingest.begin_feed(feed, is_paused)?;
         }
         Ok(ingest)
     }

@@ -432,6 +432,7 @@ impl Rig {
                 directory: directory.join("numbers"),
                 policy: options.policy,
                 retention_us: options.retention_us,
+                paused: Vec::new(),
                 feeds: vec![Feed {
                     source: SOURCE,
                     name: "topic".into(),
