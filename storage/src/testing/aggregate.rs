@@ -189,7 +189,19 @@ fn state(written: &Written, request: &AggregateRequest, rows: &[&Row], aggregate
     }))
 }
 
-/// Sketches depend on nothing but the set of values, to the byte.
+/// The tokens of a sketch of few values (form 0) in their order: it writes them as they lie in its table.
+fn in_order(bytes: &[u8]) -> Vec<u8> {
+    match bytes.split_first() {
+        Some((0, tokens)) => {
+            let mut tokens = tokens.as_chunks::<4>().0.to_vec();
+            tokens.sort_unstable();
+            [&[0], tokens.as_flattened()].concat()
+        }
+        _ => bytes.to_vec(),
+    }
+}
+
+/// Sketches depend on nothing but the set of values, to the byte, but for the order of tokens.
 fn distinct(scalars: &[Scalar], data_type: &DataType) -> Vec<u8> {
     let mut sketch = sketch::Distinct::default();
     for scalar in scalars {
@@ -199,7 +211,7 @@ fn distinct(scalars: &[Scalar], data_type: &DataType) -> Vec<u8> {
         };
         sketch.insert(sketch::token(hash.unwrap()));
     }
-    sketch.to_bytes()
+    in_order(&sketch.to_bytes())
 }
 
 fn quantiles(scalars: &[Scalar], data_type: &DataType) -> Vec<u8> {
@@ -231,7 +243,17 @@ pub fn answered(request: &AggregateRequest, batch: &RecordBatch) -> Groups {
             DataType::Bytea
         }
     }));
-    let rows = oracle::rows_of(&types, batch);
+    let mut rows = oracle::rows_of(&types, batch);
+    for (index, aggregate) in request.aggregates.iter().enumerate() {
+        if !matches!(aggregate.function, Function::Distinct(_) | Function::DistinctOf(_)) {
+            continue;
+        }
+        for row in &mut rows {
+            if let Value::One(Scalar::Bytes(bytes)) = &mut row[request.keys.len() + index] {
+                *bytes = in_order(bytes).into();
+            }
+        }
+    }
     let mut out: Groups = rows.into_iter().map(|row| (shown(&row[..request.keys.len()]), row)).collect();
     out.sort_by(|a, b| a.0.cmp(&b.0));
     out
