@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench drive -- drain --rows 5000000       rows/s and CPU seconds from a preloaded topic of 4 partitions
-//! cargo bench --bench drive -- freshness --seconds 20     producer's stamp → first visible, at 50,000 rows/s
+//! cargo bench --bench drive -- freshness --seconds 20     producer's stamp → first visible, at 50,000 rows/s (--rate, --warmup 30)
 //! cargo bench --bench drive -- start --rows 20000000      kill -9, start, first answer with 200 committed segments
 //! cargo bench --bench drive -- kill --times 30            kill -9 at random moments; exact after each
 //! ```
