@@ -183,8 +183,10 @@ fn mask(
         Predicate::Or(children) => {
             let mut any = BooleanArray::from(vec![false; rows]);
             for child in safe_first(children) {
-                let open = not(&BooleanArray::new(true_rows(&any), None))?;
-                let found = mask_of(child, current, written, batch, &open)?;
+                let found = match child.may_fail() {
+                    true => mask_of(child, current, written, batch, &BooleanArray::new(!&true_rows(&any), None))?,
+                    false => mask(child, current, written, batch)?,
+                };
                 any = or_kleene(&any, &found)?;
             }
             any
