@@ -68,6 +68,7 @@ SCANS = [
     ("drill-down, 1 dimension", "SELECT status, count(*), sum(price) FROM orders WHERE city = 'city-007' GROUP BY status ORDER BY status", {}),
     ("drill-down, 2 dimensions", "SELECT items, count(*), sum(price) FROM orders WHERE city = 'city-007' AND status = 'cancelled' GROUP BY items ORDER BY items", {}),
     ("drill-down, 4 dimensions", "SELECT count(*), sum(price) FROM orders WHERE city = 'city-007' AND status = 'delivered' AND payment = 'cash' AND items = 3", {}),
+    ("two conditions, 0.14 %", "SELECT count(*), sum(price) FROM orders WHERE city = 'city-007' AND items = 3", {}),
     ("one day", f"SELECT count(*), sum(items) FROM orders WHERE {DAY}", {"clickhouse": f"SELECT count(*), sum(items) FROM orders WHERE {CLICKHOUSE_DAY}"}),
     ("price range", "SELECT count(*), sum(items) FROM orders WHERE price BETWEEN 42.00 AND 42.10", {}),
     ("several filters", "SELECT count(*) FROM orders WHERE status = 'cancelled' AND items >= 5 AND price < 20 AND paid", {}),
@@ -97,7 +98,7 @@ APPROXIMATE = [
      "SELECT city, quantile_cont(distance, 0.95) FROM orders GROUP BY city ORDER BY city"),
 ]
 WITHOUT_DATAFUSION = {"JSON member", "LIKE on JSON text"}
-FILTERS = {"drill-down, 1 dimension", "drill-down, 2 dimensions", "drill-down, 4 dimensions", "price range", "several filters", "LIKE", "JSON member", "a row by id"}
+FILTERS = {"drill-down, 1 dimension", "drill-down, 2 dimensions", "drill-down, 4 dimensions", "two conditions, 0.14 %", "price range", "several filters", "LIKE", "JSON member", "a row by id"}
 INDEXES = ["inverted (city)", "inverted (status)", "inverted (payment)", "inverted (items)", "inverted (restaurant_id)", "range (price)", "bloom (id)", "inverted (id)"]
 CUBE = [
     ("cities", "SELECT city, count(*), sum(price) FROM orders GROUP BY city ORDER BY city", {}),

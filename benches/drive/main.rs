@@ -5,10 +5,11 @@
 //! cargo bench --bench drive -- freshness --seconds 20     producer's stamp → first visible, at 50,000 rows/s (--rate, --warmup 30)
 //! cargo bench --bench drive -- start --rows 20000000      kill -9, start, first answer with 200 committed segments
 //! cargo bench --bench drive -- kill --times 30            kill -9 at random moments; exact after each
+//! cargo bench --bench drive -- dashboard --clients 16     six prepared queries on one restaurant: latencies, queries/s (--rows, --seconds)
 //! ```
 //!
 //! What stands for what: drain is ingestion under backlog, freshness is a dashboard's eye on a live stream, start is an operator's restart, kill
-//! is a power cut. Better is: more rows/s, fewer CPU seconds, fewer milliseconds; kill knows only right and wrong.
+//! is a power cut, dashboard an application with many users. Better is: more rows/s, fewer CPU seconds, fewer milliseconds; kill knows only right and wrong.
 //! A broker is started by `tests/tools/kafka` unless `TIDEMILL_TEST_KAFKA` names one.
 
 #![allow(
@@ -21,6 +22,7 @@
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
 
+mod dashboard;
 mod drain;
 mod freshness;
 mod kill;
@@ -59,8 +61,9 @@ fn main() {
         "drain" => with_kafka(|brokers| drain::run(brokers, &options)),
         "freshness" => with_kafka(|brokers| freshness::run(brokers, &options)),
         "kill" => with_kafka(|brokers| kill::run(brokers, &options)),
+        "dashboard" => dashboard::run(&options),
         "start" => start::run(&options),
-        _ => println!("drive: say drain, freshness, start or kill; see benches/drive/main.rs"),
+        _ => println!("drive: say drain, freshness, start, kill or dashboard; see benches/drive/main.rs"),
     }
 }
 

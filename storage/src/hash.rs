@@ -64,15 +64,17 @@ pub fn of_array(array: &ArrayRef, mut each: impl FnMut(Option<u64>)) -> Result<(
     Ok(())
 }
 
+/// What [`of_bytes`] makes of eight bytes.
 #[inline]
 pub(crate) fn of_int(value: i64) -> u64 {
-    of_bytes(&value.to_le_bytes())
+    let hash = PRIME_5.wrapping_add(8) ^ round(0, value as u64);
+    finished(hash.rotate_left(27).wrapping_mul(PRIME_1).wrapping_add(PRIME_4))
 }
 
 #[inline]
 pub(crate) fn of_float(value: f64) -> u64 {
     let plain = if value.is_nan() { f64::NAN } else { value + 0.0 };
-    of_bytes(&plain.to_bits().to_le_bytes())
+    of_int(plain.to_bits() as i64)
 }
 
 const PRIME_1: u64 = 0x9e37_79b1_85eb_ca87;
@@ -87,6 +89,7 @@ fn word(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(word)
 }
 
+#[inline]
 fn round(state: u64, input: u64) -> u64 {
     state.wrapping_add(input.wrapping_mul(PRIME_2)).rotate_left(31).wrapping_mul(PRIME_1)
 }
@@ -128,8 +131,13 @@ pub fn of_bytes(bytes: &[u8]) -> u64 {
     for byte in rest {
         hash = (hash ^ u64::from(*byte).wrapping_mul(PRIME_5)).rotate_left(11).wrapping_mul(PRIME_1);
     }
-    hash = (hash ^ (hash >> 33)).wrapping_mul(PRIME_2);
-    hash = (hash ^ (hash >> 29)).wrapping_mul(PRIME_3);
+    finished(hash)
+}
+
+#[inline]
+fn finished(hash: u64) -> u64 {
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(PRIME_2);
+    let hash = (hash ^ (hash >> 29)).wrapping_mul(PRIME_3);
     hash ^ (hash >> 32)
 }
 
@@ -145,6 +153,9 @@ mod tests {
         assert_eq!(of_bytes(b"abc"), 0x44bc_2cf5_ad77_0999);
         let text = b"Nobody inspects the spammish repetition";
         assert_eq!(of_bytes(text), 0xfbce_a83c_8a37_8bf1);
+        for number in [0, 1, -1, i64::MIN, i64::MAX, 1 << 33, 0x0123_4567_89ab_cdef] {
+            assert_eq!(of_int(number), of_bytes(&number.to_le_bytes()));
+        }
     }
 
     #[test]

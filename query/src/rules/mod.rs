@@ -3,7 +3,6 @@
 //! ```text
 //! syntax tree ─ views ─► their queries ─ syntax ─► names, ANY, column names ─ row functions ─► unnest
 //!   └─ SqlToRel with Names, PostgresTypes, PostgresOperators ─► plan, types still loose
-//!        └─ nodes that fill gaps between buckets of time
 //!        └─ lateral relations on top of what they refer to
 //!        └─ EXISTS, IN, ANY and ALL of subqueries with three answers
 //!        └─ parameters, literals, aggregates, quotients, casts  (before types are made to fit)
@@ -22,7 +21,6 @@ pub(crate) mod chains;
 pub(crate) mod common_types;
 mod distinct_from;
 mod forms;
-pub(crate) mod gapfill;
 mod gathered;
 mod inserts;
 pub(crate) mod jsonb_keys;
@@ -187,7 +185,6 @@ impl Planner {
         // While copies of a query can be told from its likes.
         let logical = shared_ctes::share(logical).map_err(located)?;
         let logical = set_operations::count_copies(logical).map_err(located)?;
-        let logical = gapfill::unfold(logical).map_err(located)?;
         let (logical, insert_into) = match logical {
             LogicalPlan::Dml(DmlStatement { table_name, op: WriteOp::Insert(_), input, .. }) => {
                 let handle = self

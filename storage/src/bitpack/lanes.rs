@@ -7,6 +7,9 @@
     expect(unsafe_code, reason = "calls of functions that only some processors may run; every loop is safe code")
 )]
 
+use super::scalar::get;
+use crate::hash;
+
 /// Defines `$name` with its versions. The body sees only slices and numbers.
 macro_rules! lanes {
     ($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? $body:block) => {
@@ -17,18 +20,20 @@ macro_rules! lanes {
 
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx2")]
+                #[target_feature(enable = "avx2,popcnt,bmi1")]
                 fn avx2($($arg: $type),*) $(-> $out)? {
                     plain($($arg),*)
                 }
 
-                #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw")]
+                #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,popcnt,bmi1")]
                 fn avx512($($arg: $type),*) $(-> $out)? {
                     plain($($arg),*)
                 }
 
                 // The standard library asks the processor once and keeps the answer.
-                if is_x86_feature_detected!("avx512f")
+                let counts = is_x86_feature_detected!("popcnt") && is_x86_feature_detected!("bmi1");
+                if counts
+                    && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512bw")
@@ -36,7 +41,7 @@ macro_rules! lanes {
                     // SAFETY: the processor has all that the function may use, as was just asked; it has no other condition.
                     return unsafe { avx512($($arg),*) };
                 }
-                if is_x86_feature_detected!("avx2") {
+                if counts && is_x86_feature_detected!("avx2") {
                     // SAFETY: as above.
                     return unsafe { avx2($($arg),*) };
                 }
@@ -44,6 +49,62 @@ macro_rules! lanes {
             plain($($arg),*)
         }
     };
+}
+
+lanes! {
+    /// Bits that are set.
+    ones(words: &[u64]) -> usize {
+        words.iter().map(|word| word.count_ones() as usize).sum()
+    }
+}
+
+/// What [`positions`] may write behind the last position.
+pub(crate) const SLACK: usize = 8;
+
+lanes! {
+    /// Puts the numbers of the bits that are set into `out`, bit 0 of the first word being `first`; says how many there are. `out` has room for
+    /// [`SLACK`] more. Where bits are few, more are written than there are, so that the processor need not guess how many come.
+    positions(words: &[u64], first: u32, out: &mut [u32]) -> usize {
+        let mut at = 0;
+        let mut base = first;
+        for word in words {
+            let (mut left, count) = (*word, word.count_ones() as usize);
+            let room = &mut out[at..at + count.max(SLACK)];
+            let mut next = || {
+                let bit = left.trailing_zeros();
+                left &= left.wrapping_sub(1);
+                base.wrapping_add(bit)
+            };
+            let (few, many) = room.split_at_mut(SLACK);
+            let (two, eight) = few.split_at_mut(2);
+            two.iter_mut().for_each(|place| *place = next());
+            if count > 2 {
+                eight.iter_mut().for_each(|place| *place = next());
+                many.iter_mut().for_each(|place| *place = next());
+            }
+            at += count;
+            base = base.wrapping_add(64);
+        }
+        at
+    }
+}
+
+lanes! {
+    /// Puts the packed values at `start` and each of the positions into `out`, which is as long. The width is at most 32.
+    picked(packed: &[u8], width: u8, start: usize, positions: &[u32], out: &mut [u32]) {
+        for (out, position) in out.iter_mut().zip(positions) {
+            *out = get(packed, width, start + *position as usize) as u32;
+        }
+    }
+}
+
+lanes! {
+    /// Puts the hashes of the integers into `out`, which is as long.
+    hashes(integers: &[i64], out: &mut [u64]) {
+        for (out, integer) in out.iter_mut().zip(integers) {
+            *out = hash::of_int(*integer);
+        }
+    }
 }
 
 lanes! {

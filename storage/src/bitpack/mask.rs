@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use arrow::buffer::{BooleanBuffer, Buffer};
 
+use super::lanes;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bitmask {
     words: Vec<u64>,
@@ -54,7 +56,7 @@ impl Bitmask {
 
     /// Rows that are set.
     pub fn count(&self) -> usize {
-        self.words.iter().map(|word| word.count_ones() as usize).sum()
+        lanes::ones(&self.words)
     }
 
     pub fn is_none(&self) -> bool {
@@ -72,6 +74,11 @@ impl Bitmask {
     pub fn set(&mut self, row: usize) {
         assert!(row < self.len, "invariant: row {row} is in a mask of {} rows", self.len);
         self.words[row / 64] |= 1 << (row % 64);
+    }
+
+    pub fn unset(&mut self, row: usize) {
+        assert!(row < self.len, "invariant: row {row} is in a mask of {} rows", self.len);
+        self.words[row / 64] &= !(1 << (row % 64));
     }
 
     pub fn clear(&mut self) {
@@ -199,8 +206,38 @@ impl Bitmask {
 
     /// Set rows among `rows`, which lie below the length.
     pub fn count_in(&self, rows: Range<usize>) -> usize {
+        if let Some(words) = self.whole_words(&rows) {
+            return lanes::ones(words);
+        }
         let places = rows.start / 64..rows.end.div_ceil(64);
         places.map(|place| self.word_in(place, &rows).count_ones() as usize).sum()
+    }
+
+    /// Whether any row of `rows`, which lie below the length, is set.
+    pub fn any_in(&self, rows: Range<usize>) -> bool {
+        match self.whole_words(&rows) {
+            Some(words) => words.iter().any(|word| *word != 0),
+            None => (rows.start / 64..rows.end.div_ceil(64)).any(|place| self.word_in(place, &rows) != 0),
+        }
+    }
+
+    /// The words of `rows`, if these have no word in part.
+    fn whole_words(&self, rows: &Range<usize>) -> Option<&[u64]> {
+        let whole = rows.start.is_multiple_of(64) && (rows.end.is_multiple_of(64) || rows.end == self.len);
+        if whole { self.words.get(rows.start / 64..rows.end.div_ceil(64)) } else { None }
+    }
+
+    /// Puts the set rows among `rows`, which lie below the length and 2^32, into `out`, cleared first, ascending and counted from the first of `rows`.
+    pub fn positions_in(&self, rows: Range<usize>, out: &mut Vec<u32>) {
+        out.clear();
+        match self.whole_words(&rows) {
+            Some(words) => {
+                out.resize(lanes::ones(words) + lanes::SLACK, 0);
+                let count = lanes::positions(words, 0, out);
+                out.truncate(count);
+            }
+            None => out.extend(self.iter_in(rows.clone()).map(|row| (row - rows.start) as u32)),
+        }
     }
 
     /// The set rows among `rows`, which lie below the length, ascending.

@@ -36,6 +36,9 @@ pub use mask::Bitmask;
 /// Bytes of zeros behind packed values that let every one of them be read by the vector kernels.
 pub const PADDING: usize = 64;
 
+/// Where fewer than one in this many values are wanted, they are read one by one.
+const SPARSE: usize = 6;
+
 /// Bits that `value` needs.
 pub fn width_of(value: u64) -> u8 {
     (64 - value.leading_zeros()) as u8
@@ -154,17 +157,19 @@ impl<'a> Packed<'a> {
     /// The values of those indexes `start + i` whose bit `i` is set in `mask`, in order, appended to `out`.
     pub fn gather_u32(&self, start: usize, mask: &Bitmask, out: &mut Vec<u32>) {
         self.check(start, mask.len(), 32);
+        if mask.count() < mask.len() / SPARSE {
+            let mut positions = Vec::new();
+            mask.positions_in(0..mask.len(), &mut positions);
+            let before = out.len();
+            out.resize(before + positions.len(), 0);
+            return lanes::picked(self.bytes, self.width, start, &positions, &mut out[before..]);
+        }
         let mut buffer = [0u32; 64];
         for (index, &word) in mask.words().iter().enumerate() {
-            let from = start + index * 64;
-            if word.count_ones() < 12 {
-                let mut left = word;
-                while left != 0 {
-                    out.push(self.get(from + left.trailing_zeros() as usize) as u32);
-                    left &= left - 1;
-                }
+            if word == 0 {
                 continue;
             }
+            let from = start + index * 64;
             let count = (mask.len() - index * 64).min(64);
             self.unpack_u32(from, &mut buffer[..count]);
             if word == u64::MAX {

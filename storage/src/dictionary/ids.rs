@@ -259,7 +259,7 @@ impl Ids {
         match &self.layout {
             Layout::Packed(packed) => self.packed(packed, self.rows).gather_u32(rows.start, selection, &mut out),
             Layout::Chunks(chunks) => {
-                let wanted = |part: Range<usize>| selection.count_in(part) > 0;
+                let wanted = |part: Range<usize>| selection.any_in(part);
                 let mut ids = Vec::new();
                 self.for_each_chunk(chunks, rows, wanted, |packed, part, before| {
                     let all = before..before + part.len();
@@ -325,15 +325,15 @@ impl Ids {
     ) -> Result<()> {
         match &self.layout {
             Layout::Packed(packed) => {
-                select_packed(self.packed(packed, self.rows), rows, 0, inside, mask, &select);
+                select_packed(self.packed(packed, self.rows), rows, 0, inside, mask, &test, &select);
                 Ok(())
             }
             Layout::Chunks(chunks) => {
                 let live: Vec<bool> =
-                    (0..rows.len()).step_by(1024).map(|at| mask.count_in(at..rows.len().min(at + 1024)) > 0).collect();
+                    (0..rows.len()).step_by(1024).map(|at| mask.any_in(at..rows.len().min(at + 1024))).collect();
                 let wanted = |part: Range<usize>| live[part.start / 1024..part.end.div_ceil(1024)].contains(&true);
                 self.for_each_chunk(chunks, rows, wanted, |packed, part, before| {
-                    select_packed(packed, part, before, inside, mask, &select);
+                    select_packed(packed, part, before, inside, mask, &test, &select);
                 })
             }
             Layout::Runs(runs) => self.select_runs(runs, rows, mask, test),
@@ -356,20 +356,37 @@ impl Ids {
     }
 }
 
-/// Takes out of `mask`, from bit `before` on, the rows whose packed id `select` does not find.
+/// Where fewer than one in this many rows are left, their ids are looked at one by one.
+const SPARSE: usize = 32;
+
+/// Takes out of `mask`, from bit `before` on, the rows whose packed id `select` does not find, or for which `test` is false.
 fn select_packed(
     packed: Packed<'_>,
     rows: Range<usize>,
     before: usize,
     inside: bool,
     mask: &mut Bitmask,
+    test: &impl Fn(u32) -> bool,
     select: &impl Fn(Packed<'_>, usize, usize, &mut [u64]),
 ) {
     let mut words = [0u64; 64];
+    let mut positions = Vec::new();
     for at in (0..rows.len()).step_by(words.len() * 64) {
         let count = (rows.len() - at).min(words.len() * 64);
-        if mask.count_in(before + at..before + at + count) == 0 {
-            continue;
+        let here = before + at..before + at + count;
+        match mask.count_in(here.clone()) {
+            0 => continue,
+            few if few < count / SPARSE => {
+                mask.positions_in(here.clone(), &mut positions);
+                for position in &positions {
+                    let position = *position as usize;
+                    if !test(packed.get(rows.start + at + position) as u32) {
+                        mask.unset(here.start + position);
+                    }
+                }
+                continue;
+            }
+            _ => {}
         }
         let words = &mut words[..count.div_ceil(64)];
         select(packed, rows.start + at, count, words);

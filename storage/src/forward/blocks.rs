@@ -244,7 +244,7 @@ impl Blocks {
         let (mut bytes, mut places) = (Vec::new(), Vec::with_capacity(selection.count()));
         self.for_each_block(
             rows,
-            |part| selection.count_in(part.start - start..part.end - start) > 0,
+            |part| selection.any_in(part.start - start..part.end - start),
             |raw, part, ends| {
                 for row in selection.iter_in(part.start - start..part.end - start) {
                     let at = row + start - part.start;

@@ -22,6 +22,7 @@
 //! Arrow's kernels. `storage/benches/index.rs` measures that; see there for the figures.
 
 pub(crate) mod attached;
+mod bits;
 pub(crate) mod bloom;
 pub(crate) mod file;
 pub(crate) mod geo;
@@ -143,6 +144,9 @@ pub(crate) struct Found {
     pub(crate) parts: Vec<Part>,
     /// Rows of the whole segment, counted as often as they are in the parts.
     pub(crate) rows: u64,
+    /// Of these rows those that are bits, not listed one by one, and the bitmaps that they are in.
+    pub(crate) as_bits: u64,
+    pub(crate) bitmaps: u64,
     /// Every one of the rows passes the test that was asked for.
     pub(crate) exact: bool,
 }

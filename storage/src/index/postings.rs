@@ -8,13 +8,14 @@
 //! ```
 //!
 //! A row costs as many bits as its number has, whatever the number of keys; keys beside each other are one run of rows. A key that is
-//! so common that its list would take more than a bit per row is a roaring bitmap instead, where runs of rows cost next to nothing.
+//! so common that its list would take more than a bit per row is a roaring bitmap instead, where runs of rows cost next to nothing, and all others a bit.
 
 use std::ops::Range;
 
 use arrow::buffer::Buffer;
 use roaring::RoaringBitmap;
 
+use super::bits;
 use crate::{
     Error, Result,
     bitpack::{Bitmask, PADDING, Packed, pack, width_of},
@@ -200,10 +201,15 @@ impl Postings {
         &self.common[first..last.max(first)]
     }
 
+    /// How many of some keys are bitmaps, and the rows of these.
+    pub(crate) fn bitmaps(&self, keys: &Range<u32>) -> (u64, u64) {
+        let common = self.common_in(keys);
+        (common.len() as u64, common.iter().map(|common| u64::from(common.rows)).sum())
+    }
+
     /// Rows of some keys.
     pub(crate) fn count(&self, keys: &Range<u32>) -> Result<u64> {
-        let common: u64 = self.common_in(keys).iter().map(|common| u64::from(common.rows)).sum();
-        Ok(self.places(keys)?.len() as u64 + common)
+        Ok(self.places(keys)?.len() as u64 + self.bitmaps(keys).1)
     }
 
     /// Adds the rows of some keys, as far as they lie in `rows`, to `out`, whose bit 0 is row `base`.
@@ -225,12 +231,7 @@ impl Postings {
         add_packed(&packed, places, self.segment_rows, rows, base, out)?;
         for common in self.common_in(&keys) {
             let bytes = &self.bitmaps[common.start..common.start + common.length];
-            let bitmap = RoaringBitmap::deserialize_from(bytes)
-                .map_err(|error| corrupt("rows of a common key", "a roaring bitmap", error))?;
-            if let Some(last) = bitmap.max().filter(|last| *last >= self.segment_rows) {
-                return Err(corrupt("rows of a common key", format!("rows below {}", self.segment_rows), last));
-            }
-            bitmap.range(rows.clone()).for_each(|row| out.set((row - base) as usize));
+            bits::add(bytes, self.segment_rows, rows, base, out)?;
         }
         Ok(())
     }

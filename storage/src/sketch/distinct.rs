@@ -11,7 +11,7 @@ use crate::{Result, forward::format::corrupt};
 const PRECISION: u32 = 16;
 const REGISTERS: usize = 1 << PRECISION;
 /// Tokens that take as many bytes as the registers.
-const FEW_MAX: usize = REGISTERS / size_of::<u32>();
+pub(crate) const FEW_MAX: usize = REGISTERS / size_of::<u32>();
 /// Bits of the hash in a token.
 const PREFIX: u32 = 26;
 
@@ -34,6 +34,28 @@ impl Default for Form {
     fn default() -> Self {
         Self::Few(Few::default())
     }
+}
+
+/// Tokens of which as few are the same are written as they come: whoever reads them leaves those out, as he must among sketches anyway.
+const SAMPLE: usize = 256;
+const SAME_MAX: usize = 2;
+
+/// The bytes of a sketch of these tokens, where a sample of them says that nearly all differ.
+pub(crate) fn bytes_of_different(tokens: &[u32]) -> Option<Vec<u8>> {
+    if !(SAMPLE..=FEW_MAX).contains(&tokens.len()) {
+        return None;
+    }
+    let mut sample = Few::default();
+    sample.reserve(SAMPLE);
+    tokens.iter().step_by(tokens.len() / SAMPLE).take(SAMPLE).for_each(|token| {
+        sample.insert(*token);
+    });
+    (sample.taken + SAME_MAX >= SAMPLE).then(|| {
+        let mut out = Vec::with_capacity(1 + tokens.len() * size_of::<u32>());
+        out.push(FEW);
+        tokens.iter().for_each(|token| out.extend_from_slice(&token.to_le_bytes()));
+        out
+    })
 }
 
 /// Tokens in a table with open addressing; its size is a power of two, at most half of it taken. 0: free.
@@ -107,6 +129,11 @@ fn mixed(token: u32) -> usize {
 }
 
 impl Distinct {
+    /// Whether no value was met.
+    pub fn is_empty(&self) -> bool {
+        matches!(&self.form, Form::Few(few) if few.taken == 0)
+    }
+
     /// Takes the [`token`] of a value.
     #[inline]
     pub fn insert(&mut self, token: u32) {
@@ -120,6 +147,26 @@ impl Distinct {
             }
             Form::Many(registers) => register(registers, token),
         }
+    }
+
+    /// Takes many tokens at once: with room for them, and while this sketch's memory is near.
+    pub fn extend(&mut self, tokens: &[u32]) {
+        if let Form::Few(few) = &mut self.form {
+            few.reserve(tokens.len());
+        }
+        let mut tokens = tokens.iter();
+        while let Form::Few(_) = &self.form {
+            let Some(token) = tokens.next() else { return };
+            self.insert(*token);
+        }
+        if let Form::Many(registers) = &mut self.form {
+            tokens.for_each(|token| register(registers, *token));
+        }
+    }
+
+    /// Whether so many values were met that a token costs the same whatever the others are.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self.form, Form::Many(_))
     }
 
     /// How many values there are, about.
@@ -136,15 +183,11 @@ impl Sketch for Distinct {
         let Some((form, rest)) = bytes.split_first() else { return Err(misfit("a form", "no byte")) };
         match (*form, rest.as_chunks::<4>()) {
             (FEW, (tokens, [])) if tokens.len() <= FEW_MAX => {
-                if let Form::Few(few) = &mut self.form {
-                    few.reserve(tokens.len());
+                let tokens: Vec<u32> = tokens.iter().map(|token| u32::from_le_bytes(*token)).collect();
+                if let Some(bad) = tokens.iter().find(|token| !(1..=(64 - PREFIX + 1)).contains(&(**token & 63))) {
+                    return Err(misfit("a token", bad));
                 }
-                for token in tokens {
-                    match u32::from_le_bytes(*token) {
-                        bad if !(1..=(64 - PREFIX + 1)).contains(&(bad & 63)) => return Err(misfit("a token", bad)),
-                        token => self.insert(token),
-                    }
-                }
+                self.extend(&tokens);
             }
             (MANY, _) if rest.len() == REGISTERS => {
                 if let Some(bad) = rest.iter().find(|register| u32::from(**register >> 2) > 64 - PRECISION + 1) {
@@ -201,18 +244,38 @@ fn register(registers: &mut [u8], token: u32) {
     // Zeros after the bits that chose the register: those of the prefix, and behind a prefix of zeros those counted.
     let left = token << PRECISION & !63u32 << PRECISION;
     let value = if left == 0 { AFTER + (token & 63) } else { left.leading_zeros() + 1 } as u8;
-    let known = registers[place];
+    registers[place] = AFTERWARDS[usize::from(value)][usize::from(registers[place])];
+}
+
+/// The register after a value, by value and register before: looked up, as no processor guesses which of the three cases it is.
+static AFTERWARDS: [[u8; 256]; 64] = {
+    let mut after = [[0; 256]; 64];
+    let mut value = 0;
+    while value < 64 {
+        let mut known = 0;
+        while known < 256 {
+            after[value][known] = afterwards(known as u8, value as u8);
+            known += 1;
+        }
+        value += 1;
+    }
+    after
+};
+
+const fn afterwards(known: u8, value: u8) -> u8 {
     let top = known >> 2;
     if value > top {
-        registers[place] = value << 2 | below(known, value - top);
+        value << 2 | below(known, value - top)
     } else if value + 2 >= top && value < top {
-        registers[place] = known | if value + 1 == top { 2 } else { 1 };
+        known | if value + 1 == top { 2 } else { 1 }
+    } else {
+        known
     }
 }
 
 /// The two low bits of a register after its top has risen by `by`: whether the two values below the new top were met.
 #[inline]
-fn below(register: u8, by: u8) -> u8 {
+const fn below(register: u8, by: u8) -> u8 {
     if register < 4 {
         return 0;
     }
@@ -347,6 +410,17 @@ mod tests {
         assert_eq!(both(5 << 2 | 3, 6 << 2), 6 << 2 | 3);
         assert_eq!(both(0, 1 << 2), 1 << 2);
         assert_eq!(both(1 << 2, 3 << 2), 3 << 2 | 1);
+    }
+
+    #[test]
+    fn tokens_that_nearly_all_differ_are_written_as_they_come() {
+        let tokens: Vec<u32> = (0..5_000i64).map(|value| token(hash::of_int(value % 4_999))).collect();
+        let mut read = Distinct::default();
+        read.merge_bytes(&bytes_of_different(&tokens).unwrap()).unwrap();
+        assert_eq!(read.estimate(), of(0..4_999).estimate());
+        let few: Vec<u32> = tokens.iter().map(|token| tokens[*token as usize % 100]).collect();
+        assert!(bytes_of_different(&few).is_none());
+        assert!(bytes_of_different(&tokens[..10]).is_none());
     }
 
     #[test]

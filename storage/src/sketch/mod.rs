@@ -16,6 +16,7 @@ mod quantiles;
 use std::fmt;
 
 pub use distinct::{Distinct, token};
+pub(crate) use distinct::{FEW_MAX, bytes_of_different};
 pub use quantiles::Quantiles;
 
 use crate::Result;

@@ -189,19 +189,20 @@ fn state(written: &Written, request: &AggregateRequest, rows: &[&Row], aggregate
     }))
 }
 
-/// The tokens of a sketch of few values (form 0) in their order: it writes them as they lie in its table.
+/// The tokens of a sketch of few values (form 0) in their order, each once: it writes them as they lie in its table, or as they came.
 fn in_order(bytes: &[u8]) -> Vec<u8> {
     match bytes.split_first() {
         Some((0, tokens)) => {
             let mut tokens = tokens.as_chunks::<4>().0.to_vec();
             tokens.sort_unstable();
+            tokens.dedup();
             [&[0], tokens.as_flattened()].concat()
         }
         _ => bytes.to_vec(),
     }
 }
 
-/// Sketches depend on nothing but the set of values, to the byte, but for the order of tokens.
+/// Sketches depend on nothing but the set of values, to the byte, but for the order of tokens and how often they are written.
 fn distinct(scalars: &[Scalar], data_type: &DataType) -> Vec<u8> {
     let mut sketch = sketch::Distinct::default();
     for scalar in scalars {

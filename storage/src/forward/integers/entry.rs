@@ -21,6 +21,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Whether a value can be had without the others of its block.
+    pub(super) fn is_simple(&self) -> bool {
+        self.mode != Mode::Delta && self.exceptions == 0
+    }
+
     pub(super) fn bytes(&self) -> usize {
         packed_bytes(self.rows, self.width) + self.exceptions * EXCEPTION_BYTES
     }

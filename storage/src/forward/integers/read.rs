@@ -13,6 +13,9 @@ use crate::{
     forward::format::corrupt,
 };
 
+/// So many values of a block are read one by one; for more of them the block is unpacked.
+const POINTS_MAX: usize = 64;
+
 impl Integers {
     /// Decodes a block, but for offset and factor; gives the values as many as the block has.
     pub(super) fn decode_reduced<'b>(
@@ -116,7 +119,7 @@ impl Integers {
         self.get_in(&entry, &mut self.data(), row % BLOCK)
     }
 
-    fn get_in(&self, entry: &Entry, data: &mut Data<'_>, row: usize) -> Result<i64> {
+    pub(super) fn get_in(&self, entry: &Entry, data: &mut Data<'_>, row: usize) -> Result<i64> {
         if entry.mode == Mode::Delta {
             let mut buffer = [0; BLOCK];
             return Ok(self.decode_block(entry, data, &mut buffer)?[row]);
@@ -135,13 +138,20 @@ impl Integers {
     pub(crate) fn gather<T>(&self, rows: Range<usize>, selection: &Bitmask, of: impl Fn(i64) -> T) -> Result<Vec<T>> {
         let mut out = Vec::with_capacity(selection.count());
         let (mut buffer, mut data) = ([0; BLOCK], self.data());
+        let mut positions = Vec::new();
         for (entry, within, before) in self.parts(rows) {
-            let selected = selection.count_in(before..before + within.len());
-            let picks = || selection.iter_in(before..before + within.len()).map(|row| row - before + within.start);
-            if selected == 0 {
+            selection.positions_in(before..before + within.len(), &mut positions);
+            let picks = || positions.iter().map(|position| *position as usize + within.start);
+            if positions.is_empty() {
                 continue;
             }
-            if selected <= 16 && entry.mode != Mode::Delta && entry.exceptions <= 16 {
+            if entry.is_simple() && positions.len() <= POINTS_MAX {
+                let packed = entry.packed(data.of(&entry)?);
+                out.extend(picks().map(|row| {
+                    let slope = if entry.mode == Mode::Slope { on_slope(entry.extra, row) } else { 0 };
+                    of(self.restore(entry.base.wrapping_add(packed.get(row) as i64).wrapping_add(slope)))
+                }));
+            } else if positions.len() <= 16 && entry.mode != Mode::Delta && entry.exceptions <= 16 {
                 for row in picks() {
                     out.push(of(self.get_in(&entry, &mut data, row)?));
                 }

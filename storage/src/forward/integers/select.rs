@@ -8,6 +8,9 @@ use crate::{
     bitpack::{Bitmask, range_mask_i64},
 };
 
+/// Where fewer than one in this many rows of a block are left, their values are looked at one by one.
+const SPARSE: usize = 32;
+
 impl Integers {
     /// Takes out of `mask` (one bit per row of `rows`) the rows whose value lies inside `low..=high`, or outside when `inside` is false.
     pub(crate) fn select_range(
@@ -18,15 +21,29 @@ impl Integers {
         inside: bool,
         mask: &mut Bitmask,
     ) -> Result<()> {
+        let asked = (low, high);
         // The bounds on the reduced values.
         let (low, high) = (i128::from(low) - i128::from(self.offset), i128::from(high) - i128::from(self.offset));
         let factor = i128::from(self.factor);
         let (low, high) = (-(-low).div_euclid(factor), high.div_euclid(factor));
         let (mut buffer, mut data) = ([0; BLOCK], self.data());
+        let mut positions = Vec::new();
         for (entry, within, before) in self.parts(rows) {
             let count = within.len();
-            if mask.count_in(before..before + count) == 0 {
-                continue;
+            match mask.count_in(before..before + count) {
+                0 => continue,
+                few if few < count / SPARSE && entry.is_simple() => {
+                    mask.positions_in(before..before + count, &mut positions);
+                    for position in &positions {
+                        let position = *position as usize;
+                        let value = self.get_in(&entry, &mut data, within.start + position)?;
+                        if (asked.0..=asked.1).contains(&value) != inside {
+                            mask.unset(before + position);
+                        }
+                    }
+                    continue;
+                }
+                _ => {}
             }
             let mut words = [0u64; BLOCK / 64];
             let words = &mut words[..count.div_ceil(64)];
@@ -61,7 +78,7 @@ impl Integers {
     pub(crate) fn select(&self, rows: Range<usize>, test: impl Fn(i64) -> bool, mask: &mut Bitmask) -> Result<()> {
         let (mut buffer, mut data) = ([0; BLOCK], self.data());
         for (entry, within, before) in self.parts(rows) {
-            if mask.count_in(before..before + within.len()) == 0 {
+            if !mask.any_in(before..before + within.len()) {
                 continue;
             }
             let values = &self.decode_block(&entry, &mut data, &mut buffer)?[within];

@@ -1,5 +1,7 @@
 //! Asking an inverted index.
 
+use std::ops::Range;
+
 use arrow::buffer::Buffer;
 
 use super::{
@@ -69,23 +71,28 @@ impl Inverted {
         for value in values {
             let Some(hash) = hash::of_scalar(value, data_type) else { return Ok(None) };
             let bucket = bucket(hash, self.postings.keys());
-            found.rows += self.postings.count(&(bucket..bucket + 1))?;
-            found.parts.push(Part::Keys(bucket..bucket + 1));
+            found.push(&self.postings, bucket..bucket + 1)?;
         }
         Ok(Some(found))
+    }
+}
+
+impl Found {
+    fn push(&mut self, postings: &Postings, keys: Range<u32>) -> Result<()> {
+        let (bitmaps, rows) = postings.bitmaps(&keys);
+        self.rows += postings.count(&keys)?;
+        self.as_bits += rows;
+        self.bitmaps += bitmaps;
+        self.parts.push(Part::Keys(keys));
+        Ok(())
     }
 }
 
 /// The rows of dictionary ids.
 pub(in crate::index) fn by_ids(postings: &Postings, ids: &IdTest<'_>) -> Result<Option<Found>> {
     let mut found = Found { exact: true, ..Found::default() };
-    let mut push = |keys: std::ops::Range<u32>| -> Result<()> {
-        if !keys.is_empty() {
-            found.rows += postings.count(&keys)?;
-            found.parts.push(Part::Keys(keys));
-        }
-        Ok(())
-    };
+    let mut push =
+        |keys: Range<u32>| -> Result<()> { if keys.is_empty() { Ok(()) } else { found.push(postings, keys) } };
     match ids {
         IdTest::Inside(low, high) => push(*low..*high + 1)?,
         IdTest::Outside(low, high) => {

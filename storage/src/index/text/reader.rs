@@ -52,7 +52,7 @@ impl TextIndex {
             None => 0,
         };
         let parts = vec![Part::Words { query: Arc::clone(query), negated: *negated }];
-        Ok(Some(Found { parts, rows, exact }))
+        Ok(Some(Found { parts, rows, exact, ..Found::default() }))
     }
 
     /// Adds the rows whose words answer the question, or do not, as far as they lie in `rows`, to `out`, whose bit 0 is row `base`.

@@ -23,6 +23,10 @@ use crate::{
     schema::{Column, DataType},
 };
 
+/// Rows of a window where an index left fewer than one row in so many.
+const WINDOW_ROWS_OF_FEW: usize = 64 * 1024;
+const FEW: f64 = 1.0 / 32.0;
+
 /// Rows of a window where texts are read that are kept in compressed blocks: a block is unpacked for each window that touches it.
 const WINDOW_ROWS_OF_TEXTS: usize = 32 * 1024;
 /// Windows begin at multiples of this.
@@ -118,7 +122,12 @@ impl CommittedAggregation {
         };
         let filter_of = |predicate: &Predicate| Filter::new(predicate, &request.schema, segment, false);
         let filters = layout.filters.iter().map(filter_of).collect::<Result<Vec<_>>>()?;
-        let window_rows = if reads_blocks(segment, request, &layout)? { WINDOW_ROWS_OF_TEXTS } else { WINDOW_ROWS };
+        let window_rows = match reads_blocks(segment, request, &layout)? {
+            true => WINDOW_ROWS_OF_TEXTS,
+            // What a window costs by itself is shared by as many rows as usual.
+            false if filter.share_left() < FEW => WINDOW_ROWS_OF_FEW,
+            false => WINDOW_ROWS,
+        };
         Ok(Self {
             engine,
             segment: Arc::clone(segment),

@@ -23,14 +23,16 @@ use crate::{
 
 /// Nanoseconds for a row that an index lists.
 const LISTING: f64 = 1.2;
+/// Nanoseconds for a row of the segment in a bitmap, whether it is set there or not.
+const BIT: f64 = 0.01;
+/// Nanoseconds for testing one of few rows that are left.
+const TESTING: f64 = 2.0;
 /// Nanoseconds for asking at all.
 const ASKING: f64 = 400.0;
 /// Nanoseconds for a row of a column that is decoded and cast before it is compared.
 const WIDENING: f64 = 5.0;
 /// Rows that are listed for documents, at most, for each row of the segment: one may be listed for several terms.
 const LISTED_ROWS_MAX: u64 = 4;
-/// With this many times as many rows as are left, the next index is not worth its list.
-const MORE_ROWS: u64 = 16;
 
 /// Rows that are known to pass, or to be all that may, not listed yet.
 #[derive(Debug)]
@@ -117,7 +119,7 @@ impl Filter {
         let mut known = Vec::with_capacity(parts.len());
         for (at, part) in parts.iter().enumerate() {
             let Some(found) = part.known_rows() else { continue };
-            let listing = part.listing_cost() * share;
+            let listing = part.listing_cost(segment) * share;
             if listing == 0.0
                 || indexes == IndexUse::Always
                 || ASKING + listing < part.plain_cost(segment)? * rows.len() as f64
@@ -129,11 +131,11 @@ impl Filter {
         let base = rows.start & !63;
         let mut mask: Option<Bitmask> = None;
         let mut answered = vec![false; parts.len()];
-        for (found, at) in known {
+        for (_, at) in known {
+            let listing = parts[at].listing_cost(segment) * share;
             if let Some(mask) = &mask
                 && indexes != IndexUse::Always
-                && found > MORE_ROWS * mask.count() as u64
-                && parts[at].listing_cost() > 0.0
+                && listing > TESTING * mask.count() as f64
             {
                 continue;
             }
@@ -224,13 +226,16 @@ impl Filter {
     }
 
     /// Nanoseconds for listing the rows that are known, of the whole segment; runs of rows cost next to nothing.
-    fn listing_cost(&self) -> f64 {
+    fn listing_cost(&self, segment: &CommittedSegment) -> f64 {
         match self {
-            Self::Encoded { lookup: Some(Lookup::Index { found, .. }), .. } => LISTING * found.rows.max(1) as f64,
-            Self::Or(parts) => parts.iter().map(Self::listing_cost).sum(),
+            Self::Encoded { lookup: Some(Lookup::Index { found, .. }), .. } => {
+                let bits = found.bitmaps as f64 * f64::from(segment.rows);
+                LISTING * found.rows.saturating_sub(found.as_bits).max(1) as f64 + BIT * bits
+            }
+            Self::Or(parts) => parts.iter().map(|part| part.listing_cost(segment)).sum(),
             Self::And(parts) => {
                 let known = parts.iter().filter(|part| part.known_rows().is_some());
-                known.min_by_key(|part| part.known_rows()).map_or(0.0, Self::listing_cost)
+                known.min_by_key(|part| part.known_rows()).map_or(0.0, |part| part.listing_cost(segment))
             }
             _ => 0.0,
         }
@@ -281,6 +286,14 @@ impl Filter {
     pub(super) fn last_below(&self, end: u32) -> Option<u32> {
         let Some(Candidates { base, mask }) = self.candidates() else { return end.checked_sub(1) };
         mask.last_below((end - base) as usize).map(|found| base + found as u32)
+    }
+
+    /// The share of the rows that may pass, as far as indexes know.
+    pub(super) fn share_left(&self) -> f64 {
+        match self.candidates() {
+            Some(Candidates { mask, .. }) if !mask.is_empty() => mask.count() as f64 / mask.len() as f64,
+            _ => 1.0,
+        }
     }
 
     fn candidates(&self) -> Option<&Candidates> {
