@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use tidemill_storage::{ids::ColumnId, index::IndexKind, schema::DataType, table::TableSnapshot};
+use tidemill_storage::{
+    ids::ColumnId,
+    index::{IndexKind, JsonPaths},
+    schema::DataType,
+    table::TableSnapshot,
+};
 
 use super::{star_tree, undefined_column, undefined_table};
 use crate::{
@@ -28,6 +33,10 @@ const TIMESTAMP: &str = "timestamp";
 /// What PostgreSQL's kinds become.
 const OF_POSTGRES: &[&str] = &["btree", "hash", "gin", "gist", "brin", "spgist"];
 const FPP: f64 = 0.01;
+/// Of an index of documents.
+const PATHS_MAX: usize = 64;
+const LEVELS_MAX: usize = 16;
+const KEY_MAX: usize = 1024;
 
 pub(super) async fn create(instance: &Arc<Instance>, mut statement: CreateIndex) -> Result<Vec<String>> {
     let definitions = instance.catalog.definitions();
@@ -243,11 +252,55 @@ fn option(kind: &mut IndexKind, pair: &OptionPair) -> Result<()> {
             Ok(())
         }
         (IndexKind::Bloom { .. }, key) => Err(options::unknown("index", key, ["fpp"]).at(pair.key.position)),
+        (kind @ (IndexKind::Json | IndexKind::JsonPaths(_)), key) => json_option(kind, key, pair),
         (kind, key) => {
             let message = format!("unknown index option \"{key}\": an index of kind {} has none", kind.name());
             Err(SqlError::new(state::INVALID_PARAMETER_VALUE, message).at(pair.key.position))
         }
     }
+}
+
+/// Limits an index of documents to parts of them.
+fn json_option(kind: &mut IndexKind, key: &str, pair: &OptionPair) -> Result<()> {
+    let invalid = |hint: String| {
+        SqlError::new(
+            state::INVALID_PARAMETER_VALUE,
+            format!("invalid value for option \"{}\": '{}'", pair.key.value, pair.value),
+        )
+        .at(pair.value_position)
+        .with_hint(hint)
+    };
+    let list = || match JsonPaths::parse_paths(&pair.value) {
+        Some(paths)
+            if paths.len() <= PATHS_MAX
+                && paths.iter().all(|path| path.len() <= LEVELS_MAX && path.iter().all(|key| key.len() <= KEY_MAX)) =>
+        {
+            Ok(paths)
+        }
+        _ => Err(invalid(format!(
+            "it is a list of paths: 'a.b, tags, \"with.dot\".c', {PATHS_MAX} at most of {LEVELS_MAX} keys of {KEY_MAX} bytes"
+        ))),
+    };
+    let mut limits = match kind {
+        IndexKind::JsonPaths(limits) => std::mem::take(limits),
+        _ => Box::default(),
+    };
+    match key {
+        "paths" => limits.paths = list()?,
+        "exclude" => limits.exclude = list()?,
+        "max_levels" => match pair.value.trim().parse::<u8>() {
+            Ok(levels) if (1..=LEVELS_MAX).contains(&usize::from(levels)) => limits.max_levels = Some(levels),
+            _ => return Err(invalid(format!("it is a number of levels: 1 to {LEVELS_MAX}"))),
+        },
+        key => return Err(options::unknown("index", key, ["paths", "exclude", "max_levels"]).at(pair.key.position)),
+    }
+    if let Some(levels) = limits.max_levels
+        && limits.paths.iter().any(|path| path.len() > usize::from(levels))
+    {
+        return Err(invalid("a path of \"paths\" has more keys than \"max_levels\" allows".to_owned()));
+    }
+    *kind = IndexKind::JsonPaths(limits);
+    Ok(())
 }
 
 /// The name, or the name and the first number that makes it a free one.

@@ -85,6 +85,11 @@ pub(super) fn indexes(instance: &Instance) -> Result<Rows, SqlError> {
 fn options(index: &IndexDefinition, schema: &TableSchema) -> Option<String> {
     match &index.kind {
         IndexKind::Bloom { fpp } => Some(format!("fpp={fpp}")),
+        IndexKind::JsonPaths(paths) => {
+            let each: Vec<String> =
+                paths.options().into_iter().map(|(key, value)| format!("{key}=({value})")).collect();
+            Some(each.join(", "))
+        }
         IndexKind::StarTree(tree) => Some(format!(
             "aggregate=({}), max_leaf_records={}",
             star_tree::aggregates(tree, schema),

@@ -412,3 +412,84 @@ fn catalogs_show_indexes() {
     assert_eq!(taken.code().unwrap().code(), "42P07");
     assert_eq!(server.value("SELECT count(*) FROM rt.catalog_log WHERE definition LIKE '%city_inverted%'"), "2");
 }
+
+/// An index of some paths: asked where it knows what is asked, and only there; kept with its options.
+#[test]
+fn an_index_of_documents_may_be_limited_to_paths() {
+    let mut server = Server::start(BINARY);
+    server.sql("CREATE TABLE t (id BIGINT NOT NULL, doc JSONB)");
+    for part in 0..2 {
+        server.sql(&format!(
+            "INSERT INTO t SELECT i, ('{{\"a\": {{\"b\": \"x' || (i % 500) || '\", \"c\": ' || (i % 400) || '}}, \"tags\": [\"t' || (i % 300) || '\"], \"big\": \"' || (i % 200) || '\"}}')::jsonb
+             FROM generate_series({}, {}) AS g(i)",
+            part * 5000,
+            part * 5000 + 4999
+        ));
+        server.sql("SELECT rt.seal('t')");
+    }
+    server.sql(
+        "CREATE INDEX parts ON t USING json (doc) WITH (paths = '{a.b,$.tags[*]}', exclude = 'tags.x', max_levels = 5)",
+    );
+    // Sealed with the index, and consuming.
+    server.sql("INSERT INTO t SELECT i, '{\"a\": {\"b\": \"x7\"}, \"tags\": [\"t7\", {\"x\": 1}], \"big\": \"7\"}' FROM generate_series(10000, 10009) AS g(i)");
+    server.sql("SELECT rt.seal('t')");
+    server.sql("INSERT INTO t VALUES (10010, '{\"a\": {\"b\": \"x7\"}, \"tags\": [\"t7\"]}')");
+    let ready = |server: &Server| {
+        server.wait_for("SELECT bool_and(state = 'ready') FROM rt.indexes", "t", Duration::from_secs(60))
+    };
+    ready(&server);
+    let definition =
+        "CREATE INDEX parts ON public.t USING json (doc) WITH (paths='a.b, tags', exclude='tags.x', max_levels='5')";
+    // Condition, whether the index answers, and how many rows pass.
+    let questions = [
+        ("doc->'a'->>'b' = 'x7'", true, "31"),
+        ("doc @> '{\"tags\": [\"t7\"]}'", true, "45"),
+        ("doc @> '{\"a\": {\"b\": \"x7\"}, \"big\": \"7\"}'", true, "20"),
+        ("doc->'a'->>'b' = 'x7' OR doc->>'big' = '8'", false, "81"),
+        ("doc->>'big' = '7'", false, "60"),
+        ("doc->'a' IS NOT NULL AND doc->>'big' = '7'", false, "60"),
+        ("doc @> '{\"tags\": [{\"x\": 1}]}'", false, "10"),
+        ("doc->'tags' IS NOT NULL", false, "10011"),
+    ];
+    let ask = |server: &Server| {
+        assert_eq!(server.value("SELECT pg_get_indexdef('parts'::regclass)"), definition);
+        assert_eq!(
+            server.value("SELECT options FROM rt.indexes WHERE \"index\" = 'parts'"),
+            "paths=(a.b, tags), exclude=(tags.x), max_levels=(5)"
+        );
+        for (condition, is_asked, count) in questions {
+            for setting in ["always", "on", "off"] {
+                let sql = format!("SET rt.use_indexes = {setting}; SELECT count(*) FROM t WHERE {condition}");
+                assert_eq!(server.value(&sql), count, "{sql}");
+            }
+            let plan = server.sql(&format!("EXPLAIN SELECT count(*) FROM t WHERE {condition}"));
+            let is_named = plan.iter().flatten().flatten().any(|line| line.contains("documents_by=[parts]"));
+            assert_eq!(is_named, is_asked, "{condition}: {plan:?}");
+        }
+    };
+    ask(&server);
+    server.kill_and_restart();
+    ready(&server);
+    ask(&server);
+    // Made anew by its own definition, and by another one under the same name.
+    server.sql("DROP INDEX parts");
+    server.sql(definition);
+    ready(&server);
+    ask(&server);
+    server.sql("DROP INDEX parts; CREATE INDEX parts ON t USING gin (doc) WITH (paths = 'big')");
+    ready(&server);
+    assert_eq!(server.value("SET rt.use_indexes = always; SELECT count(*) FROM t WHERE doc->'a'->>'b' = 'x7'"), "31");
+    assert_eq!(server.value("SET rt.use_indexes = always; SELECT count(*) FROM t WHERE doc->>'big' = '7'"), "60");
+    for options in [
+        "paths = ''",
+        "paths = 'a..b'",
+        "max_levels = 0",
+        "max_levels = 17",
+        "paths = 'a.b', max_levels = 1",
+        "path = 'a'",
+    ] {
+        let error = server.try_sql(&format!("CREATE INDEX ON t USING json (doc) WITH ({options})")).unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "22023", "{options}: {error:?}");
+    }
+    server.stop();
+}

@@ -83,13 +83,18 @@ fn may_ask(index: &IndexSpec, condition: &Predicate) -> bool {
                 && match index.kind {
                     IndexKind::Bloom { .. } => *op == CompareOp::Eq,
                     IndexKind::Inverted | IndexKind::Range | IndexKind::Sorted => true,
-                    IndexKind::StarTree(_) | IndexKind::Json | IndexKind::Text | IndexKind::Geo => false,
+                    IndexKind::StarTree(_)
+                    | IndexKind::Json
+                    | IndexKind::JsonPaths(_)
+                    | IndexKind::Text
+                    | IndexKind::Geo => false,
                 }
         }
         Predicate::In { column, negated, .. } => {
             on(column)
                 && !negated
-                && !matches!(index.kind, IndexKind::StarTree(_) | IndexKind::Json | IndexKind::Text | IndexKind::Geo)
+                && !index.kind.is_json()
+                && !matches!(index.kind, IndexKind::StarTree(_) | IndexKind::Text | IndexKind::Geo)
         }
         Predicate::Like { column, .. } => on(column) && matches!(index.kind, IndexKind::Inverted | IndexKind::Sorted),
         Predicate::Matches { column, .. } => on(column) && matches!(index.kind, IndexKind::Text | IndexKind::Inverted),
@@ -135,9 +140,10 @@ fn documents(out: &mut impl Write, plan: &ScanPlan, request: &ScanRequest) -> fm
     if request.hints.indexes == IndexUse::Off || request.hints.documents.is_empty() {
         return Ok(());
     }
-    let columns: Vec<ColumnId> = request.hints.documents.iter().filter_map(DocumentTest::column).collect();
+    let tests = &request.hints.documents;
     let asks = |index: &&IndexSpec| {
-        index.kind == IndexKind::Json && index.column().is_some_and(|column| columns.contains(&column))
+        let of_column = |test: &DocumentTest| test.column().is_some() && test.column() == index.column();
+        index.kind.is_json() && tests.iter().any(|test| of_column(test) && index.kind.knows_of(test))
     };
     let names: Vec<&str> = plan.indexes.iter().filter(asks).map(|index| index.name.as_str()).collect();
     if names.is_empty() { Ok(()) } else { write!(out, ", documents_by=[{}]", names.join(", ")) }

@@ -327,8 +327,14 @@ fn index(handle: &TableHandle, snapshot: &TableSnapshot, spec: &IndexSpec) -> Re
 pub(super) fn index_definition(relation: &Relation) -> Option<String> {
     let of = relation.index.as_ref()?;
     let columns: Vec<String> = relation.columns.iter().map(|column| quote_ident(&column.name)).collect();
-    let options = match of.kind {
+    let options = match &of.kind {
         IndexKind::Bloom { fpp } => format!(" WITH (fpp='{fpp}')"),
+        IndexKind::JsonPaths(paths) => {
+            let options = paths.options().into_iter();
+            let each: Vec<String> =
+                options.map(|(key, value)| format!("{key}='{}'", value.replace('\'', "''"))).collect();
+            format!(" WITH ({})", each.join(", "))
+        }
         _ => String::new(),
     };
     let what = of.definition.clone().unwrap_or_else(|| format!("({}){options}", columns.join(", ")));
@@ -351,7 +357,7 @@ fn access_method(kind: &IndexKind) -> i32 {
         IndexKind::Bloom { .. } => 13_803,
         IndexKind::StarTree(_) => STAR_TREE_METHOD,
         IndexKind::Sorted => 13_805,
-        IndexKind::Json => 13_806,
+        IndexKind::Json | IndexKind::JsonPaths(_) => 13_806,
         IndexKind::Text => 13_807,
         IndexKind::Geo => 13_808,
     }

@@ -23,7 +23,7 @@ use datafusion::{
 use tidemill_storage::{
     documents::{DocumentTest, Step, ValueTest},
     ids::ColumnId,
-    index::{IndexKind, IndexSpec},
+    index::IndexSpec,
     schema::{DataType, TableSchema},
 };
 
@@ -31,7 +31,7 @@ use crate::functions::jsonb::tree::Json;
 
 /// Whether an index of documents may know something of the filter; of one with parameters: for some value of them.
 pub(crate) fn takes(filter: &Expr, schema: &TableSchema, indexes: &[IndexSpec]) -> bool {
-    if !indexes.iter().any(|index| index.kind == IndexKind::Json) {
+    if !indexes.iter().any(|index| index.kind.is_json()) {
         return false;
     }
     let sample = filter.clone().transform_up(|expr| match &expr {
@@ -47,10 +47,9 @@ pub(crate) fn takes(filter: &Expr, schema: &TableSchema, indexes: &[IndexSpec]) 
         }),
         _ => Ok(Transformed::no(expr)),
     });
-    let column = sample.ok().and_then(|sample| test(&sample.data, schema)?.column());
-    column.is_some_and(|column| {
-        indexes.iter().any(|index| index.kind == IndexKind::Json && index.column() == Some(column))
-    })
+    let Some(test) = sample.ok().and_then(|sample| test(&sample.data, schema)) else { return false };
+    let column = test.column();
+    column.is_some() && indexes.iter().any(|index| index.column() == column && index.kind.knows_of(&test))
 }
 
 /// What a document must hold, at least, that passes the filter.

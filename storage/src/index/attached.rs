@@ -68,11 +68,11 @@ impl Source<'_> {
 
 /// Builds the index of a column: the sections of its file.
 pub(crate) fn sections(source: &Source<'_>, spec: &IndexSpec) -> Result<Vec<Vec<u8>>> {
-    match spec.kind {
+    match &spec.kind {
         IndexKind::Inverted => inverted::build(source),
         IndexKind::Range => range::build(source),
-        IndexKind::Bloom { fpp } => bloom::build(source, fpp),
-        IndexKind::Json => json::build(source),
+        IndexKind::Bloom { fpp } => bloom::build(source, *fpp),
+        IndexKind::Json | IndexKind::JsonPaths(_) => json::build(source, spec.kind.paths()),
         IndexKind::Text => text::build(source),
         IndexKind::StarTree(_) | IndexKind::Sorted | IndexKind::Geo => {
             Err(Error::Invalid(format!("an index of kind {} is not made of one column", spec.kind.name())))
@@ -145,7 +145,9 @@ impl AttachedIndex {
             let index = match self.kind {
                 IndexKind::Inverted => Index::Inverted(inverted::Inverted::open(&sections, self.rows)?),
                 IndexKind::Range => Index::Range(range::RangeIndex::open(&sections, self.rows)?),
-                IndexKind::Json => Index::Json(json::JsonIndex::open(&sections, self.rows)?),
+                IndexKind::Json | IndexKind::JsonPaths(_) => {
+                    Index::Json(json::JsonIndex::open(&sections, self.rows, self.kind.paths())?)
+                }
                 IndexKind::Geo => Index::Geo(geo::GeoIndex::open(&sections, self.rows)?),
                 IndexKind::Text => Index::Text(text::TextIndex::open(&sections, self.rows)?),
                 _ => Index::Bloom(bloom::Bloom::open(&sections)?),

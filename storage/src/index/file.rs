@@ -70,6 +70,19 @@ fn write_identity(w: &mut Writer, owner: &Owner, spec: &IndexSpec, column: Colum
         IndexKind::Inverted | IndexKind::Range | IndexKind::Sorted | IndexKind::Json | IndexKind::Text => {}
         IndexKind::Geo => w.u32(spec.columns.get(1).map_or(u32::MAX, |column| column.0)),
         IndexKind::Bloom { fpp } => w.u64(fpp.to_bits()),
+        IndexKind::JsonPaths(paths) => {
+            w.u8(paths.max_levels.unwrap_or(0));
+            for list in [&paths.paths, &paths.exclude] {
+                w.u16(list.len() as u16);
+                for path in list {
+                    w.u16(path.len() as u16);
+                    for key in path {
+                        w.u16(key.len() as u16);
+                        w.out.extend_from_slice(key.as_bytes());
+                    }
+                }
+            }
+        }
         IndexKind::StarTree(tree) => write_definition(w, tree),
     }
 }

@@ -39,11 +39,13 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     file::{INDEX_ENDING, file_name, parse_file_name},
+    json::paths::JsonPaths,
     star::StarTree,
 };
 use crate::{
     Result,
     bitpack::Bitmask,
+    documents::DocumentTest,
     ids::{ColumnId, IndexId},
     schema::DataType,
     search::TextQuery,
@@ -68,6 +70,8 @@ pub enum IndexKind {
     Text,
     /// Places: latitude and longitude.
     Geo,
+    /// As [`Self::Json`], of parts of the documents.
+    JsonPaths(Box<JsonPaths>),
 }
 
 impl IndexKind {
@@ -79,7 +83,7 @@ impl IndexKind {
             Self::Bloom { .. } => "bloom",
             Self::StarTree(_) => "star_tree",
             Self::Sorted => "sorted",
-            Self::Json => "json",
+            Self::Json | Self::JsonPaths(_) => "json",
             Self::Text => "text",
             Self::Geo => "geo",
         }
@@ -94,9 +98,28 @@ impl IndexKind {
             // As a dimension.
             Self::StarTree(_) => !matches!(data_type, Jsonb | Array(_) | Bytea | Real | Double),
             Self::Sorted => !matches!(data_type, Jsonb | Array(_)),
-            Self::Json => *data_type == Jsonb,
+            Self::Json | Self::JsonPaths(_) => *data_type == Jsonb,
             Self::Text => *data_type == Text,
             Self::Geo => matches!(data_type, Real | Double | Numeric { .. }),
+        }
+    }
+
+    /// Whether it knows of documents.
+    pub fn is_json(&self) -> bool {
+        matches!(self, Self::Json | Self::JsonPaths(_))
+    }
+
+    /// The parts of documents that it knows, where it does not know all.
+    pub(crate) fn paths(&self) -> Option<&JsonPaths> {
+        if let Self::JsonPaths(paths) = self { Some(paths) } else { None }
+    }
+
+    /// Whether it may leave out documents that do not pass the test.
+    pub fn knows_of(&self, test: &DocumentTest) -> bool {
+        match self {
+            Self::Json => true,
+            Self::JsonPaths(paths) => paths.covered(test).is_some(),
+            _ => false,
         }
     }
 
@@ -116,6 +139,7 @@ impl IndexKind {
             Self::Json => 6,
             Self::Text => 7,
             Self::Geo => 8,
+            Self::JsonPaths(_) => 9,
         }
     }
 }

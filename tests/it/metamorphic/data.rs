@@ -1,6 +1,6 @@
 //! Random rows, and tables that hold them in different physical forms.
 
-use rand::{Rng, rngs::StdRng};
+use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 
 /// Columns after `id`: name, type, whether sums and averages of it are exact.
 pub(super) const COLUMNS: [(&str, &str, bool); 12] = [
@@ -78,6 +78,23 @@ fn document(rng: &mut StdRng) -> String {
         0 => "NULL".into(),
         1 => format!("'[\"c\", {{{}}}]'", members.join(", ")),
         _ => format!("'{{{}}}'", members.join(", ")),
+    }
+}
+
+/// What limits an index of documents.
+pub(super) fn json_options(rng: &mut StdRng) -> String {
+    let mut paths = |most: usize| {
+        let paths: Vec<&str> = (0..rng.random_range(1..=most))
+            .map(|_| *["c", "n", "w", "d", "d.s", "d.e", "nope"].choose(rng).unwrap())
+            .collect();
+        paths.join(", ")
+    };
+    let (some, others) = (paths(4), paths(2));
+    match rng.random_range(0..4) {
+        0 => format!("WITH (paths = '{some}')"),
+        1 => format!("WITH (exclude = '{others}')"),
+        2 => format!("WITH (paths = '{some}', exclude = '{others}', max_levels = {})", rng.random_range(2..4)),
+        _ => format!("WITH (max_levels = {})", rng.random_range(1..4)),
     }
 }
 

@@ -10,9 +10,10 @@
 //! within bounds, is a range of terms.
 //!
 //! What is found is a superset: numbers are rounded to floats, texts are cut, elements of arrays have no places, what is deep is not told
-//! apart. Whoever asks tests the documents that are found.
+//! apart. Whoever asks tests the documents that are found. An index of some [paths] says nothing of what is elsewhere.
 
 mod builder;
+pub(crate) mod paths;
 mod reader;
 mod terms;
 

@@ -2,11 +2,14 @@
 
 use std::ops::Bound;
 
-use super::super::lexicon::{TermRange, after, only};
+use super::{
+    super::lexicon::{TermRange, after, only},
+    paths::{JsonPaths, Place},
+};
 use crate::documents::{Step, ValueTest};
 
 /// Levels whose values are told apart.
-const DEPTH_MAX: usize = 16;
+pub(super) const DEPTH_MAX: usize = 16;
 /// Longer keys and texts are cut to this many bytes.
 const BYTES_MAX: usize = 64;
 
@@ -24,9 +27,18 @@ const ELEMENT: u8 = 0x61;
 /// Of documents that are none.
 const UNREADABLE: u8 = 0xff;
 
-/// Calls `each` with the terms of a document, possibly one several times.
-pub(super) fn of_document(text: &str, each: &mut dyn FnMut(&[u8])) {
-    let mut walk = Walk { text: text.as_bytes(), at: 0, path: Vec::with_capacity(64), each };
+/// Calls `each` with the terms of a document, possibly one several times; with those that `paths` leave, if there are any.
+pub(super) fn of_document(text: &str, paths: Option<&JsonPaths>, each: &mut dyn FnMut(&[u8])) {
+    let mut walk = Walk {
+        text: text.as_bytes(),
+        at: 0,
+        path: Vec::with_capacity(64),
+        paths,
+        keys: Vec::new(),
+        is_known: paths.is_none_or(|paths| paths.place(&[""; 0]) == Place::Known),
+        levels: paths.map_or(DEPTH_MAX, JsonPaths::levels),
+        each,
+    };
     let whole = walk.value(0).and_then(|()| {
         walk.blanks();
         (walk.at == walk.text.len()).then_some(())
@@ -42,12 +54,13 @@ pub(super) fn unreadable() -> TermRange {
 }
 
 /// The terms of which a document has one, at least, if it has such a value at the path.
-pub(super) fn of_question(path: &[Step], value: &ValueTest) -> Vec<TermRange> {
+/// `levels` are those of the documents.
+pub(super) fn of_question(path: &[Step], value: &ValueTest, levels: usize) -> Vec<TermRange> {
     let mut prefix = Vec::with_capacity(64);
-    for step in path.iter().take(DEPTH_MAX) {
+    for step in path.iter().take(levels) {
         push_step(&mut prefix, step);
     }
-    if path.len() > DEPTH_MAX {
+    if path.len() > levels {
         return vec![below(prefix)];
     }
     let with = |tag: u8, rest: &[u8]| [prefix.as_slice(), &[tag], rest].concat();
@@ -125,6 +138,12 @@ struct Walk<'a, 'b> {
     text: &'a [u8],
     at: usize,
     path: Vec<u8>,
+    paths: Option<&'a JsonPaths>,
+    /// Of the path, where there are `paths`.
+    keys: Vec<String>,
+    /// Whether values at the path are told.
+    is_known: bool,
+    levels: usize,
     each: &'b mut dyn FnMut(&[u8]),
 }
 
@@ -146,6 +165,9 @@ impl Walk<'_, '_> {
     }
 
     fn found(&mut self, tag: u8, rest: &[u8]) {
+        if !self.is_known {
+            return;
+        }
         let length = self.path.len();
         self.path.push(tag);
         self.path.extend_from_slice(rest);
@@ -156,7 +178,7 @@ impl Walk<'_, '_> {
     /// Depth of recursion is at most [`DEPTH_MAX`].
     fn value(&mut self, depth: usize) -> Option<()> {
         match self.next()? {
-            b'{' | b'[' if depth == DEPTH_MAX => {
+            b'{' | b'[' if depth == self.levels => {
                 self.found(DEEP, &[]);
                 self.skip()
             }
@@ -201,7 +223,16 @@ impl Walk<'_, '_> {
             self.take(b':')?;
             let length = self.path.len();
             push_key(&mut self.path, &key);
-            self.value(depth + 1)?;
+            match self.paths {
+                None => self.value(depth + 1)?,
+                Some(paths) => {
+                    self.keys.push(String::from_utf8_lossy(&key).into_owned());
+                    let above = std::mem::replace(&mut self.is_known, paths.place(&self.keys) == Place::Known);
+                    self.value(depth + 1)?;
+                    self.is_known = above;
+                    self.keys.pop();
+                }
+            }
             self.path.truncate(length);
             if self.next()? == b'}' {
                 return self.take(b'}');

@@ -8,7 +8,11 @@ use arrow::{
 };
 use proptest::prelude::*;
 
-use super::{JsonIndex, build, terms};
+use super::{
+    JsonIndex, build,
+    paths::{JsonPaths, Path},
+    terms,
+};
 use crate::{
     documents::{DocumentTest, Step, ValueTest},
     forward::{ColumnReader, EncodeOptions, encode_column},
@@ -153,17 +157,24 @@ fn test() -> impl Strategy<Value = DocumentTest> {
     })
 }
 
-fn sections(texts: &[Option<String>]) -> Vec<Vec<u8>> {
+fn paths() -> impl Strategy<Value = JsonPaths> {
+    let path = || prop::collection::vec(prop::sample::select(KEYS.to_vec()).prop_map(str::to_owned), 1..3);
+    let levels = prop::option::weighted(0.3, 1u8..4);
+    (prop::collection::vec(path(), 0..3), prop::collection::vec(path(), 0..3), levels)
+        .prop_map(|(paths, exclude, max_levels)| JsonPaths { paths, exclude, max_levels })
+}
+
+fn sections(texts: &[Option<String>], paths: Option<&JsonPaths>) -> Vec<Vec<u8>> {
     let array: ArrayRef = Arc::new(StringViewArray::from_iter(texts.iter().map(Option::as_deref)));
     let encoded = encode_column(&DataType::Jsonb, &[array], &EncodeOptions::default()).unwrap();
     let buffers = encoded.sections.into_iter().map(Buffer::from_vec).collect();
     let rows = texts.len() as u32;
     let column = ColumnReader::open(&DataType::Jsonb, encoded.encoding as u8, rows, buffers).unwrap();
-    build(&Source { rows, column: &column }).unwrap()
+    build(&Source { rows, column: &column }, paths).unwrap()
 }
 
-fn opened(sections: Vec<Vec<u8>>, rows: usize) -> crate::Result<JsonIndex> {
-    JsonIndex::open(&sections.into_iter().map(Buffer::from_vec).collect::<Vec<_>>(), rows as u32)
+fn opened(sections: Vec<Vec<u8>>, rows: usize, paths: Option<&JsonPaths>) -> crate::Result<JsonIndex> {
+    JsonIndex::open(&sections.into_iter().map(Buffer::from_vec).collect::<Vec<_>>(), rows as u32, paths)
 }
 
 fn found(index: &JsonIndex, test: &DocumentTest, rows: usize) -> Vec<usize> {
@@ -179,7 +190,7 @@ proptest! {
         tests in prop::collection::vec(test(), 1..12),
     ) {
         let texts: Vec<Option<String>> = trees.iter().map(|tree| tree.as_ref().map(Tree::text)).collect();
-        let index = opened(sections(&texts), texts.len()).unwrap();
+        let index = opened(sections(&texts, None), texts.len(), None).unwrap();
         for test in tests {
             let expected: Vec<usize> = (0..trees.len())
                 .filter(|row| trees[*row].as_ref().is_some_and(|tree| tree.passes(&test)))
@@ -196,11 +207,38 @@ proptest! {
         }
     }
 
+    /// An index of some paths says nothing, or all that passes and perhaps more; what it says of a question that it covers by one path is what an index of everything says,
+    /// but for what lies deeper than it tells apart.
+    #[test]
+    fn an_index_of_some_paths_leaves_out_nothing_that_passes(
+        trees in prop::collection::vec(prop::option::weighted(0.9, tree()), 0..60),
+        tests in prop::collection::vec(test(), 1..12),
+        paths in paths(),
+    ) {
+        let texts: Vec<Option<String>> = trees.iter().map(|tree| tree.as_ref().map(Tree::text)).collect();
+        let limited = opened(sections(&texts, Some(&paths)), texts.len(), Some(&paths)).unwrap();
+        let whole = opened(sections(&texts, None), texts.len(), None).unwrap();
+        for test in tests {
+            let rows = found(&limited, &test, texts.len());
+            let passing = (0..trees.len()).filter(|row| trees[*row].as_ref().is_some_and(|tree| tree.passes(&test)));
+            for row in passing {
+                prop_assert!(rows.contains(&row), "{row} of {rows:?} {test:?} {paths:?}");
+            }
+            match limited.count(&test).unwrap() {
+                None => prop_assert!(rows.len() == texts.len() && paths.covered(&test).is_none()),
+                Some(_) if matches!(test, DocumentTest::At { .. }) && paths.max_levels.is_none() => {
+                    prop_assert_eq!(rows, found(&whole, &test, texts.len()));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
     #[test]
     fn damaged_sections_never_panic(at in 0usize..4000, bit in 0u8..8, test in test()) {
         let texts: Vec<Option<String>> =
             (0..50).map(|row| Some(format!(r#"{{"a": {row}, "b": ["x", {{"ab": {}}}]}}"#, row % 3))).collect();
-        let mut sections = sections(&texts);
+        let mut sections = sections(&texts, None);
         let total: usize = sections.iter().map(Vec::len).sum();
         let mut at = at % total;
         for section in &mut sections {
@@ -212,7 +250,7 @@ proptest! {
                 None => at -= section.len(),
             }
         }
-        if let Ok(index) = opened(sections, texts.len()) {
+        if let Ok(index) = opened(sections, texts.len(), None) {
             let _ = index.count(&test);
             let _ = index.list(&test, &(0..50), 0);
         }
@@ -231,7 +269,7 @@ fn what_is_not_told_apart_is_found() {
         Some("{\"a\": tru".to_owned()),
         None,
     ];
-    let index = opened(sections(&texts), texts.len()).unwrap();
+    let index = opened(sections(&texts, None), texts.len(), None).unwrap();
     let at = |path: Vec<Step>, value| DocumentTest::At { column: ColumnId(1), path, value };
     let deep_path = vec![Step::Key("a".into()); 40];
     assert_eq!(found(&index, &at(deep_path, ValueTest::Text("1".into())), 5), [0, 1, 3]);
@@ -239,11 +277,11 @@ fn what_is_not_told_apart_is_found() {
     assert_eq!(found(&index, &at(long_path.clone(), ValueTest::Text(format!("{long}2"))), 5), [2, 3]);
     assert_eq!(found(&index, &at(long_path, ValueTest::Text("k".into())), 5), [3]);
     let mut count = 0;
-    terms::of_document(r#" [ ] "#, &mut |_| count += 1);
+    terms::of_document(r#" [ ] "#, None, &mut |_| count += 1);
     assert_eq!(count, 1);
     for broken in ["", "{", "[1,]", "[1 2]", "\"\\u12\"", "nul", "{1:2}", "1 1", "[\"\\ud800\\u\"]", "}"] {
         let mut unreadable = false;
-        terms::of_document(broken, &mut |term| unreadable = term == [0xff]);
+        terms::of_document(broken, None, &mut |term| unreadable = term == [0xff]);
         assert!(unreadable, "{broken}");
     }
 }
@@ -252,8 +290,58 @@ fn what_is_not_told_apart_is_found() {
 #[test]
 fn a_string_in_brackets_is_found() {
     let texts = [Some(r#"{"a": "{}"}"#.to_owned()), Some(r#"{"a": {}}"#.to_owned()), Some(r#"{"a": "x"}"#.to_owned())];
-    let index = opened(sections(&texts), texts.len()).unwrap();
+    let index = opened(sections(&texts, None), texts.len(), None).unwrap();
     let path = vec![Step::Key("a".into())];
     let test = DocumentTest::At { column: ColumnId(1), path, value: ValueTest::Text("{}".into()) };
     assert_eq!(found(&index, &test, texts.len()), [0, 1]);
+}
+
+/// What is shown is read again as what it was.
+#[test]
+fn lists_of_paths_have_several_forms() {
+    let read = |text: &str| JsonPaths::parse_paths(text);
+    let path = |keys: &[&str]| -> Path { keys.iter().map(|key| (*key).to_owned()).collect() };
+    assert_eq!(read("a.b, tags"), Some(vec![path(&["a", "b"]), path(&["tags"])]));
+    assert_eq!(read("{a.b,tags}"), read("a.b, tags"));
+    assert_eq!(read("$.a.b,$.tags[*]"), read("a.b, tags"));
+    assert_eq!(read("\"a.b\".\"say \"\"x\"\"\""), Some(vec![path(&["a.b", "say \"x\""])]));
+    assert_eq!(read("items[*].name"), Some(vec![path(&["items", "name"])]));
+    assert_eq!(read("\"\""), Some(vec![path(&[""])]));
+    for broken in ["", " ", "a.", ".a", "a,", ",a", "a..b", "\"a", "a[0]", "{a", "a b\"c\"", "\"a\"b"] {
+        assert_eq!(read(broken), None, "{broken}");
+    }
+    for keys in [&["a b", "ü"][..], &["a,b", "{c}", "[*]"], &["\"", "'"], &["$", "$x", "-1"], &["", " "]] {
+        let paths = JsonPaths { paths: vec![path(keys), path(&["z"])], ..JsonPaths::default() };
+        let shown = paths.options().remove(0).1;
+        assert_eq!(read(&shown), Some(paths.paths), "{shown}");
+    }
+}
+
+#[test]
+fn an_index_knows_what_it_covers() {
+    let paths = JsonPaths {
+        paths: JsonPaths::parse_paths("a.b, tags").unwrap(),
+        exclude: JsonPaths::parse_paths("a.b.secret").unwrap(),
+        max_levels: None,
+    };
+    let at = |path: &str, value: ValueTest| {
+        let path = path.split('.').filter(|key| !key.is_empty());
+        let path = path.map(|key| if key == "[]" { Step::Element } else { Step::Key(key.into()) }).collect();
+        DocumentTest::At { column: ColumnId(1), path, value }
+    };
+    let is_covered = |path: &str, value: ValueTest| paths.covered(&at(path, value)).is_some();
+    assert!(is_covered("tags", ValueTest::Exists));
+    assert!(is_covered("tags.[]", ValueTest::String("x".into())));
+    assert!(is_covered("[].tags.[].deeper", ValueTest::Null));
+    assert!(is_covered("a.b", ValueTest::Text("x".into())));
+    // Something may be below that is left out.
+    assert!(!is_covered("a.b", ValueTest::Exists));
+    assert!(!is_covered("a.b", ValueTest::Text("{}".into())));
+    assert!(!is_covered("a.b.secret.x", ValueTest::Null));
+    assert!(!is_covered("a", ValueTest::Null));
+    assert!(!is_covered("", ValueTest::Null));
+    let (known, unknown) = (at("tags", ValueTest::Null), at("c", ValueTest::Null));
+    let both = DocumentTest::And(vec![known.clone(), unknown.clone()]);
+    assert_eq!(paths.covered(&both), Some(DocumentTest::And(vec![known.clone()])));
+    assert_eq!(paths.covered(&DocumentTest::Or(vec![known, unknown])), None);
 }

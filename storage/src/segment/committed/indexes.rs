@@ -194,13 +194,20 @@ impl CommittedSegment {
     ) -> Option<Bitmask> {
         let column = test.column()?;
         let list = self.indexes.list.load();
-        let index = list.iter().find(|known| known.kind == IndexKind::Json && known.column == column)?;
-        let found = match index.count_documents(test) {
-            Ok(Some(count)) if worth(count) => index.documents(test, rows, base),
-            Ok(_) => return None,
-            Err(error) => Err(error),
-        };
-        found.inspect_err(|error| self.lose_index(index.id, error)).ok()
+        // Several may know of parts of the documents.
+        let mut best: Option<(u64, &Arc<AttachedIndex>)> = None;
+        for index in list.iter().filter(|known| known.kind.is_json() && known.column == column) {
+            match index.count_documents(test) {
+                Ok(Some(count)) if best.is_none_or(|(least, _)| count < least) => best = Some((count, index)),
+                Ok(_) => {}
+                Err(error) => self.lose_index(index.id, &error),
+            }
+        }
+        let (count, index) = best?;
+        if !worth(count) {
+            return None;
+        }
+        index.documents(test, rows, base).inspect_err(|error| self.lose_index(index.id, error)).ok()
     }
 
     /// The rows of `rows` that may lie in an area, bit 0 for row `base`; `None` when no index knows, or listing them is not worth it.
