@@ -54,7 +54,7 @@ use crate::SqlError;
 /// Rows of a unit, at least and at most, where a segment has as many.
 const UNIT_ROWS_MIN: usize = 256 * 1024;
 const UNIT_ROWS_MAX: usize = 8 * 1024 * 1024;
-/// Units for each lane, so that lanes end together.
+/// Units for each lane, at least, so that lanes end together.
 const UNITS_PER_LANE: usize = 4;
 
 /// The leaf that takes the place of a partial aggregate and the scan below it.
@@ -94,7 +94,7 @@ impl SegmentAggregateExec {
         let rows: usize = scan.plan().units.iter().map(|unit| unit.rows.len()).sum();
         // Powers of two: while the table grows, its older segments go on being cut where they were, and their answers are found again.
         let unit_rows = (rows / (scan.lanes() * UNITS_PER_LANE)).clamp(UNIT_ROWS_MIN, UNIT_ROWS_MAX);
-        let unit_rows = unit_rows.next_power_of_two();
+        let unit_rows = 1 << unit_rows.ilog2();
         let (units, star_trees) = whole_where_trees_answer(scan.plan(), &request);
         let plan = ScanPlan { units: joined(&units, unit_rows as u32), ..scan.plan().as_ref().clone() };
         let lanes = scan.lanes().min(plan.units.len()).max(1);
