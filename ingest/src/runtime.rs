@@ -138,10 +138,15 @@ impl fmt::Debug for IngestRuntime {
     }
 }
 
+/// Documents and conditions on them are walked by recursion, with frames of kilobytes in debug builds. It is address space: memory is taken as deep as a
+/// thread ever went.
+const STACK_BYTES: usize = 32 << 20;
+
 /// Begins a named thread.
 pub(crate) fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     thread::Builder::new()
         .name(name.clone())
+        .stack_size(STACK_BYTES)
         .spawn(body)
         .map_err(|error| Error::Unavailable(format!("thread {name} cannot be started: {error}")))
 }

@@ -13,6 +13,7 @@ mod ddl;
 mod dead_letters;
 mod exactly_once;
 mod formats;
+mod gapfill;
 mod http;
 mod indexes;
 mod ingest_sql;

@@ -3,6 +3,7 @@
 pub mod aggregate;
 pub(crate) mod computed;
 pub(crate) mod display;
+pub(crate) mod gapfill;
 pub(crate) mod merging;
 mod narrowing;
 pub mod scan;

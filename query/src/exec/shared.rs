@@ -29,6 +29,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
+use super::gapfill::GapFillPlanner;
 use crate::rules::shared_ctes::Shared;
 
 type Result<T, E = DataFusionError> = std::result::Result<T, E>;
@@ -137,7 +138,7 @@ async fn run(
     Ok((batches, reservation))
 }
 
-/// DataFusion's planner, which also plans shared queries.
+/// DataFusion's planner, which also plans shared queries and those whose gaps are filled.
 #[derive(Debug)]
 pub(crate) struct SharingPlanner;
 
@@ -148,7 +149,8 @@ impl QueryPlanner for SharingPlanner {
         logical: &LogicalPlan,
         session: &dyn Session,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(SharedPlanner)]);
+        let planner =
+            DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(SharedPlanner), Arc::new(GapFillPlanner)]);
         planner.create_physical_plan(logical, session).await
     }
 }

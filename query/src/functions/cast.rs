@@ -123,7 +123,7 @@ impl CastTo {
         if let (DataType::List(_), DataType::List(item)) = (from, to) {
             return items(array, item, call);
         }
-        if let Some(name @ ("uuid" | "jsonb" | "tsquery" | "tsvector")) = marker(&self.target) {
+        if let Some(name @ ("uuid" | "jsonb" | "jsonpath" | "tsquery" | "tsvector")) = marker(&self.target) {
             let source = types::name(&call.fields[0]);
             return Err(SqlError::new("42846", format!("cannot cast type {source} to {name}")).into());
         }

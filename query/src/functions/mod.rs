@@ -60,6 +60,7 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         datetime::bin::udfs(),
         datetime::bucket::udfs(),
         datetime::format::udfs(),
+        datetime::gapfill::udfs(),
         datetime::make::udfs(),
         datetime::moments::udfs(),
         datetime::part::udfs(),

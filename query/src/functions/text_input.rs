@@ -16,7 +16,7 @@ use tidemill_storage::schema::UTC;
 
 use super::{
     datetime::{interval_text, parse as datetime},
-    json, search,
+    json, jsonb, search,
     session::SessionFacts,
     uuid,
     zone::Zone,
@@ -38,6 +38,7 @@ pub(crate) fn column(
         }
         DataType::Utf8View if marker(target) == Some("jsonb") => strings(texts, json::canonical)?,
         DataType::Utf8View if marker(target) == Some("tsquery") => strings(texts, search::canonical_query)?,
+        DataType::Utf8View if marker(target) == Some("jsonpath") => strings(texts, jsonb::path::canonical)?,
         DataType::Utf8View if marker(target) == Some("tsvector") => strings(texts, search::canonical_vector)?,
         DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 => {
             arrow::compute::cast(&(Arc::new(texts.clone()) as ArrayRef), target.data_type())?

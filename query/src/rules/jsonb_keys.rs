@@ -8,6 +8,7 @@
 //! | ORDER BY, DISTINCT ON, PARTITION BY, ORDER BY of aggregates, count(DISTINCT a) | by `key(a)` |
 //! | joins, INTERSECT, EXCEPT | on `key(a) = key(b)` |
 //! | GROUP BY a, DISTINCT | by `key(a)`; a is the least of the group's texts, of which there are several only for numbers like 1 and 1.0 |
+//! | the groups whose gaps are filled | told apart by `key(a)` |
 //! | `min(a)`, `max(a)` of intervals | `first_value(a ORDER BY key(a))`, descending for `max`; over windows functions of [their own](interval_extremes) |
 //! | `greatest(a, b)`, `least(a, b)` of intervals | functions of their own |
 //!
@@ -32,7 +33,13 @@ use datafusion::{
     },
 };
 
-use super::{casts::marker, literals::compares, operators::jsonb_field, types, walk};
+use super::{
+    casts::marker,
+    gapfill::{self, GapFill},
+    literals::compares,
+    operators::jsonb_field,
+    types, walk,
+};
 use crate::{
     SqlError,
     functions::{interval_extremes, jsonb::key},
@@ -238,6 +245,13 @@ fn node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionError> 
                 false => Transformed::no(LogicalPlan::Aggregate(aggregate)),
             }
         }
+        LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<GapFill>() {
+            Some(fill) => {
+                let key = |column: &Expr, schema: &DFSchema| is_keyed(column, schema).then(|| keyed(column.clone()));
+                Transformed::yes(gapfill::with_keys(fill.clone(), key)?)
+            }
+            None => Transformed::no(LogicalPlan::Extension(extension)),
+        },
         other => Transformed::no(other),
     })
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! syntax tree ─ views ─► their queries ─ syntax ─► names, ANY, column names ─ row functions ─► unnest
 //!   └─ SqlToRel with Names, PostgresTypes, PostgresOperators ─► plan, types still loose
+//!        └─ nodes that fill gaps between buckets of time
 //!        └─ lateral relations on top of what they refer to
 //!        └─ EXISTS, IN, ANY and ALL of subqueries with three answers
 //!        └─ parameters, literals, aggregates, quotients, casts  (before types are made to fit)
@@ -21,6 +22,7 @@ pub(crate) mod chains;
 pub(crate) mod common_types;
 mod distinct_from;
 mod forms;
+pub(crate) mod gapfill;
 mod gathered;
 mod inserts;
 pub(crate) mod jsonb_keys;
@@ -185,6 +187,7 @@ impl Planner {
         // While copies of a query can be told from its likes.
         let logical = shared_ctes::share(logical).map_err(located)?;
         let logical = set_operations::count_copies(logical).map_err(located)?;
+        let logical = gapfill::unfold(logical).map_err(located)?;
         let (logical, insert_into) = match logical {
             LogicalPlan::Dml(DmlStatement { table_name, op: WriteOp::Insert(_), input, .. }) => {
                 let handle = self

@@ -8,7 +8,7 @@ use datafusion::{
     common::DFSchema,
     error::DataFusionError,
     logical_expr::{
-        BinaryExpr, Expr, ExprSchemable, Operator, cast,
+        BinaryExpr, Cast, Expr, ExprSchemable, Operator, cast,
         expr::{Placeholder, ScalarFunction},
         lit,
         planner::{ExprPlanner, PlannerResult, RawBinaryExpr},
@@ -228,6 +228,16 @@ fn plan(
         }
         Op::AtArrow if is_text(left) => call(jsonb::contains_udf(), both()),
         Op::ArrowAt if is_text(left) => call(jsonb::contains_udf(), swapped()),
+        Op::AtQuestion if is_json_or_literal(&raw.left, schema) && is_path(&raw.right, schema) => {
+            call(document::path::exists_udf(), vec![raw.left.clone(), as_path(&raw.right)])
+        }
+        // Beside a jsonpath, a literal is a document.
+        Op::AtAt
+            if is_jsonb(&raw.left, schema) && is_path(&raw.right, schema)
+                || is_json_or_literal(&raw.left, schema) && is_marked_path(&raw.right, schema) =>
+        {
+            call(document::path::match_udf(), vec![raw.left.clone(), as_path(&raw.right)])
+        }
         Op::AtAt => match search::matches(&raw.left, &raw.right, schema) {
             Some(expr) => expr,
             None => return Err(missing(raw, schema)?.into()),
@@ -235,6 +245,7 @@ fn plan(
         Op::PGOverlap
         | Op::AtArrow
         | Op::ArrowAt
+        | Op::AtQuestion
         | Op::HashMinus
         | Op::Question
         | Op::QuestionPipe
@@ -272,6 +283,30 @@ fn is_json(expr: &Expr, schema: &DFSchema) -> bool {
 /// A quoted literal beside JSON is read as JSON.
 fn is_json_or_literal(expr: &Expr, schema: &DFSchema) -> bool {
     is_json(expr, schema) || matches!(expr, Expr::Literal(value, _) if is_text(&value.data_type()))
+}
+
+fn is_jsonb(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.to_field(schema).is_ok_and(|(_, field)| super::casts::marker(&field) == Some("jsonb"))
+}
+
+fn is_marked_path(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.to_field(schema).is_ok_and(|(_, field)| super::casts::marker(&field) == Some("jsonpath"))
+}
+
+/// A jsonpath, or a literal or parameter that is read as one.
+fn is_path(expr: &Expr, schema: &DFSchema) -> bool {
+    is_marked_path(expr, schema)
+        || matches!(expr, Expr::Placeholder(_))
+        || matches!(expr, Expr::Literal(value, _) if is_text(&value.data_type()) || value.is_null())
+}
+
+fn as_path(expr: &Expr) -> Expr {
+    match expr {
+        Expr::Literal(..) | Expr::Placeholder(_) => {
+            Expr::Cast(Cast::new_from_field(Box::new(expr.clone()), document::json_field("jsonpath")))
+        }
+        other => other.clone(),
+    }
 }
 
 fn arrays(op: &BinaryOperator, left: Expr, right: Expr) -> Expr {

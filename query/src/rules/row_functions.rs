@@ -63,6 +63,7 @@ fn columns_of(name: &str) -> Option<&'static [Column]> {
         "string_to_table" => const { &[column("string_to_array")] },
         "regexp_matches" => const { &[column(rows::REGEXP_MATCHES)] },
         "jsonb_object_keys" | "json_object_keys" => const { &[column(rows::JSON_KEYS)] },
+        "jsonb_path_query" => const { &[Column { name: None, list: Some(rows::JSONB_PATH_QUERY), marker: JSONB }] },
         "jsonb_array_elements" => const { &[named("value", rows::JSON_ELEMENTS, JSONB)] },
         "json_array_elements" => const { &[named("value", rows::JSON_ELEMENTS, JSON)] },
         "jsonb_array_elements_text" | "json_array_elements_text" => {

@@ -32,6 +32,8 @@ use datafusion::{
     optimizer::{OptimizerConfig, OptimizerRule},
 };
 
+use super::gapfill::GapFill;
+
 /// Numbers of shared queries, never given twice.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
@@ -149,7 +151,8 @@ fn runs_once(query: &LogicalPlan) -> Result<bool, DataFusionError> {
     Ok(is_volatile && !is_bound)
 }
 
-/// Hides shared queries from the rules after it.
+/// Hides from the rules after it the queries that run once, and those whose gaps are filled where a condition above could be moved below: one that names no key
+/// would then choose among groups, not rows.
 #[derive(Debug)]
 pub(crate) struct Seal;
 
@@ -163,17 +166,29 @@ impl OptimizerRule for Seal {
     }
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>, DataFusionError> {
-        plan.transform_down_with_subqueries(|node| match &node {
-            LogicalPlan::Extension(Extension { node: extension }) => {
-                match extension.as_any().downcast_ref::<Shared>() {
-                    Some(shared) if !shared.is_sealed => {
-                        let node = Arc::new(Shared { is_sealed: true, ..shared.clone() });
-                        Ok(Transformed::yes(LogicalPlan::Extension(Extension { node })))
-                    }
-                    _ => Ok(Transformed::no(node)),
-                }
+        let mut is_volatile = false;
+        plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::Filter(filter) = node {
+                is_volatile |= filter.predicate.is_volatile();
             }
-            _ => Ok(Transformed::no(node)),
+            Ok(if is_volatile { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })?;
+        plan.transform_down_with_subqueries(|node| {
+            let LogicalPlan::Extension(Extension { node: extension }) = &node else { return Ok(Transformed::no(node)) };
+            if let Some(shared) = extension.as_any().downcast_ref::<Shared>()
+                && !shared.is_sealed
+            {
+                let node = Arc::new(Shared { is_sealed: true, ..shared.clone() });
+                return Ok(Transformed::yes(LogicalPlan::Extension(Extension { node })));
+            }
+            if let Some(fill) = extension.as_any().downcast_ref::<GapFill>()
+                && !fill.is_sealed
+                && (is_volatile || fill.keys.is_empty())
+            {
+                let node = Arc::new(fill.sealed());
+                return Ok(Transformed::yes(LogicalPlan::Extension(Extension { node })));
+            }
+            Ok(Transformed::no(node))
         })
     }
 }

@@ -85,6 +85,7 @@ pub(crate) fn field(sql_type: &ast::DataType) -> Result<Field, SqlError> {
                 }
                 // Marked, so that a parameter `$1::oid[]` is described as oid[]: asyncpg looks up any array type but that.
                 "oid" => plain(DataType::Int64).with_metadata(HashMap::from([(OID_KEY.to_owned(), "oid".to_owned())])),
+                "jsonpath" => marked(DataType::Utf8View, "jsonpath"),
                 "int4" => plain(DataType::Int32),
                 "int8" => plain(DataType::Int64),
                 "int2" => plain(DataType::Int16),
@@ -163,7 +164,7 @@ pub(crate) fn columns_of(schema: &TableSchema) -> Vec<(String, ast::DataType)> {
 
 /// PostgreSQL's name of an Arrow type.
 pub(crate) fn name(field: &Field) -> String {
-    if let Some(name @ ("tsquery" | "tsvector")) = super::casts::marker(field) {
+    if let Some(name @ ("jsonpath" | "tsquery" | "tsvector")) = super::casts::marker(field) {
         return name.to_owned();
     }
     match tidemill_storage::schema::DataType::of_field(field) {

@@ -7,6 +7,7 @@
 //! | `doc @> '{"a": {"b": 1}, "tags": ["x"]}'` | `a.b` is 1, and an element of `tags` is "x" |
 //! | `doc->'a'->>'b' = 'x'`, `IN ('x', 'y')`, `doc #>> '{a,b}' = 'x'` | the text of `a.b` is one of these |
 //! | `(doc->>'n')::numeric > 5`, BETWEEN | `n` is a number from 5 on, or something else that is not null |
+//! | `doc @? '$.a ? (@.n > 5)'`, `doc @@ '$.b == "x"'` | what the path [needs](crate::functions::jsonb::path::needs) |
 //! | `doc ? 'a'`, `doc->'a' IS NOT NULL` | `a` is there |
 
 use arrow::datatypes::DataType as Arrow;
@@ -27,7 +28,7 @@ use tidemill_storage::{
     schema::{DataType, TableSchema},
 };
 
-use crate::functions::jsonb::tree::Json;
+use crate::functions::jsonb::{path as json_path, tree::Json};
 
 /// Whether an index of documents may know something of the filter; of one with parameters: for some value of them.
 pub(crate) fn takes(filter: &Expr, schema: &TableSchema, indexes: &[IndexSpec]) -> bool {
@@ -100,6 +101,8 @@ pub(crate) fn test(filter: &Expr, schema: &TableSchema) -> Option<DocumentTest> 
             let (column, path) = path(document, schema)?;
             let wanted = text(constant(wanted)?)?;
             match call.func.name() {
+                json_path::EXISTS_OPERATOR => json_path::needs(wanted, column, &path, false),
+                json_path::MATCH_OPERATOR => json_path::needs(wanted, column, &path, true),
                 "jsonb_contains" => contains(column, path, &wanted.parse().ok()?),
                 "jsonb_exists" => {
                     let at = |step: Option<Step>, value| DocumentTest::At {

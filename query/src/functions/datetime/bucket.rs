@@ -30,7 +30,11 @@ const DAY_US: i64 = 86_400_000_000;
 pub(crate) const ORIGIN_US: i64 = 10_959 * DAY_US;
 
 pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
-    vec![Simple::udf(TIME_BUCKET, any_of(&[2, 3], Volatility::Stable), Returns::Of(returned), bucket)]
+    vec![udf()]
+}
+
+pub(crate) fn udf() -> Arc<ScalarUDF> {
+    Simple::udf(TIME_BUCKET, any_of(&[2, 3], Volatility::Stable), Returns::Of(returned), bucket)
 }
 
 fn returned(arguments: &[DataType]) -> Result<DataType, DataFusionError> {
@@ -132,7 +136,11 @@ fn shifts(call: &Call<'_>, clock: &DataType) -> Result<Option<Vec<Option<Shift>>
 
 /// Where the bucket of a moment begins.
 fn begin(width: IntervalMonthDayNano, us: i64, shift: Shift) -> Result<i64, SqlError> {
-    let local = shift.zone.to_local(us);
+    Ok(shift.zone.to_instant(begin_local(width, shift.zone.to_local(us), shift)?))
+}
+
+/// The same of the wall clock's time.
+fn begin_local(width: IntervalMonthDayNano, local: i64, shift: Shift) -> Result<i64, SqlError> {
     let moved = local.checked_sub(shift.offset).ok_or_else(out_of_range)?;
     let begins = match width.months {
         0 => {
@@ -145,28 +153,151 @@ fn begin(width: IntervalMonthDayNano, us: i64, shift: Shift) -> Result<i64, SqlE
         }
         _ => return Err(SqlError::new("22008", "stride must be greater than zero")),
     };
-    let begins = begins.checked_add(shift.offset).ok_or_else(out_of_range)?;
-    Ok(shift.zone.to_instant(begins))
+    begins.checked_add(shift.offset).ok_or_else(out_of_range)
+}
+
+/// All buckets of one width, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Buckets {
+    width: IntervalMonthDayNano,
+    zone: Zone,
+}
+
+/// Where a bucket begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Begin {
+    /// By the wall clock of the zone.
+    local: i64,
+    /// The instant, as `time_bucket` gives it.
+    pub(crate) at: i64,
+}
+
+impl Buckets {
+    /// `time_bucket(width, …, zone)`; of dates if `is_date`.
+    pub(crate) fn new(width: IntervalMonthDayNano, zone: Zone, is_date: bool) -> Result<Self, SqlError> {
+        if is_date && width.nanoseconds != 0 {
+            return Err(SqlError::invalid_parameter("interval must not have sub-day precision"));
+        }
+        // What is no width is refused here, before there is a row.
+        begin_local(width, ORIGIN_US, UNSHIFTED)?;
+        Ok(Self { width, zone })
+    }
+
+    /// The bucket that a moment lies in.
+    pub(crate) fn of(self, us: i64) -> Result<Begin, SqlError> {
+        let local = begin_local(self.width, self.zone.to_local(us), UNSHIFTED)?;
+        Ok(Begin { local, at: self.zone.to_instant(local) })
+    }
+
+    /// The next bucket that some moment lies in; none where time ends.
+    pub(crate) fn after(self, begin: Begin) -> Option<Begin> {
+        let mut local = self.moved(begin.local, 1)?;
+        let at = self.zone.to_instant(local);
+        if at > begin.at && self.of(at).ok()?.local == local {
+            return Some(Begin { local, at });
+        }
+        // Clocks are put forward here. Times that they leave out are read as later ones, which lie in buckets of their own.
+        local = self.moved(self.of(at).ok()?.local, -1)?;
+        loop {
+            let at = self.zone.to_instant(local);
+            if at > begin.at && self.of(at).ok()?.local == local {
+                return Some(Begin { local, at });
+            }
+            local = self.moved(local, 1)?;
+        }
+    }
+
+    /// `times` widths later.
+    fn moved(self, local: i64, times: i32) -> Option<i64> {
+        match self.width.months {
+            0 => local.checked_add(length_us(self.width).ok()?.checked_mul(times.into())?),
+            months => month_begin(month_of(local).ok()?.checked_add(months.checked_mul(times)?)?).ok(),
+        }
+    }
+}
+
+fn date_of(us: i64) -> Result<NaiveDate, SqlError> {
+    let moment = DateTime::from_timestamp(us.div_euclid(DAY_US) * 86_400, 0).ok_or_else(out_of_range)?;
+    Ok(moment.date_naive())
+}
+
+/// Months since the year 0.
+fn month_of(us: i64) -> Result<i32, SqlError> {
+    let date = date_of(us)?;
+    Ok(date.year() * 12 + date.month0() as i32)
+}
+
+/// Where the month of this number begins.
+fn month_begin(month: i32) -> Result<i64, SqlError> {
+    let day = NaiveDate::from_ymd_opt(month.div_euclid(12), month.rem_euclid(12) as u32 + 1, 1);
+    let days = day.ok_or_else(out_of_range)?.signed_duration_since(NaiveDate::default()).num_days();
+    days.checked_mul(DAY_US).ok_or_else(out_of_range)
 }
 
 /// Buckets of months begin with a month: that of the origin, or January 2000.
 fn of_months(months: i32, us: i64, origin: Option<i64>) -> Result<i64, SqlError> {
-    let date = |us: i64| DateTime::from_timestamp(us.div_euclid(DAY_US) * 86_400, 0).map(|time| time.date_naive());
-    let number = |date: NaiveDate| date.year() * 12 + date.month0() as i32;
     let first = match origin {
         None => 2000 * 12,
         Some(origin) => {
-            let day = date(origin).ok_or_else(out_of_range)?;
-            if day.day() != 1 || origin.rem_euclid(DAY_US) != 0 {
+            if date_of(origin)?.day() != 1 || origin.rem_euclid(DAY_US) != 0 {
                 return Err(SqlError::invalid_parameter("origin must be the first day of a month"));
             }
-            number(day)
+            month_of(origin)?
         }
     };
-    let month = number(date(us).ok_or_else(out_of_range)?);
+    let month = month_of(us)?;
     let begins = first.checked_add((month - first).div_euclid(months).checked_mul(months).ok_or_else(out_of_range)?);
-    let begins = begins.ok_or_else(out_of_range)?;
-    let day = NaiveDate::from_ymd_opt(begins.div_euclid(12), begins.rem_euclid(12) as u32 + 1, 1);
-    let days = day.ok_or_else(out_of_range)?.signed_duration_since(NaiveDate::default()).num_days();
-    days.checked_mul(DAY_US).ok_or_else(out_of_range)
+    month_begin(begins.ok_or_else(out_of_range)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Walking along the buckets finds what rounding each moment does: over both changes of the clocks, with widths that do not fit into them.
+    #[test]
+    fn buckets_follow_each_other_as_moments_are_rounded() {
+        let minute = 60_000_000_i64;
+        let zones = ["UTC", "Europe/Oslo", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "+05:30"];
+        let widths = [7, 15, 20, 30, 40, 60, 90, 120, 180, 1440, 7 * 1440];
+        let from = |text: &str| DateTime::parse_from_rfc3339(text).unwrap().timestamp_micros();
+        let places = [
+            "2026-03-07T00:00:00Z",
+            "2026-03-28T00:00:00Z",
+            "2026-10-03T00:00:00Z",
+            "2026-10-24T00:00:00Z",
+            "2026-10-31T00:00:00Z",
+            "2011-12-29T00:00:00Z",
+        ];
+        for zone in zones.map(|zone| Zone::parse(zone).unwrap()) {
+            for width in widths {
+                let width = IntervalMonthDayNano::new(0, 0, width * minute * 1000);
+                for from in places.map(from) {
+                    let to = from + 3 * 1440 * minute;
+                    let buckets = Buckets::new(width, zone, false).unwrap();
+                    let rounded: std::collections::BTreeSet<i64> = (from..to)
+                        .step_by(minute as usize)
+                        .map(|us| begin(width, us, Shift { zone, ..UNSHIFTED }).unwrap())
+                        .collect();
+                    let last = *rounded.last().unwrap();
+                    let walked = std::iter::successors(buckets.of(from).ok(), |begin| buckets.after(*begin));
+                    let walked: Vec<i64> = walked.map(|begin| begin.at).take_while(|at| *at <= last).collect();
+                    assert_eq!(walked, rounded.into_iter().collect::<Vec<_>>(), "{zone:?} {width:?} {from}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn buckets_of_months_follow_the_calendar() {
+        let buckets =
+            Buckets::new(IntervalMonthDayNano::new(1, 0, 0), Zone::parse("Europe/Oslo").unwrap(), false).unwrap();
+        let march = DateTime::parse_from_rfc3339("2026-03-15T12:00:00Z").unwrap().timestamp_micros();
+        let shown = |begin: Begin| DateTime::from_timestamp_micros(begin.at).unwrap().to_rfc3339();
+        let first = buckets.of(march).unwrap();
+        assert_eq!(shown(first), "2026-02-28T23:00:00+00:00");
+        assert_eq!(shown(buckets.after(first).unwrap()), "2026-03-31T22:00:00+00:00");
+        assert!(Buckets::new(IntervalMonthDayNano::new(0, 0, 0), Zone::UTC, false).is_err());
+        assert!(Buckets::new(IntervalMonthDayNano::new(0, 0, 1_000_000), Zone::UTC, true).is_err());
+    }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod bin;
 pub(crate) mod bucket;
 pub(crate) mod format;
+pub(crate) mod gapfill;
 mod interval_pattern;
 pub(crate) mod interval_text;
 pub(crate) mod make;

@@ -6,6 +6,7 @@ mod facts;
 pub(crate) mod key;
 mod members;
 mod number;
+pub(crate) mod path;
 pub(crate) mod tree;
 
 use std::{collections::HashMap, sync::Arc};
@@ -23,7 +24,10 @@ pub(crate) use access::{delete_udf, exists_all_udf, exists_any_udf, exists_udf, 
 pub(crate) use change::{concat_udf, delete_path_udf};
 
 pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
-    [access::udfs(), change::udfs(), facts::udfs(), members::udfs(), vec![key::udf()]].into_iter().flatten().collect()
+    [access::udfs(), change::udfs(), facts::udfs(), members::udfs(), path::udfs(), vec![key::udf()]]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// A field of text known as JSON of type `marker`.

@@ -28,6 +28,8 @@ pub(crate) const JSON_ELEMENTS_TEXT: &str = "tidemill_json_elements_text";
 pub(crate) const JSON_KEYS: &str = "tidemill_json_keys";
 pub(crate) const JSON_VALUES: &str = "tidemill_json_values";
 pub(crate) const JSON_VALUES_TEXT: &str = "tidemill_json_values_text";
+/// `jsonb_path_query`.
+pub(crate) const JSONB_PATH_QUERY: &str = "tidemill_jsonb_path_query";
 
 pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
     vec![series::udf(), ordinals::ordinals_udf(), ordinals::subscripts_udf()]
