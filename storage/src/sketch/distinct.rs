@@ -51,7 +51,7 @@ pub(crate) fn bytes_of_different(tokens: &[u32]) -> Option<Vec<u8>> {
         sample.insert(*token);
     });
     (sample.taken + SAME_MAX >= SAMPLE).then(|| {
-        let mut out = Vec::with_capacity(1 + tokens.len() * size_of::<u32>());
+        let mut out = Vec::with_capacity(1 + size_of_val(tokens));
         out.push(FEW);
         tokens.iter().for_each(|token| out.extend_from_slice(&token.to_le_bytes()));
         out
