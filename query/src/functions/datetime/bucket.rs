@@ -255,6 +255,8 @@ mod tests {
     use super::*;
 
     /// Walking along the buckets finds what rounding each moment does: over both changes of the clocks, with widths that do not fit into them.
+    /// (A moment soon after clocks were put forward may lie in a bucket that begins at a time they left out, which is read as one after the moment:
+    /// such a bucket is no step of the walk.)
     #[test]
     fn buckets_follow_each_other_as_moments_are_rounded() {
         let minute = 60_000_000_i64;
@@ -277,7 +279,9 @@ mod tests {
                     let buckets = Buckets::new(width, zone, false).unwrap();
                     let rounded: std::collections::BTreeSet<i64> = (from..to)
                         .step_by(minute as usize)
-                        .map(|us| begin(width, us, Shift { zone, ..UNSHIFTED }).unwrap())
+                        .map(|us| (us, begin(width, us, Shift { zone, ..UNSHIFTED }).unwrap()))
+                        .filter(|(us, begin)| begin <= us)
+                        .map(|(_, begin)| begin)
                         .collect();
                     let last = *rounded.last().unwrap();
                     let walked = std::iter::successors(buckets.of(from).ok(), |begin| buckets.after(*begin));
