@@ -43,7 +43,7 @@ class ClickHouse:
         self.settings = "SETTINGS max_threads = 2, use_query_cache = 0, use_query_condition_cache = 0, session_timezone = 'UTC'"
         self.session.query(f"DROP TABLE IF EXISTS {table}")
         self.session.query(f"CREATE TABLE {table} ({columns}) ENGINE = MergeTree ORDER BY ({order_by})")
-        names = ", ".join(column.split()[0] for column in columns.split(",\n"))
+        names = ", ".join(column.split()[0] for column in columns.split(",\n") if not column.startswith("INDEX "))
         self.session.query(f"INSERT INTO {table} SELECT {names} FROM file('{parquet}', Parquet) SETTINGS max_insert_threads = 2, max_threads = 2")
         self.session.query(f"OPTIMIZE TABLE {table} FINAL")
 

@@ -4,6 +4,8 @@
 //! the index, the server was killed in the middle, the file was damaged) gets it here: the thread looks for such segments when something
 //! changed, and now and then anyway. So nothing has to be remembered over a crash: what is missing is built.
 //!
+//! Rows in memory get theirs here too, chunk by chunk, a moment after they came: these live as long as the chunk and are no files.
+//!
 //! A build that fails changes nothing for queries, which go on without the index; it is tried again with growing pauses.
 
 use std::{
@@ -15,6 +17,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use tidemill_storage::{
+    Error,
     clock::Clock,
     ids::{IndexId, PartitionId, SegmentId, TableId},
     index::IndexSpec,
@@ -28,6 +31,8 @@ use crate::{
 
 /// How often segments without an index are looked for although nothing is known to have changed.
 const LOOK_EVERY_US: i64 = 5_000_000;
+/// How often rows in memory without an index are looked for.
+const LOOK_AT_MEMORY_EVERY_US: i64 = 200_000;
 /// How often a waiting thread looks at the clock.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -87,24 +92,58 @@ impl Indexer {
 
     /// The body of the thread: returns after [`Self::stop`], when the build at hand is done.
     pub(crate) fn run(&self, clock: &dyn Clock, tables: impl Fn() -> Vec<Arc<TableShared>>) {
-        while self.wait(clock) {
-            for table in tables() {
-                if !self.serve(&table, clock) {
+        let mut files_due_us = clock.monotonic_us();
+        let mut any_indexes = false;
+        loop {
+            let due_us = clock.monotonic_us() + if any_indexes { LOOK_AT_MEMORY_EVERY_US } else { LOOK_EVERY_US };
+            let Some(requested) = self.wait(due_us.min(files_due_us), clock) else { return };
+            let tables = tables();
+            any_indexes = tables.iter().any(|table| !table.table.indexes().is_empty());
+            let looks_at_files = requested || clock.monotonic_us() >= files_due_us;
+            for table in tables {
+                if !self.serve_memory(&table, clock) || looks_at_files && !self.serve(&table, clock) {
                     return;
                 }
+            }
+            if looks_at_files {
+                files_due_us = clock.monotonic_us() + LOOK_EVERY_US;
             }
         }
     }
 
-    /// Waits until there may be work. False when it is time to end.
-    fn wait(&self, clock: &dyn Clock) -> bool {
-        let due_us = clock.monotonic_us() + LOOK_EVERY_US;
+    /// Waits until there may be work: whether that was said. `None` when it is time to end.
+    fn wait(&self, due_us: i64, clock: &dyn Clock) -> Option<bool> {
         let mut state = self.state.lock();
         while !state.stopping && !state.requested && clock.monotonic_us() < due_us {
             self.wake.wait_for(&mut state, TICK);
         }
-        state.requested = false;
-        !state.stopping
+        let requested = std::mem::take(&mut state.requested);
+        (!state.stopping).then_some(requested)
+    }
+
+    /// Builds what the rows in memory lack. False when it is time to end.
+    fn serve_memory(&self, table: &TableShared, clock: &dyn Clock) -> bool {
+        let specs = table.table.indexes();
+        for partition in table.table.partitions() {
+            loop {
+                let view = partition.view();
+                let Some(consuming) = view.consuming() else { break };
+                let began_us = clock.monotonic_us();
+                let built = catch_unwind(AssertUnwindSafe(|| consuming.build_next_index(&specs)))
+                    .unwrap_or_else(|panic| Err(Error::Invalid(format!("building panicked: {}", panic_text(&*panic)))));
+                match built {
+                    Ok(false) => break,
+                    Ok(true) => {}
+                    Err(error) => {
+                        tracing::warn!(table = table.name, %error, "rows in memory do without an index");
+                    }
+                }
+                if !self.rest(clock, clock.monotonic_us() - began_us) {
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// Builds what the table lacks. False when it is time to end.

@@ -95,8 +95,9 @@ pub(crate) fn recover(
         segments.push(opened.unwrap_or_else(|error| {
             quarantined.push((record.id, error.to_string()));
             let schema = table.schema();
-            // Of another version, it may be about another column.
-            let time_range = record.time_range.filter(|_| record.schema_version == schema.version);
+            // Of another version, it may be about another column; and what it holds may have won against rows of other times.
+            let is_about = record.schema_version == schema.version && table.key().is_none();
+            let time_range = record.time_range.filter(|_| is_about);
             Arc::new(QuarantinedSegment::new(
                 record.id,
                 record.rows,

@@ -1,13 +1,44 @@
 //! Which thread reads a source partition, and which table partition its rows go to.
 //!
-//! Append tables: source partition `p` goes to table partition `p mod P`, for ever, so that the offsets of one stream stand in one
-//! place of the metadata log.
+//! Tables without a key: source partition `p` goes to table partition `p mod P`, for ever, so that the offsets of one stream stand in one
+//! place of the metadata log. Tables with a key: a row goes to the partition that owns its key, whatever stream brings it, and each partition accounts
+//! for all offsets of all streams, those without a row for it included. So each commits for itself; a stream goes on where the one that is
+//! furthest behind ends, and the others leave out what they have.
 
-use tidemill_storage::ids::PartitionId;
+use arrow::{
+    array::{RecordBatch, UInt32Array},
+    compute::take_record_batch,
+};
+use tidemill_storage::{Error as StorageError, ids::PartitionId, schema::TableSchema, upsert::KeySpec};
+
+use crate::Result;
 
 /// The table partition that holds the rows of a source partition. `partitions` is at least 1.
 pub fn table_partition(source_partition: u32, partitions: u32) -> PartitionId {
     PartitionId(source_partition % partitions.max(1))
+}
+
+/// Rows, and the offsets that they came from.
+pub(crate) type Part = (RecordBatch, Vec<u64>);
+
+/// The rows that each of `partitions` partitions owns, in their order.
+pub(crate) fn split(
+    key: &KeySpec,
+    schema: &TableSchema,
+    rows: &RecordBatch,
+    offsets: &[u64],
+    partitions: u32,
+) -> Result<Vec<Part>> {
+    let mut places: Vec<Vec<u32>> = vec![Vec::new(); partitions as usize];
+    for (row, owner) in (0..).zip(key.owners(schema, rows, partitions)?) {
+        places[owner as usize].push(row);
+    }
+    let part = |places: Vec<u32>| {
+        let offsets = places.iter().map(|row| offsets[*row as usize]).collect();
+        let rows = take_record_batch(rows, &UInt32Array::from(places)).map_err(StorageError::from)?;
+        Ok((rows, offsets))
+    };
+    places.into_iter().map(part).collect()
 }
 
 /// Consuming threads for a source of `partitions` partitions on `cores` cores.

@@ -21,7 +21,7 @@ use datafusion::{
     datasource::source_as_provider,
     error::DataFusionError,
     logical_expr::{
-        Expr, LogicalPlan, Operator, TableScan, Volatility,
+        EmptyRelation, Expr, FetchType, LogicalPlan, Operator, TableScan, Volatility,
         expr::{Between, BinaryExpr, InList, Placeholder},
     },
 };
@@ -86,10 +86,22 @@ pub(crate) fn bound(kept: &Arc<LogicalPlan>, values: &[ScalarValue]) -> Result<L
     };
     // Only nodes whose columns have their names from elsewhere have parameters.
     let bound = plan.transform_up_with_subqueries(|node| match has_places(&node) {
-        true => node.map_expressions(literal),
+        true => node.map_expressions(literal)?.transform_data(|node| without_rows(node)),
         false => Ok(Transformed::no(node)),
     })?;
     Ok(bound.data)
+}
+
+/// `LIMIT $1` of 0, which the optimizer has not seen, as no rows: operators that keep the first of all rows want one row at least.
+fn without_rows(node: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionError> {
+    let LogicalPlan::Limit(limit) = &node else { return Ok(Transformed::no(node)) };
+    Ok(match limit.get_fetch_type()? {
+        FetchType::Literal(Some(0)) => {
+            let schema = Arc::clone(limit.input.schema());
+            Transformed::yes(LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema }))
+        }
+        _ => Transformed::no(node),
+    })
 }
 
 /// `$n` as n, from 1.

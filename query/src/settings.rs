@@ -116,6 +116,12 @@ const SETTINGS: &[Setting] = &[
         "Whether answers of sealed segments are kept for the next query that asks the same; off to compare.",
     ),
     setting(
+        crate::table::SKIP_UPSERT_SETTING,
+        "off",
+        Kind::Bool,
+        "Whether tables with a primary key show every row that they store, also those that lost; to look into them.",
+    ),
+    setting(
         crate::table::STAR_TREE_SETTING,
         "on",
         Kind::Bool,

@@ -7,6 +7,7 @@ use tidemill_storage::{
     ids::{ColumnId, SourceId, TableId},
     index::IndexKind,
     schema::{DataType, TableSchema},
+    upsert::{Keep, KeySpec},
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,11 +67,52 @@ pub struct TableDefinition {
     /// `SELECT items [WHERE condition]` over the source's columns; `None` takes columns by name.
     pub transform: Option<String>,
     pub options: TableOptions,
+    /// Of a table that keeps one row of each key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyDefinition>,
     #[serde(default)]
     pub indexes: Vec<IndexDefinition>,
     /// ALTER TABLE … PAUSE INGESTION: its sources are not read; the log still is.
     pub paused: bool,
     pub created_at_us: i64,
+}
+
+/// The primary key of a table, and which row of a key stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyDefinition {
+    pub columns: Vec<ColumnId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<ColumnId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delete: Option<ColumnId>,
+    pub mode: KeyMode,
+    /// Whether rows that lose when they come are stored all the same.
+    pub keeps_losers: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyMode {
+    /// The last row of a key stays.
+    Upsert,
+    /// The first.
+    Dedup,
+}
+
+impl KeyDefinition {
+    /// As storage knows it.
+    pub fn spec(&self) -> KeySpec {
+        KeySpec {
+            columns: self.columns.clone(),
+            version: self.version,
+            delete: self.delete,
+            keep: match self.mode {
+                KeyMode::Upsert => Keep::Last,
+                KeyMode::Dedup => Keep::First,
+            },
+            keeps_losers: self.keeps_losers,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -246,6 +246,7 @@ mod tests {
                     log: change.new_source_id()?,
                     transform: None,
                     options: TableOptions::default(),
+                    key: None,
                     indexes: Vec::new(),
                     paused: false,
                     created_at_us: 0,

@@ -52,7 +52,7 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterTable) -> Re
                 .map_err(|error| SqlError::from(error).at(statement.name.position))?;
         }
     }
-    check_retention(&after.schema, &after.options)?;
+    check_retention(&after)?;
     let (following, before) = (Arc::clone(instance), Arc::clone(before));
     runtime::blocking(move || -> Result<()> {
         following.catalog.change(|change| change.put_table(&after))?;
@@ -135,6 +135,7 @@ fn apply(
         }
         AlterAction::SetType { column, data_type, position } => {
             let index = column_index(table, column)?;
+            check_not_of_key(table, index, column, "alter the type of")?;
             let present = &mut table.schema.columns[index];
             if !present.data_type.widens_to(data_type) {
                 let message =
@@ -157,8 +158,8 @@ fn apply(
             Ok(())
         }
         AlterAction::SetOptions(pairs) => {
-            let time_column = options::apply(&mut table.options, pairs, false)?;
-            set_time_column(&mut table.schema, time_column)
+            let columns = options::apply(&mut table.options, pairs, false)?;
+            set_time_column(&mut table.schema, columns.time_column)
         }
         AlterAction::RenameTo(name) => {
             if definitions.has_relation(&name.value) {
@@ -226,12 +227,26 @@ fn drop_column(table: &mut TableDefinition, name: &Name, if_exists: bool, notice
         .at(name.position)
         .with_hint("choose another one first: ALTER TABLE … SET (time_column = '…')"));
     }
+    check_not_of_key(table, index, name, "drop")?;
     if table.schema.columns.len() == 1 {
         return Err(SqlError::unsupported("the last column of a table cannot be dropped").at(name.position));
     }
     let column = table.schema.columns.remove(index);
     table.indexes.retain(|known| !known.columns.contains(&column.id));
     Ok(())
+}
+
+/// What rows are told apart by stays as it is.
+fn check_not_of_key(table: &TableDefinition, index: usize, name: &Name, what: &str) -> Result<()> {
+    let id = table.schema.columns[index].id;
+    if !table.key.as_ref().is_some_and(|key| key.spec().needs(id)) {
+        return Ok(());
+    }
+    let message =
+        format!("cannot {what} column \"{}\": the primary key of table \"{}\" goes by it", name.value, table.name);
+    Err(SqlError::unsupported(message)
+        .at(name.position)
+        .with_hint("columns of the key, version_column and delete_column are there for ever, in one type"))
 }
 
 fn column_index(table: &TableDefinition, name: &Name) -> Result<usize> {

@@ -7,6 +7,7 @@ mod columns;
 mod drop;
 mod error;
 mod index;
+mod key;
 mod source;
 mod source_alter;
 mod star_tree;

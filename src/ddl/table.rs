@@ -16,7 +16,7 @@ use tidemill_storage::{
 
 use super::{
     columns::{check_names, table_column},
-    free_name, undefined_source,
+    free_name, key, undefined_source,
 };
 use crate::{
     catalog::{
@@ -63,7 +63,7 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateTable) -> 
         message: error.message.replace("column", "source"),
         ..error
     })?;
-    check_key(&statement, &mut notices)?;
+    check_key_names(&statement)?;
 
     let contents = match &statement.query {
         TableQuery::Contents(query) => Some(plan_contents(instance, query, statement.name.position).await?),
@@ -74,13 +74,14 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateTable) -> 
         None => table_columns(&statement, &sources)?,
     };
     let mut table_options = TableOptions::default();
-    let time_column = options::apply(&mut table_options, &statement.options, true)?;
-    if !sources.is_empty() && !statement.options.iter().any(|pair| pair.key.value == "partitions") {
+    let given = options::apply(&mut table_options, &statement.options, true)?;
+    let is_keyed = key::is_keyed(&statement, &given, &mut notices)?;
+    if !sources.is_empty() && !is_keyed && !statement.options.iter().any(|pair| pair.key.value == "partitions") {
         table_options.partitions = source_partitions(instance, &sources).await;
     }
     let mut schema = TableSchema { version: SchemaVersion(1), columns, time_column: None };
-    set_time_column(&mut schema, time_column)?;
-    check_retention(&schema, &table_options)?;
+    let key = if is_keyed { Some(key::definition(&statement, &given, &schema)?) } else { None };
+    set_time_column(&mut schema, given.time_column)?;
     let mut definition = TableDefinition {
         id: Default::default(),
         oid: 0,
@@ -98,10 +99,12 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateTable) -> 
             _ => None,
         },
         options: table_options,
+        key,
         indexes: Vec::new(),
         paused: false,
         created_at_us: instance.clock.now_us(),
     };
+    check_retention(&definition)?;
     for source in &sources {
         check_transform(instance, &definition, source, &statement)?;
     }
@@ -128,9 +131,7 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateTable) -> 
     Ok(Created { notices, rows })
 }
 
-/// Keys need upsert tables, unless the user says that rows are only appended.
-fn check_key(statement: &CreateTable, notices: &mut Vec<String>) -> Result<()> {
-    let Some(first) = statement.primary_key.first() else { return Ok(()) };
+fn check_key_names(statement: &CreateTable) -> Result<()> {
     for key in &statement.primary_key {
         if !statement.columns.iter().any(|column| column.name.value == key.value) {
             return Err(SqlError::new(
@@ -140,13 +141,7 @@ fn check_key(statement: &CreateTable, notices: &mut Vec<String>) -> Result<()> {
             .at(key.position));
         }
     }
-    if statement.options.iter().any(|pair| pair.key.value == "mode" && pair.value == "append") {
-        notices.push("the primary key is not enforced: mode = 'append' keeps every row".into());
-        return Ok(());
-    }
-    Err(SqlError::unsupported("tables with a primary key are not supported yet")
-        .at(first.position)
-        .with_hint("leave PRIMARY KEY out, or say WITH (mode = 'append'), which keeps every row"))
+    check_names(&statement.primary_key)
 }
 
 /// The columns as written, or those of the first source.
@@ -199,10 +194,18 @@ pub(super) fn set_time_column(schema: &mut TableSchema, named: Option<(String, u
     Ok(())
 }
 
-pub(super) fn check_retention(schema: &TableSchema, options: &TableOptions) -> Result<()> {
-    if options.retention_us.is_some() && schema.time_column.is_none() {
+pub(super) fn check_retention(definition: &TableDefinition) -> Result<()> {
+    let TableDefinition { schema, options, key, .. } = definition;
+    if options.retention_us.is_none() {
+        return Ok(());
+    }
+    if schema.time_column.is_none() {
         return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, "retention needs a time column")
             .with_hint("say time_column = '…' in the same WITH or SET list"));
+    }
+    if key.is_some() {
+        return Err(SqlError::unsupported("retention of tables with a primary key is not supported yet")
+            .with_hint("a segment that goes could bring older rows of its keys back"));
     }
     Ok(())
 }

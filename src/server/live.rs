@@ -26,8 +26,8 @@ use crate::{
     catalog::{
         Definitions,
         definition::{
-            IndexDefinition, SEAL_ROWS_AUTO, SourceColumnDefinition, SourceDefinition, TableDefinition, TableOptions,
-            WatermarkDefinition,
+            IndexDefinition, KeyDefinition, SEAL_ROWS_AUTO, SourceColumnDefinition, SourceDefinition, TableDefinition,
+            TableOptions, WatermarkDefinition,
         },
     },
     server::{connections::Connections, directory::DataDirectory},
@@ -56,7 +56,12 @@ impl LiveTable {
     /// Recovers what is committed and begins to consume. Blocks.
     pub fn open(parts: &Parts<'_>, definition: &TableDefinition, definitions: &Definitions) -> Result<Self> {
         let schema = Arc::new(definition.schema.clone());
-        let table = Arc::new(Table::new(definition.id, Arc::clone(&schema), definition.options.partitions));
+        let table = Arc::new(Table::with_key(
+            definition.id,
+            Arc::clone(&schema),
+            definition.options.partitions,
+            definition.key.as_ref().map(KeyDefinition::spec),
+        ));
         table.set_indexes(index_specs(definition));
         let log = Log::open(parts.directory.log(definition.id), LogOptions::default(), schema)?;
         let mut feeds = vec![log_feed(parts.expressions, definition, &log)?];

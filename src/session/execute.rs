@@ -19,6 +19,7 @@ use super::{
     error::{Result, SqlError, state},
     statement::{self, Discard, Fetch, Kind, Statement},
     transaction::{Lasting, Status},
+    value::{PgType, Scalar},
     write::{Staged, check_not_null},
 };
 use crate::runtime;
@@ -120,7 +121,7 @@ impl Session {
             Kind::Execute { name, arguments } => {
                 let prepared = self.prepared(name)?;
                 let prepared = self.current(&prepared).await?;
-                let values = self.arguments(name, prepared.parameters.len(), arguments).await?;
+                let values = self.arguments(name, &prepared.parameters, arguments).await?;
                 Box::pin(self.execute(&prepared, values)).await
             }
             Kind::ExplainExecute { explain, name, arguments } => self.explain_execute(explain, name, arguments).await,
@@ -301,16 +302,18 @@ impl Session {
         table(&["name", "setting", "description"], vec![names, values, abouts])
     }
 
-    /// The values of `EXECUTE name (…)`.
-    async fn arguments(&mut self, name: &str, wanted: usize, arguments: &[String]) -> Result<Vec<ScalarValue>> {
-        if arguments.len() != wanted {
+    /// The values of `EXECUTE name (…)`, read and converted as casts to the parameters' types are.
+    async fn arguments(&mut self, name: &str, wanted: &[PgType], arguments: &[String]) -> Result<Vec<ScalarValue>> {
+        if arguments.len() != wanted.len() {
             return Err(SqlError::syntax(format!("wrong number of parameters for prepared statement \"{name}\""))
-                .with_detail(format!("Expected {wanted} parameters but got {}.", arguments.len())));
+                .with_detail(format!("Expected {} parameters but got {}.", wanted.len(), arguments.len())));
         }
         if arguments.is_empty() {
             return Ok(Vec::new());
         }
-        let statements = statement::parse(&format!("SELECT {}", arguments.join(", ")))?;
+        let items: Vec<String> =
+            arguments.iter().zip(wanted).map(|(argument, wanted)| argument_of(argument, *wanted)).collect();
+        let statements = statement::parse(&format!("SELECT {}", items.join(", ")))?;
         let [select] = statements.as_slice() else {
             return Err(SqlError::syntax("the arguments of EXECUTE must be expressions"));
         };
@@ -336,7 +339,7 @@ impl Session {
             return Err(SqlError::syntax("EXPLAIN EXECUTE explains one statement"));
         };
         let types = prepared.parameters.iter().copied().map(Some).collect();
-        let values = self.arguments(name, prepared.parameters.len(), arguments).await?;
+        let values = self.arguments(name, &prepared.parameters, arguments).await?;
         let explained =
             self.prepare(explained.clone(), types).await.map_err(|error| SqlError { position: None, ..error })?;
         let values = if explained.parameters.is_empty() { Vec::new() } else { values };
@@ -476,4 +479,27 @@ pub(super) fn duration(shown: &str) -> Option<Duration> {
         _ => return None,
     };
     (number > 0).then(|| Duration::from_millis(number.saturating_mul(unit)))
+}
+
+/// An argument of EXECUTE as a parameter's type. Texts are of any length, and numerics keep all digits that they are written with until the statement has its scale.
+fn argument_of(argument: &str, wanted: PgType) -> String {
+    let name = match wanted.scalar {
+        Scalar::Bool
+        | Scalar::Bytea
+        | Scalar::Date
+        | Scalar::Float4
+        | Scalar::Float8
+        | Scalar::Int2
+        | Scalar::Int4
+        | Scalar::Int8
+        | Scalar::Interval
+        | Scalar::Json
+        | Scalar::Jsonb
+        | Scalar::Time
+        | Scalar::Timestamp
+        | Scalar::TimestampTz
+        | Scalar::Uuid => wanted.scalar.name(),
+        _ => return argument.to_owned(),
+    };
+    format!("CAST({argument} AS {name}{})", if wanted.array { "[]" } else { "" })
 }

@@ -14,24 +14,49 @@ const MIN_SEAL_BYTES: u64 = 64 << 10;
 const MAX_SEAL_BYTES: u64 = 16 << 30;
 
 /// Options that a table knows.
-pub const TABLE_OPTIONS: &[&str] =
-    &["mode", "partitions", "time_column", "retention", "seal_rows", "seal_bytes", "seal_after", "replicas"];
-/// Options of what a later version does: refused by name, so that nobody takes their silence for consent.
-const LATER_OPTIONS: &[&str] = &[
+pub const TABLE_OPTIONS: &[&str] = &[
+    "mode",
     "version_column",
     "delete_column",
-    "key_ttl",
     "out_of_order",
-    "is_deleted",
-    "primary_key",
-    "sorted_by",
-    "sort_by",
+    "partitions",
+    "time_column",
+    "retention",
+    "seal_rows",
+    "seal_bytes",
+    "seal_after",
+    "replicas",
 ];
+/// Options of what a later version does: refused by name, so that nobody takes their silence for consent.
+const LATER_OPTIONS: &[&str] = &["key_ttl", "is_deleted", "primary_key", "sorted_by", "sort_by"];
+/// Options that a table has for ever.
+const SETTLED_OPTIONS: &[&str] = &["mode", "version_column", "delete_column", "out_of_order", "partitions", "replicas"];
 
-/// Changes `options` as the pairs say. Returns the name of the time column when one is given. `create` is false for ALTER TABLE,
-/// where some options are settled.
-pub fn apply(options: &mut TableOptions, pairs: &[OptionPair], create: bool) -> Result<Option<(String, u32)>> {
-    let mut time_column = None;
+/// A value and where it stands.
+pub type Placed<T> = Option<(T, u32)>;
+
+/// What options say of the columns of a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ColumnOptions {
+    pub time_column: Placed<String>,
+    pub version_column: Placed<String>,
+    pub delete_column: Placed<String>,
+    pub mode: Placed<Mode>,
+    /// `out_of_order`: whether rows that come too late to win are stored all the same.
+    pub keeps_losers: Placed<bool>,
+}
+
+/// What a table does with rows of one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Append,
+    Upsert,
+    Dedup,
+}
+
+/// Changes `options` as the pairs say. Returns what they say of columns. `create` is false for ALTER TABLE, where some options are settled.
+pub fn apply(options: &mut TableOptions, pairs: &[OptionPair], create: bool) -> Result<ColumnOptions> {
+    let mut columns = ColumnOptions::default();
     for pair in pairs {
         let key = pair.key.value.to_lowercase();
         let value = pair.value.trim();
@@ -39,19 +64,39 @@ pub fn apply(options: &mut TableOptions, pairs: &[OptionPair], create: bool) -> 
             SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid value for option \"{key}\": {message}"))
                 .at(pair.value_position)
         };
-        if !create && ["mode", "partitions", "replicas"].contains(&key.as_str()) {
+        if !create && SETTLED_OPTIONS.contains(&key.as_str()) {
             return Err(SqlError::unsupported(format!("option \"{key}\" cannot be changed")).at(pair.key.position));
         }
         match key.as_str() {
-            "mode" => match value {
-                "append" => {}
-                "upsert" | "partial_upsert" | "dedup" => {
-                    return Err(SqlError::unsupported(format!("mode '{value}' is not supported yet"))
-                        .at(pair.value_position)
-                        .with_hint("leave the primary key out and use mode = 'append'"));
-                }
-                _ => return Err(wrong(format!("'{value}'")).with_hint("the mode is 'append'")),
-            },
+            "mode" => {
+                let mode = match value {
+                    "append" => Mode::Append,
+                    "upsert" => Mode::Upsert,
+                    "dedup" => Mode::Dedup,
+                    "partial_upsert" => {
+                        return Err(SqlError::unsupported("mode 'partial_upsert' is not supported yet")
+                            .at(pair.value_position)
+                            .with_hint("mode = 'upsert' keeps the newest row of a key as a whole"));
+                    }
+                    _ => return Err(wrong(format!("'{value}'")).with_hint("it is append, upsert or dedup")),
+                };
+                columns.mode = Some((mode, pair.value_position));
+            }
+            "version_column" => columns.version_column = Some((value.to_owned(), pair.value_position)),
+            "delete_column" => columns.delete_column = Some((value.to_owned(), pair.value_position)),
+            "out_of_order" => {
+                let keeps = match value {
+                    "keep" => true,
+                    "drop" => false,
+                    "flag" => {
+                        return Err(SqlError::unsupported("out_of_order = 'flag' is not supported yet")
+                            .at(pair.value_position)
+                            .with_hint("'keep' keeps late rows, which SET rt.skip_upsert = on shows"));
+                    }
+                    _ => return Err(wrong(format!("'{value}'")).with_hint("it is keep or drop")),
+                };
+                columns.keeps_losers = Some((keeps, pair.value_position));
+            }
             "kind" => {
                 return Err(
                     SqlError::unsupported(format!("kind '{value}' is not supported yet")).at(pair.value_position)
@@ -63,7 +108,7 @@ pub fn apply(options: &mut TableOptions, pairs: &[OptionPair], create: bool) -> 
                 return Err(SqlError::unsupported("replicas need a cluster, which is not supported yet")
                     .at(pair.value_position));
             }
-            "time_column" => time_column = Some((value.to_owned(), pair.value_position)),
+            "time_column" => columns.time_column = Some((value.to_owned(), pair.value_position)),
             "retention" => {
                 options.retention_us = match value {
                     "forever" | "none" => None,
@@ -88,7 +133,7 @@ pub fn apply(options: &mut TableOptions, pairs: &[OptionPair], create: bool) -> 
             _ => return Err(unknown("table", &key, TABLE_OPTIONS.iter().copied()).at(pair.key.position)),
         }
     }
-    Ok(time_column)
+    Ok(columns)
 }
 
 /// 22023 with the nearest known option.

@@ -2,14 +2,17 @@
 
 use tidemill_ingest::dead_letters::DeadLetter;
 use tidemill_query::SqlError;
-use tidemill_storage::schema::DataType;
+use tidemill_storage::{schema::DataType, upsert::is_provenance};
 
 use super::{
     Cell,
-    Kind::{self, Boolean, Bytes, Int, Text, Time},
+    Kind::{self, Boolean, Bytes, Float, Int, Text, Time},
     Pages, Rows, ingest_error,
 };
-use crate::{catalog::definition::SEAL_ROWS_AUTO, server::instance::Instance};
+use crate::{
+    catalog::definition::{KeyMode, SEAL_ROWS_AUTO},
+    server::instance::Instance,
+};
 
 /// Dead letters that are in memory at a time: rows, and about so many bytes.
 const DLQ_PAGE_ROWS: usize = 1024;
@@ -95,6 +98,8 @@ pub(super) const TABLES: &[(&str, Kind)] = &[
     ("seal_after", Text),
     ("error", Text),
     ("created_at", Time),
+    ("keys", Int),
+    ("key_bytes", Int),
 ];
 
 pub(super) fn tables(instance: &Instance) -> Result<Rows, SqlError> {
@@ -112,6 +117,7 @@ pub(super) fn tables(instance: &Instance) -> Result<Rows, SqlError> {
                 }
             }
         }
+        let keys = live.as_ref().filter(|_| table.key.is_some()).map(|live| live.ingest.keys());
         let error = instance.broken(table.id);
         let state = match (&live, table.paused) {
             (None, _) => "broken",
@@ -124,7 +130,11 @@ pub(super) fn tables(instance: &Instance) -> Result<Rows, SqlError> {
             table.id.0.into(),
             table.oid.into(),
             table.name.as_str().into(),
-            "append".into(),
+            match table.key.as_ref().map(|key| key.mode) {
+                None => "append".into(),
+                Some(KeyMode::Upsert) => "upsert".into(),
+                Some(KeyMode::Dedup) => "dedup".into(),
+            },
             state.into(),
             sources.collect::<Vec<_>>().join(", ").into(),
             table.options.partitions.into(),
@@ -142,6 +152,8 @@ pub(super) fn tables(instance: &Instance) -> Result<Rows, SqlError> {
             duration(table.options.seal_after_us).into(),
             error.into(),
             Cell::Time(table.created_at_us),
+            keys.map(|(keys, _)| keys).into(),
+            keys.map(|(_, bytes)| bytes).into(),
         ]);
     }
     Ok(rows)
@@ -272,6 +284,7 @@ pub(super) const SEGMENTS: &[(&str, Kind)] = &[
     ("max_time", Time),
     ("offsets", Text),
     ("file", Text),
+    ("stale_pct", Float),
 ];
 
 pub(super) fn segments(instance: &Instance) -> Result<Rows, SqlError> {
@@ -283,9 +296,11 @@ pub(super) fn segments(instance: &Instance) -> Result<Rows, SqlError> {
             let view = partition.view();
             for segment in view.segments() {
                 let schema = segment.schema();
+                let stale = view.validities().of(segment.id()).map_or(0, |validity| validity.invalid());
                 let encodings = schema
                     .columns
                     .iter()
+                    .filter(|column| !is_provenance(column.id))
                     .filter_map(|column| Some((column.name.clone(), segment.encoding(column.id)?.into())))
                     .collect::<serde_json::Map<String, serde_json::Value>>();
                 let time = schema.time_column.and_then(|id| Some((schema.column(id)?, segment.stats(id)?)));
@@ -330,6 +345,7 @@ pub(super) fn segments(instance: &Instance) -> Result<Rows, SqlError> {
                     bound(|stats| stats.max.as_ref()),
                     offsets.into(),
                     file.into(),
+                    Cell::Float(100.0 * f64::from(stale) / f64::from(segment.rows().max(1))),
                 ]);
             }
         }

@@ -1,9 +1,9 @@
 //! Conditions on JSON documents that indexes may know something of.
 //!
-//! They are hints: whoever scans with one tests the rows that come back. Where an index knows of a column's documents, rows that cannot
-//! pass are left out; elsewhere all come.
+//! They come with a [condition](crate::predicate::Condition), which is tested on the documents that they leave: those that an index leaves,
+//! or whose text has the bytes that it must have.
 
-use crate::ids::ColumnId;
+use crate::{ids::ColumnId, search::Needles};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum DocumentTest {
@@ -61,5 +61,62 @@ impl DocumentTest {
                 columns.all(|column| column == Some(first)).then_some(first)
             }
         }
+    }
+
+    /// What the text of a document must have, as PostgreSQL prints it, byte for byte, to pass; `None`: anything may.
+    fn needles(&self) -> Option<Needles> {
+        match self {
+            Self::And(tests) => {
+                let mut needles: Vec<Needles> = tests.iter().filter_map(Self::needles).collect();
+                if needles.len() < 2 { needles.pop() } else { Some(Needles::All(needles)) }
+            }
+            Self::Or(tests) => tests.iter().map(Self::needles).collect::<Option<_>>().map(Needles::Any),
+            Self::At { path, value, .. } => {
+                let last_key = path.iter().rev().find_map(|step| match step {
+                    Step::Key(key) => Some(key),
+                    Step::Element => None,
+                });
+                let by_key = || quoted(last_key?);
+                match value {
+                    ValueTest::String(text) => quoted(text).or_else(by_key),
+                    // Of a string or a number; that of an array or an object has characters that a string cannot have as they are.
+                    ValueTest::Text(text) if is_plain(text) && !text.is_empty() => {
+                        Some(Needles::bytes(text.as_bytes()))
+                    }
+                    ValueTest::Boolean(value) => Some(Needles::bytes(if *value { b"true" } else { b"false" })),
+                    ValueTest::Null => Some(Needles::bytes(b"null")),
+                    // One number is printed in several ways.
+                    ValueTest::Exists | ValueTest::Text(_) | ValueTest::Number { .. } | ValueTest::Cast { .. } => {
+                        by_key()
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A text in quotes, where it is printed so.
+fn quoted(text: &str) -> Option<Needles> {
+    is_plain(text).then(|| Needles::bytes(format!("\"{text}\"").as_bytes()))
+}
+
+/// Whether JSON prints all characters of a text as they are, and no array or object as such a text.
+fn is_plain(text: &str) -> bool {
+    !text.chars().any(|c| c.is_control() || matches!(c, '"' | '\\' | '[' | '{'))
+}
+
+/// Tells from its bytes that a document cannot pass a test.
+#[derive(Clone, Debug)]
+pub struct DocumentSieve(Needles);
+
+impl DocumentSieve {
+    /// `None` where bytes tell nothing.
+    pub fn of(test: &DocumentTest) -> Option<Self> {
+        test.needles().map(Self)
+    }
+
+    /// Whether the document with this text, as PostgreSQL prints it, may pass.
+    pub fn passes(&self, text: &str) -> bool {
+        self.0.are_in(text.as_bytes())
     }
 }

@@ -27,5 +27,6 @@ mod stats;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod upsert;
 
 pub use error::{Error, Result};

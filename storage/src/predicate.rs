@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 
 use arrow::array::{ArrayRef, BooleanArray};
 
-use crate::{Result, ids::ColumnId, scalar::Scalar, search::TextQuery};
+use crate::{Result, documents::DocumentTest, ids::ColumnId, scalar::Scalar, search::TextQuery};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CompareOp {
@@ -67,6 +67,11 @@ pub enum Predicate {
 pub trait Condition: Send + Sync + fmt::Debug + fmt::Display {
     /// For each of `values`, which are of the column's current type, whether the condition is TRUE; FALSE and NULL count as one.
     fn holds(&self, values: &ArrayRef) -> Result<BooleanArray>;
+
+    /// What a document must hold, at least, for the condition to be TRUE of it, where that is known.
+    fn documents(&self) -> Option<&Arc<DocumentTest>> {
+        None
+    }
 }
 
 impl PartialEq for dyn Condition {
@@ -86,6 +91,14 @@ impl Predicate {
             | Self::Matches { column, .. }
             | Self::IsNull { column, .. }
             | Self::Holds { column, .. } => Some(*column),
+        }
+    }
+
+    /// Whether a part of it is about the column.
+    pub(crate) fn is_about(&self, id: ColumnId) -> bool {
+        match self {
+            Self::And(children) | Self::Or(children) => children.iter().any(|child| child.is_about(id)),
+            leaf => leaf.column() == Some(id),
         }
     }
 

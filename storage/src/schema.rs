@@ -57,6 +57,13 @@ pub enum DataType {
 }
 
 impl DataType {
+    /// Whether a condition on a column that is now of type `current` means the same on its values as they were written, of this type: the
+    /// same type, or integers of another width.
+    pub(crate) fn compares_as(&self, current: &Self) -> bool {
+        use DataType::{BigInt, Int, SmallInt};
+        self == current || matches!((self, current), (SmallInt | Int | BigInt, SmallInt | Int | BigInt))
+    }
+
     pub fn arrow(&self) -> ArrowType {
         match self {
             Self::Boolean => ArrowType::Boolean,

@@ -10,23 +10,24 @@
 //! one it was written from in one swap, so that no reader sees its rows twice or not at all.
 
 mod bounds;
+mod writer;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use arrow::array::RecordBatch;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use self::bounds::{Bounds, Leaves};
+pub use self::writer::PartitionWriter;
 use crate::{
-    Result,
     bitpack::Bitmask,
-    ids::{OffsetRange, PartitionId, SegmentId, TableId},
+    ids::{PartitionId, SegmentId, TableId},
     index::{IndexKind, IndexSpec},
     prune::{Run, Verdict, judge},
     scan::{IndexUse, ScanPlan, ScanRequest, ScanUnit},
     schema::TableSchema,
     segment::{Segment, SegmentState, consuming::ConsumingSegment},
+    upsert::{KeySpec, Validities},
 };
 
 /// Rows a lane takes at a time.
@@ -37,21 +38,30 @@ pub struct Table {
     id: TableId,
     schema: ArcSwap<TableSchema>,
     indexes: Arc<TableIndexes>,
+    key: Option<Arc<KeySpec>>,
     partitions: Vec<Arc<Partition>>,
+    /// Held by who publishes in several partitions at once, and by who takes a snapshot of these.
+    moment: RwLock<()>,
 }
 
 impl Table {
-    /// An empty table.
+    /// An empty table that keeps every row.
     pub fn new(id: TableId, schema: Arc<TableSchema>, partitions: u32) -> Self {
+        Self::with_key(id, schema, partitions, None)
+    }
+
+    /// An empty table; with a key, of the rows that have the same one is there for readers.
+    pub fn with_key(id: TableId, schema: Arc<TableSchema>, partitions: u32, key: Option<KeySpec>) -> Self {
         let indexes = Arc::new(TableIndexes::default());
-        Self {
-            id,
-            schema: ArcSwap::new(schema),
-            partitions: (0..partitions)
-                .map(|id| Arc::new(Partition::new(PartitionId(id), Arc::clone(&indexes))))
-                .collect(),
-            indexes,
-        }
+        let key = key.map(Arc::new);
+        let partition = |id| Arc::new(Partition::new(PartitionId(id), Arc::clone(&indexes), key.clone()));
+        let partitions = (0..partitions).map(partition).collect();
+        Self { id, schema: ArcSwap::new(schema), partitions, key, indexes, moment: RwLock::default() }
+    }
+
+    /// What tells rows of the table apart; `None`: it keeps every row.
+    pub fn key(&self) -> Option<&Arc<KeySpec>> {
+        self.key.as_ref()
     }
 
     /// The indexes that its segments are to have.
@@ -81,7 +91,14 @@ impl Table {
         &self.partitions
     }
 
+    /// As long as it is held no snapshot is taken: what several partitions publish meanwhile is seen together.
+    pub fn publishing(&self) -> impl Drop + '_ {
+        self.moment.write()
+    }
+
     pub fn snapshot(&self) -> TableSnapshot {
+        // Partitions of other tables publish each for itself.
+        let _moment = (self.key.is_some() && self.partitions.len() > 1).then(|| self.moment.read());
         TableSnapshot {
             schema: self.schema(),
             indexes: self.indexes(),
@@ -110,14 +127,15 @@ impl TableIndexes {
 pub struct Partition {
     id: PartitionId,
     indexes: Arc<TableIndexes>,
+    key: Option<Arc<KeySpec>>,
     view: ArcSwap<PartitionView>,
     /// Held while a new view is made from the present one.
     edit: Mutex<()>,
 }
 
 impl Partition {
-    fn new(id: PartitionId, indexes: Arc<TableIndexes>) -> Self {
-        Self { id, indexes, view: ArcSwap::default(), edit: Mutex::new(()) }
+    fn new(id: PartitionId, indexes: Arc<TableIndexes>, key: Option<Arc<KeySpec>>) -> Self {
+        Self { id, indexes, key, view: ArcSwap::default(), edit: Mutex::new(()) }
     }
 
     /// The indexes that its segments are to have.
@@ -136,27 +154,24 @@ impl Partition {
     /// Puts `segment` in the place of the one with its id, or at the end when there is none. Costs what the segments that are not yet
     /// committed cost, except when one becomes committed.
     pub fn put(&self, segment: Arc<dyn Segment>) {
-        let _edit = self.edit.lock();
-        let view = self.view.load();
-        let committed = view.committed.segments.binary_search_by_key(&segment.id(), |known| known.id());
-        let next = match committed {
-            Ok(at) => {
-                let mut segments = view.committed.segments.clone();
-                segments[at] = segment;
-                PartitionView::new(Committed::new(segments), view.recent.clone())
-            }
-            Err(_) => {
-                let mut recent = view.recent.clone();
-                match recent.iter_mut().find(|known| known.id() == segment.id()) {
-                    Some(known) => *known = segment,
-                    None => recent.push(segment),
-                }
-                PartitionView::settled(&view.committed, recent)
-            }
-        };
-        self.view.store(Arc::new(next));
+        self.publish(Some(segment), None);
     }
 
+    /// The same, with what is valid from then on, in one swap.
+    fn publish(&self, segment: Option<Arc<dyn Segment>>, validities: Option<Validities>) {
+        let _edit = self.edit.lock();
+        let view = self.view.load();
+        let validities = validities.unwrap_or_else(|| view.validities.clone());
+        let next = match segment {
+            Some(segment) => view.with(segment),
+            None => PartitionView {
+                committed: Arc::clone(&view.committed),
+                recent: view.recent.clone(),
+                ..Default::default()
+            },
+        };
+        self.view.store(Arc::new(PartitionView { validities, ..next }));
+    }
     /// Takes segments out of every later view. Readers keep what they hold.
     pub fn remove(&self, ids: &[SegmentId]) {
         let _edit = self.edit.lock();
@@ -164,7 +179,9 @@ impl Partition {
         let keep = |segment: &&Arc<dyn Segment>| !ids.contains(&segment.id());
         let committed = view.committed.segments.iter().filter(keep).cloned().collect();
         let recent = view.recent.iter().filter(keep).cloned().collect();
-        self.view.store(Arc::new(PartitionView::new(Committed::new(committed), recent)));
+        let validities = view.validities.without(ids);
+        let next = PartitionView { validities, ..PartitionView::new(Committed::new(committed), recent) };
+        self.view.store(Arc::new(next));
     }
 }
 
@@ -175,6 +192,8 @@ pub struct PartitionView {
     committed: Arc<Committed>,
     /// The others: few, because sealing keeps up or consumption waits.
     recent: Vec<Arc<dyn Segment>>,
+    /// Rows that are not there for readers, of any of them.
+    validities: Validities,
 }
 
 #[derive(Debug, Default)]
@@ -214,7 +233,26 @@ impl Default for PartitionView {
 
 impl PartitionView {
     fn new(committed: Committed, recent: Vec<Arc<dyn Segment>>) -> Self {
-        Self { committed: Arc::new(committed), recent }
+        Self { committed: Arc::new(committed), recent, validities: Validities::default() }
+    }
+
+    /// A view, all of whose rows are valid, with `segment` in the place of the one with its id, or at the end.
+    fn with(&self, segment: Arc<dyn Segment>) -> Self {
+        match self.committed.segments.binary_search_by_key(&segment.id(), |known| known.id()) {
+            Ok(at) => {
+                let mut segments = self.committed.segments.clone();
+                segments[at] = segment;
+                Self::new(Committed::new(segments), self.recent.clone())
+            }
+            Err(_) => {
+                let mut recent = self.recent.clone();
+                match recent.iter_mut().find(|known| known.id() == segment.id()) {
+                    Some(known) => *known = segment,
+                    None => recent.push(segment),
+                }
+                Self::settled(&self.committed, recent)
+            }
+        }
     }
 
     /// A view whose recent segments that are settled by now have joined the committed ones, as long as ids ascend.
@@ -230,7 +268,7 @@ impl PartitionView {
             })
             .count();
         if settled == 0 {
-            return Self { committed: Arc::clone(committed), recent };
+            return Self { committed: Arc::clone(committed), recent, validities: Validities::default() };
         }
         let joined = committed.extended(recent.drain(..settled).collect());
         Self::new(joined, recent)
@@ -240,8 +278,19 @@ impl PartitionView {
         self.committed.segments.iter().chain(&self.recent)
     }
 
+    /// The segment that takes rows, if one does.
+    pub fn consuming(&self) -> Option<&ConsumingSegment> {
+        self.recent.iter().rev().find_map(|segment| segment.as_consuming())
+    }
+
+    /// Rows that are there for readers.
     pub fn rows(&self) -> u64 {
-        self.committed.rows + rows(&self.recent)
+        self.committed.rows + rows(&self.recent) - self.validities.invalid()
+    }
+
+    /// Which segments have rows that are not there for readers.
+    pub fn validities(&self) -> &Validities {
+        &self.validities
     }
 }
 
@@ -259,21 +308,40 @@ impl TableSnapshot {
         self.views.iter().map(|view| view.rows()).sum()
     }
 
+    /// Whether all rows of all segments are there for readers.
+    pub fn is_whole(&self) -> bool {
+        self.views.iter().all(|view| view.validities.is_empty())
+    }
+
+    /// The snapshot with every row that was ever appended, also those that lost against others of their key.
+    pub fn with_every_version(self) -> Self {
+        let whole = |view: Arc<PartitionView>| match view.validities.is_empty() {
+            true => view,
+            false => Arc::new(PartitionView {
+                committed: Arc::clone(&view.committed),
+                recent: view.recent.clone(),
+                validities: Validities::default(),
+            }),
+        };
+        Self { views: self.views.into_iter().map(whole).collect(), ..self }
+    }
+
     /// The units that may hold rows the request selects: segments that their statistics or Bloom filters rule out are left out and counted.
     /// Reads nothing else.
     pub fn plan(&self, request: &ScanRequest) -> ScanPlan {
         let mut plan = ScanPlan { indexes: Arc::clone(&self.indexes), ..ScanPlan::default() };
         let leaves = Leaves::of(request.predicate.as_ref(), &request.schema);
         for view in &self.views {
-            view.committed.plan(request, &leaves, &mut plan);
-            view.recent.iter().for_each(|segment| consider(segment, request, &mut plan));
+            let validities = &view.validities;
+            view.committed.plan(request, &leaves, validities, &mut plan);
+            view.recent.iter().for_each(|segment| consider(segment, request, validities, &mut plan));
         }
         plan
     }
 }
 
 impl Committed {
-    fn plan(&self, request: &ScanRequest, leaves: &Leaves<'_>, plan: &mut ScanPlan) {
+    fn plan(&self, request: &ScanRequest, leaves: &Leaves<'_>, validities: &Validities, plan: &mut ScanPlan) {
         let Self { segments, sizes, bounds, .. } = self;
         // What the bounds of the time column leave, and of these what those of the others leave.
         let mut in_time = Bitmask::all(segments.len());
@@ -302,23 +370,35 @@ impl Committed {
                 if blooms && is_excluded(segments[at].as_ref(), request) {
                     plan.pruned_by_bloom += 1;
                 } else {
-                    plan.units.extend(units(&segments[at], sizes[at]));
+                    add_units(&segments[at], sizes[at], validities, plan);
                 }
             } else {
-                consider(&segments[at], request, plan);
+                consider(&segments[at], request, validities, plan);
             }
         }
     }
 }
 
 /// Takes one segment into the plan, or counts why not.
-fn consider(segment: &Arc<dyn Segment>, request: &ScanRequest, plan: &mut ScanPlan) {
+fn consider(segment: &Arc<dyn Segment>, request: &ScanRequest, validities: &Validities, plan: &mut ScanPlan) {
     plan.segments_total += 1;
     match pruned_by(segment.as_ref(), request, asks_blooms(plan, request)) {
         Some(Pruned::Time) => plan.pruned_by_time += 1,
         Some(Pruned::MinMax) => plan.pruned_by_min_max += 1,
         Some(Pruned::Bloom) => plan.pruned_by_bloom += 1,
-        None => plan.units.extend(units(segment, segment.rows())),
+        None => add_units(segment, segment.rows(), validities, plan),
+    }
+}
+
+/// The valid rows of a segment. From here on nobody has the segment without its mask.
+fn add_units(segment: &Arc<dyn Segment>, rows: u32, validities: &Validities, plan: &mut ScanPlan) {
+    match validities.of(segment.id()) {
+        None => plan.units.extend(units(segment, rows)),
+        Some(validity) => {
+            let masked = Arc::clone(segment).masked(Arc::clone(validity));
+            let has_rows = |unit: &ScanUnit| validity.invalid_in(unit.rows.clone()) < unit.rows.len() as u32;
+            plan.units.extend(units(&masked, rows).filter(has_rows));
+        }
     }
 }
 
@@ -365,53 +445,6 @@ fn units(segment: &Arc<dyn Segment>, rows: u32) -> impl Iterator<Item = ScanUnit
         segment: Arc::clone(segment),
         rows: start..rows.min(start.saturating_add(UNIT_ROWS)),
     })
-}
-
-/// The one writer of a partition.
-#[derive(Debug)]
-pub struct PartitionWriter {
-    partition: Arc<Partition>,
-    consuming: Arc<ConsumingSegment>,
-}
-
-impl PartitionWriter {
-    /// Begins with an empty consuming segment `next`, which is above the id of every segment the partition ever had.
-    pub fn new(partition: Arc<Partition>, schema: Arc<TableSchema>, next: SegmentId) -> Self {
-        Self { partition, consuming: Arc::new(ConsumingSegment::new(next, schema)) }
-    }
-
-    pub fn partition(&self) -> &Arc<Partition> {
-        &self.partition
-    }
-
-    /// The consuming segment as readers see it now.
-    pub fn consuming(&self) -> &ConsumingSegment {
-        &self.consuming
-    }
-
-    /// Appends rows and the offsets they came from; both are visible to every snapshot taken after the return. `batch` has the columns
-    /// of the consuming segment's schema, in order. Each range must begin where the previous one of its stream ended. An
-    /// empty batch moves offsets alone.
-    pub fn append(&mut self, batch: &RecordBatch, progress: &[OffsetRange]) -> Result<()> {
-        let next = Arc::new(self.consuming.with(batch, progress)?);
-        self.consuming = Arc::clone(&next);
-        self.partition.put(next);
-        Ok(())
-    }
-
-    /// Ends the consuming segment and begins the next one, under `schema`. The ended segment stays visible as *sealing* until
-    /// [`Partition::put`] replaces it. `None` when it has neither rows nor offsets; then the schema is changed in place.
-    pub fn rotate(&mut self, schema: Arc<TableSchema>) -> Option<Arc<ConsumingSegment>> {
-        let id = self.consuming.id();
-        if self.consuming.rows() == 0 && self.consuming.offsets().is_empty() {
-            self.consuming = Arc::new(ConsumingSegment::new(id, schema));
-            return None;
-        }
-        let ended = Arc::new(self.consuming.with_state(SegmentState::Sealing));
-        self.partition.put(Arc::clone(&ended) as Arc<dyn Segment>);
-        self.consuming = Arc::new(ConsumingSegment::new(SegmentId(id.0 + 1), schema));
-        Some(ended)
-    }
 }
 
 #[cfg(test)]

@@ -28,4 +28,5 @@ mod staleness;
 mod star_trees;
 mod support;
 mod tidy;
+mod upserts;
 mod users_path;

@@ -63,7 +63,7 @@ impl PartitionIngest {
         let carried_out = catch_unwind(AssertUnwindSafe(|| self.carry_out(&job, failures)))
             .unwrap_or_else(|panic| Err(Error::Unavailable(format!("sealing panicked: {}", panic_text(&*panic)))));
         match carried_out {
-            Ok(committed) => self.publish(&job, committed),
+            Ok(committed) => self.publish(&job, committed).unwrap_or_else(|error| self.failed(&job, &error)),
             Err(error) => self.failed(&job, &error),
         }
     }
@@ -114,6 +114,7 @@ impl PartitionIngest {
         let sorted = indexes.iter().find(|spec| spec.kind == IndexKind::Sorted);
         let by = sorted.map_or(&[][..], |spec| spec.columns.as_slice());
         let sealed = seal_sorted(&job.segment, &self.directory, &file, &context, by)?;
+        job.order.lock().clone_from(&sealed.order);
         let expected = Expected { id, bytes: sealed.bytes, checksum: sealed.checksum };
         let segment = open_watched(&sealed.path, &expected, self.watcher())?;
         if segment.rows() != job.segment.rows() || segment.offsets() != job.segment.offsets() {
@@ -159,7 +160,8 @@ impl PartitionIngest {
         let moved = job.segment.offsets().iter().filter(|range| range.to > range.from).all(|range| {
             known.positions.iter().any(|(stream, position)| *stream == range.stream && *position >= range.to)
         });
-        if !moved {
+        let is_named = |file: &str| known.dead_letters.iter().any(|record| record.file == file);
+        if !moved || job.replaces.as_ref().is_some_and(|file| is_named(&file.record.file)) {
             return Ok(None);
         }
         let dead_letters = if job.dead_letters.is_empty() { None } else { known.dead_letters.last().cloned() };
@@ -184,13 +186,14 @@ impl PartitionIngest {
         }
     }
 
-    fn publish(&self, job: &SealJob, committed: Committed) -> SealStep {
+    /// An error leaves everything as it was; the next try finds that the job is committed.
+    fn publish(&self, job: &SealJob, committed: Committed) -> Result<SealStep> {
         let rows = job.segment.rows();
         let step = {
             let mut state = self.state.lock();
             match committed.segment {
                 Some((record, segment)) => {
-                    self.partition.put(segment);
+                    state.writer.replace(segment, job.order.lock().as_deref())?;
                     let wanted = state.policy.bytes;
                     state.learned.learn(record.rows.into(), record.bytes, wanted);
                     state.segments.push(record);
@@ -222,9 +225,9 @@ impl PartitionIngest {
         }
         metrics::counter!("tidemill_segments_committed_total").increment(1);
         metrics::counter!("tidemill_rows_committed_total").increment(u64::from(rows));
-        tell(&self.feeds, self.table, job.segment.offsets());
+        tell(&self.feeds, self.table, self.id, job.segment.offsets());
         self.sealed.notify_waiters();
-        step
+        Ok(step)
     }
 
     fn failed(&self, job: &SealJob, error: &Error) -> SealStep {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tidemill_storage::ids::{PartitionId, StreamId};
+use tidemill_storage::ids::StreamId;
 
 use super::{
     feed::{FeedState, StreamState},
@@ -136,7 +136,7 @@ fn look(table: &Arc<TableShared>, feed: &Arc<FeedState>, memory: &mut Memory) ->
     for stream in &streams {
         // What was read first of a new stream is where the next question begins.
         if !memory.places.contains_key(&stream.id.partition)
-            && let Some(place) = table.partition_of(stream.id.partition).place(stream.id)
+            && let Some(place) = table.place(stream.id)
         {
             memory.places.insert(stream.id.partition, place);
         }
@@ -157,7 +157,7 @@ fn recognize(
     let mut now = BTreeMap::new();
     for stream in streams.iter().filter(|stream| !matches!(stream.run(), StreamRun::Stopped { .. })) {
         let partition = stream.id.partition;
-        let Some(place) = table.partition_of(partition).place(stream.id) else { continue };
+        let Some(place) = table.place(stream.id) else { continue };
         match memory.places.get(&partition) {
             Some(known) if all || *known != place => _ = asked.insert(partition, *known),
             Some(_) => continue,
@@ -229,15 +229,10 @@ fn adopt(
     memory: &mut Memory,
 ) -> Result<()> {
     let source = feed.feed.source;
-    let known: BTreeMap<u32, u64> = table
-        .partitions
-        .iter()
-        .flat_map(|partition| partition.positions(source))
-        .map(|(stream, position)| (stream.partition, position))
-        .collect();
+    let known = table.positions(source);
     let place = |partition: &u32| {
         let stream = StreamId { source, partition: *partition };
-        Some((*partition, table.partition_of(*partition).place(stream)?))
+        Some((*partition, table.place(stream)?))
     };
     let places: BTreeMap<u32, Place> = unknown.iter().filter_map(place).collect();
     let answers = if places.is_empty() { BTreeMap::new() } else { feed.feed.connector.recognize(&places)? };
@@ -247,12 +242,10 @@ fn adopt(
         .partition(|partition| places.contains_key(partition) && !answers.contains_key(partition));
     let fresh: Vec<u32> = unknown.iter().copied().filter(|partition| !known.contains_key(partition)).collect();
     let mut positions = known.clone();
-    if !fresh.is_empty() {
-        let begun = begin(table, feed, all, &fresh, &known, &mut positions)?;
-        if begun {
-            let message = format!("source '{}' of table '{}' has new partitions {fresh:?}", feed.feed.name, table.name);
-            table.event(Severity::Info, "new_partitions", message);
-        }
+    let begun = begin(table, feed, all, &fresh, &known, &mut positions)?;
+    if begun && !fresh.is_empty() {
+        let message = format!("source '{}' of table '{}' has new partitions {fresh:?}", feed.feed.name, table.name);
+        table.event(Severity::Info, "new_partitions", message);
     }
     // Others that read the source must not pass for further than this table is.
     let begins = unknown.iter().filter_map(|partition| Some((*partition, *positions.get(partition)?))).collect();
@@ -263,6 +256,8 @@ fn adopt(
         let id = StreamId { source, partition: *partition };
         let target = table.partition_of(*partition).id;
         let stream = Arc::new(StreamState::new(id, target, positions[partition]));
+        let targets = table.targets(*partition).iter();
+        stream.set_targets(targets.filter_map(|target| Some((target.id, target.position(id)?))));
         if let Some(us) = table.partition_of(*partition).watermark_us(id) {
             stream.raise_watermark(us);
         }
@@ -292,7 +287,8 @@ fn adopt(
     if unanswered.is_empty() { Ok(()) } else { Err(silent(&unanswered)) }
 }
 
-/// Makes durable where the partitions `fresh` of `all` begin, and puts it into `positions`. True when others of the source were read before.
+/// Makes durable where the partitions `fresh` of `all` begin, and puts it into `positions`; also where known ones begin in table partitions that do not
+/// know yet. True when others of the source were read before.
 fn begin(
     table: &Arc<TableShared>,
     feed: &Arc<FeedState>,
@@ -305,22 +301,18 @@ fn begin(
     // The position of the first partition is made durable last: as long as it is missing, the source was never begun as a whole.
     let first = all.iter().min().copied().unwrap_or(0);
     let begun = known.contains_key(&first);
-    let start = start_of_fresh(&feed.feed.start, begun);
-    let resolved = feed.feed.connector.resolve(&start, fresh)?;
-    let mut by_partition: BTreeMap<PartitionId, Vec<(StreamId, u64)>> = BTreeMap::new();
-    for partition in fresh {
-        let offset = *resolved.get(partition).ok_or_else(|| {
-            Error::Unavailable(format!("the source does not say where its partition {partition} begins"))
-        })?;
-        let stream = StreamId { source, partition: *partition };
-        by_partition.entry(table.partition_of(*partition).id).or_default().push((stream, offset));
+    if !fresh.is_empty() {
+        let start = start_of_fresh(&feed.feed.start, begun);
+        let resolved = feed.feed.connector.resolve(&start, fresh)?;
+        for partition in fresh {
+            let offset = *resolved.get(partition).ok_or_else(|| {
+                Error::Unavailable(format!("the source does not say where its partition {partition} begins"))
+            })?;
+            positions.insert(*partition, offset);
+        }
     }
-    let last = table.partition_of(first).id;
-    let (ends, others): (Vec<_>, Vec<_>) = by_partition.into_iter().partition(|(partition, _)| *partition == last);
-    for (partition, streams) in others.iter().chain(&ends) {
-        table.partitions[partition.0 as usize].begin(streams)?;
-        positions.extend(streams.iter().map(|(stream, offset)| (stream.partition, *offset)));
-    }
+    let wanted = fresh.iter().map(|partition| (*partition, positions[partition])).collect();
+    table.begin(source, &wanted, first)?;
     Ok(begun)
 }
 

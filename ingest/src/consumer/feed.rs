@@ -123,6 +123,8 @@ pub(crate) struct StreamState {
     /// Next offset that is not visible yet.
     pub(crate) position: AtomicU64,
     pub(crate) committed: AtomicU64,
+    /// How far each table partition that has rows of the stream has committed it.
+    committed_in: Mutex<BTreeMap<PartitionId, u64>>,
     high: AtomicU64,
     pub(crate) rows: AtomicU64,
     pub(crate) dead_letters: AtomicU64,
@@ -149,6 +151,7 @@ impl StreamState {
             partition,
             position: AtomicU64::new(position),
             committed: AtomicU64::new(position),
+            committed_in: Mutex::default(),
             high: AtomicU64::new(UNKNOWN),
             rows: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
@@ -165,6 +168,24 @@ impl StreamState {
 
     pub(crate) fn position(&self) -> u64 {
         self.position.load(Ordering::Acquire)
+    }
+
+    /// The table partitions that rows of the stream go to, and how far they have committed it.
+    pub(crate) fn set_targets(&self, targets: impl Iterator<Item = (PartitionId, u64)>) {
+        let mut committed_in = self.committed_in.lock();
+        committed_in.extend(targets);
+        if let Some(least) = committed_in.values().min() {
+            self.committed.store(*least, Ordering::Relaxed);
+        }
+    }
+
+    /// A table partition has committed the stream up to `offset`. Returns how far all have.
+    pub(crate) fn committed_in(&self, partition: PartitionId, offset: u64) -> u64 {
+        let mut committed_in = self.committed_in.lock();
+        committed_in.insert(partition, offset);
+        let least = committed_in.values().min().copied().unwrap_or(offset);
+        self.committed.store(least, Ordering::Relaxed);
+        least
     }
 
     /// The source's partition ended at `high` after `at_us`, when it was asked.

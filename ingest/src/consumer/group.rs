@@ -252,7 +252,6 @@ impl Consumer {
             cut_at(&mut batch, reject.offset);
         }
         let watermark_us = feed.watermark.as_ref().and_then(|watermark| watermark.of(&batch.rows));
-        let target = self.table.partition_of(stream.id.partition);
         loop {
             let versioned = self.feed.transform.load_full();
             let mut transformed = versioned.transform.apply(&batch);
@@ -271,9 +270,11 @@ impl Consumer {
             let range = OffsetRange { stream: stream.id, from: batch.from, to };
             if range.to > range.from {
                 let kept = if feed.on_error == OnError::Dlq { rejects.as_slice() } else { &[] };
-                let appended = target.append(&Batch {
+                let appended = self.table.append(&Batch {
                     generation: versioned.generation,
+                    schema: versioned.transform.target(),
                     rows: &transformed.rows,
+                    row_offsets: &transformed.row_offsets,
                     range,
                     source: &feed.name,
                     rejects: kept,
@@ -353,9 +354,7 @@ impl Consumer {
         }
         self.event(Severity::Warning, "gap", stream, format!("{lost}; skipped, as on_gap says"));
         // An empty step moves the offsets, so that the log has no hole.
-        let target = self.table.partition_of(stream.id.partition);
-        let range = OffsetRange { stream: stream.id, from: position, to: found };
-        target.skip(&feed.name, range)?;
+        self.table.skip(&feed.name, stream.id, found)?;
         stream.position.store(found, Ordering::Release);
         self.feed.changed.notify_waiters();
         match &mut self.reader {

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! What always holds: a message is visible at most once, and after a crash exactly once, because offsets become durable only with the rows that
-//! came from them; a source partition feeds one table partition; whatever stops a stream says so in its status and in an event.
+//! came from them; a source partition feeds one table partition, or all of a table with a key; whatever stops a stream says so in its status and in an event.
 
 mod batch;
 pub(crate) mod committing;
@@ -19,6 +19,7 @@ pub(crate) mod pace;
 pub(crate) mod partition;
 mod replay;
 mod reset;
+mod spread;
 mod status;
 pub(crate) mod table;
 
@@ -108,7 +109,7 @@ impl TableIngest {
                 Arc::clone(&schema),
                 spec.policy,
                 recovered.state,
-            );
+            )?;
             for (segment, error) in recovered.quarantined {
                 let message = format!("segment {segment} of table '{}' is quarantined: {error}", spec.name);
                 ingest.event(Severity::Page, "quarantined", None, message);
@@ -254,6 +255,12 @@ impl TableIngest {
         self.shared.runtime.indexer.error_of(self.shared.id, index)
     }
 
+    /// Keys of a table with a primary key, deleted ones among them, and the bytes of memory that the map of them takes.
+    pub fn keys(&self) -> (u64, u64) {
+        let of_partitions = self.shared.partitions.iter().map(|partition| partition.keys());
+        of_partitions.fold((0, 0), |(keys, bytes), (more, taking)| (keys + more, bytes + taking))
+    }
+
     pub fn set_policy(&self, policy: SealPolicy) {
         for partition in &self.shared.partitions {
             partition.set_policy(policy);
@@ -327,9 +334,9 @@ impl TableIngest {
         self.seal().await?;
         let mut resolved = 0;
         for partition in &self.shared.partitions {
-            let (partition, feed) = (Arc::clone(partition), Arc::clone(&feed));
+            let (partition, feed, table) = (Arc::clone(partition), Arc::clone(&feed), Arc::clone(&self.shared));
             let task = Arc::clone(&partition);
-            let (letters, wanted) = blocking(move || task.replay(&feed)).await?;
+            let (letters, wanted) = blocking(move || task.replay(&feed, &table)).await?;
             if letters > 0 {
                 partition.wait_sealed(wanted).await?;
             }

@@ -13,20 +13,24 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     fmt,
     path::PathBuf,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
-use arrow::array::RecordBatch;
+use arrow::{array::RecordBatch, compute::concat_batches};
 use parking_lot::{Mutex, RwLock};
 use tidemill_storage::{
     ids::{OffsetRange, PartitionId, SourceId, StreamId, TableId},
     schema::TableSchema,
     segment::{Segment, consuming::ConsumingSegment},
     table::{Partition, PartitionWriter},
+    upsert::Provenance,
 };
 use tokio::sync::Notify;
 
-use super::{feed::FeedState, replay::Retried};
+use super::{
+    feed::FeedState,
+    replay::{Retried, Run},
+};
 use crate::{
     Error, Result,
     backpressure::Holder,
@@ -61,13 +65,19 @@ pub(crate) struct SealJob {
     pub(crate) bytes: u64,
     /// Files that an earlier try may have left behind.
     pub(crate) leftovers: Mutex<Vec<String>>,
+    /// Which row each row of the file was, of the last file that was written, where they are in another order.
+    pub(crate) order: Mutex<Option<Arc<[u32]>>>,
 }
 
 /// What one batch brings.
 pub(crate) struct Batch<'a> {
     /// Schema generation that the rows were made for.
     pub(crate) generation: u64,
+    /// The table's, as the rows have it.
+    pub(crate) schema: &'a TableSchema,
     pub(crate) rows: &'a RecordBatch,
+    /// The offset that each row came from; never decreasing.
+    pub(crate) row_offsets: &'a [u64],
     pub(crate) range: OffsetRange,
     pub(crate) source: &'a str,
     /// To be kept as dead letters.
@@ -105,7 +115,7 @@ pub(crate) struct PartitionIngest {
 }
 
 pub(super) struct State {
-    writer: PartitionWriter,
+    pub(super) writer: PartitionWriter,
     generation: u64,
     schema: Arc<TableSchema>,
     pub(super) policy: SealPolicy,
@@ -147,11 +157,11 @@ impl PartitionIngest {
         schema: Arc<TableSchema>,
         policy: SealPolicy,
         recovered: PartitionState,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>> {
         let dead_letter_files = recovered.dead_letters.into_iter();
         let dead_letter_files =
             dead_letter_files.map(|record| Arc::new(DeadLetterFile::new(&directory, record))).collect();
-        let writer = PartitionWriter::new(Arc::clone(&partition), Arc::clone(&schema), recovered.next_segment);
+        let writer = PartitionWriter::open(Arc::clone(&partition), Arc::clone(&schema), recovered.next_segment)?;
         let ingest = Arc::new(Self {
             table,
             table_name,
@@ -188,13 +198,18 @@ impl PartitionIngest {
         });
         let holder: Arc<dyn Holder> = Arc::clone(&ingest) as Arc<dyn Holder>;
         ingest.runtime.budget.register(Arc::downgrade(&holder));
-        ingest
+        Ok(ingest)
     }
 
     /// Where the streams of `source` go on, as far as they were ever read.
     pub(crate) fn positions(&self, source: SourceId) -> Vec<(StreamId, u64)> {
         let state = self.state.lock();
         state.positions.iter().filter(|(stream, _)| stream.source == source).map(|(s, p)| (*s, *p)).collect()
+    }
+
+    /// Where a stream goes on, if it was ever begun.
+    pub(crate) fn position(&self, stream: StreamId) -> Option<u64> {
+        self.state.lock().positions.get(&stream).copied()
     }
 
     /// The last message that was read of a stream, and where it goes on.
@@ -241,67 +256,41 @@ impl PartitionIngest {
 
     /// Appends one batch; it is visible when this returns. An error leaves the partition as it was.
     pub(crate) fn append(self: &Arc<Self>, batch: &Batch<'_>) -> Result<Appended> {
-        let now_us = self.runtime.clock.monotonic_us();
-        let at_us = self.runtime.clock.now_us();
-        let mut state = self.state.lock();
-        if state.closed {
-            return Ok(Appended::Closed);
+        let mut held = self.hold();
+        let appended = held.prepare(batch)?;
+        if appended == Appended::Done {
+            held.publish();
+            held.finish();
         }
-        if state.generation != batch.generation {
-            return Ok(Appended::Outdated);
-        }
-        let stream = batch.range.stream;
-        if state.positions.get(&stream) != Some(&batch.range.from) {
-            return Err(Error::Storage(tidemill_storage::Error::Invalid(format!(
-                "offsets {} to {} of partition {} of source '{}' do not continue at {:?}",
-                batch.range.from,
-                batch.range.to,
-                stream.partition,
-                batch.source,
-                state.positions.get(&stream)
-            ))));
-        }
-        state.writer.append(batch.rows, &[batch.range])?;
-        state.positions.insert(stream, batch.range.to);
-        if let Some(landmark) = batch.landmark {
-            state.landmarks.insert(stream, landmark);
-        }
-        for reject in batch.rejects {
-            state.dead_letters.push(batch.source, stream, reject.clone(), at_us);
-        }
-        if let Some(us) = batch.watermark_us {
-            let watermark = state.watermarks.entry(stream).or_insert(us);
-            *watermark = us.max(*watermark);
-        }
-        state.since_us.get_or_insert(now_us);
-        self.account(&mut state);
-        if should_seal(&state.policy, &state.facts(now_us)) {
-            self.rotate(&mut state);
-        }
-        Ok(Appended::Done)
+        Ok(appended)
     }
 
-    /// Moves a stream's offsets over messages that are gone.
-    pub(crate) fn skip(self: &Arc<Self>, source: &str, range: OffsetRange) -> Result<Appended> {
-        loop {
-            let (generation, schema) = {
-                let state = self.state.lock();
-                (state.generation, state.schema.arrow())
-            };
-            let rows = RecordBatch::new_empty(schema);
-            let appended = self.append(&Batch {
-                generation,
-                rows: &rows,
-                range,
-                source,
-                rejects: &[],
-                watermark_us: None,
-                landmark: None,
-            })?;
-            if appended != Appended::Outdated {
-                return Ok(appended);
-            }
+    /// Locks the partition for a batch; see [`Held`].
+    pub(crate) fn hold(self: &Arc<Self>) -> Held<'_> {
+        Held { ingest: self, state: self.state.lock() }
+    }
+
+    /// Moves a stream's offsets over messages that are gone, up to `to`.
+    pub(crate) fn skip(self: &Arc<Self>, source: &str, stream: StreamId, to: u64) -> Result<()> {
+        let mut held = self.hold();
+        let (generation, schema) = (held.state.generation, Arc::clone(&held.state.schema));
+        let Some(from) = held.position(stream).filter(|from| *from < to) else { return Ok(()) };
+        let appended = held.prepare(&Batch {
+            generation,
+            schema: &schema,
+            rows: &RecordBatch::new_empty(schema.arrow()),
+            row_offsets: &[],
+            range: OffsetRange { stream, from, to },
+            source,
+            rejects: &[],
+            watermark_us: None,
+            landmark: None,
+        })?;
+        if appended == Appended::Done {
+            held.publish();
+            held.finish();
         }
+        Ok(())
     }
 
     /// Ends the consuming segment when it is over its age.
@@ -356,6 +345,11 @@ impl PartitionIngest {
         self.state.lock().policy = policy;
     }
 
+    /// Keys, deleted ones among them, and the bytes of memory that the map of them takes.
+    pub(crate) fn keys(&self) -> (u64, u64) {
+        self.state.lock().writer.keys()
+    }
+
     /// Locks the partition for a change of schema; see [`SchemaChange`].
     pub(crate) fn begin_schema_change(self: &Arc<Self>) -> SchemaChange<'_> {
         SchemaChange { ingest: self, state: self.state.lock() }
@@ -404,19 +398,30 @@ impl PartitionIngest {
             return Ok(false);
         }
         self.rotate(&mut state);
-        for rows in &retried.rows {
-            if let Err(error) = state.writer.append(rows, &[]) {
-                // Nothing else is in the segment, and nobody may see half of it.
-                let (id, schema) = (state.writer.consuming().id(), Arc::clone(&state.schema));
-                state.writer = PartitionWriter::new(Arc::clone(&self.partition), schema, id);
-                self.partition.remove(&[id]);
-                return Err(error.into());
-            }
-        }
+        // All at once: nobody may see half of them.
+        let (rows, origin) = joined(&state.schema, retried.rows.into_iter().map(Run::origin))?;
+        state.writer.append_from(&rows, || origin, &[])?;
         self.account(&mut state);
         state.dead_letter_files.retain(|known| !Arc::ptr_eq(known, file));
         self.end_segment(&mut state, Some((Arc::clone(file), retried.kept)));
         Ok(true)
+    }
+
+    /// Takes rows that were dead letters of another partition: they are committed when [`Self::wait_sealed`] of the number has returned. `None`
+    /// when they are outdated.
+    pub(super) fn take_retried(self: &Arc<Self>, generation: u64, rows: &[Origin]) -> Result<Option<u64>> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Error::Unavailable(format!("table '{}' is being closed", self.table_name)));
+        }
+        if state.generation != generation {
+            return Ok(None);
+        }
+        let (rows, origin) = joined(&state.schema, rows.iter().cloned())?;
+        state.writer.append_from(&rows, || origin, &[])?;
+        self.account(&mut state);
+        self.rotate(&mut state);
+        Ok(Some(state.rotated))
     }
 
     /// Retires the segments that are older than the table keeps rows, and deletes their files. A consuming segment that is older is ended; the next
@@ -499,7 +504,12 @@ impl PartitionIngest {
     /// The same; after a replay with the file that was replayed and the letters that are left of it.
     fn end_segment(self: &Arc<Self>, state: &mut State, replayed: Option<(Arc<DeadLetterFile>, Vec<DeadLetter>)>) {
         let schema = Arc::clone(&state.schema);
-        let Some(segment) = state.writer.rotate(schema) else { return };
+        let segment = match state.writer.rotate(schema) {
+            Some(segment) => segment,
+            // Its letters became rows of other partitions.
+            None if replayed.is_some() => state.writer.end(Arc::clone(&state.schema)),
+            None => return,
+        };
         let (replaces, dead_letters) = match replayed {
             Some((file, kept)) => (Some(file), kept),
             None => (None, state.dead_letters.take()),
@@ -516,6 +526,7 @@ impl PartitionIngest {
             landmarks,
             bytes: state.accounted,
             leftovers: Mutex::default(),
+            order: Mutex::default(),
         }));
         state.accounted = 0;
         state.since_us = None;
@@ -555,6 +566,79 @@ impl fmt::Debug for PartitionIngest {
     }
 }
 
+/// Rows and where they came from.
+pub(super) type Origin = (RecordBatch, Provenance);
+
+fn joined(schema: &TableSchema, rows: impl Iterator<Item = Origin>) -> Result<Origin> {
+    let (batches, origins): (Vec<RecordBatch>, Vec<Provenance>) = rows.unzip();
+    let batch = concat_batches(&schema.arrow(), &batches).map_err(tidemill_storage::Error::from)?;
+    Ok((batch, Provenance::concat(&origins)?))
+}
+
+/// A partition that takes a batch: [`Self::prepare`], and when that was done [`Self::publish`] and [`Self::finish`].
+pub(crate) struct Held<'a> {
+    ingest: &'a Arc<PartitionIngest>,
+    state: parking_lot::MutexGuard<'a, State>,
+}
+
+impl Held<'_> {
+    /// The next offset of a stream.
+    pub(crate) fn position(&self, stream: StreamId) -> Option<u64> {
+        self.state.positions.get(&stream).copied()
+    }
+
+    /// Appends the batch without showing it to readers. An error leaves the partition as it was.
+    pub(crate) fn prepare(&mut self, batch: &Batch<'_>) -> Result<Appended> {
+        let runtime = &self.ingest.runtime;
+        let (now_us, at_us) = (runtime.clock.monotonic_us(), runtime.clock.now_us());
+        let state = &mut *self.state;
+        if state.closed {
+            return Ok(Appended::Closed);
+        }
+        if state.generation != batch.generation {
+            return Ok(Appended::Outdated);
+        }
+        let stream = batch.range.stream;
+        if state.positions.get(&stream) != Some(&batch.range.from) {
+            return Err(Error::Storage(tidemill_storage::Error::Invalid(format!(
+                "offsets {} to {} of partition {} of source '{}' do not continue at {:?}",
+                batch.range.from,
+                batch.range.to,
+                stream.partition,
+                batch.source,
+                state.positions.get(&stream)
+            ))));
+        }
+        state.writer.prepare(batch.rows, || Provenance::of(stream, batch.row_offsets), &[batch.range])?;
+        state.positions.insert(stream, batch.range.to);
+        if let Some(landmark) = batch.landmark {
+            state.landmarks.insert(stream, landmark);
+        }
+        for reject in batch.rejects {
+            state.dead_letters.push(batch.source, stream, reject.clone(), at_us);
+        }
+        if let Some(us) = batch.watermark_us {
+            let watermark = state.watermarks.entry(stream).or_insert(us);
+            *watermark = us.max(*watermark);
+        }
+        state.since_us.get_or_insert(now_us);
+        Ok(Appended::Done)
+    }
+
+    pub(crate) fn publish(&mut self) {
+        self.state.writer.publish();
+    }
+
+    /// Ends the consuming segment if it is due.
+    pub(crate) fn finish(mut self) {
+        let now_us = self.ingest.runtime.clock.monotonic_us();
+        self.ingest.account(&mut self.state);
+        if should_seal(&self.state.policy, &self.state.facts(now_us)) {
+            self.ingest.rotate(&mut self.state);
+        }
+    }
+}
+
 /// A partition that stands still while the schema changes: take one of every partition, change the transforms, then [`Self::finish`] each.
 pub(crate) struct SchemaChange<'a> {
     ingest: &'a Arc<PartitionIngest>,
@@ -578,19 +662,22 @@ impl SchemaChange<'_> {
     }
 }
 
-/// Tells sources and status how far the commit went.
-pub(super) fn tell(feeds: &Feeds, table: TableId, progress: &[OffsetRange]) {
+/// Tells sources and status how far the commit of one of the table's partitions went.
+pub(super) fn tell(feeds: &Feeds, table: TableId, partition: PartitionId, progress: &[OffsetRange]) {
     let mut by_source: BTreeMap<SourceId, BTreeMap<u32, u64>> = BTreeMap::new();
     for range in progress {
         by_source.entry(range.stream.source).or_default().insert(range.stream.partition, range.to);
     }
-    for (source, positions) in by_source {
+    for (source, mut positions) in by_source {
         let Some(feed) = feeds.read().get(&source).cloned() else { continue };
-        for (partition, offset) in &positions {
-            if let Some(stream) = feed.stream(*partition) {
-                stream.committed.store(*offset, Ordering::Relaxed);
+        // How far the others are with a stream that nobody reads now is told when it is read again.
+        positions.retain(|source_partition, offset| match feed.stream(*source_partition) {
+            Some(stream) => {
+                *offset = stream.committed_in(partition, *offset);
+                true
             }
-        }
+            None => false,
+        });
         feed.feed.connector.committed(table, &positions);
     }
 }

@@ -12,29 +12,49 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::array::RecordBatch;
 use bytes::BytesMut;
-use tidemill_storage::ids::StreamId;
+use tidemill_storage::{ids::StreamId, upsert::Provenance};
 
-use super::{feed::FeedState, partition::PartitionIngest};
+use super::{
+    feed::FeedState,
+    partition::{Origin, PartitionIngest},
+    table::TableShared,
+};
 use crate::{
     Error, Result,
     dead_letters::{DeadLetter, DeadLetterFile, DeadLetterReader},
     decode::{Decoder, decode_batch},
     message::{Message, MessageBatch},
+    route,
 };
 
 /// Rows that came out of one file of letters, and what stays behind.
 pub(super) struct Retried {
-    pub(super) rows: Vec<RecordBatch>,
+    pub(super) rows: Vec<Run>,
     pub(super) kept: Vec<DeadLetter>,
     /// Schema generation that the rows were made for.
     pub(super) generation: u64,
     pub(super) resolved: u64,
 }
 
+/// Rows of one stream.
+pub(super) struct Run {
+    stream: StreamId,
+    rows: RecordBatch,
+    /// Of the letters that they were.
+    offsets: Vec<u64>,
+}
+
+impl Run {
+    pub(super) fn origin(self) -> Origin {
+        let provenance = Provenance::of(self.stream, &self.offsets);
+        (self.rows, provenance)
+    }
+}
+
 impl PartitionIngest {
     /// Tries the committed letters of the feed's source again. Returns how many became rows; these are committed before
     /// [`Self::wait_sealed`] of the second number returns. Blocks.
-    pub(super) fn replay(self: &Arc<Self>, feed: &FeedState) -> Result<(u64, u64)> {
+    pub(super) fn replay(self: &Arc<Self>, feed: &FeedState, table: &TableShared) -> Result<(u64, u64)> {
         let _alone = self.replaying.lock();
         let files = self.dead_letter_files();
         // A source that brings rows has no decoder; it rarely has letters, too.
@@ -45,11 +65,14 @@ impl PartitionIngest {
         let mut resolved = 0;
         for file in files {
             loop {
-                let retried = self.retry(&file, feed, &mut *decoder)?;
+                let mut retried = self.retry(&file, feed, &mut *decoder)?;
                 if retried.rows.is_empty() {
                     break;
                 }
                 let letters = retried.resolved;
+                if !self.lend(feed, table, &mut retried)? {
+                    continue;
+                }
                 // The columns may have changed since the rows were made; then they are made again.
                 if self.replace_letters(&file, retried)? {
                     resolved += letters;
@@ -58,6 +81,38 @@ impl PartitionIngest {
             }
         }
         Ok((resolved, self.rotated()))
+    }
+
+    /// Gives the rows whose keys other partitions own to these, and returns when they have committed them; those of its own stay. After a crash in
+    /// between the letters are tried again, and rows that come twice are one: they have the same key and the same rank. False when the rows are outdated.
+    fn lend(&self, feed: &FeedState, table: &TableShared, retried: &mut Retried) -> Result<bool> {
+        let partitions = table.partitions.len() as u32;
+        let Some(key) = table.table.key().filter(|_| partitions > 1) else { return Ok(true) };
+        let versioned = feed.transform.load_full();
+        if versioned.generation != retried.generation {
+            return Ok(false);
+        }
+        let mut of_others: BTreeMap<usize, Vec<Origin>> = BTreeMap::new();
+        let mut own = Vec::new();
+        for run in retried.rows.drain(..) {
+            let parts = route::split(key, versioned.transform.target(), &run.rows, &run.offsets, partitions)?;
+            for (owner, (rows, offsets)) in parts.into_iter().enumerate().filter(|(_, (rows, _))| rows.num_rows() > 0) {
+                let run = Run { stream: run.stream, rows, offsets };
+                if owner == self.id.0 as usize {
+                    own.push(run)
+                } else {
+                    of_others.entry(owner).or_default().push(run.origin())
+                }
+            }
+        }
+        retried.rows = own;
+        for (owner, rows) in of_others {
+            let Some(wanted) = table.partitions[owner].take_retried(retried.generation, &rows)? else {
+                return Ok(false);
+            };
+            futures::executor::block_on(table.partitions[owner].wait_sealed(wanted))?;
+        }
+        Ok(true)
     }
 
     /// Decodes one file's letters without changing anything.
@@ -98,7 +153,7 @@ impl PartitionIngest {
                     resolved += u64::from(letters.remove(offset).is_some());
                 }
                 if transformed.rows.num_rows() > 0 {
-                    rows.push(transformed.rows);
+                    rows.push(Run { stream, rows: transformed.rows, offsets: transformed.row_offsets });
                 }
             }
             // What the table's WHERE leaves out stays a letter: it is no row.

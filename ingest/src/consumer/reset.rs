@@ -98,20 +98,20 @@ async fn stop_and_move(
     let mut resets = Vec::new();
     for table in tables {
         let shared = &table.shared;
-        let known = shared.partitions.iter().flat_map(|partition| partition.positions(source));
-        let gone = known.map(|(stream, _)| stream.partition).filter(|partition| !present.contains(partition));
-        let moves = gone.map(|partition| (partition, None));
-        let moves = moves.chain(target.iter().map(|(partition, offset)| (*partition, Some(*offset))));
-        resets.extend(moves.map(|(partition, to)| {
+        let known = shared.positions(source).into_keys().filter(|partition| !present.contains(partition));
+        let gone = known.map(|partition| (partition, None));
+        let moves = gone.chain(target.iter().map(|(partition, offset)| (*partition, Some(*offset))));
+        for (partition, to) in moves {
             let stream = StreamId { source, partition };
-            StreamReset { table: shared.id, partition: shared.partition_of(partition).id, stream, to }
-        }));
+            let targets = shared.targets(partition).iter();
+            resets.extend(targets.map(|target| StreamReset { table: shared.id, partition: target.id, stream, to }));
+        }
     }
     let log = Arc::clone(&tables[0].shared.runtime.log);
     let resets = blocking(move || log.reset(&resets).map(|()| resets)).await?;
     for table in tables {
         for reset in resets.iter().filter(|reset| reset.table == table.shared.id) {
-            table.shared.partition_of(reset.stream.partition).moved(reset.stream, reset.to);
+            table.shared.partitions[reset.partition.0 as usize].moved(reset.stream, reset.to);
         }
     }
     Ok(())

@@ -78,6 +78,14 @@ impl TableShared {
         &self.partitions[route::table_partition(source_partition, count).0 as usize]
     }
 
+    /// The table partitions that take rows of a source partition: of a table with a key all of them, and each of them all its offsets.
+    pub(crate) fn targets(&self, source_partition: u32) -> &[Arc<PartitionIngest>] {
+        match self.table.key() {
+            Some(_) => &self.partitions,
+            None => std::slice::from_ref(self.partition_of(source_partition)),
+        }
+    }
+
     pub(super) fn set_retention(&self, keep_us: Option<i64>) {
         self.keep_us.store(keep_us.unwrap_or(FOR_EVER), Ordering::Relaxed);
     }

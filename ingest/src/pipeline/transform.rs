@@ -144,6 +144,11 @@ impl Transform {
         })
     }
 
+    /// The columns of the rows that it makes.
+    pub fn target(&self) -> &TableSchema {
+        &self.target
+    }
+
     /// Filters and derives. Never fails as a whole.
     ///
     /// Rows of another schema than the one compiled for (a source's schema may change while its rows are under way) are brought into it by column

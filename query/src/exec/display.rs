@@ -6,7 +6,6 @@ use std::{
 };
 
 use tidemill_storage::{
-    documents::DocumentTest,
     ids::ColumnId,
     index::{IndexKind, IndexSpec},
     predicate::{CompareOp, Predicate},
@@ -99,7 +98,11 @@ fn may_ask(index: &IndexSpec, condition: &Predicate) -> bool {
         Predicate::Like { column, .. } => on(column) && matches!(index.kind, IndexKind::Inverted | IndexKind::Sorted),
         Predicate::Matches { column, .. } => on(column) && matches!(index.kind, IndexKind::Text | IndexKind::Inverted),
         Predicate::IsNull { column, .. } => on(column) && index.kind == IndexKind::Sorted,
-        Predicate::Holds { column, .. } => on(column) && matches!(index.kind, IndexKind::Inverted | IndexKind::Sorted),
+        Predicate::Holds { column, condition } => {
+            let knows = |test| index.kind.is_json() && index.kind.knows_of(test);
+            let by_value = matches!(index.kind, IndexKind::Inverted | IndexKind::Sorted);
+            on(column) && (by_value || condition.documents().is_some_and(|test| knows(test)))
+        }
     }
 }
 
@@ -118,7 +121,6 @@ pub(crate) fn scan(out: &mut impl Write, table: &str, plan: &ScanPlan, request: 
     if let Some(found) = &request.predicate {
         condition(out, found, &request.schema, plan, request.hints.indexes)?;
     }
-    documents(out, plan, request)?;
     places(out, plan, request)
 }
 
@@ -133,20 +135,6 @@ fn places(out: &mut impl Write, plan: &ScanPlan, request: &ScanRequest) -> fmt::
     };
     let names: Vec<&str> = plan.indexes.iter().filter(asks).map(|index| index.name.as_str()).collect();
     if names.is_empty() { Ok(()) } else { write!(out, ", places_by=[{}]", names.join(", ")) }
-}
-
-/// The indexes that leave out documents.
-fn documents(out: &mut impl Write, plan: &ScanPlan, request: &ScanRequest) -> fmt::Result {
-    if request.hints.indexes == IndexUse::Off || request.hints.documents.is_empty() {
-        return Ok(());
-    }
-    let tests = &request.hints.documents;
-    let asks = |index: &&IndexSpec| {
-        let of_column = |test: &DocumentTest| test.column().is_some() && test.column() == index.column();
-        index.kind.is_json() && tests.iter().any(|test| of_column(test) && index.kind.knows_of(test))
-    };
-    let names: Vec<&str> = plan.indexes.iter().filter(asks).map(|index| index.name.as_str()).collect();
-    if names.is_empty() { Ok(()) } else { write!(out, ", documents_by=[{}]", names.join(", ")) }
 }
 
 pub(crate) fn predicate(out: &mut impl Write, condition: &Predicate, schema: &TableSchema) -> fmt::Result {

@@ -8,6 +8,7 @@ pub(crate) mod merging;
 mod narrowing;
 pub mod scan;
 pub(crate) mod shared;
+mod single_input;
 pub(crate) mod sliced;
 pub(crate) mod snapshots;
 pub(crate) mod states;

@@ -118,7 +118,6 @@ impl SegmentScanExec {
             narrowing: filters.as_ref().map(|filters| Arc::clone(filters) as Arc<dyn Narrowing>),
             backwards: order.is_some_and(|order| order.descending),
             indexes: self.request.hints.indexes,
-            documents: self.request.hints.documents.clone(),
             places: self.request.hints.places.clone(),
         };
         Self {

@@ -27,6 +27,8 @@ use datafusion::{
 };
 use futures::{TryStreamExt, stream};
 
+use super::single_input::single_input;
+
 type Result<T, E = DataFusionError> = std::result::Result<T, E>;
 
 /// Fewer sets than this take batches as they come.
@@ -41,6 +43,12 @@ struct SlicedExec {
     rows: usize,
 }
 
+impl SlicedExec {
+    fn over(&self, input: Arc<dyn ExecutionPlan>) -> Self {
+        Self { input, rows: self.rows }
+    }
+}
+
 impl DisplayAs for SlicedExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "SlicedExec: rows={}", self.rows)
@@ -48,38 +56,10 @@ impl DisplayAs for SlicedExec {
 }
 
 impl ExecutionPlan for SlicedExec {
-    fn name(&self) -> &'static str {
-        "SlicedExec"
-    }
+    single_input!("SlicedExec");
 
     fn properties(&self) -> &Arc<PlanProperties> {
         self.input.properties()
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        match (children.pop(), children.is_empty()) {
-            (Some(input), true) => Ok(Arc::new(Self { input, rows: self.rows })),
-            _ => Err(DataFusionError::Internal("SlicedExec has one input".to_owned())),
-        }
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
     }
 
     fn execute(&self, lane: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

@@ -28,6 +28,8 @@ use datafusion::{
     },
 };
 
+use super::single_input::single_input;
+
 type Result<T, E = DataFusionError> = std::result::Result<T, E>;
 
 /// Passes its input's rows on, without what is known of their columns.
@@ -48,6 +50,10 @@ impl UnfixedExec {
         );
         Self { properties: Arc::new(properties), input }
     }
+
+    fn over(&self, input: Arc<dyn ExecutionPlan>) -> Self {
+        Self::new(input)
+    }
 }
 
 impl DisplayAs for UnfixedExec {
@@ -57,38 +63,10 @@ impl DisplayAs for UnfixedExec {
 }
 
 impl ExecutionPlan for UnfixedExec {
-    fn name(&self) -> &'static str {
-        "UnfixedExec"
-    }
+    single_input!("UnfixedExec");
 
     fn properties(&self) -> &Arc<PlanProperties> {
         &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        match (children.pop(), children.is_empty()) {
-            (Some(input), true) => Ok(Arc::new(Self::new(input))),
-            _ => Err(DataFusionError::Internal("UnfixedExec has one input".to_owned())),
-        }
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
     }
 
     fn execute(&self, lane: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

@@ -115,6 +115,7 @@ fn floats<T>(op: Op, left: &ColumnarValue, right: &ColumnarValue, rows: usize) -
 where
     T: ArrowPrimitiveType,
     T::Native: Into<f64>
+        + From<f32>
         + std::ops::Add<Output = T::Native>
         + std::ops::Sub<Output = T::Native>
         + std::ops::Mul<Output = T::Native>
@@ -135,13 +136,13 @@ where
                 return Err(SqlError::division_by_zero().into());
             }
             match op {
-                Op::Divide => arrow::compute::binary(left, right, |a, b| a / b)?,
-                _ => arrow::compute::binary(left, right, |a, b| a % b)?,
+                Op::Divide => arrow::compute::binary(left, right, |a, b| one_nan(a / b))?,
+                _ => arrow::compute::binary(left, right, |a, b| one_nan(a % b))?,
             }
         }
-        Op::Add => arrow::compute::binary(left, right, |a, b| a + b)?,
-        Op::Subtract => arrow::compute::binary(left, right, |a, b| a - b)?,
-        Op::Multiply => arrow::compute::binary(left, right, |a, b| a * b)?,
+        Op::Add => arrow::compute::binary(left, right, |a, b| one_nan(a + b))?,
+        Op::Subtract => arrow::compute::binary(left, right, |a, b| one_nan(a - b))?,
+        Op::Multiply => arrow::compute::binary(left, right, |a, b| one_nan(a * b))?,
     };
     // An infinity that was not there before is an overflow.
     for index in 0..rows {
@@ -154,6 +155,12 @@ where
         }
     }
     Ok(Arc::new(result))
+}
+
+/// Processors give NaN a sign (that of infinity - infinity is minus), by which it would be another number, and the least.
+fn one_nan<T: Into<f64> + From<f32> + Copy>(number: T) -> T {
+    let value: f64 = number.into();
+    if value.is_nan() { f32::NAN.into() } else { number }
 }
 
 /// numeric / numeric, rounded half away from zero at the scale of its result (Arrow's operator cuts).

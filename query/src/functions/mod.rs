@@ -11,6 +11,8 @@ pub(crate) mod bytes;
 pub(crate) mod cast;
 pub(crate) mod chain;
 pub(crate) mod datetime;
+mod float_extremes;
+pub(crate) mod floats;
 pub(crate) mod geo;
 pub(crate) mod integers;
 pub(crate) mod interval;
@@ -100,7 +102,7 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         for (aggregate, alias) in [(bool_and_udaf(), "every"), (var_samp_udaf(), "variance")] {
             state.register_udaf(Arc::new(aggregate.as_ref().clone().with_aliases([alias])))?;
         }
-        for aggregate in approximate::udafs().into_iter().chain([average::udaf()]) {
+        for aggregate in approximate::udafs().into_iter().chain([average::udaf()]).chain(float_extremes::udafs()) {
             state.register_udaf(aggregate)?;
         }
         state.register_udwf(ntile::udwf())?;

@@ -15,7 +15,8 @@ use datafusion::{
     config::ConfigOptions,
     error::DataFusionError,
     logical_expr::{
-        ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        simplify::{ExprSimplifyResult, SimplifyContext},
     },
     scalar::ScalarValue,
 };
@@ -61,6 +62,7 @@ pub(crate) fn text(array: &ArrayRef) -> Result<StringViewArray, DataFusionError>
 
 pub(crate) type Body = fn(&Call<'_>) -> Result<ArrayRef, DataFusionError>;
 
+#[derive(Clone)]
 pub(crate) enum Returns {
     Type(DataType),
     Of(fn(&[DataType]) -> Result<DataType, DataFusionError>),
@@ -73,11 +75,26 @@ pub(crate) struct Simple {
     signature: Signature,
     returns: Returns,
     body: Body,
+    /// See [`Self::tried_once`].
+    tries_once: bool,
 }
 
 impl Simple {
     pub(crate) fn udf(name: &'static str, signature: Signature, returns: Returns, body: Body) -> Arc<ScalarUDF> {
-        Arc::new(ScalarUDF::new_from_impl(Self { name, aliases: Vec::new(), signature, returns, body }))
+        Self::aliased(name, &[], signature, returns, body)
+    }
+
+    /// One that may work long before it fails. While a statement is planned, DataFusion evaluates a function of constants in each round of its rules until it has a
+    /// value; this one is tried once, and then left to the run of the statement.
+    pub(crate) fn tried_once(name: &'static str, signature: Signature, returns: Returns, body: Body) -> Arc<ScalarUDF> {
+        Arc::new(ScalarUDF::new_from_impl(Self {
+            name,
+            aliases: Vec::new(),
+            signature,
+            returns,
+            body,
+            tries_once: true,
+        }))
     }
 
     pub(crate) fn aliased(
@@ -88,7 +105,7 @@ impl Simple {
         body: Body,
     ) -> Arc<ScalarUDF> {
         let aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();
-        Arc::new(ScalarUDF::new_from_impl(Self { name, aliases, signature, returns, body }))
+        Arc::new(ScalarUDF::new_from_impl(Self { name, aliases, signature, returns, body, tries_once: false }))
     }
 }
 
@@ -112,7 +129,7 @@ impl fmt::Debug for Simple {
 
 impl PartialEq for Simple {
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
+        self.name == other.name && self.signature.volatility == other.signature.volatility
     }
 }
 
@@ -156,6 +173,22 @@ impl ScalarUDFImpl for Simple {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
         invoke(args, self.body)
+    }
+
+    /// Called after constants were evaluated: what is still a function of constants has failed.
+    fn simplify(&self, args: Vec<Expr>, _: &SimplifyContext) -> Result<ExprSimplifyResult, DataFusionError> {
+        if !self.tries_once || !args.iter().all(|arg| matches!(arg, Expr::Literal(..))) {
+            return Ok(ExprSimplifyResult::Original(args));
+        }
+        let failed = Self {
+            name: self.name,
+            aliases: Vec::new(),
+            signature: Signature { volatility: Volatility::Volatile, ..self.signature.clone() },
+            returns: self.returns.clone(),
+            body: self.body,
+            tries_once: false,
+        };
+        Ok(ExprSimplifyResult::Simplified(ScalarUDF::new_from_impl(failed).call(args)))
     }
 }
 

@@ -1,4 +1,7 @@
-//! `sum(bigint)` is numeric: a sum of whole numbers passes their range.
+//! What aggregates take as PostgreSQL does.
+//!
+//! - `sum(bigint)` is numeric: a sum of whole numbers passes their range.
+//! - DISTINCT takes -0 and 0, and NaN of either sign, for one number, which DataFusion tells apart by their bits.
 
 use datafusion::{
     arrow::datatypes::DataType,
@@ -7,10 +10,21 @@ use datafusion::{
     logical_expr::{Expr, ExprSchemable, cast, expr::WindowFunctionDefinition},
 };
 
+use super::types;
+use crate::functions::floats;
+
 pub(crate) fn widen(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
     Ok(match expr {
         Expr::AggregateFunction(mut call) => {
-            let changed = widen_argument(call.func.name(), &mut call.params.args, schema)?;
+            let mut changed = widen_argument(call.func.name(), &mut call.params.args, schema)?;
+            if call.params.distinct {
+                for argument in &mut call.params.args {
+                    if types::is_float(&argument.get_type(schema)?) && !is_one(argument) {
+                        *argument = floats::one_float().call(vec![argument.clone()]);
+                        changed = true;
+                    }
+                }
+            }
             Transformed::new_transformed(Expr::AggregateFunction(call), changed)
         }
         Expr::WindowFunction(mut call) => {
@@ -24,6 +38,10 @@ pub(crate) fn widen(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
         }
         other => Transformed::no(other),
     })
+}
+
+fn is_one(argument: &Expr) -> bool {
+    matches!(argument, Expr::ScalarFunction(call) if call.func.name() == floats::ONE_FLOAT)
 }
 
 fn widen_argument(name: &str, args: &mut [Expr], schema: &DFSchema) -> Result<bool, DataFusionError> {

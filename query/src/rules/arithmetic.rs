@@ -159,6 +159,12 @@ pub(crate) fn check(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
         }
         Expr::Negative(operand) if !matches!(operand.as_ref(), Expr::Literal(..)) => {
             let data_type = operand.get_type(schema)?;
+            if types::is_float(&data_type) {
+                // NaN keeps its sign, by which it would be another number.
+                let minus_one = Expr::Literal(ScalarValue::new_negative_one(&data_type)?, None);
+                let call = ScalarFunction::new_udf(Checked::udf(Op::Multiply), vec![minus_one, *operand]);
+                return Ok(Transformed::yes(Expr::ScalarFunction(call)));
+            }
             if !types::is_int(&data_type) {
                 return Ok(Transformed::no(Expr::Negative(operand)));
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::{
     common::{DFSchema, ScalarValue, tree_node::Transformed},
     config::ConfigOptions,
@@ -45,11 +45,15 @@ pub(crate) fn refuse(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>,
 /// Replaces one cast. What is left is what Arrow casts as PostgreSQL does.
 pub(crate) fn convert(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
     let Expr::Cast(Cast { expr: operand, field: target }) = expr else { return Ok(Transformed::no(expr)) };
+    let target = microseconds(target);
     let Ok((_, source)) = operand.to_field(schema) else {
         return Ok(Transformed::no(Expr::Cast(Cast { expr: operand, field: target })));
     };
     let (from, to) = (source.data_type().clone(), target.data_type().clone());
     let same_marker = marker(&source) == marker(&target);
+    if matches!(to, DataType::Timestamp(..)) && from == to && same_marker {
+        return Ok(Transformed::yes(*operand));
+    }
     if matches!(operand.as_ref(), Expr::Placeholder(_)) && from == to && same_marker {
         return Ok(Transformed::yes(*operand));
     }
@@ -94,6 +98,17 @@ pub(crate) fn convert(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>
     }
     let target = Arc::new(target.as_ref().clone().with_name("cast").with_nullable(true));
     Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(CastTo::udf(target), vec![*operand]))))
+}
+
+/// DataFusion compares dates with timestamps in nanoseconds, which hold no more than the years from 1677 to 2262.
+fn microseconds(target: FieldRef) -> FieldRef {
+    match target.data_type() {
+        DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
+            let micros = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
+            Arc::new(target.as_ref().clone().with_data_type(micros))
+        }
+        _ => target,
+    }
 }
 
 /// Reads a quoted literal that is cast, so that one that is no value of its type is an error when the statement is planned.

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::{
     common::{
-        DFSchema, NullEquality, ScalarValue,
+        Column, DFSchema, NullEquality, ScalarValue,
         tree_node::{Transformed, TreeNodeRecursion},
     },
     error::DataFusionError,
     logical_expr::{
         Cast, Expr, ExprSchemable, Join, JoinType, LogicalPlan, Projection, ReturnFieldArgs, ScalarUDF, Signature,
-        Union, Volatility,
+        Union, Volatility, cast,
         expr::{Case, ScalarFunction},
         lit,
     },
@@ -33,6 +33,7 @@ use crate::{
     SqlError,
     functions::{
         pieces::is_bytes,
+        rows,
         simple::{Returns, Simple},
     },
 };
@@ -207,6 +208,11 @@ fn variadic(name: &str) -> Option<(&'static str, Arc<ScalarUDF>)> {
     })
 }
 
+/// Whether the arguments of the function are of one type.
+pub(super) fn is_of_one_type(name: &str) -> bool {
+    variadic(name).is_some() || matches!(name, "nullif" | rows::SERIES)
+}
+
 /// `coalesce`, `greatest` and `least` of what DataFusion's would not take, until they become DataFusion's.
 pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
     let loose = |name| {
@@ -270,6 +276,18 @@ pub(super) fn unions(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> 
     Ok(changed.data.transform_up_with_subqueries(|node| node.recompute_schema().map(Transformed::yes))?.data)
 }
 
+/// `input` with one of its columns cast.
+fn with_cast(input: &Arc<LogicalPlan>, column: usize, to: &DataType) -> Result<LogicalPlan, DataFusionError> {
+    let items = input.schema().iter().enumerate().map(|(index, (qualifier, field))| {
+        let item = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+        match index == column {
+            true => cast(item, to.clone()).alias_qualified(qualifier.cloned(), field.name()),
+            false => item,
+        }
+    });
+    Ok(LogicalPlan::Projection(Projection::try_new(items.collect(), Arc::clone(input))?))
+}
+
 fn of_union(union: Union) -> Result<Transformed<LogicalPlan>, DataFusionError> {
     let mut inputs = union.inputs.clone();
     let mut changed = false;
@@ -281,6 +299,14 @@ fn of_union(union: Union) -> Result<Transformed<LogicalPlan>, DataFusionError> {
             .collect();
         let Some(target) = common("UNION", fields.iter().map(AsRef::as_ref))? else { continue };
         for input in &mut inputs {
+            // DataFusion's common type of dates and timestamps has nanoseconds, and with them no room for most years.
+            if matches!(target.data_type(), DataType::Timestamp(..))
+                && input.schema().field(column).data_type() == &DataType::Date32
+            {
+                *input = Arc::new(with_cast(input, column, target.data_type())?);
+                changed = true;
+                continue;
+            }
             let asks = matches!(item(input, column), Some(Expr::Alias(alias)) if is_quoted(&alias.expr))
                 || item(input, column).is_some_and(is_quoted);
             if let (true, LogicalPlan::Projection(projection)) = (asks, input.as_ref()) {

@@ -30,6 +30,7 @@ mod lateral;
 mod literals;
 mod memberships;
 mod merged_columns;
+mod named_arguments;
 mod names;
 mod natural;
 pub(crate) mod null_joins;
@@ -150,6 +151,7 @@ impl Planner {
         let located = |error: DataFusionError| SqlError::from_datafusion(&error, sql);
         let mut statement = statement.clone();
         views::expand(&mut statement, self.engine.tables().as_ref())?;
+        named_arguments::rewrite(&mut statement)?;
         syntax::rewrite(&mut statement);
         let columns = |name: &str| {
             let schema = self.engine.tables().table(name)?.table.schema();

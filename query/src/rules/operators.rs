@@ -79,6 +79,18 @@ fn call(function: Arc<datafusion::logical_expr::ScalarUDF>, args: Vec<Expr>) -> 
     Expr::ScalarFunction(ScalarFunction::new_udf(function, args))
 }
 
+/// Behind `->`: a key, or a place, which is a bigint there.
+fn key(expr: &Expr, data_type: &DataType) -> Expr {
+    match expr {
+        Expr::Placeholder(Placeholder { id, field: None }) => {
+            let field = Arc::new(Field::new(id, DataType::Utf8View, true));
+            Expr::Placeholder(Placeholder::new_with_field(id.clone(), Some(field)))
+        }
+        other if matches!(data_type, DataType::Int16 | DataType::Int32) => cast(other.clone(), DataType::Int64),
+        other => other.clone(),
+    }
+}
+
 fn plan(
     raw: &RawBinaryExpr,
     left: &DataType,
@@ -87,6 +99,8 @@ fn plan(
 ) -> Result<Option<Expr>, DataFusionError> {
     use BinaryOperator as Op;
     let both = || vec![raw.left.clone(), raw.right.clone()];
+    // A parameter is a key, unless the client says that it is a number.
+    let member = || vec![raw.left.clone(), key(&raw.right, right)];
     let swapped = || vec![raw.right.clone(), raw.left.clone()];
     let number = |data_type: &DataType| data_type.is_numeric();
     let is_interval = |data_type: &DataType| matches!(data_type, DataType::Interval(_));
@@ -198,8 +212,8 @@ fn plan(
             let power = datafusion::functions::math::power();
             call(power, vec![cast(raw.left.clone(), DataType::Float64), cast(raw.right.clone(), DataType::Float64)])
         }
-        Op::Arrow if is_text(left) => jsonb_field(call(json::json_get_json_udf(), both())),
-        Op::LongArrow if is_text(left) => call(json::json_as_text_udf(), both()),
+        Op::Arrow if is_text(left) => jsonb_field(call(json::json_get_json_udf(), member())),
+        Op::LongArrow if is_text(left) => call(json::json_as_text_udf(), member()),
         Op::HashArrow if is_text(left) => match keys(raw) {
             Some(path) => jsonb_field(call(json::json_get_json_udf(), path)),
             None => call(document::path_udf(), both()),

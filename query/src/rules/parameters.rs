@@ -4,12 +4,20 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::{
-    common::tree_node::{Transformed, TreeNode},
+    common::{
+        DFSchema, ScalarValue,
+        tree_node::{Transformed, TreeNode},
+    },
     error::DataFusionError,
-    logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan, expr::Placeholder},
+    logical_expr::{
+        Cast, Expr, ExprSchemable, LogicalPlan,
+        expr::{Case, Placeholder, ScalarFunction},
+        type_coercion::functions::fields_with_udf,
+    },
 };
 
-use super::walk;
+use super::{common_types, types, walk};
+use crate::functions::datetime::bucket::TIME_BUCKET;
 
 /// Gives every placeholder a type.
 pub(crate) fn infer(plan: LogicalPlan, given: &[Option<DataType>]) -> Result<LogicalPlan, DataFusionError> {
@@ -58,6 +66,19 @@ pub(crate) fn infer(plan: LogicalPlan, given: &[Option<DataType>]) -> Result<Log
                     }
                     Transformed::yes(Expr::ScalarFunction(call))
                 }
+                Expr::ScalarFunction(mut call) if call.args.iter().any(is_open) => {
+                    let wanted = match common_types::is_of_one_type(call.func.name()) {
+                        true => vec![of_others(call.args.iter(), schema)?; call.args.len()],
+                        false => told_by_name(&call).map_or_else(|| coerced(&call, schema), Ok)?,
+                    };
+                    for (argument, wanted) in call.args.iter_mut().zip(wanted) {
+                        if let Some(wanted) = wanted {
+                            *argument = type_placeholder(argument.clone(), &wanted).data;
+                        }
+                    }
+                    Transformed::yes(Expr::ScalarFunction(call))
+                }
+                Expr::Case(case) => Transformed::yes(Expr::Case(of_case(case, schema)?)),
                 other => Transformed::no(other),
             })
         })?
@@ -87,6 +108,95 @@ pub(crate) fn infer(plan: LogicalPlan, given: &[Option<DataType>]) -> Result<Log
             })
         })
     })
+}
+
+fn is_open(expr: &Expr) -> bool {
+    matches!(expr, Expr::Placeholder(Placeholder { field, .. }) if field.as_ref().is_none_or(|field| field.data_type() == &DataType::Null))
+}
+
+/// The type of those that have one: quoted literals and other parameters do not.
+fn of_others<'a>(
+    mut exprs: impl Iterator<Item = &'a Expr>,
+    schema: &DFSchema,
+) -> Result<Option<DataType>, DataFusionError> {
+    let typed = exprs.find_map(|expr| match expr {
+        Expr::Placeholder(_) | Expr::Literal(..)
+            if is_open(expr) || matches!(expr, Expr::Literal(value, _) if is_loose(value)) =>
+        {
+            None
+        }
+        expr => Some(expr.get_type(schema)),
+    });
+    Ok(typed.transpose()?.filter(|data_type| *data_type != DataType::Null))
+}
+
+fn is_loose(value: &ScalarValue) -> bool {
+    value.is_null() || types::is_text(&value.data_type())
+}
+
+/// Results are of one type, so are what is compared and what it is compared with; conditions are true or false.
+fn of_case(mut case: Case, schema: &DFSchema) -> Result<Case, DataFusionError> {
+    let typed = |expr: &mut Box<Expr>, wanted: &Option<DataType>| {
+        if let (Some(wanted), true) = (wanted, is_open(expr)) {
+            **expr = type_placeholder(expr.as_ref().clone(), wanted).data;
+        }
+    };
+    let results = case.when_then_expr.iter().map(|(_, result)| result).chain(&case.else_expr);
+    let result = of_others(results.map(AsRef::as_ref), schema)?;
+    let compared = match &case.expr {
+        Some(base) => {
+            let all = std::iter::once(base).chain(case.when_then_expr.iter().map(|(condition, _)| condition));
+            of_others(all.map(AsRef::as_ref), schema)?
+        }
+        None => Some(DataType::Boolean),
+    };
+    for (condition, given) in &mut case.when_then_expr {
+        typed(condition, &compared);
+        typed(given, &result);
+    }
+    case.expr.iter_mut().for_each(|base| typed(base, &compared));
+    case.else_expr.iter_mut().for_each(|given| typed(given, &result));
+    Ok(case)
+}
+
+/// The types of the arguments of functions that take any.
+fn told_by_name(call: &ScalarFunction) -> Option<Vec<Option<DataType>>> {
+    let (int, float) = (Some(DataType::Int32), Some(DataType::Float64));
+    let mut told: Vec<Option<DataType>> = match call.func.name() {
+        "lpad" | "rpad" | "round" | "trunc" => vec![None, int],
+        "make_date" => vec![int.clone(), int.clone(), int],
+        "make_interval" => std::iter::repeat_n(int, 6).chain([float]).collect(),
+        "to_timestamp" if call.args.len() == 1 => vec![float],
+        "chr" => vec![int],
+        "width_bucket" => vec![None, None, None, int],
+        "date_bin" | TIME_BUCKET => vec![Some(types::interval())],
+        _ => return None,
+    };
+    told.resize(call.args.len(), None);
+    Some(told)
+}
+
+/// The types that the function has its arguments cast to, where it tells.
+fn coerced(call: &ScalarFunction, schema: &DFSchema) -> Result<Vec<Option<DataType>>, DataFusionError> {
+    let mut fields = Vec::with_capacity(call.args.len());
+    for argument in &call.args {
+        fields.push(match is_open(argument) {
+            true => Arc::new(Field::new("parameter", DataType::Null, true)),
+            false => argument.to_field(schema)?.1,
+        });
+    }
+    // One that takes no such arguments says so later, when the parameters are texts.
+    let known = fields_with_udf(&fields, call.func.as_ref()).unwrap_or_default();
+    let is_told = |data_type: &DataType| {
+        *data_type == DataType::Boolean
+            || types::is_text(data_type)
+            || types::is_float(data_type)
+            || matches!(data_type, DataType::Int16 | DataType::Int32 | DataType::Int64)
+    };
+    let told = |field: &FieldRef| Some(field.data_type().clone()).filter(is_told);
+    let mut known: Vec<Option<DataType>> = known.iter().map(told).collect();
+    known.resize(call.args.len(), None);
+    Ok(known)
 }
 
 /// Rows to insert are planned in the types of their columns. Where the client gives a parameter another type (Python's 1 is a smallint),

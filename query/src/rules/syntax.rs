@@ -113,7 +113,6 @@ impl VisitorMut for Rewriter {
         match expr {
             Expr::Function(function) => {
                 plain_name(&mut function.name);
-                interval_parts(function);
                 if let Some(WindowType::WindowSpec(window)) = &mut function.over {
                     frame_offsets(window);
                 }
@@ -247,32 +246,6 @@ fn interval_text(interval: &Interval) -> Option<String> {
         (Some(unit), None) if text.trim().parse::<f64>().is_ok() => Some(format!("{text} {unit}")),
         _ => None,
     }
-}
-
-/// `make_interval(days => 3)` with its arguments in their places.
-fn interval_parts(function: &mut Function) {
-    const NAMES: [&str; 7] = ["years", "months", "weeks", "days", "hours", "mins", "secs"];
-    if last_part(&function.name) != "make_interval" {
-        return;
-    }
-    let FunctionArguments::List(list) = &mut function.args else { return };
-    let mut parts: Vec<Option<Expr>> = vec![None; NAMES.len()];
-    for (index, arg) in list.args.iter().enumerate() {
-        let (place, arg) = match arg {
-            FunctionArg::Named { name, arg, .. } => (NAMES.iter().position(|known| *known == folded(name)), arg),
-            FunctionArg::Unnamed(arg) => (Some(index), arg),
-            FunctionArg::ExprNamed { name: Expr::Identifier(name), arg, .. } => {
-                (NAMES.iter().position(|known| *known == folded(name)), arg)
-            }
-            FunctionArg::ExprNamed { .. } => return,
-        };
-        let (Some(place), FunctionArgExpr::Expr(expr)) = (place, arg) else { return };
-        let Some(part) = parts.get_mut(place) else { return };
-        *part = Some(expr.clone());
-    }
-    let zero = || Expr::Value(Value::Number("0".to_owned(), false).into());
-    list.args =
-        parts.into_iter().map(|part| FunctionArg::Unnamed(FunctionArgExpr::Expr(part.unwrap_or_else(zero)))).collect();
 }
 
 fn call(name: &str, op: &BinaryOperator, left: &mut Expr, right: &mut Expr) -> Expr {

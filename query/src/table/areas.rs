@@ -113,7 +113,8 @@ pub(crate) fn test(filter: &Expr, schema: &TableSchema) -> Option<AreaTest> {
 fn circle(call: &Expr, metres: f64, schema: &TableSchema) -> Option<AreaTest> {
     let Expr::ScalarFunction(ScalarFunction { func, args }) = call else { return None };
     let [lat1, lng1, lat2, lng2] = args.as_slice() else { return None };
-    if func.name() != geo::DISTANCE {
+    // Every distance is less than NaN.
+    if func.name() != geo::DISTANCE || metres.is_nan() {
         return None;
     }
     let ((lat, lng), (middle_lat, middle_lng)) = match (number(lat2), number(lng2)) {

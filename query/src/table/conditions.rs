@@ -7,6 +7,7 @@ use std::{fmt, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array},
+    compute::filter,
     datatypes::{DataType as ArrowType, Schema, SchemaRef},
 };
 use datafusion::{
@@ -21,15 +22,21 @@ use datafusion::{
 };
 use tidemill_storage::{
     Error,
+    documents::{DocumentSieve, DocumentTest},
     predicate::{Condition, Predicate},
     schema::{Column, DataType, TableSchema},
 };
+
+use super::documents;
 
 /// A physical expression over one column.
 #[derive(Debug)]
 struct Holding {
     expr: Arc<dyn PhysicalExpr>,
     schema: SchemaRef,
+    /// What it asks of documents, and the bytes that tell it of most.
+    documents: Option<Arc<DocumentTest>>,
+    sieve: Option<DocumentSieve>,
 }
 
 impl fmt::Display for Holding {
@@ -40,6 +47,28 @@ impl fmt::Display for Holding {
 
 impl Condition for Holding {
     fn holds(&self, values: &ArrayRef) -> Result<BooleanArray, Error> {
+        let Some(sieve) = &self.sieve else { return self.evaluated(values) };
+        let texts = values.as_string_view();
+        let passed: BooleanArray = texts.iter().map(|text| Some(text.is_some_and(|text| sieve.passes(text)))).collect();
+        let count = passed.true_count();
+        if count == 0 {
+            return Ok(passed);
+        }
+        if count > values.len() / 2 {
+            return self.evaluated(values);
+        }
+        let found = self.evaluated(&filter(values, &passed)?)?;
+        let mut verdicts = found.iter();
+        Ok(passed.values().iter().map(|passed| if passed { verdicts.next().flatten() } else { Some(false) }).collect())
+    }
+
+    fn documents(&self) -> Option<&Arc<DocumentTest>> {
+        self.documents.as_ref()
+    }
+}
+
+impl Holding {
+    fn evaluated(&self, values: &ArrayRef) -> Result<BooleanArray, Error> {
         let rows = RecordBatch::try_new(Arc::clone(&self.schema), vec![Arc::clone(values)])?;
         let found = self.expr.evaluate(&rows).and_then(|found| found.into_array(rows.num_rows()));
         let found = found.map_err(|error| Error::Computation(Arc::new(error)))?;
@@ -79,26 +108,33 @@ pub(crate) fn condition(
         Expr::Column(found) => Ok(Transformed::yes(Expr::Column(LogicalColumn::new_unqualified(found.name)))),
         node => Ok(Transformed::no(node)),
     };
-    let mut filter = filter.clone().transform_up(bare).ok()?.data;
+    let mut bare_filter = filter.clone().transform_up(bare).ok()?.data;
     if !wanted {
-        filter = Expr::Not(Box::new(filter));
+        bare_filter = Expr::Not(Box::new(bare_filter));
     }
-    let schema = DFSchema::try_from(schema_of(column)).ok()?;
-    let expr = create_physical_expr(&filter, &schema, props, &PhysicalPlanningContext::default()).ok()?;
-    holding(expr, column)
+    let of_column = DFSchema::try_from(schema_of(column)).ok()?;
+    let expr = create_physical_expr(&bare_filter, &of_column, props, &PhysicalPlanningContext::default()).ok()?;
+    let asked = (column.data_type == DataType::Jsonb).then(|| documents::test(&bare_filter, schema)).flatten();
+    asking(expr, column, asked)
 }
 
 /// The rows for which `expr`, over `column` alone, is TRUE; `None` where segments should not be asked.
 pub(crate) fn holding(expr: Arc<dyn PhysicalExpr>, column: &Column) -> Option<Predicate> {
-    // Documents and arrays are all different, and conditions on them have indexes of their own.
-    if matches!(column.data_type, DataType::Jsonb | DataType::Array(_)) {
+    asking(expr, column, None)
+}
+
+/// The same of what asks this of the documents.
+fn asking(expr: Arc<dyn PhysicalExpr>, column: &Column, asked: Option<DocumentTest>) -> Option<Predicate> {
+    // Arrays are all different: nothing is gained.
+    if matches!(column.data_type, DataType::Array(_)) {
         return None;
     }
     let schema = Arc::new(schema_of(column));
     if expr.data_type(&schema).ok()? != ArrowType::Boolean {
         return None;
     }
-    let holding = Holding { expr, schema };
+    let sieve = asked.as_ref().and_then(DocumentSieve::of);
+    let holding = Holding { expr, schema, documents: asked.map(Arc::new), sieve };
     // Segments do not ask about NULL. Where it makes the condition fail, it must do so for rows alone.
     let of_null = holding.holds(&new_null_array(&column.data_type.arrow(), 1)).ok()?;
     let holds = Predicate::Holds { column: column.id, condition: Arc::new(holding) };

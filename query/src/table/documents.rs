@@ -1,8 +1,8 @@
-//! Filters on JSON documents as hints for the scan: which documents an index may leave out.
+//! What conditions on JSON documents ask of them, as indexes of documents know it.
 //!
-//! The plan keeps the filter above the scan, which tests what comes; so a hint may say less than the filter, never more.
+//! The condition itself is tested on the documents that are left; so this may say less than it, never more.
 //!
-//! | filter | hint |
+//! | condition | asks that |
 //! |---|---|
 //! | `doc @> '{"a": {"b": 1}, "tags": ["x"]}'` | `a.b` is 1, and an element of `tags` is "x" |
 //! | `doc->'a'->>'b' = 'x'`, `IN ('x', 'y')`, `doc #>> '{a,b}' = 'x'` | the text of `a.b` is one of these |
@@ -12,46 +12,16 @@
 
 use arrow::datatypes::DataType as Arrow;
 use datafusion::{
-    common::{
-        ScalarValue,
-        tree_node::{Transformed, TreeNode},
-    },
-    logical_expr::{
-        BinaryExpr, Expr, Operator,
-        expr::{InList, Placeholder},
-    },
+    common::ScalarValue,
+    logical_expr::{BinaryExpr, Expr, Operator, expr::InList},
 };
 use tidemill_storage::{
     documents::{DocumentTest, Step, ValueTest},
     ids::ColumnId,
-    index::IndexSpec,
     schema::{DataType, TableSchema},
 };
 
 use crate::functions::jsonb::{path as json_path, tree::Json};
-
-/// Whether an index of documents may know something of the filter; of one with parameters: for some value of them.
-pub(crate) fn takes(filter: &Expr, schema: &TableSchema, indexes: &[IndexSpec]) -> bool {
-    if !indexes.iter().any(|index| index.kind.is_json()) {
-        return false;
-    }
-    let sample = filter.clone().transform_up(|expr| match &expr {
-        Expr::Placeholder(Placeholder { field: Some(field), .. }) => Ok(match field.data_type() {
-            // A key, a text, and a document.
-            Arrow::Utf8 | Arrow::Utf8View | Arrow::LargeUtf8 => {
-                Transformed::yes(Expr::Literal(ScalarValue::Utf8View(Some("0".into())), None))
-            }
-            other => match ScalarValue::new_zero(other) {
-                Ok(value) => Transformed::yes(Expr::Literal(value, None)),
-                Err(_) => Transformed::no(expr),
-            },
-        }),
-        _ => Ok(Transformed::no(expr)),
-    });
-    let Some(test) = sample.ok().and_then(|sample| test(&sample.data, schema)) else { return false };
-    let column = test.column();
-    column.is_some() && indexes.iter().any(|index| index.column() == column && index.kind.knows_of(&test))
-}
 
 /// What a document must hold, at least, that passes the filter.
 pub(crate) fn test(filter: &Expr, schema: &TableSchema) -> Option<DocumentTest> {

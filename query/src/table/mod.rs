@@ -43,6 +43,15 @@ pub(crate) const INDEX_SETTING: &str = "rt.use_indexes";
 /// The setting that says whether star-trees answer.
 pub(crate) const STAR_TREE_SETTING: &str = "rt.use_star_tree";
 
+/// The setting that has tables with a key show every row.
+pub(crate) const SKIP_UPSERT_SETTING: &str = "rt.skip_upsert";
+
+/// Whether the session wants every row of tables with a key.
+fn skips_upsert(config: &ConfigOptions) -> bool {
+    let facts = config.extensions.get::<SessionFacts>();
+    facts.is_some_and(|facts| facts.shared.settings.lock().is_on(SKIP_UPSERT_SETTING))
+}
+
 /// Whether star-trees may answer in the session.
 pub(crate) fn star_trees(config: &ConfigOptions) -> bool {
     let facts = config.extensions.get::<SessionFacts>();
@@ -112,13 +121,12 @@ impl TableProvider for StoredTable {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
-        let indexes = self.handle.table.indexes();
         Ok(filters
             .iter()
             .map(|filter| {
                 if pushdown::takes(filter, &self.planned) {
                     TableProviderFilterPushDown::Exact
-                } else if documents::takes(filter, &self.planned, &indexes) || areas::takes(filter, &self.planned) {
+                } else if areas::takes(filter, &self.planned) {
                     TableProviderFilterPushDown::Inexact
                 } else {
                     TableProviderFilterPushDown::Unsupported
@@ -137,6 +145,10 @@ impl TableProvider for StoredTable {
         let snapshot = match state.config().get_extension::<QuerySnapshots>() {
             Some(snapshots) => snapshots.of(&self.handle.table),
             None => self.handle.table.snapshot(),
+        };
+        let snapshot = match skips_upsert(state.config_options()) {
+            true => snapshot.with_every_version(),
+            false => snapshot,
         };
         let columns: Vec<usize> = match projection {
             Some(projection) => projection.clone(),
@@ -158,16 +170,13 @@ impl TableProvider for StoredTable {
             match pushdown::predicate(filter, &self.planned, Some(state.execution_props())) {
                 Some(condition) => conditions.push(condition),
                 // The plan tests these again.
-                None => match documents::test(filter, &self.planned) {
-                    Some(test) => hints.documents.push(test),
-                    None => {
-                        let test = areas::test(filter, &self.planned).ok_or_else(Refused::error)?;
-                        conditions.extend(test.frame(&self.planned));
-                        if indexes.iter().any(|index| index.columns == [test.lat, test.lng]) {
-                            hints.places.push(test.cells());
-                        }
+                None => {
+                    let test = areas::test(filter, &self.planned).ok_or_else(Refused::error)?;
+                    conditions.extend(test.frame(&self.planned));
+                    if indexes.iter().any(|index| index.columns == [test.lat, test.lng]) {
+                        hints.places.push(test.cells());
                     }
-                },
+                }
             }
         }
         let predicate = match conditions.len() {
@@ -185,7 +194,7 @@ impl TableProvider for StoredTable {
         });
         let plan = snapshot.plan(&request);
         let output = request.output_schema().map_err(SqlError::from)?;
-        let statistics = statistics::of_scan(&snapshot, &plan, &request, &output);
+        let statistics = statistics::of_scan(&snapshot, self.handle.table.key().is_some(), &plan, &request, &output);
         let lanes = state.config().target_partitions();
         Ok(Arc::new(SegmentScanExec::new(self.handle.name.as_str().into(), plan, request, statistics, lanes)?))
     }

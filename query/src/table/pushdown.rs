@@ -29,22 +29,25 @@ use crate::functions::search;
 /// Whether `filter` is a predicate. One with parameters is taken to be one when it is for some value of their types: for another value
 /// the scan may still have to refuse it.
 pub(crate) fn takes(filter: &Expr, schema: &TableSchema) -> bool {
-    let sample = filter.clone().transform_up(|expr| match &expr {
-        Expr::Placeholder(Placeholder { field: Some(field), .. }) => match sample(field.data_type()) {
-            Some(value) => Ok(Transformed::yes(Expr::Literal(value, None))),
-            None => Ok(Transformed::no(expr)),
-        },
-        _ => Ok(Transformed::no(expr)),
-    });
-    let props = ExecutionProps::new();
-    sample.is_ok_and(|sample| predicate(&sample.data, schema, Some(&props)).is_some())
+    // The second is a key, a document and a path of one.
+    ["", "0"].iter().any(|text| {
+        let sample = filter.clone().transform_up(|expr| match &expr {
+            Expr::Placeholder(Placeholder { field: Some(field), .. }) => match sample(field.data_type(), text) {
+                Some(value) => Ok(Transformed::yes(Expr::Literal(value, None))),
+                None => Ok(Transformed::no(expr)),
+            },
+            _ => Ok(Transformed::no(expr)),
+        });
+        let props = ExecutionProps::new();
+        sample.is_ok_and(|sample| predicate(&sample.data, schema, Some(&props)).is_some())
+    })
 }
 
-/// Some value of the type.
-fn sample(data_type: &arrow::datatypes::DataType) -> Option<ScalarValue> {
+/// Some value of the type; of texts this one.
+fn sample(data_type: &arrow::datatypes::DataType, text: &str) -> Option<ScalarValue> {
     use arrow::datatypes::DataType as Arrow;
     match data_type {
-        Arrow::Utf8View | Arrow::Utf8 | Arrow::LargeUtf8 => Some(ScalarValue::Utf8View(Some(String::new()))),
+        Arrow::Utf8View | Arrow::Utf8 | Arrow::LargeUtf8 => Some(ScalarValue::Utf8View(Some(text.into()))),
         other => ScalarValue::new_zero(other).ok(),
     }
 }

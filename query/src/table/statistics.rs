@@ -1,7 +1,7 @@
 //! What the segments' statistics say of a scan's rows, in DataFusion's form.
 //!
 //! `Exact` is a promise: `count(*)`, `min` and `max` are answered from it without reading a row. It is given only when nothing was
-//! filtered and every segment knows.
+//! filtered, every segment knows, and all rows of all segments are there.
 
 use arrow::datatypes::Schema;
 use datafusion::common::{ColumnStatistics, ScalarValue, Statistics, stats::Precision};
@@ -10,15 +10,28 @@ use tidemill_storage::{
     scalar::Scalar,
     scan::{ScanPlan, ScanRequest},
     schema::DataType,
-    segment::ColumnStats,
+    segment::{ColumnStats, SegmentState},
     table::TableSnapshot,
 };
 
-pub(crate) fn of_scan(snapshot: &TableSnapshot, plan: &ScanPlan, request: &ScanRequest, output: &Schema) -> Statistics {
+/// `has_key`: the table shows one row of each key.
+pub(crate) fn of_scan(
+    snapshot: &TableSnapshot,
+    has_key: bool,
+    plan: &ScanPlan,
+    request: &ScanRequest,
+    output: &Schema,
+) -> Statistics {
     let rows: usize = plan.units.iter().map(|unit| unit.rows.len()).sum();
     let mut statistics = Statistics::new_unknown(output);
     if request.predicate.is_some() {
         statistics.num_rows = Precision::Inexact(rows.div_ceil(4));
+        return statistics;
+    }
+    if !snapshot.is_whole() || has_key && has_damaged(snapshot) {
+        // What segments know is about rows that lost, too; and nobody knows which lost against those of a damaged segment.
+        let there = usize::try_from(snapshot.rows()).unwrap_or(usize::MAX);
+        statistics.num_rows = Precision::Inexact(there.min(request.limit.unwrap_or(usize::MAX)));
         return statistics;
     }
     statistics.num_rows = match request.limit {
@@ -30,6 +43,11 @@ pub(crate) fn of_scan(snapshot: &TableSnapshot, plan: &ScanPlan, request: &ScanR
             request.projection.iter().map(|id| of_column(snapshot, request, *id).unwrap_or_default()).collect();
     }
     statistics
+}
+
+fn has_damaged(snapshot: &TableSnapshot) -> bool {
+    let mut segments = snapshot.views.iter().flat_map(|view| view.segments());
+    segments.any(|segment| segment.state() == SegmentState::Quarantined)
 }
 
 /// `None` when one segment does not know, or knows bounds only.

@@ -18,17 +18,19 @@ use crate::{
     scan::ScanMetrics,
     schema::DataType,
     segment::{ColumnStats, Segment},
+    upsert::Validity,
 };
 
-/// Begins an aggregation of `rows` of a segment: what statistics answer, and of the rest what `of_rows` begins.
+/// Begins an aggregation of the valid `rows` of a segment: what statistics answer, and of the rest what `of_rows` begins.
 pub(crate) fn begin(
     segment: &dyn Segment,
     rows: &Range<u32>,
+    validity: Option<&Validity>,
     request: &Arc<AggregateRequest>,
     metrics: &Arc<ScanMetrics>,
     of_rows: impl Fn(&Arc<AggregateRequest>) -> Result<Box<dyn Aggregation>>,
 ) -> Result<Box<dyn Aggregation>> {
-    let Some(known) = answers(segment, rows, request)? else { return of_rows(request) };
+    let Some(known) = answers(segment, rows, validity, request)? else { return of_rows(request) };
     let rest = rest(request, &known);
     let rest = if rest.aggregates.is_empty() { None } else { Some(of_rows(&Arc::new(rest))?) };
     Ok(Box::new(Answered::new(request.output_schema()?, known, rest, rows.end, metrics)))
@@ -38,6 +40,7 @@ pub(crate) fn begin(
 fn answers(
     segment: &dyn Segment,
     rows: &Range<u32>,
+    validity: Option<&Validity>,
     request: &AggregateRequest,
 ) -> Result<Option<Vec<Option<ArrayRef>>>> {
     if !request.keys.is_empty() || *rows != (0..segment.rows()) || rows.is_empty() {
@@ -54,21 +57,32 @@ fn answers(
     {
         return Ok(None);
     }
-    let known =
-        request.aggregates.iter().map(|aggregate| answer(segment, request, aggregate)).collect::<Result<Vec<_>>>()?;
+    let invalid = validity.map_or(0, |validity| validity.invalid_in(rows.clone()));
+    let answer = |aggregate| answer(segment, invalid, request, aggregate);
+    let known = request.aggregates.iter().map(answer).collect::<Result<Vec<_>>>()?;
     Ok(known.iter().any(Option::is_some).then_some(known))
 }
 
-fn answer(segment: &dyn Segment, request: &AggregateRequest, aggregate: &Aggregate) -> Result<Option<ArrayRef>> {
+/// `invalid` rows of the segment are not there for the request: then statistics are about others as well.
+fn answer(
+    segment: &dyn Segment,
+    invalid: u32,
+    request: &AggregateRequest,
+    aggregate: &Aggregate,
+) -> Result<Option<ArrayRef>> {
     if aggregate.filter.is_some() {
         return Ok(None);
     }
-    let rows = i64::from(segment.rows());
+    let rows = i64::from(segment.rows()) - i64::from(invalid);
     let count = |count: i64| Ok(Some(Arc::new(Int64Array::from(vec![count])) as ArrayRef));
     let Some(id) = aggregate.function.column() else { return count(rows) };
     let column = request.column(id)?;
     let Some(index) = segment.schema().index_of(id) else { return Ok(None) };
     let Some(ColumnStats { min, max, exact, nulls, .. }) = segment.stats(id) else { return Ok(None) };
+    if invalid > 0 {
+        let is_never_null = *nulls == 0 && matches!(aggregate.function, Function::Count(_));
+        return if is_never_null { count(rows) } else { Ok(None) };
+    }
     let bound = match aggregate.function {
         Function::Count(_) => return count(rows - *nulls as i64),
         Function::Min(_) => min,

@@ -18,12 +18,13 @@
 //! What always holds: the rows that an index finds contain all rows that pass (a *superset* where [`Found::exact`] is false; then the test
 //! itself is evaluated on them); an index that contradicts itself gives an error, and whoever asked goes on without it.
 //!
-//! **Consuming segments** have no index structures: their chunks are pruned by their own statistics, and the rest is evaluated with
-//! Arrow's kernels. `storage/benches/index.rs` measures that; see there for the figures.
+//! **Consuming segments** have the same indexes in memory, one of each full chunk, made in the background ([`chunk`]); the rows after the last full
+//! chunk are few and looked at. What is an order or a summary of sealed rows (sorted, star-trees) comes when they are sealed.
 
 pub(crate) mod attached;
 mod bits;
 pub(crate) mod bloom;
+pub(crate) mod chunk;
 pub(crate) mod file;
 pub(crate) mod geo;
 pub(crate) mod inverted;
@@ -32,9 +33,16 @@ mod lexicon;
 mod ordered;
 mod postings;
 pub(crate) mod range;
+pub(crate) mod source;
 pub mod star;
 pub(crate) mod text;
 
+use std::{
+    ops::{Range, RangeInclusive},
+    sync::Arc,
+};
+
+use arrow::buffer::Buffer;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -43,14 +51,15 @@ pub use self::{
     star::StarTree,
 };
 use crate::{
-    Result,
+    Error, Result,
     bitpack::Bitmask,
     documents::DocumentTest,
+    forward::IdTest,
     ids::{ColumnId, IndexId},
-    schema::DataType,
+    predicate::Predicate,
+    schema::{DataType, TableSchema},
     search::TextQuery,
 };
-use std::{ops::Range, sync::Arc};
 
 /// What an index is made of and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -160,6 +169,23 @@ impl IndexSpec {
     pub fn column(&self) -> Option<ColumnId> {
         self.columns.first().copied()
     }
+
+    /// Where its columns lie in the schema that rows were written under, when these rows can have it beside them: the first, and the second
+    /// of an index of places.
+    pub(crate) fn places_in(&self, schema: &TableSchema) -> Option<(usize, Option<usize>)> {
+        let place = |at: usize| {
+            let index = schema.index_of(*self.columns.get(at)?)?;
+            self.kind.takes(&schema.columns[index].data_type).then_some(index)
+        };
+        match &self.kind {
+            IndexKind::Sorted => None,
+            IndexKind::StarTree(tree) => {
+                tree.fits(schema).then(|| schema.index_of(self.column()?)).flatten().zip(Some(None))
+            }
+            IndexKind::Geo => Some((place(0)?, Some(place(1)?))),
+            _ => Some((place(0)?, None)),
+        }
+    }
 }
 
 /// Rows that an index knows of: a recipe, from which [`Index::add`] makes the rows.
@@ -184,6 +210,8 @@ pub(crate) enum Part {
     Places(Range<u32>),
     /// Those whose words answer the question, or do not.
     Words { query: Arc<TextQuery>, negated: bool },
+    /// Those whose documents may pass.
+    Documents(Arc<DocumentTest>),
 }
 
 /// An index of one segment, opened and verified.
@@ -199,6 +227,61 @@ pub(crate) enum Index {
 }
 
 impl Index {
+    /// Of sections as [`source::sections`] makes them, from so many rows.
+    pub(crate) fn open(kind: &IndexKind, sections: &[Buffer], rows: u32) -> Result<Self> {
+        Ok(match kind {
+            IndexKind::Inverted => Self::Inverted(inverted::Inverted::open(sections, rows)?),
+            IndexKind::Range => Self::Range(range::RangeIndex::open(sections, rows)?),
+            IndexKind::Json | IndexKind::JsonPaths(_) => {
+                Self::Json(json::JsonIndex::open(sections, rows, kind.paths())?)
+            }
+            IndexKind::Geo => Self::Geo(geo::GeoIndex::open(sections, rows)?),
+            IndexKind::Text => Self::Text(text::TextIndex::open(sections, rows)?),
+            IndexKind::Bloom { .. } => Self::Bloom(bloom::Bloom::open(sections)?),
+            IndexKind::StarTree(_) | IndexKind::Sorted => {
+                return Err(Error::Invalid(format!("an index of kind {} has no such sections", kind.name())));
+            }
+        })
+    }
+
+    /// The rows that may pass a leaf, on a column of the type, which is about these ids if it has a dictionary; `None` when the index has
+    /// nothing to say.
+    pub(crate) fn find(
+        &self,
+        leaf: &Predicate,
+        ids: Option<IdTest<'_>>,
+        data_type: &DataType,
+    ) -> Result<Option<Found>> {
+        match self {
+            Self::Inverted(index) => index.find(leaf, ids, data_type),
+            Self::Range(index) => index.find(leaf, ids, data_type),
+            Self::Text(index) => index.find(leaf),
+            Self::Json(index) => index.find(leaf),
+            Self::Bloom(_) | Self::StarTree(_) | Self::Geo(_) => Ok(None),
+        }
+    }
+
+    /// Whether no row passes a leaf on the column, which has this type.
+    pub(crate) fn excludes(&self, leaf: &Predicate, data_type: &DataType) -> bool {
+        matches!(self, Self::Bloom(index) if index.excludes(leaf, data_type))
+    }
+
+    /// How many rows lie in the cells.
+    pub(crate) fn count_places(&self, cells: &[RangeInclusive<u64>]) -> Result<u64> {
+        match self {
+            Self::Geo(index) => index.count(cells),
+            _ => Err(Error::Invalid("an index that knows nothing of places".into())),
+        }
+    }
+
+    /// The rows of `rows` that lie in the cells, bit 0 for row `base`.
+    pub(crate) fn places(&self, cells: &[RangeInclusive<u64>], rows: &Range<u32>, base: u32) -> Result<Bitmask> {
+        match self {
+            Self::Geo(index) => index.list(cells, rows, base),
+            _ => Err(Error::Invalid("an index that knows nothing of places".into())),
+        }
+    }
+
     /// Adds those rows of `found` that lie in `rows` to `out`, whose bit 0 is row `base`.
     pub(crate) fn add(&self, found: &Found, rows: &Range<u32>, base: u32, out: &mut Bitmask) -> Result<()> {
         for part in &found.parts {
@@ -206,7 +289,8 @@ impl Index {
                 (Self::Inverted(index), Part::Keys(keys)) => index.postings().add(keys.clone(), rows, base, out)?,
                 (Self::Range(index), part) => index.add(part, rows, base, out)?,
                 (Self::Text(index), Part::Words { query, negated }) => index.add(query, *negated, rows, base, out)?,
-                _ => return Err(crate::Error::Invalid("rows that another index found".into())),
+                (Self::Json(index), Part::Documents(test)) => out.or(&index.list(test, rows, base)?),
+                _ => return Err(Error::Invalid("rows that another index found".into())),
             }
         }
         Ok(())

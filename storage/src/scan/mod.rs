@@ -21,8 +21,8 @@ pub use narrowing::Narrowing;
 pub(crate) use narrowing::Watch;
 
 use crate::{
-    Error, Result, documents::DocumentTest, geo::Cells, ids::ColumnId, index::IndexSpec, predicate::Predicate,
-    schema::TableSchema, segment::Segment,
+    Error, Result, geo::Cells, ids::ColumnId, index::IndexSpec, predicate::Predicate, schema::TableSchema,
+    segment::Segment,
 };
 
 /// Rows of one table: which columns, which rows, how many.
@@ -43,7 +43,7 @@ pub struct ScanRequest {
     pub hints: ScanHints,
 }
 
-/// What makes a scan cheaper and its answer no other, but for rows that [`Narrowing`] rules out, or that fail a test on documents or places.
+/// What makes a scan cheaper and its answer no other, but for rows that [`Narrowing`] rules out, or that fail a test on places.
 #[derive(Clone, Debug, Default)]
 pub struct ScanHints {
     pub narrowing: Option<Arc<dyn Narrowing>>,
@@ -51,9 +51,7 @@ pub struct ScanHints {
     /// to be found soon.
     pub backwards: bool,
     pub indexes: IndexUse,
-    /// Conditions on documents that whoever asks tests again: rows that indexes rule out may be left out.
-    pub documents: Vec<DocumentTest>,
-    /// Conditions on places, likewise.
+    /// Conditions on places that whoever asks tests again: rows that indexes rule out may be left out.
     pub places: Vec<PlaceTest>,
 }
 

@@ -7,10 +7,12 @@
 //!
 //! [`TextQuery::finds`] is the plain twin of the [index of words](crate::index).
 
+mod needle;
 mod phrase;
 mod query;
 mod words;
 
+pub(crate) use needle::Needles;
 pub use query::{Node, TextQuery, Word, WordPlaces};
 pub use words::{WORD_BYTES_MAX, each_word};
 

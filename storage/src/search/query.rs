@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{phrase, words::each_word};
+use super::{needle::WordNeedle, phrase, words::each_word};
 
 /// What is asked of a text: PostgreSQL's `tsquery`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub struct TextQuery {
     words: Vec<Word>,
     /// None finds nothing.
     root: Option<Node>,
+    /// Of words without which nothing is found.
+    needles: Vec<WordNeedle>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +43,15 @@ pub struct WordPlaces {
 impl TextQuery {
     /// The nodes name words by their places in `words`.
     pub fn new(words: Vec<Word>, root: Option<Node>) -> Self {
-        Self { words, root }
+        let mut needed = Vec::new();
+        root.iter().for_each(|root| needed_words(root, &mut needed));
+        needed.sort_unstable();
+        needed.dedup();
+        let words_needed = needed.iter().filter_map(|word| words.get(*word));
+        let mut needles: Vec<_> = words_needed.filter_map(|word| WordNeedle::new(&word.text)).collect();
+        // Long words are rare.
+        needles.sort_by_key(|needle| std::cmp::Reverse(needle.len()));
+        Self { words, root, needles }
     }
 
     pub fn words(&self) -> &[Word] {
@@ -54,6 +64,12 @@ impl TextQuery {
 
     /// Whether a text has what is asked for. `places` is room that may be used again.
     pub fn finds(&self, text: &str, places: &mut Vec<WordPlaces>) -> bool {
+        if !self.needles.is_empty() && text.is_ascii() {
+            let text = text.as_bytes();
+            if !self.needles.iter().all(|needle| needle.is_in(text)) {
+                return false;
+            }
+        }
         places.resize_with(self.words.len(), WordPlaces::default);
         for word in places.iter_mut() {
             word.is_there = false;
@@ -79,6 +95,16 @@ impl TextQuery {
 impl Word {
     pub fn fits(&self, word: &str) -> bool {
         if self.is_prefix { word.starts_with(&self.text) } else { word == self.text }
+    }
+}
+
+/// Adds the words that a text must have for the node to hold.
+fn needed_words(node: &Node, out: &mut Vec<usize>) {
+    match node {
+        Node::Word(word) => out.push(*word),
+        Node::Not(_) | Node::Or(_) => {}
+        Node::And(parts) => parts.iter().for_each(|part| needed_words(part, out)),
+        Node::Phrase(parts) => parts.iter().for_each(|(_, part)| needed_words(part, out)),
     }
 }
 

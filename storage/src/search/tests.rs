@@ -96,3 +96,27 @@ fn phrases_are_about_places() {
     assert_eq!(TextQuery::default().to_string(), "");
     assert_eq!(asked(&["it's \\"], W(0)).to_string(), "'it''s \\\\'");
 }
+
+proptest::proptest! {
+    /// An ASCII text is cut on a way of its own, and what it cannot have is told from its bytes.
+    #[test]
+    fn ascii_texts_are_cut_and_searched_as_all_others(text in "[a-bA-B0 .-]{0,40}", asked_words in proptest::collection::vec("[a-b0]{1,3}", 1..4)) {
+        let words = |text: &str| {
+            let mut words = Vec::new();
+            each_word(text, |word, place| words.push((word.to_owned(), place)));
+            words
+        };
+        let found = words(&text);
+        let mut general = words(&format!("{text} é"));
+        general.pop();
+        proptest::prop_assert_eq!(&found, &general);
+        let words: Vec<Word> = asked_words.iter().map(|word| Word { text: word.clone(), is_prefix: false }).collect();
+        let is_there = |word: &String| found.iter().any(|(known, _)| known == word);
+        let all = (0..words.len()).map(Node::Word).collect::<Vec<_>>();
+        let mut room = Vec::new();
+        let query = TextQuery::new(words.clone(), Some(Node::And(all.clone())));
+        proptest::prop_assert_eq!(query.finds(&text, &mut room), asked_words.iter().all(is_there));
+        let query = TextQuery::new(words, Some(Node::Or(all)));
+        proptest::prop_assert_eq!(query.finds(&text, &mut room), asked_words.iter().any(is_there));
+    }
+}

@@ -12,6 +12,7 @@ use std::{
     fs::{self, File},
     io::{BufWriter, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use arrow::array::{Array, ArrayRef};
@@ -51,6 +52,8 @@ pub struct SealedFile {
     /// Smallest and largest value of the time column, in its own unit (days or microseconds).
     pub time_range: Option<(i64, i64)>,
     pub offsets: Vec<OffsetRange>,
+    /// Which row of the consuming segment each row of the file was, where they are in another order.
+    pub order: Option<Arc<[u32]>>,
 }
 
 /// Name of the file while it is being written.
@@ -77,7 +80,8 @@ pub fn seal_sorted(
 ) -> Result<SealedFile> {
     let temporary = dir.join(temporary_name(name));
     let path = dir.join(name);
-    let written = write_file(segment, &temporary, context, Order::of(segment, by)?.as_ref())?;
+    let order = Order::of(segment, by)?;
+    let written = write_file(segment, &temporary, context, order.as_ref())?;
 
     fail_io("seal::rename", "rename", &temporary)?;
     fs::rename(&temporary, &path).map_err(|error| Error::io("rename", &temporary, &error))?;
@@ -94,6 +98,7 @@ pub fn seal_sorted(
         schema_version: segment.schema().version,
         time_range: written.footer.time_range,
         offsets: segment.offsets().to_vec(),
+        order: order.map(|order| order.rows(segment).into()),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use arrow::{
     array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, RecordBatch},
     compute::{max, max_boolean, min, min_boolean},
@@ -13,6 +14,7 @@ use arrow::{
 use super::{ColumnStats, compact::compact};
 use crate::{
     Result,
+    index::{IndexSpec, chunk::ChunkIndex},
     scalar::{Scalar, compare_floats},
     schema::{DataType, TableSchema},
     stats::{set_byte_bounds, set_text_bounds},
@@ -24,6 +26,8 @@ pub(crate) struct Chunk {
     /// By index in the schema.
     stats: Box<[ColumnStats]>,
     bytes: u64,
+    /// Those that were made so far.
+    indexes: ArcSwap<Vec<Arc<ChunkIndex>>>,
 }
 
 impl Chunk {
@@ -36,7 +40,7 @@ impl Chunk {
             .zip(batch.columns())
             .map(|(column, array)| array_stats(&column.data_type, array))
             .collect();
-        Ok(Self { bytes: memory(&batch), batch, stats })
+        Ok(Self { bytes: memory(&batch), batch, stats, indexes: ArcSwap::default() })
     }
 
     /// `batch` has the rows of `parts`.
@@ -49,7 +53,7 @@ impl Chunk {
                 parts.fold(first, |all, part| all.merged(part))
             })
             .collect();
-        Ok(Self { bytes: memory(&batch), batch, stats })
+        Ok(Self { bytes: memory(&batch), batch, stats, indexes: ArcSwap::default() })
     }
 
     pub(crate) fn batch(&self) -> &RecordBatch {
@@ -62,6 +66,40 @@ impl Chunk {
 
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    pub(super) fn indexes(&self) -> Arc<Vec<Arc<ChunkIndex>>> {
+        self.indexes.load_full()
+    }
+
+    /// Makes the first index of `specs` that the chunk lacks and can have, and forgets those that are none of them. `None` when it lacks none, else by how many
+    /// bytes its indexes grew. Errors: as building has them; then the index is there and knows nothing. Called by one thread at a time.
+    pub(super) fn build_next(&self, specs: &[IndexSpec], schema: &TableSchema) -> Option<(Result<()>, i64)> {
+        let known = self.indexes.load_full();
+        let bytes = |indexes: &[Arc<ChunkIndex>]| indexes.iter().map(|index| index.bytes() as i64).sum::<i64>();
+        let wanted = |index: &&Arc<ChunkIndex>| specs.iter().any(|spec| spec.id == index.id);
+        let mut next: Vec<_> = known.iter().filter(wanted).cloned().collect();
+        let lacking = specs
+            .iter()
+            .find(|spec| ChunkIndex::is_for(spec, schema) && !known.iter().any(|index| index.id == spec.id));
+        let Some(spec) = lacking else {
+            if next.len() == known.len() {
+                return None;
+            }
+            let grown = bytes(&next) - bytes(&known);
+            self.indexes.store(Arc::new(next));
+            return Some((Ok(()), grown));
+        };
+        // Should building panic, it is not tried again.
+        next.push(Arc::new(ChunkIndex::empty(spec)));
+        self.indexes.store(Arc::new(next.clone()));
+        let built = ChunkIndex::build(spec, schema, &self.batch).map(|index| {
+            next.pop();
+            next.push(Arc::new(index));
+        });
+        let grown = bytes(&next) - bytes(&known);
+        self.indexes.store(Arc::new(next));
+        Some((built, grown))
     }
 
     /// 0 for 1 to 7 rows, 1 for 8 to 63, …

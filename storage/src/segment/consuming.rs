@@ -15,12 +15,21 @@
 //! buffers take; no chunk pins memory beyond its own rows ([`compact`](super::compact)); the statistics cover exactly the rows.
 
 mod aggregate;
+mod lookup;
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    borrow::Cow,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
 use arrow::{
-    array::{ArrayRef, RecordBatch},
-    compute::{and_kleene, concat},
+    array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions},
+    buffer::BooleanBuffer,
+    compute::{and_kleene, concat, filter, interleave},
     datatypes::SchemaRef,
 };
 
@@ -30,9 +39,11 @@ use crate::{
     aggregate::{AggregateRequest, Aggregation, MergedGroups},
     evaluate::{evaluate, project},
     ids::{ColumnId, OffsetRange, SegmentId},
+    index::IndexSpec,
     prune::{Run, Verdict, judge},
     scan::{BatchIterator, Coalescer, ScanMetrics, ScanRequest, Watch},
     schema::TableSchema,
+    upsert::Validity,
 };
 
 /// Chunks of one level that become one.
@@ -51,9 +62,13 @@ pub struct ConsumingSegment {
     tail: Vec<Arc<Chunk>>,
     rows: u32,
     bytes: u64,
+    /// What the indexes of full chunks take; of all versions, since they share these chunks.
+    index_bytes: Arc<AtomicI64>,
     /// Of all rows, by index in the schema.
     stats: Arc<[ColumnStats]>,
     offsets: Arc<[OffsetRange]>,
+    /// Which rows are there for readers; `None`: all.
+    validity: Option<Arc<Validity>>,
 }
 
 impl ConsumingSegment {
@@ -66,8 +81,10 @@ impl ConsumingSegment {
             tail: Vec::new(),
             rows: 0,
             bytes: 0,
+            index_bytes: Arc::default(),
             stats: schema.columns.iter().map(|_| ColumnStats { exact: true, ..ColumnStats::default() }).collect(),
             offsets: Arc::new([]),
+            validity: None,
             schema,
         }
     }
@@ -159,6 +176,18 @@ impl ConsumingSegment {
         Self { state, ..self.clone() }
     }
 
+    /// Makes one index of one full chunk that lacks it, the oldest first; false when none does. An index that cannot be made leaves its chunk to be
+    /// looked at. Blocks on the processor. Called by one thread at a time.
+    pub fn build_next_index(&self, specs: &[IndexSpec]) -> Result<bool> {
+        for chunk in self.full.iter() {
+            if let Some((built, grown)) = chunk.build_next(specs, &self.schema) {
+                self.index_bytes.fetch_add(grown, Ordering::Relaxed);
+                return built.map(|()| true);
+            }
+        }
+        Ok(false)
+    }
+
     /// All rows, in order.
     pub(crate) fn chunks(&self) -> impl Iterator<Item = &Arc<Chunk>> {
         self.full.iter().chain(&self.tail)
@@ -204,7 +233,7 @@ impl Segment for ConsumingSegment {
     }
 
     fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes.saturating_add_signed(self.index_bytes.load(Ordering::Relaxed))
     }
 
     fn schema(&self) -> &Arc<TableSchema> {
@@ -219,8 +248,44 @@ impl Segment for ConsumingSegment {
         self.schema.index_of(column).map(|index| &self.stats[index])
     }
 
+    fn as_consuming(&self) -> Option<&ConsumingSegment> {
+        (self.state == SegmentState::Consuming).then_some(self)
+    }
+
     fn encoding(&self, column: ColumnId) -> Option<String> {
         self.schema.column(column).map(|_| "arrow".into())
+    }
+
+    fn take(&self, columns: &[ColumnId], rows: &[u32]) -> Result<Vec<ArrayRef>> {
+        let chunks: Vec<&Arc<Chunk>> = self.chunks().collect();
+        let mut places = Vec::with_capacity(rows.len());
+        let (mut chunk, mut start) = (0, 0);
+        for row in rows.iter().map(|row| *row as usize) {
+            while chunks.get(chunk).is_some_and(|chunk| start + chunk.batch().num_rows() <= row) {
+                start += chunks[chunk].batch().num_rows();
+                chunk += 1;
+            }
+            if chunk == chunks.len() || row < start {
+                return Err(Error::Invalid(format!("rows of a segment of {} that do not ascend in it", self.rows)));
+            }
+            places.push((chunk, row - start));
+        }
+        let values = |id: &ColumnId| {
+            let missing = || Error::Invalid(format!("the segment has no column with id {id}"));
+            let index = self.schema.index_of(*id).ok_or_else(missing)?;
+            let arrays: Vec<&dyn arrow::array::Array> =
+                chunks.iter().map(|chunk| chunk.batch().column(index).as_ref()).collect();
+            if arrays.is_empty() {
+                return Ok(arrow::array::new_empty_array(&self.schema.columns[index].data_type.arrow()));
+            }
+            Ok(interleave(&arrays, &places)?)
+        };
+        columns.iter().map(values).collect()
+    }
+
+    fn masked(self: Arc<Self>, validity: Arc<Validity>) -> Arc<dyn Segment> {
+        let stats = self.stats.iter().map(ColumnStats::of_some).collect();
+        Arc::new(Self { validity: Some(validity), stats, ..self.as_ref().clone() })
     }
 
     fn scan(
@@ -230,7 +295,7 @@ impl Segment for ConsumingSegment {
         metrics: Arc<ScanMetrics>,
     ) -> Result<BatchIterator> {
         let output = request.output_schema()?;
-        let mut pieces = self.pieces(&rows, &request);
+        let mut pieces = self.pieces(&rows, &request, &metrics);
         if request.hints.backwards {
             pieces.reverse();
         }
@@ -267,8 +332,8 @@ impl Segment for ConsumingSegment {
 }
 
 impl ConsumingSegment {
-    /// Slices of the chunks that `rows` touches, at most `batch_rows` long, without those that the statistics rule out.
-    fn pieces(&self, rows: &Range<u32>, request: &ScanRequest) -> Vec<Piece> {
+    /// Slices of the chunks that `rows` touches, at most `batch_rows` long, without those that statistics or indexes rule out.
+    fn pieces(&self, rows: &Range<u32>, request: &ScanRequest, metrics: &ScanMetrics) -> Vec<Piece> {
         let batch_rows = request.batch_rows.max(1);
         let mut pieces = Vec::new();
         let mut start = 0usize;
@@ -278,16 +343,40 @@ impl ConsumingSegment {
             let to = end.min(rows.end as usize);
             let verdict = if from < to { self.verdict(request, chunk) } else { Verdict::Never };
             if verdict != Verdict::Never {
+                let candidates = lookup::candidates(chunk, &self.schema, request).map(|mask| mask.to_boolean_buffer());
                 for at in (from..to).step_by(batch_rows) {
                     let length = (to - at).min(batch_rows);
+                    let picked = candidates.as_ref().map(|candidates| candidates.slice(at - start, length));
+                    let picked = picked.map(|picked| (picked.count_set_bits(), picked));
+                    if let Some((count, _)) = picked {
+                        metrics.rows_by_index.fetch_add(count as u64, Ordering::Relaxed);
+                        if count == 0 {
+                            continue;
+                        }
+                    }
+                    let picked = picked.filter(|(count, _)| *count < length).map(|(_, picked)| picked);
+                    let picked = match (picked, self.valid(at as u32..(at + length) as u32)) {
+                        (Some(picked), Some(valid)) => Some(&picked & &valid),
+                        (picked, valid) => picked.or(valid),
+                    };
+                    if picked.as_ref().is_some_and(|picked| picked.count_set_bits() == 0) {
+                        continue;
+                    }
                     let rows = chunk.batch().slice(at - start, length);
                     let bytes = chunk.bytes() * length as u64 / chunk.batch().num_rows() as u64;
-                    pieces.push(Piece { rows, bytes, verdict, chunk: Arc::clone(chunk) });
+                    pieces.push(Piece { rows, picked, bytes, verdict, chunk: Arc::clone(chunk) });
                 }
             }
             start = end;
         }
         pieces
+    }
+
+    /// Which rows of a run are there for readers; `None`: all.
+    fn valid(&self, rows: Range<u32>) -> Option<BooleanBuffer> {
+        let validity = self.validity.as_ref().filter(|validity| validity.invalid_in(rows.clone()) > 0)?;
+        let (base, mask) = validity.mask(&rows);
+        Some(mask.to_boolean_buffer().slice((rows.start - base) as usize, rows.len()))
     }
 
     fn verdict(&self, request: &ScanRequest, chunk: &Chunk) -> Verdict {
@@ -305,10 +394,27 @@ impl ConsumingSegment {
 #[derive(Debug)]
 struct Piece {
     rows: RecordBatch,
+    /// The rows of it that are there for readers and that indexes leave; `None`: all.
+    picked: Option<BooleanBuffer>,
     /// Its share of the chunk's memory.
     bytes: u64,
     verdict: Verdict,
     chunk: Arc<Chunk>,
+}
+
+impl Piece {
+    /// The rows that are picked. Columns that `wanted` (by their index in the batch) does not name are as long, with any values.
+    fn rows(&self, wanted: impl Fn(usize) -> bool) -> Result<Cow<'_, RecordBatch>> {
+        let Some(picked) = &self.picked else { return Ok(Cow::Borrowed(&self.rows)) };
+        let picked = BooleanArray::new(picked.clone(), None);
+        let count = picked.true_count();
+        let pick = |(index, column): (usize, &ArrayRef)| {
+            if wanted(index) { filter(column, &picked) } else { Ok(column.slice(0, count)) }
+        };
+        let columns = self.rows.columns().iter().enumerate().map(pick).collect::<Result<_, _>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        Ok(Cow::Owned(RecordBatch::try_new_with_options(self.rows.schema(), columns, &options)?))
+    }
 }
 
 /// Goes through slices of chunks, at most `batch_rows` long each.
@@ -326,7 +432,8 @@ struct ConsumingScan {
 }
 
 impl ConsumingScan {
-    fn read(&mut self, Piece { rows, bytes, verdict, chunk }: &Piece) -> Result<()> {
+    fn read(&mut self, piece: &Piece) -> Result<()> {
+        let Piece { bytes, verdict, chunk, .. } = piece;
         let (request, written) = (&self.request, &self.segment.schema);
         if let Some(condition) = self.narrowing.as_mut().and_then(Watch::changed) {
             self.narrowed = condition.map(|condition| ScanRequest {
@@ -341,6 +448,13 @@ impl ConsumingScan {
         if also == Verdict::Never {
             return Ok(());
         }
+        let conditions =
+            [request.predicate.as_ref(), self.narrowed.as_ref().and_then(|known| known.predicate.as_ref())];
+        let rows = piece.rows(|index| {
+            let id = written.columns[index].id;
+            request.projection.contains(&id) || conditions.iter().flatten().any(|condition| condition.is_about(id))
+        })?;
+        let rows = rows.as_ref();
         let mut mask = if *verdict == Verdict::Always { None } else { evaluate(request, written, rows)? };
         if let Some(narrowed) = &self.narrowed
             && also == Verdict::Maybe

@@ -13,6 +13,8 @@ pub mod quarantined;
 
 use std::{cmp::Ordering, fmt, ops::Range, sync::Arc};
 
+use arrow::array::ArrayRef;
+
 use crate::{
     Result,
     aggregate::{AggregateRequest, Aggregation, MergedGroups},
@@ -20,6 +22,7 @@ use crate::{
     scalar::Scalar,
     scan::{BatchIterator, ScanMetrics, ScanRequest},
     schema::TableSchema,
+    upsert::Validity,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -105,8 +108,17 @@ pub trait Segment: Send + Sync + fmt::Debug {
         request: Arc<ScanRequest>,
         metrics: Arc<ScanMetrics>,
     ) -> Result<BatchIterator>;
-    /// The segment as one that has a file, beside which its indexes lie; `None` for rows in memory and for damaged segments.
+    /// The values of some rows, which ascend, in the types that they were written in. Errors: `Invalid` for a column that the segment does not
+    /// have.
+    fn take(&self, columns: &[ColumnId], rows: &[u32]) -> Result<Vec<ArrayRef>>;
+    /// The same rows and numbers, of which only the valid ones are there for scans and aggregations.
+    fn masked(self: Arc<Self>, validity: Arc<Validity>) -> Arc<dyn Segment>;
+    /// The segment as one that has a file, beside which its indexes lie; `None` for rows in memory, for damaged segments and for masked ones.
     fn as_committed(&self) -> Option<&committed::CommittedSegment> {
+        None
+    }
+    /// The segment as one that still takes rows.
+    fn as_consuming(&self) -> Option<&consuming::ConsumingSegment> {
         None
     }
     /// Begins to group the rows of `rows` that the request selects.

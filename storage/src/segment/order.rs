@@ -59,6 +59,17 @@ impl Order {
         Ok(Some(Self(order.into_iter().map(|(_, row)| from[row as usize]).collect())))
     }
 
+    /// Which row of the segment comes at each place.
+    pub(super) fn rows(&self, segment: &ConsumingSegment) -> Vec<u32> {
+        let mut starts = Vec::new();
+        let mut rows = 0;
+        for chunk in segment.chunks() {
+            starts.push(rows);
+            rows += chunk.batch().num_rows() as u32;
+        }
+        self.0.iter().map(|(chunk, row)| starts[*chunk as usize] + row).collect()
+    }
+
     /// The values of `chunks` in this order.
     pub(super) fn apply(&self, chunks: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
         let arrays: Vec<&dyn Array> = chunks.iter().map(AsRef::as_ref).collect();

@@ -2,6 +2,8 @@
 
 use std::{ops::Range, sync::Arc};
 
+use arrow::array::ArrayRef;
+
 use super::{ColumnStats, Segment, SegmentState};
 use crate::{
     Error, Result,
@@ -10,6 +12,7 @@ use crate::{
     scalar::Scalar,
     scan::{BatchIterator, ScanMetrics, ScanRequest},
     schema::TableSchema,
+    upsert::Validity,
 };
 
 #[derive(Debug)]
@@ -82,6 +85,14 @@ impl Segment for QuarantinedSegment {
 
     fn encoding(&self, _column: ColumnId) -> Option<String> {
         None
+    }
+
+    fn take(&self, _columns: &[ColumnId], _rows: &[u32]) -> Result<Vec<ArrayRef>> {
+        Err(self.error.clone())
+    }
+
+    fn masked(self: Arc<Self>, _validity: Arc<Validity>) -> Arc<dyn Segment> {
+        self
     }
 
     fn scan(

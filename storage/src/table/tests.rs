@@ -4,13 +4,14 @@ use super::*;
 use crate::{
     predicate::Predicate,
     scan::ScanHints,
+    segment::consuming::ConsumingSegment,
     testing::{Random, generate},
 };
 
 fn every_segment(snapshot: &TableSnapshot, request: &ScanRequest) -> ScanPlan {
     let mut plan = ScanPlan::default();
     for segment in snapshot.views.iter().flat_map(|view| view.segments()) {
-        consider(segment, request, &mut plan);
+        consider(segment, request, &Validities::default(), &mut plan);
     }
     plan
 }

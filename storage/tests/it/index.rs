@@ -10,9 +10,10 @@ use std::{
 
 use proptest::prelude::*;
 use tidemill_storage::{
+    documents::DocumentTest,
     ids::{ColumnId, IndexId, SegmentId},
     index::{IndexKind, IndexSpec, parse_file_name},
-    predicate::{CompareOp, Predicate},
+    predicate::{CompareOp, Condition, Predicate},
     scan::{IndexUse, ScanHints, ScanMetrics, ScanRequest},
     schema::TableSchema,
     segment::{Segment, committed::CommittedSegment, consuming::ConsumingSegment},
@@ -37,7 +38,7 @@ pub(crate) fn of(segment: &Arc<dyn Segment>) -> &CommittedSegment {
 }
 
 /// All indexes that the segment's columns take, of some or all of the kinds.
-fn specs(schema: &TableSchema, wanted: impl Fn(&IndexKind) -> bool) -> Vec<IndexSpec> {
+pub(crate) fn specs(schema: &TableSchema, wanted: impl Fn(&IndexKind) -> bool) -> Vec<IndexSpec> {
     let mut specs = Vec::new();
     for column in &schema.columns {
         for kind in KINDS.iter().filter(|kind| wanted(kind) && kind.takes(&column.data_type)) {
@@ -47,7 +48,7 @@ fn specs(schema: &TableSchema, wanted: impl Fn(&IndexKind) -> bool) -> Vec<Index
     specs
 }
 
-fn with(request: &Arc<ScanRequest>, indexes: IndexUse) -> Arc<ScanRequest> {
+pub(crate) fn with(request: &Arc<ScanRequest>, indexes: IndexUse) -> Arc<ScanRequest> {
     Arc::new(ScanRequest { hints: ScanHints { indexes, ..ScanHints::default() }, ..request.as_ref().clone() })
 }
 
@@ -85,9 +86,15 @@ fn check(seed: u64, rows: usize) {
     let (consuming, written) = consuming(random, rows);
     let dir = tempfile::tempdir().unwrap();
     let committed = committed(&consuming, dir.path());
-    let consuming: Arc<dyn Segment> = Arc::new(consuming);
     let only = random.below(KINDS.len() + 1);
     let specs = specs(&written.schema, |kind| KINDS.get(only).is_none_or(|only| only == kind));
+    let plain_bytes = consuming.bytes();
+    let mut built = 0;
+    while consuming.build_next_index(&specs).unwrap() {
+        built += 1;
+    }
+    assert_eq!(consuming.bytes() > plain_bytes, built > 0);
+    let consuming: Arc<dyn Segment> = Arc::new(consuming);
     for spec in &specs {
         assert!(of(&committed).wants_index(spec));
         assert!(!of(&committed).attach_index(spec).unwrap());
@@ -116,8 +123,10 @@ fn check(seed: u64, rows: usize) {
         let request = request(&current, projection, Some(predicate), None, 8192);
         for indexes in [IndexUse::Off, IndexUse::WhereFaster, IndexUse::Always] {
             let request = with(&request, indexes);
-            let found = scanned(&committed, range.clone(), &request);
-            assert_eq!(found, expected, "seed {seed}, {range:?} of {request:#?}");
+            for segment in [&committed, &consuming] {
+                let found = scanned(segment, range.clone(), &request);
+                assert_eq!(found, expected, "seed {seed}, {range:?} of {request:#?}");
+            }
             let hints = ScanHints { backwards: true, ..request.hints.clone() };
             let backwards = Arc::new(ScanRequest { hints, ..request.as_ref().clone() });
             let in_order = |rows: &[Row]| {
@@ -132,13 +141,14 @@ fn check(seed: u64, rows: usize) {
             let plan = table.snapshot().plan(&request);
             assert!(plan.pruned_by_bloom == 0 || expected.is_empty(), "seed {seed}, {request:#?}");
         }
-        assert_eq!(scanned(&consuming, range.clone(), &request), expected);
         let groups = aggregate::request(random, &current);
         if let Some(expected) = aggregate::groups(&part, &groups) {
             for indexes in [IndexUse::Off, IndexUse::Always] {
                 let groups = Arc::new(tidemill_storage::aggregate::AggregateRequest { indexes, ..groups.clone() });
-                if let Ok(found) = crate::aggregate::grouped(&committed, range.clone(), &groups) {
-                    assert!(aggregate::agree(&found, &expected), "seed {seed}, {range:?} of {groups:#?}");
+                for segment in [&committed, &consuming] {
+                    if let Ok(found) = crate::aggregate::grouped(segment, range.clone(), &groups) {
+                        assert!(aggregate::agree(&found, &expected), "seed {seed}, {range:?} of {groups:#?}");
+                    }
                 }
             }
         }
@@ -169,6 +179,31 @@ fn they_are_the_same_on_many_rows() {
     for seed in 0..4 {
         check(seed, 30_000);
     }
+    for seed in 4..20 {
+        check(seed, 5_000 + 100 * seed as usize);
+    }
+}
+
+/// Chunks of rows in memory have every index that fits them, and what is not wanted any more goes.
+#[test]
+fn rows_in_memory_have_indexes_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, schema, consuming) = numbers(dir.path(), 40_000);
+    let specs = specs(&schema, |kind| *kind == IndexKind::Range);
+    let plain = consuming.bytes();
+    while consuming.build_next_index(&specs).unwrap() {}
+    let indexed = consuming.bytes();
+    assert!(plain < indexed && indexed < 2 * plain, "{plain} bytes, {indexed} with indexes");
+    let segment: Arc<dyn Segment> = Arc::new(consuming.clone());
+    let value = tidemill_storage::scalar::Scalar::Int(7_919_777);
+    let one = Predicate::Compare { column: schema.columns[0].id, op: CompareOp::Eq, value };
+    let request = request(&schema, vec![schema.columns[0].id], Some(one), None, 8192);
+    let (by_index, looked_at) = counted(&segment, &with(&request, IndexUse::Always));
+    assert_eq!((by_index, looked_at), (1, 1));
+    assert_eq!(counted(&segment, &with(&request, IndexUse::Off)).0, 0);
+    while consuming.build_next_index(&[]).unwrap() {}
+    assert_eq!(consuming.bytes(), plain);
+    assert_eq!(counted(&segment, &with(&request, IndexUse::Always)).0, 0);
 }
 
 /// Rows of a scan that indexes found, and rows that were looked at.
@@ -311,10 +346,30 @@ fn a_foreign_index_is_refused() {
 }
 
 /// Documents that cannot pass are left out, whatever else is asked; without the index, or with a damaged one, all come.
+/// A condition that takes every document; only indexes leave some out.
+#[derive(Debug)]
+struct Asks(Arc<DocumentTest>);
+
+impl std::fmt::Display for Asks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+impl Condition for Asks {
+    fn holds(&self, values: &arrow::array::ArrayRef) -> tidemill_storage::Result<arrow::array::BooleanArray> {
+        Ok(vec![true; values.len()].into())
+    }
+
+    fn documents(&self) -> Option<&Arc<DocumentTest>> {
+        Some(&self.0)
+    }
+}
+
 #[test]
 fn documents_are_left_out_by_their_index() {
     use tidemill_storage::{
-        documents::{DocumentTest, Step, ValueTest},
+        documents::{Step, ValueTest},
         ids::SchemaVersion,
         scalar::Scalar,
         schema::{Column, DataType},
@@ -333,24 +388,26 @@ fn documents_are_left_out_by_their_index() {
     )
     .unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let segment = ConsumingSegment::new(SegmentId(5), Arc::new(schema.clone())).with(&batch, &[]).unwrap();
-    let segment = committed(&segment, dir.path());
+    let memory = ConsumingSegment::new(SegmentId(5), Arc::new(schema.clone())).with(&batch, &[]).unwrap();
+    let segment = committed(&memory, dir.path());
     let at = |path: Vec<Step>, value| DocumentTest::At { column: ColumnId(1), path, value };
     let key = |name: &str| Step::Key(name.into());
-    let tests = vec![
+    let tests = [
         at(vec![key("a")], ValueTest::Cast { low: 100.0, high: 119.0 }),
         DocumentTest::Or(vec![
             at(vec![key("t"), Step::Element], ValueTest::String("x1".into())),
             at(vec![key("t"), Step::Element], ValueTest::String("x3".into())),
         ]),
     ];
+    let asks = tests.map(|test| Predicate::Holds { column: ColumnId(1), condition: Arc::new(Asks(Arc::new(test))) });
     let passes = |row: &i64| row % 10 != 9 && (100..120).contains(&(row % 1000)) && [1, 3].contains(&(row % 7));
     let below = Predicate::Compare { column: ColumnId(0), op: CompareOp::Less, value: Scalar::Int(15_000) };
-    let found = |indexes: IndexUse, range: Range<u32>, backwards: bool| {
-        let request = request(&schema, vec![ColumnId(0)], Some(below.clone()), None, 8192);
-        let hints = ScanHints { indexes, backwards, documents: tests.clone(), ..ScanHints::default() };
+    let found_in = |segment: &Arc<dyn Segment>, indexes: IndexUse, range: Range<u32>, backwards: bool| {
+        let condition = Predicate::And(vec![below.clone(), asks[0].clone(), asks[1].clone()]);
+        let request = request(&schema, vec![ColumnId(0)], Some(condition), None, 8192);
+        let hints = ScanHints { indexes, backwards, ..ScanHints::default() };
         let request = Arc::new(ScanRequest { hints, ..request.as_ref().clone() });
-        let mut ids: Vec<i64> = scanned(&segment, range, &request)
+        let mut ids: Vec<i64> = scanned(segment, range, &request)
             .into_iter()
             .map(|row| match &row[0] {
                 Value::One(Scalar::Int(id)) => *id,
@@ -360,18 +417,22 @@ fn documents_are_left_out_by_their_index() {
         ids.sort_unstable();
         ids
     };
-    let all: Vec<i64> = (0..15_000).collect();
+    let found = |indexes, range, backwards| found_in(&segment, indexes, range, backwards);
+    let all: Vec<i64> = (0..15_000).filter(|row| row % 10 != 9).collect();
     assert_eq!(found(IndexUse::Always, 0..20_000, false), all);
     let spec = spec(1, IndexKind::Json, ColumnId(1));
     of(&segment).build_index(&spec).unwrap();
     assert!(of(&segment).index_bytes(IndexId(1)).unwrap() < 12 * rows as u64);
     assert_eq!(found(IndexUse::Off, 0..20_000, false), all);
+    while memory.build_next_index(std::slice::from_ref(&spec)).unwrap() {}
+    let memory: Arc<dyn Segment> = Arc::new(memory);
     for range in [0..20_000, 3_000..17_001, 7..99] {
         let expected: Vec<i64> = (i64::from(range.start)..i64::from(range.end).min(15_000)).filter(passes).collect();
         for (indexes, backwards) in
             [(IndexUse::WhereFaster, false), (IndexUse::Always, false), (IndexUse::Always, true)]
         {
             assert_eq!(found(indexes, range.clone(), backwards), expected);
+            assert_eq!(found_in(&memory, indexes, range.clone(), backwards), expected);
         }
     }
     // Other bytes: the index is refused or given up, and no document that passes is missing.

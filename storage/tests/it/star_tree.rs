@@ -30,7 +30,7 @@ use crate::{
     scan::{committed, consuming},
 };
 
-fn spec(id: u32, tree: StarTree) -> IndexSpec {
+pub(crate) fn spec(id: u32, tree: StarTree) -> IndexSpec {
     let columns = tree.columns();
     IndexSpec { id: IndexId(id), name: format!("tree_{id}"), kind: IndexKind::StarTree(Box::new(tree)), columns }
 }
@@ -63,7 +63,7 @@ fn bin(random: &mut Random) -> Bin {
 }
 
 /// A tree of the schema's columns; `None` when none can be a dimension.
-fn tree(random: &mut Random, schema: &TableSchema) -> Option<StarTree> {
+pub(crate) fn tree(random: &mut Random, schema: &TableSchema) -> Option<StarTree> {
     let mut dimensions = Vec::new();
     for column in &schema.columns {
         for bin in [Some(bin(random)), None] {
@@ -93,7 +93,12 @@ fn at_borders(random: &mut Random, tree: &StarTree, written: &Written) -> Option
 }
 
 /// A request that the tree is likely to answer.
-fn request(random: &mut Random, tree: &StarTree, current: &TableSchema, written: &Written) -> AggregateRequest {
+pub(crate) fn request(
+    random: &mut Random,
+    tree: &StarTree,
+    current: &TableSchema,
+    written: &Written,
+) -> AggregateRequest {
     let mut keys = Vec::new();
     for GroupKey { column, bin } in &tree.dimensions {
         if random.one_in(2) && current.column(*column).is_some() {

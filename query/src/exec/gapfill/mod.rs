@@ -25,6 +25,7 @@ use datafusion::{
         ChildrenPropertiesMode, DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, Partitioning,
         PlanProperties, ReplaceChildrenOptions, SendableRecordBatchStream,
         execution_plan::{Boundedness, CardinalityEffect, EmissionType},
+        metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet},
         stream::RecordBatchStreamAdapter,
     },
 };
@@ -32,6 +33,8 @@ use futures::{TryStreamExt, stream};
 
 use filler::{FillSpec, Filler, Spec};
 pub(crate) use planner::GapFillPlanner;
+
+use super::single_input::single_input;
 
 type Result<T, E = DataFusionError> = std::result::Result<T, E>;
 
@@ -42,6 +45,7 @@ pub(crate) struct GapFillExec {
     spec: Spec,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
 }
 
 impl GapFillExec {
@@ -55,13 +59,17 @@ impl GapFillExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         ));
-        Self { input, spec, schema, properties }
+        Self { input, spec, schema, properties, metrics: ExecutionPlanMetricsSet::new() }
     }
 
     /// Bytes of one row, without what values of any length point to: that is the input's.
     fn row_bytes(&self) -> usize {
         let bytes = |data_type: &DataType| data_type.primitive_width().unwrap_or(16) + 1;
         self.schema.fields().iter().map(|field| bytes(field.data_type())).sum()
+    }
+
+    fn over(&self, input: Arc<dyn ExecutionPlan>) -> Self {
+        Self::new(input, self.spec.clone(), Arc::clone(&self.schema))
     }
 }
 
@@ -100,16 +108,10 @@ impl DisplayAs for GapFillExec {
 }
 
 impl ExecutionPlan for GapFillExec {
-    fn name(&self) -> &'static str {
-        "GapFillExec"
-    }
+    single_input!("GapFillExec");
 
     fn properties(&self) -> &Arc<PlanProperties> {
         &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
     }
 
     fn required_input_distribution(&self) -> Vec<Distribution> {
@@ -120,40 +122,24 @@ impl ExecutionPlan for GapFillExec {
         vec![order(&self.spec.by, self.spec.bucket, &self.input.schema()).map(OrderingRequirements::from)]
     }
 
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        match (children.pop(), children.is_empty()) {
-            (Some(input), true) => Ok(Arc::new(Self::new(input, self.spec.clone(), Arc::clone(&self.schema)))),
-            _ => Err(DataFusionError::Internal("GapFillExec has one input".to_owned())),
-        }
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
-    }
-
     fn execute(&self, lane: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let rows_max = context.session_config().batch_size();
         let reservation = MemoryConsumer::new("GapFillExec").register(context.memory_pool());
         reservation.try_grow(rows_max.saturating_mul(self.row_bytes()))?;
         let input = self.input.execute(lane, context)?;
+        let measured = BaselineMetrics::new(&self.metrics, lane);
         let filler = Filler::new(self.spec.clone(), self.input.schema(), Arc::clone(&self.schema), rows_max)?;
         let batches = stream::try_unfold((input, filler, false), move |(mut input, mut filler, mut has_ended)| {
             // Held as long as there are rows to make.
             let _ = &reservation;
+            let measured = measured.clone();
             async move {
                 loop {
-                    if let Some(batch) = filler.fill(has_ended)? {
+                    let timer = measured.elapsed_compute().timer();
+                    let filled = filler.fill(has_ended)?;
+                    drop(timer);
+                    if let Some(batch) = filled {
+                        measured.record_output(batch.num_rows());
                         return Ok::<Option<(RecordBatch, _)>, DataFusionError>(Some((
                             batch,
                             (input, filler, has_ended),
@@ -170,6 +156,10 @@ impl ExecutionPlan for GapFillExec {
             }
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
     }
 
     fn cardinality_effect(&self) -> CardinalityEffect {

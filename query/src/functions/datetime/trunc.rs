@@ -85,7 +85,7 @@ fn truncate(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
     let mut known: Option<(String, Unit)> = None;
     let mut out = Vec::with_capacity(call.rows);
     for row in 0..call.rows {
-        if units.is_null(row) || times.is_null(row) {
+        if units.is_null(row) || times.is_null(row) || zones.as_ref().is_some_and(|zones| zones.is_null(row)) {
             out.push(None);
             continue;
         }
@@ -102,7 +102,7 @@ fn truncate(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
             }
         };
         let zone = match &zones {
-            Some(zones) if zones.is_valid(row) => Zone::parse(zones.value(row))?,
+            Some(zones) => Zone::parse(zones.value(row))?,
             _ if is_zoned => session,
             _ => Zone::UTC,
         };

@@ -76,7 +76,9 @@ fn distinct(segment: &dyn Segment, key: &GroupKey) -> Option<u64> {
     let null = u64::from(*nulls > 0);
     let range = match (min, max) {
         (Some(Scalar::Int(min)), Some(Scalar::Int(max))) => {
-            Some(max.abs_diff(*min) / key.bin.map_or(1, |bin| bin.width.unsigned_abs().max(1)) + 1)
+            let steps = max.abs_diff(*min) / key.bin.map_or(1, |bin| bin.width.unsigned_abs().max(1));
+            // All bigints are one more than a u64 counts.
+            Some(steps.saturating_add(1))
         }
         (Some(Scalar::Boolean(_)), _) => Some(2),
         (None, _) if *nulls == u64::from(segment.rows()) => Some(0),

@@ -1,7 +1,7 @@
 //! Making a Bloom filter of a column.
 
-use super::{super::attached::Source, BLOCK_BYTES, place};
-use crate::{Result, forward::Encoding, hash};
+use super::{super::source::Source, BLOCK_BYTES, place};
+use crate::{Result, hash};
 
 /// Blocks at most: 128 MiB.
 const BLOCKS_MAX: f64 = (1u64 << 22) as f64;
@@ -9,13 +9,9 @@ const BLOCKS_MAX: f64 = (1u64 << 22) as f64;
 /// One section: the blocks.
 pub(in crate::index) fn build(source: &Source<'_>, fpp: f64) -> Result<Vec<Vec<u8>>> {
     let mut hashes = Vec::new();
-    match source.column.encoding() {
-        Encoding::Dictionary => {
-            if let Some(values) = source.column.dictionary()? {
-                hash::of_array(&values, |hash| hashes.extend(hash))?;
-            }
-        }
-        _ => source.each_array(|array| hash::of_array(array, |hash| hashes.extend(hash)))?,
+    match source.dictionary()? {
+        Some(values) => hash::of_array(&values, |hash| hashes.extend(hash))?,
+        None => source.each_array(|array| hash::of_array(array, |hash| hashes.extend(hash)))?,
     }
     hashes.sort_unstable();
     hashes.dedup();

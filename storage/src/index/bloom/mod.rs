@@ -3,8 +3,6 @@
 //! A split-block filter as in Parquet (Putze, Sanders, Singler 2007): a value sets eight bits, one in each of the eight words of one block of 32
 //! bytes, so that asking touches one cache line. It is asked while a query is planned, before any column of the segment is opened: what it
 //! rules out is never read. 1.2 bytes a value give one false answer in a hundred.
-//!
-//! A consuming segment has none: it is one per partition, and pruned by its statistics.
 
 mod builder;
 mod reader;

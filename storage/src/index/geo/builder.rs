@@ -8,7 +8,7 @@ use arrow::{
     datatypes::{DataType as ArrowType, Float64Type},
 };
 
-use super::super::{attached::Source, ordered};
+use super::super::{ordered, source::Source};
 use crate::{Result, geo::code};
 
 /// The sections: how many rows have a place, then these and their cells.
@@ -16,7 +16,7 @@ pub(in crate::index) fn build(lat: &Source<'_>, lng: &Source<'_>) -> Result<Vec<
     let mut pairs: Vec<(i64, u32)> = Vec::with_capacity(lat.rows as usize);
     for rows in lat.steps() {
         let degrees = |source: &Source<'_>| -> Result<ArrayRef> {
-            Ok(Arc::new(cast(&source.column.decode(rows.clone())?, &ArrowType::Float64)?))
+            Ok(Arc::new(cast(&source.values_of(rows.clone())?, &ArrowType::Float64)?))
         };
         let (lats, lngs) = (degrees(lat)?, degrees(lng)?);
         let (lats, lngs) = (lats.as_primitive::<Float64Type>(), lngs.as_primitive::<Float64Type>());

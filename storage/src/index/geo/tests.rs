@@ -12,7 +12,7 @@ use super::{GeoIndex, build};
 use crate::{
     forward::{ColumnReader, EncodeOptions, encode_column},
     geo::{Area, Polygon, cover},
-    index::attached::Source,
+    index::source::Source,
     schema::DataType,
 };
 
@@ -61,7 +61,7 @@ fn sections(places: &[(Option<f64>, Option<f64>)]) -> Vec<Vec<u8>> {
     };
     let lat = column(places.iter().map(|place| place.0).collect());
     let lng = column(places.iter().map(|place| place.1).collect());
-    build(&Source { rows, column: &lat }, &Source { rows, column: &lng }).unwrap()
+    build(&Source::encoded(rows, &lat), &Source::encoded(rows, &lng)).unwrap()
 }
 
 fn opened(sections: Vec<Vec<u8>>, rows: usize) -> crate::Result<GeoIndex> {

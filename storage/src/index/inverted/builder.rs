@@ -1,17 +1,17 @@
 //! Making an inverted index of a column.
 
 use super::{
-    super::{attached::Source, postings},
+    super::{postings, source::Source},
     BY_HASH, BY_ID,
 };
-use crate::{Result, bitpack::width_of, forward::Encoding, hash};
+use crate::{Result, bitpack::width_of, hash};
 
 /// The sections: the layout, then the postings.
 pub(in crate::index) fn build(source: &Source<'_>) -> Result<Vec<Vec<u8>>> {
-    let (layout, keys_of, keys) = match source.column.encoding() {
-        Encoding::Dictionary => (BY_ID, source.ids()?, source.dictionary_len()?),
-        _ => {
-            let rows = u64::from(source.rows) - source.column.null_count();
+    let (layout, keys_of, keys) = match source.ids()? {
+        Some((ids, keys)) => (BY_ID, ids, keys),
+        None => {
+            let rows = u64::from(source.rows) - source.null_count();
             let bits = width_of(rows.saturating_sub(1));
             let keys = 1u32 << bits.min(31);
             let mut keys_of = Vec::with_capacity(source.rows as usize);

@@ -4,8 +4,6 @@
 //! set of ids (comparisons, IN, LIKE) is answered exactly. Without one (ids of orders, UUIDs, long texts: about as many values as rows) the keys
 //! are buckets of a hash, as many as there are rows: `=` and IN find the rows of one bucket each, two of them on average, and the test is
 //! evaluated on these. That takes 5 MB for a million rows where the values themselves would take 16.
-//!
-//! A consuming segment has none: see the figures in `storage/benches/index.rs`.
 
 mod builder;
 mod reader;

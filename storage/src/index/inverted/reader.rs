@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Result,
-    forward::{ColumnReader, ColumnTest, IdTest, format::corrupt},
+    forward::{IdTest, format::corrupt},
     hash,
     predicate::{CompareOp, Predicate},
     schema::DataType,
@@ -51,14 +51,19 @@ impl Inverted {
         &self.postings
     }
 
-    /// The rows that may pass `leaf`, which is `test` in the terms of `column`; `None` when the index has nothing to say.
-    pub(crate) fn find(&self, leaf: &Predicate, test: &ColumnTest, column: &ColumnReader) -> Result<Option<Found>> {
-        if self.by_hash { self.by_hash(leaf, column.data_type()) } else { self.by_id(test) }
-    }
-
-    fn by_id(&self, test: &ColumnTest) -> Result<Option<Found>> {
-        let Some(ids) = test.ids() else { return Ok(None) };
-        by_ids(&self.postings, &ids)
+    /// The rows that may pass `leaf`, on a column of the type, which is about these ids if it has a dictionary; `None` when the index
+    /// has nothing to say.
+    pub(crate) fn find(
+        &self,
+        leaf: &Predicate,
+        ids: Option<IdTest<'_>>,
+        data_type: &DataType,
+    ) -> Result<Option<Found>> {
+        match ids {
+            _ if self.by_hash => self.by_hash(leaf, data_type),
+            Some(ids) => by_ids(&self.postings, &ids),
+            None => Ok(None),
+        }
     }
 
     fn by_hash(&self, leaf: &Predicate, data_type: &DataType) -> Result<Option<Found>> {

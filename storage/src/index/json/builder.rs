@@ -3,7 +3,7 @@
 use arrow::array::{Array, AsArray};
 
 use super::{
-    super::{attached::Source, lexicon::Collected},
+    super::{lexicon::Collected, source::Source},
     paths::JsonPaths,
     terms,
 };

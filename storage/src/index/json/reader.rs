@@ -1,11 +1,15 @@
 //! Asking an index of documents.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use arrow::buffer::Buffer;
 
-use super::{super::lexicon::Lexicon, paths::JsonPaths, terms};
-use crate::{Result, bitpack::Bitmask, documents::DocumentTest};
+use super::{
+    super::{Found, Part, lexicon::Lexicon},
+    paths::JsonPaths,
+    terms,
+};
+use crate::{Result, bitpack::Bitmask, documents::DocumentTest, predicate::Predicate};
 
 /// With this many times as many rows, the next condition of an AND is not worth its list.
 const MORE_ROWS: u64 = 16;
@@ -32,8 +36,16 @@ impl JsonIndex {
         }
     }
 
+    /// The rows that may pass `leaf`; `None` when the index has nothing to say.
+    pub(crate) fn find(&self, leaf: &Predicate) -> Result<Option<Found>> {
+        let Predicate::Holds { condition, .. } = leaf else { return Ok(None) };
+        let Some(test) = condition.documents() else { return Ok(None) };
+        let Some(rows) = self.count(test)? else { return Ok(None) };
+        Ok(Some(Found { parts: vec![Part::Documents(Arc::clone(test))], rows, ..Found::default() }))
+    }
+
     /// How many rows would be listed for the test, at most; `None` when the index has nothing to say.
-    pub(crate) fn count(&self, test: &DocumentTest) -> Result<Option<u64>> {
+    pub(super) fn count(&self, test: &DocumentTest) -> Result<Option<u64>> {
         let (Some(terms), Some(test)) = (&self.terms, self.covered(test)) else { return Ok(None) };
         self.counted(terms, &test).map(Some)
     }

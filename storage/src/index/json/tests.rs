@@ -14,10 +14,10 @@ use super::{
     terms,
 };
 use crate::{
-    documents::{DocumentTest, Step, ValueTest},
+    documents::{DocumentSieve, DocumentTest, Step, ValueTest},
     forward::{ColumnReader, EncodeOptions, encode_column},
     ids::ColumnId,
-    index::attached::Source,
+    index::source::Source,
     schema::DataType,
 };
 
@@ -118,11 +118,25 @@ impl Tree {
         }
     }
 
+    /// As a condition means it.
+    fn is_truly(&self, wanted: &ValueTest) -> bool {
+        match (wanted, self) {
+            (ValueTest::Text(wanted), Self::Boolean(_) | Self::Number(_) | Self::Array(_) | Self::Object(_)) => {
+                *wanted == self.text()
+            }
+            _ => self.is(wanted),
+        }
+    }
+
     fn passes(&self, test: &DocumentTest) -> bool {
+        self.passes_by(test, &Self::is)
+    }
+
+    fn passes_by(&self, test: &DocumentTest, is: &impl Fn(&Self, &ValueTest) -> bool) -> bool {
         match test {
-            DocumentTest::And(tests) => tests.iter().all(|test| self.passes(test)),
-            DocumentTest::Or(tests) => tests.iter().any(|test| self.passes(test)),
-            DocumentTest::At { path, value, .. } => self.at(path).iter().any(|found| found.is(value)),
+            DocumentTest::And(tests) => tests.iter().all(|test| self.passes_by(test, is)),
+            DocumentTest::Or(tests) => tests.iter().any(|test| self.passes_by(test, is)),
+            DocumentTest::At { path, value, .. } => self.at(path).iter().any(|found| is(found, value)),
         }
     }
 }
@@ -170,7 +184,7 @@ fn sections(texts: &[Option<String>], paths: Option<&JsonPaths>) -> Vec<Vec<u8>>
     let buffers = encoded.sections.into_iter().map(Buffer::from_vec).collect();
     let rows = texts.len() as u32;
     let column = ColumnReader::open(&DataType::Jsonb, encoded.encoding as u8, rows, buffers).unwrap();
-    build(&Source { rows, column: &column }, paths).unwrap()
+    build(&Source::encoded(rows, &column), paths).unwrap()
 }
 
 fn opened(sections: Vec<Vec<u8>>, rows: usize, paths: Option<&JsonPaths>) -> crate::Result<JsonIndex> {
@@ -204,6 +218,16 @@ proptest! {
             let part: Vec<usize> = index.list(&test, &(from..to), from & !63).unwrap().iter().collect();
             let all = rows.iter().filter(|row| **row >= from as usize).map(|row| row - (from as usize & !63));
             prop_assert!(has_and || part == all.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn bytes_rule_out_no_document_that_passes(trees in prop::collection::vec(tree(), 0..40), tests in prop::collection::vec(test(), 1..12)) {
+        for test in &tests {
+            let Some(sieve) = DocumentSieve::of(test) else { continue };
+            for tree in trees.iter().filter(|tree| tree.passes_by(test, &Tree::is_truly)) {
+                prop_assert!(sieve.passes(&tree.text()), "{} {test:?}", tree.text());
+            }
         }
     }
 

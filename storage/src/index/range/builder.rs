@@ -1,16 +1,16 @@
 //! Making a range index of a column.
 
 use super::{
-    super::{attached::Source, ordered, postings},
+    super::{ordered, postings, source::Source},
     BY_ID, BY_VALUE, NOTHING, of_array,
 };
-use crate::{Result, forward::Encoding};
+use crate::Result;
 
 /// The sections: layout and number of values, then by layout the postings, or the rows and the values.
 pub(in crate::index) fn build(source: &Source<'_>) -> Result<Vec<Vec<u8>>> {
-    if source.column.encoding() == Encoding::Dictionary {
+    if let Some((ids, keys)) = source.ids()? {
         let mut sections = vec![vec![BY_ID, 0, 0, 0, 0]];
-        sections.extend(postings::encode(&source.ids()?, source.dictionary_len()?)?);
+        sections.extend(postings::encode(&ids, keys)?);
         return Ok(sections);
     }
     let mut pairs: Vec<(i64, u32)> = Vec::with_capacity(source.rows as usize);

@@ -14,8 +14,6 @@
 //!
 //! Integers of 64 bits stand for the values: numbers, dates and times themselves, of NUMERIC the unscaled value, of floats the bits in the
 //! order of PostgreSQL with one zero and one NaN. A segment with a NUMERIC beyond 64 bits has an index that answers nothing.
-//!
-//! A consuming segment has none: its chunks are pruned by their statistics.
 
 mod builder;
 mod reader;

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Error, Result,
     bitpack::Bitmask,
-    forward::{ColumnReader, ColumnTest, format::corrupt},
+    forward::{IdTest, format::corrupt},
     predicate::{CompareOp, Predicate},
     schema::DataType,
 };
@@ -47,15 +47,18 @@ impl RangeIndex {
         Ok(Self(layout))
     }
 
-    /// The rows that pass `leaf`, which is `test` in the terms of `column`; `None` when the index has nothing to say.
-    pub(crate) fn find(&self, leaf: &Predicate, test: &ColumnTest, column: &ColumnReader) -> Result<Option<Found>> {
-        match &self.0 {
-            Layout::Nothing => Ok(None),
-            Layout::ById(postings) => match test.ids() {
-                Some(ids) => by_ids(postings, &ids),
-                None => Ok(None),
-            },
-            Layout::ByValue(ordered) => by_value(ordered, leaf, column.data_type()),
+    /// The rows that pass `leaf`, on a column of the type, which is about these ids if it has a dictionary; `None` when the index has
+    /// nothing to say.
+    pub(crate) fn find(
+        &self,
+        leaf: &Predicate,
+        ids: Option<IdTest<'_>>,
+        data_type: &DataType,
+    ) -> Result<Option<Found>> {
+        match (&self.0, ids) {
+            (Layout::ById(postings), Some(ids)) => by_ids(postings, &ids),
+            (Layout::ByValue(ordered), _) => by_value(ordered, leaf, data_type),
+            (Layout::ById(_), None) | (Layout::Nothing, _) => Ok(None),
         }
     }
 

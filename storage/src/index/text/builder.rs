@@ -2,7 +2,7 @@
 
 use arrow::array::{Array, AsArray};
 
-use super::super::{attached::Source, lexicon::Collected};
+use super::super::{lexicon::Collected, source::Source};
 use crate::{Result, search::each_word};
 
 /// The sections of the [terms](super::super::lexicon) of all texts.

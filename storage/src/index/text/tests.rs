@@ -13,7 +13,7 @@ use crate::{
     bitpack::Bitmask,
     forward::{ColumnReader, EncodeOptions, encode_column},
     ids::ColumnId,
-    index::{Part, attached::Source},
+    index::{Part, source::Source},
     predicate::Predicate,
     schema::DataType,
     search::{Node, TextQuery, Word},
@@ -52,7 +52,7 @@ fn sections(texts: &[Option<String>]) -> Vec<Vec<u8>> {
     let buffers = encoded.sections.into_iter().map(Buffer::from_vec).collect();
     let rows = texts.len() as u32;
     let column = ColumnReader::open(&DataType::Text, encoded.encoding as u8, rows, buffers).unwrap();
-    build(&Source { rows, column: &column }).unwrap()
+    build(&Source::encoded(rows, &column)).unwrap()
 }
 
 fn opened(sections: Vec<Vec<u8>>, rows: usize) -> crate::Result<TextIndex> {

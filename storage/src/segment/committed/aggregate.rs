@@ -21,6 +21,7 @@ use crate::{
     predicate::Predicate,
     scan::ScanMetrics,
     schema::{Column, DataType},
+    upsert::Validity,
 };
 
 /// Rows of a window where an index left fewer than one row in so many.
@@ -69,14 +70,24 @@ pub(super) enum Way {
 pub(super) fn begin(
     segment: &Arc<CommittedSegment>,
     rows: Range<u32>,
+    validity: Option<&Validity>,
     request: &Arc<AggregateRequest>,
     metrics: &Arc<ScanMetrics>,
 ) -> Result<Box<dyn Aggregation>> {
     segment.file.check().map_err(|error| segment.failed(error))?;
-    metadata::begin(segment.as_ref(), &rows, request, metrics, |request| {
-        match star::begin(segment, &rows, request, metrics)? {
+    metadata::begin(segment.as_ref(), &rows, validity, request, metrics, |request| {
+        let by_documents = match validity {
+            // Documents of a star-tree are about all rows.
+            Some(_) => None,
+            None => star::begin(segment, &rows, request, metrics)?,
+        };
+        match by_documents {
             Some(by_documents) => Ok(by_documents),
-            None => rows_of(segment, rows.clone(), request, metrics),
+            None => {
+                let expected = rows.len();
+                let run = CommittedAggregation::new(segment, rows.clone(), validity, expected, request, metrics)?;
+                Ok(Box::new(run) as Box<dyn Aggregation>)
+            }
         }
     })
 }
@@ -88,14 +99,15 @@ pub(super) fn rows_of(
     metrics: &Arc<ScanMetrics>,
 ) -> Result<Box<dyn Aggregation>> {
     let expected = rows.len();
-    Ok(Box::new(CommittedAggregation::new(segment, rows, expected, request, metrics)?))
+    Ok(Box::new(CommittedAggregation::new(segment, rows, None, expected, request, metrics)?))
 }
 
 impl CommittedAggregation {
-    /// Of about `expected` rows, `rows` first.
+    /// Of about `expected` rows, `rows` first, of these only the valid ones.
     pub(super) fn new(
         segment: &Arc<CommittedSegment>,
         rows: Range<u32>,
+        validity: Option<&Validity>,
         expected: usize,
         request: &Arc<AggregateRequest>,
         metrics: &Arc<ScanMetrics>,
@@ -103,7 +115,7 @@ impl CommittedAggregation {
         let layout = Arc::new(Layout::new(request)?);
         let (sources, shapes) = sources_of(segment, &layout)?;
         let engine = Engine::new(layout, shapes, expected)?;
-        Self::with(engine, sources, segment, rows, metrics)
+        Self::with(engine, sources, segment, rows, validity, metrics)
     }
 
     /// With an engine whose shapes are those of the sources.
@@ -112,6 +124,7 @@ impl CommittedAggregation {
         sources: Vec<Source>,
         segment: &Arc<CommittedSegment>,
         rows: Range<u32>,
+        validity: Option<&Validity>,
         metrics: &Arc<ScanMetrics>,
     ) -> Result<Self> {
         let layout = Arc::clone(engine.layout());
@@ -120,6 +133,7 @@ impl CommittedAggregation {
             None => Filter::Everything,
             Some(predicate) => Filter::of_rows(predicate, &request.schema, segment, &rows, request.indexes, metrics)?,
         };
+        let filter = filter.with_validity(validity, &rows);
         let filter_of = |predicate: &Predicate| Filter::new(predicate, &request.schema, segment, false);
         let filters = layout.filters.iter().map(filter_of).collect::<Result<Vec<_>>>()?;
         let window_rows = match reads_blocks(segment, request, &layout)? {
@@ -151,12 +165,13 @@ pub(super) fn go_on_with(
     groups: MergedGroups,
     segment: &Arc<CommittedSegment>,
     rows: Range<u32>,
+    validity: Option<&Validity>,
     metrics: &Arc<ScanMetrics>,
 ) -> Result<Box<dyn Aggregation>> {
     segment.file.check().map_err(|error| segment.failed(error))?;
     let layout = Arc::clone(groups.engine.layout());
     let (sources, _) = sources_of(segment, &layout)?;
-    let run = CommittedAggregation::with(groups.engine, sources, segment, rows, metrics)?;
+    let run = CommittedAggregation::with(groups.engine, sources, segment, rows, validity, metrics)?;
     Ok(Box::new(run))
 }
 

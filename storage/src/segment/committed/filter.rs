@@ -114,7 +114,7 @@ impl Filter {
         };
         let written = &segment.schema.columns[index].data_type;
         let in_its_type = matches!(leaf, Predicate::Holds { .. });
-        if !comparable_as_written(written, &column.data_type) || in_its_type && *written != column.data_type {
+        if !written.compares_as(&column.data_type) || in_its_type && *written != column.data_type {
             return Ok(Self::Widened { index, column: column.clone(), leaf: leaf.clone() });
         }
         let failed = |error| segment.failed(segment.named(error, index));
@@ -218,10 +218,4 @@ fn selected(leaf: &Predicate, column: &Column, array: ArrayRef) -> Result<Bitmas
         Some(valid) => selected.values() & valid.inner(),
     };
     Ok(Bitmask::from_boolean_buffer(&bits))
-}
-
-/// Whether a leaf on the column as it is now means the same on the column as it was written: the same type, or integers of another width.
-pub(super) fn comparable_as_written(written: &DataType, current: &DataType) -> bool {
-    use DataType::{BigInt, Int, SmallInt};
-    written == current || matches!((written, current), (SmallInt | Int | BigInt, SmallInt | Int | BigInt))
 }

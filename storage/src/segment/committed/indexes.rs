@@ -8,17 +8,17 @@ use std::{fs, ops::Range, path::Path, sync::Arc};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::{CommittedSegment, filter::comparable_as_written, lookup::Lookup, star};
+use super::{CommittedSegment, lookup::Lookup, star};
 use crate::{
     Error, Result,
     bitpack::Bitmask,
-    documents::DocumentTest,
     forward::ColumnTest,
     ids::{ColumnId, IndexId},
     index::{
         IndexKind, IndexSpec,
-        attached::{self, AttachedIndex, Source},
+        attached::AttachedIndex,
         file::{Owner, file_name, write},
+        source::{Source, sections},
     },
     predicate::Predicate,
     scan::PlaceTest,
@@ -48,22 +48,7 @@ impl Indexes {
 impl CommittedSegment {
     /// Whether the segment is to have a file of the index: it has the column, in a type that such an index takes.
     pub fn wants_index(&self, spec: &IndexSpec) -> bool {
-        self.indexed_column(spec).is_some()
-    }
-
-    fn indexed_column(&self, spec: &IndexSpec) -> Option<(usize, ColumnId)> {
-        let id = spec.column()?;
-        let index = self.schema.index_of(id)?;
-        if let IndexKind::StarTree(tree) = &spec.kind {
-            return tree.fits(&self.schema).then_some((index, id));
-        }
-        if spec.kind == IndexKind::Geo {
-            let second = spec.columns.get(1).and_then(|id| self.schema.column(*id));
-            if !second.is_some_and(|column| spec.kind.takes(&column.data_type)) {
-                return None;
-            }
-        }
-        (spec.kind.has_files() && spec.kind.takes(&self.schema.columns[index].data_type)).then_some((index, id))
+        spec.places_in(&self.schema).is_some()
     }
 
     /// Bytes of the index's file; `None` when it is not there.
@@ -73,7 +58,8 @@ impl CommittedSegment {
 
     /// Takes an index whose file is there. False when there is no such file. Errors: the file is damaged, or another index's: build it anew.
     pub fn attach_index(&self, spec: &IndexSpec) -> Result<bool> {
-        let Some((_, column)) = self.indexed_column(spec) else { return Ok(false) };
+        let Some((place, _)) = spec.places_in(&self.schema) else { return Ok(false) };
+        let column = self.schema.columns[place].id;
         match AttachedIndex::open(&self.index_path(spec.id)?, &self.owner(), spec, column) {
             Ok(index) => {
                 self.put(index);
@@ -86,26 +72,22 @@ impl CommittedSegment {
 
     /// Builds the index, writes its file, reads it back and takes it. Blocks on processor and disk. Returns the bytes of the file.
     pub fn build_index(&self, spec: &IndexSpec) -> Result<u64> {
-        let Some((column_index, column)) = self.indexed_column(spec) else {
+        let Some((place, second)) = spec.places_in(&self.schema) else {
             return Err(Error::Invalid(format!("segment {} cannot have index \"{}\"", self.id, spec.name)));
         };
-        let source = Source { rows: self.rows, column: self.reader(column_index)? };
+        let column = self.schema.columns[place].id;
+        let source_at = |index: usize| Ok::<_, Error>(Source::encoded(self.rows, self.reader(index)?));
         let path = self.index_path(spec.id)?;
         let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
             return Err(Error::Invalid(format!("{} is no path of a file", path.display())));
         };
         let built = match &spec.kind {
             IndexKind::StarTree(tree) => star::sections(self, tree),
-            IndexKind::Geo => {
-                let second = spec.columns.get(1).and_then(|id| self.schema.index_of(*id));
-                let second = second.ok_or_else(|| Error::Invalid("an index of places has two columns".into()))?;
-                attached::places(&source, &Source { rows: self.rows, column: self.reader(second)? })
-            }
-            _ => attached::sections(&source, spec),
+            _ => sections(&source_at(place)?, second.map(source_at).transpose()?.as_ref(), spec),
         };
         built
             .and_then(|sections| write(dir, name, &self.owner(), spec, column, &sections))
-            .map_err(|error| self.failed_build(error, column_index))?;
+            .map_err(|error| self.failed_build(error, place))?;
         // What was built from bytes that went away is no index.
         self.file.check()?;
         let index = AttachedIndex::open(&path, &self.owner(), spec, column)?;
@@ -184,32 +166,6 @@ impl CommittedSegment {
         Ok(best)
     }
 
-    /// The rows of `rows` whose documents may pass, bit 0 for row `base`; `None` when no index knows, or listing as many as it would is not worth it.
-    pub(super) fn documents(
-        &self,
-        test: &DocumentTest,
-        rows: &Range<u32>,
-        base: u32,
-        worth: impl Fn(u64) -> bool,
-    ) -> Option<Bitmask> {
-        let column = test.column()?;
-        let list = self.indexes.list.load();
-        // Several may know of parts of the documents.
-        let mut best: Option<(u64, &Arc<AttachedIndex>)> = None;
-        for index in list.iter().filter(|known| known.kind.is_json() && known.column == column) {
-            match index.count_documents(test) {
-                Ok(Some(count)) if best.is_none_or(|(least, _)| count < least) => best = Some((count, index)),
-                Ok(_) => {}
-                Err(error) => self.lose_index(index.id, &error),
-            }
-        }
-        let (count, index) = best?;
-        if !worth(count) {
-            return None;
-        }
-        index.documents(test, rows, base).inspect_err(|error| self.lose_index(index.id, error)).ok()
-    }
-
     /// The rows of `rows` that may lie in an area, bit 0 for row `base`; `None` when no index knows, or listing them is not worth it.
     pub(super) fn places(
         &self,
@@ -244,7 +200,7 @@ impl CommittedSegment {
                 let (Some(now), Some(written)) = (current.column(*column), self.schema.column(*column)) else {
                     return false;
                 };
-                if !comparable_as_written(&written.data_type, &now.data_type) {
+                if !written.data_type.compares_as(&now.data_type) {
                     return false;
                 }
                 let mut of_column = list.iter().filter(|index| index.column == *column);

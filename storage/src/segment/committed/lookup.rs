@@ -19,6 +19,7 @@ use crate::{
     predicate::Predicate,
     scan::{IndexUse, ScanHints, ScanMetrics},
     schema::TableSchema,
+    upsert::Validity,
 };
 
 /// Nanoseconds for a row that an index lists.
@@ -31,8 +32,6 @@ const TESTING: f64 = 2.0;
 const ASKING: f64 = 400.0;
 /// Nanoseconds for a row of a column that is decoded and cast before it is compared.
 const WIDENING: f64 = 5.0;
-/// Rows that are listed for documents, at most, for each row of the segment: one may be listed for several terms.
-const LISTED_ROWS_MAX: u64 = 4;
 
 /// Rows that are known to pass, or to be all that may, not listed yet.
 #[derive(Debug)]
@@ -135,7 +134,7 @@ impl Filter {
             let listing = parts[at].listing_cost(segment) * share;
             if let Some(mask) = &mask
                 && indexes != IndexUse::Always
-                && listing > TESTING * mask.count() as f64
+                && listing > TESTING.max(parts[at].plain_cost(segment)?) * mask.count() as f64
             {
                 continue;
             }
@@ -169,7 +168,7 @@ impl Filter {
         })
     }
 
-    /// The filter, and of the rows that it leaves those whose documents and places may pass, as far as indexes know.
+    /// The filter, and of the rows that it leaves those whose places may pass, as far as indexes know.
     pub(super) fn with_hints(
         self,
         segment: &CommittedSegment,
@@ -182,13 +181,10 @@ impl Filter {
         }
         let base = rows.start & !63;
         let mut found: Option<Bitmask> = None;
-        // Reading and testing a document costs more than listing a hundred rows.
-        let worth = |count: u64| hints.indexes == IndexUse::Always || count < LISTED_ROWS_MAX * u64::from(segment.rows);
-        let documents = hints.documents.iter().map(|test| segment.documents(test, rows, base, worth));
         // A place costs as much as listing ten.
         let worth = |count: u64| hints.indexes == IndexUse::Always || count < u64::from(segment.rows) * 3 / 4;
         let places = hints.places.iter().map(|test| segment.places(test, rows, base, worth));
-        for listed in documents.chain(places).flatten() {
+        for listed in places.flatten() {
             found = Some(match found {
                 None => listed,
                 Some(mut found) => {
@@ -197,8 +193,24 @@ impl Filter {
                 }
             });
         }
-        let Some(mut mask) = found else { return self };
+        let Some(mask) = found else { return self };
         metrics.rows_by_index.fetch_add(mask.count() as u64, std::sync::atomic::Ordering::Relaxed);
+        self.with_rows(base, mask)
+    }
+
+    /// The filter, and of the rows that it leaves those that are valid.
+    pub(super) fn with_validity(self, validity: Option<&Validity>, rows: &Range<u32>) -> Self {
+        match validity {
+            Some(validity) if !matches!(self, Self::Nothing) && validity.invalid_in(rows.clone()) > 0 => {
+                let (base, mask) = validity.mask(rows);
+                self.with_rows(base, mask)
+            }
+            _ => self,
+        }
+    }
+
+    /// The filter, and of the rows that it leaves those of `mask`, whose bit 0 is row `base`: the first of the run, or up to 63 before it.
+    fn with_rows(self, base: u32, mut mask: Bitmask) -> Self {
         let mut parts = match self {
             Self::Everything => Vec::new(),
             Self::And(parts) => parts,

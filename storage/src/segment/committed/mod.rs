@@ -9,9 +9,11 @@ mod detach;
 mod filter;
 mod indexes;
 mod lookup;
+mod masked;
 mod scan;
 mod sorted;
 pub(crate) mod star;
+mod take;
 
 use std::{
     fmt,
@@ -23,7 +25,7 @@ use std::{
     },
 };
 
-use arrow::buffer::Buffer;
+use arrow::{array::ArrayRef, buffer::Buffer};
 
 use super::{
     ColumnStats, Segment, SegmentState,
@@ -38,6 +40,7 @@ use crate::{
     mmap::MappedFile,
     scan::{BatchIterator, ScanMetrics, ScanRequest},
     schema::TableSchema,
+    upsert::Validity,
 };
 
 /// Sections up to this size are copied to the heap when their column is opened. So what they hold (small dictionaries above all) can be
@@ -261,16 +264,22 @@ impl Segment for CommittedSegment {
         self.schema.index_of(column).map(|index| self.columns[index].bytes)
     }
 
+    fn take(&self, columns: &[ColumnId], rows: &[u32]) -> Result<Vec<ArrayRef>> {
+        self.values_of(columns, rows).map_err(|error| self.failed(error))
+    }
+
+    fn masked(self: Arc<Self>, validity: Arc<Validity>) -> Arc<dyn Segment> {
+        Arc::new(masked::MaskedSegment::new(self, validity))
+    }
+
     fn scan(
         self: Arc<Self>,
         rows: Range<u32>,
         request: Arc<ScanRequest>,
         metrics: Arc<ScanMetrics>,
     ) -> Result<BatchIterator> {
-        if rows.start > rows.end || rows.end > self.rows {
-            return Err(Error::Invalid(format!("rows {rows:?} of a segment of {} rows", self.rows)));
-        }
-        Ok(Box::new(scan::CommittedScan::new(self, rows, request, metrics)?))
+        self.contains(&rows)?;
+        Ok(Box::new(scan::CommittedScan::new(self, rows, None, request, metrics)?))
     }
 
     fn aggregate(
@@ -280,7 +289,7 @@ impl Segment for CommittedSegment {
         metrics: Arc<ScanMetrics>,
     ) -> Result<Box<dyn Aggregation>> {
         self.contains(&rows)?;
-        aggregate::begin(&self, rows, &request, &metrics)
+        aggregate::begin(&self, rows, None, &request, &metrics)
     }
 
     fn aggregate_into(
@@ -290,7 +299,7 @@ impl Segment for CommittedSegment {
         metrics: Arc<ScanMetrics>,
     ) -> Result<Box<dyn Aggregation>> {
         self.contains(&rows)?;
-        aggregate::go_on_with(groups, &self, rows, &metrics)
+        aggregate::go_on_with(groups, &self, rows, None, &metrics)
     }
 
     fn as_committed(&self) -> Option<&CommittedSegment> {

@@ -14,6 +14,7 @@ use crate::{
     evaluate::{default_array, widened},
     scan::{Coalescer, ScanMetrics, ScanRequest, Watch, row_count},
     schema::Column,
+    upsert::Validity,
 };
 
 /// Rows of a window at least, where there are as many: the codecs decode blocks of 1024 and unpack texts in larger ones.
@@ -55,6 +56,7 @@ impl CommittedScan {
     pub(super) fn new(
         segment: Arc<CommittedSegment>,
         rows: Range<u32>,
+        validity: Option<&Validity>,
         request: Arc<ScanRequest>,
         metrics: Arc<ScanMetrics>,
     ) -> Result<Self> {
@@ -67,6 +69,7 @@ impl CommittedScan {
             }
         };
         let filter = filter.with_hints(&segment, &rows, &request.hints, &metrics);
+        let filter = filter.with_validity(validity, &rows);
         let outputs = request
             .projection
             .iter()

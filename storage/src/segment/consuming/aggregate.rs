@@ -30,6 +30,8 @@ struct ConsumingAggregation {
     /// The condition and the FILTER clauses, as requests that [`evaluate`] takes.
     condition: ScanRequest,
     filters: Vec<ScanRequest>,
+    /// Whether a column is read, by its index in the segment's schema.
+    wanted: Vec<bool>,
     /// The windows.
     pieces: std::vec::IntoIter<Piece>,
 }
@@ -40,7 +42,7 @@ pub(super) fn begin(
     request: &Arc<AggregateRequest>,
     metrics: &Arc<ScanMetrics>,
 ) -> Result<Box<dyn Aggregation>> {
-    metadata::begin(segment.as_ref(), &rows, request, metrics, |request| {
+    metadata::begin(segment.as_ref(), &rows, segment.validity.as_deref(), request, metrics, |request| {
         rows_of(segment, rows.clone(), request, metrics)
     })
 }
@@ -102,7 +104,16 @@ fn with(
     };
     let condition = condition_of(request.predicate.clone());
     let filters = layout.filters.iter().map(|filter| condition_of(Some(filter.clone()))).collect();
-    let pieces = segment.pieces(rows, &condition);
+    let pieces = segment.pieces(rows, &condition, metrics);
+    let is_read = |id| {
+        let by_condition = request.predicate.iter().chain(&layout.filters).any(|condition| condition.is_about(id));
+        by_condition
+            || layout.needed.iter().any(|needed| match &needed.recipe {
+                None => needed.column.id == id,
+                Some(recipe) => recipe.inputs.iter().any(|column| column.id == id),
+            })
+    };
+    let wanted = segment.schema.columns.iter().map(|column| is_read(column.id)).collect();
     Box::new(ConsumingAggregation {
         segment: Arc::clone(segment),
         engine,
@@ -110,13 +121,17 @@ fn with(
         metrics: Arc::clone(metrics),
         condition,
         filters,
+        wanted,
         pieces: pieces.into_iter(),
     })
 }
 
 impl ConsumingAggregation {
-    fn read(&mut self, Piece { rows, bytes, verdict, .. }: &Piece) -> Result<()> {
+    fn read(&mut self, piece: &Piece) -> Result<()> {
+        let Piece { bytes, verdict, .. } = piece;
         let (written, current) = (&self.segment.schema, &self.condition.schema);
+        let rows = piece.rows(|index| self.wanted[index])?;
+        let rows = rows.as_ref();
         let mask = if *verdict == Verdict::Always { None } else { evaluate(&self.condition, written, rows)? };
         let mask = mask.map(|mask| passed(&mask)).filter(|mask| !mask.is_all());
         let selected = mask.as_ref().map_or(rows.num_rows(), Bitmask::count);

@@ -58,11 +58,11 @@ const BATCH_BYTES_MAX: usize = 1 << 30;
 pub(super) fn udfs() -> Vec<Arc<ScalarUDF>> {
     let counts = || any_of(&[2, 3, 4], Immutable);
     vec![
-        Simple::udf("jsonb_path_exists", counts(), Returns::Field(boolean), |call| exists(call, false)),
-        Simple::udf("jsonb_path_match", counts(), Returns::Field(boolean), |call| matches(call, false)),
-        Simple::udf("jsonb_path_query_array", counts(), Returns::Field(jsonb), array),
-        Simple::udf("jsonb_path_query_first", counts(), Returns::Field(jsonb), first),
-        Simple::udf(JSONB_PATH_QUERY, counts(), Returns::Field(list), rows),
+        Simple::tried_once("jsonb_path_exists", counts(), Returns::Field(boolean), |call| exists(call, false)),
+        Simple::tried_once("jsonb_path_match", counts(), Returns::Field(boolean), |call| matches(call, false)),
+        Simple::tried_once("jsonb_path_query_array", counts(), Returns::Field(jsonb), array),
+        Simple::tried_once("jsonb_path_query_first", counts(), Returns::Field(jsonb), first),
+        Simple::tried_once(JSONB_PATH_QUERY, counts(), Returns::Field(list), rows),
         exists_udf(),
         match_udf(),
     ]
@@ -70,12 +70,12 @@ pub(super) fn udfs() -> Vec<Arc<ScalarUDF>> {
 
 /// `doc @? path`.
 pub(crate) fn exists_udf() -> Arc<ScalarUDF> {
-    Simple::udf(EXISTS_OPERATOR, any(2, Immutable), Returns::Field(boolean), |call| exists(call, true))
+    Simple::tried_once(EXISTS_OPERATOR, any(2, Immutable), Returns::Field(boolean), |call| exists(call, true))
 }
 
 /// `doc @@ path`.
 pub(crate) fn match_udf() -> Arc<ScalarUDF> {
-    Simple::udf(MATCH_OPERATOR, any(2, Immutable), Returns::Field(boolean), |call| matches(call, true))
+    Simple::tried_once(MATCH_OPERATOR, any(2, Immutable), Returns::Field(boolean), |call| matches(call, true))
 }
 
 /// A text as the jsonpath that it is, as PostgreSQL prints it.

@@ -279,7 +279,7 @@ impl ByDocuments {
         });
         let expected = runs.iter().map(Range::len).sum();
         let first = runs.pop_front().unwrap_or(0..0);
-        let run = CommittedAggregation::new(&documents, first, expected, &asked, metrics)?;
+        let run = CommittedAggregation::new(&documents, first, None, expected, &asked, metrics)?;
         Ok(Self {
             segment: Arc::clone(segment),
             request: Arc::clone(request),

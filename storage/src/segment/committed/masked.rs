@@ -1,0 +1,125 @@
+//! A committed segment some of whose rows are not valid: one view's eyes on it.
+//!
+//! Scans and aggregations have one more set of rows that all others are intersected with. What is known of all rows is known of more than the
+//! valid ones, so statistics are bounds; what was made of all rows (star-trees, kept answers) is out of reach.
+
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
+
+use arrow::array::ArrayRef;
+
+use super::{
+    super::{ColumnStats, Segment, SegmentState},
+    CommittedSegment, aggregate,
+    scan::CommittedScan,
+};
+use crate::{
+    Result,
+    aggregate::{AggregateRequest, Aggregation, MergedGroups},
+    ids::{ColumnId, OffsetRange, SegmentId},
+    scan::{BatchIterator, ScanMetrics, ScanRequest},
+    schema::TableSchema,
+    upsert::Validity,
+};
+
+#[derive(Debug)]
+pub(super) struct MaskedSegment {
+    segment: Arc<CommittedSegment>,
+    validity: Arc<Validity>,
+    /// By index in the schema.
+    stats: OnceLock<Box<[ColumnStats]>>,
+}
+
+impl MaskedSegment {
+    pub(super) fn new(segment: Arc<CommittedSegment>, validity: Arc<Validity>) -> Self {
+        Self { segment, validity, stats: OnceLock::new() }
+    }
+}
+
+impl ColumnStats {
+    /// What these say of some of the rows.
+    pub(crate) fn of_some(&self) -> Self {
+        Self { exact: false, distinct: None, ..self.clone() }
+    }
+}
+
+impl Segment for MaskedSegment {
+    fn id(&self) -> SegmentId {
+        self.segment.id
+    }
+
+    fn state(&self) -> SegmentState {
+        self.segment.state()
+    }
+
+    fn rows(&self) -> u32 {
+        self.segment.rows
+    }
+
+    fn bytes(&self) -> u64 {
+        self.segment.bytes()
+    }
+
+    fn schema(&self) -> &Arc<TableSchema> {
+        &self.segment.schema
+    }
+
+    fn offsets(&self) -> &[OffsetRange] {
+        &self.segment.offsets
+    }
+
+    fn stats(&self, column: ColumnId) -> Option<&ColumnStats> {
+        let index = self.segment.schema.index_of(column)?;
+        let stats = self.stats.get_or_init(|| self.segment.stats.iter().map(ColumnStats::of_some).collect());
+        stats.get(index)
+    }
+
+    fn encoding(&self, column: ColumnId) -> Option<String> {
+        self.segment.encoding(column)
+    }
+
+    fn column_bytes(&self, column: ColumnId) -> Option<u64> {
+        self.segment.column_bytes(column)
+    }
+
+    fn take(&self, columns: &[ColumnId], rows: &[u32]) -> Result<Vec<ArrayRef>> {
+        self.segment.take(columns, rows)
+    }
+
+    fn masked(self: Arc<Self>, validity: Arc<Validity>) -> Arc<dyn Segment> {
+        Arc::new(Self::new(Arc::clone(&self.segment), validity))
+    }
+
+    fn scan(
+        self: Arc<Self>,
+        rows: Range<u32>,
+        request: Arc<ScanRequest>,
+        metrics: Arc<ScanMetrics>,
+    ) -> Result<BatchIterator> {
+        self.segment.contains(&rows)?;
+        let segment = Arc::clone(&self.segment);
+        Ok(Box::new(CommittedScan::new(segment, rows, Some(&self.validity), request, metrics)?))
+    }
+
+    fn aggregate(
+        self: Arc<Self>,
+        rows: Range<u32>,
+        request: Arc<AggregateRequest>,
+        metrics: Arc<ScanMetrics>,
+    ) -> Result<Box<dyn Aggregation>> {
+        self.segment.contains(&rows)?;
+        aggregate::begin(&self.segment, rows, Some(&self.validity), &request, &metrics)
+    }
+
+    fn aggregate_into(
+        self: Arc<Self>,
+        rows: Range<u32>,
+        groups: MergedGroups,
+        metrics: Arc<ScanMetrics>,
+    ) -> Result<Box<dyn Aggregation>> {
+        self.segment.contains(&rows)?;
+        aggregate::go_on_with(groups, &self.segment, rows, Some(&self.validity), &metrics)
+    }
+}

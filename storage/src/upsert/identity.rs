@@ -1,0 +1,120 @@
+//! What tells a row of a table with a key: its key and its rank, as bytes that compare as the values do (Arrow's row format), and the fingerprint of
+//! its key, made of the hashes of its values (`hash`).
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray},
+    buffer::BooleanBuffer,
+    compute::SortOptions,
+    row::{RowConverter, Rows, SortField},
+};
+
+use super::{Keep, KeySpec, provenance};
+use crate::{Error, Result, evaluate::plain_floats, hash, ids::ColumnId, schema::TableSchema};
+
+/// Reads identities of rows of one table.
+#[derive(Debug)]
+pub(super) struct Reader {
+    /// The columns that it reads: the key's, then those of the rank, then the one that deletes.
+    columns: Vec<ColumnId>,
+    key_columns: usize,
+    rank_columns: usize,
+    keys: RowConverter,
+    ranks: RowConverter,
+}
+
+/// Of some rows.
+#[derive(Debug)]
+pub(super) struct Identities {
+    keys: Rows,
+    fingerprints: Vec<u64>,
+    ranks: Rows,
+    /// Rows that delete their key.
+    deletes: Option<BooleanBuffer>,
+}
+
+impl Reader {
+    /// `written` is a schema that the table's segments have.
+    pub(super) fn new(spec: &KeySpec, written: &TableSchema) -> Result<Self> {
+        let ranks: Vec<ColumnId> = spec.version.into_iter().chain(provenance::ids()).collect();
+        // NULL loses against every version.
+        let options = SortOptions { descending: false, nulls_first: spec.keep == Keep::Last };
+        let converter = |ids: &[ColumnId]| -> Result<RowConverter> {
+            let field = |id: &ColumnId| match written.column(*id) {
+                Some(column) => Ok(SortField::new_with_options(column.data_type.arrow(), options)),
+                None => Err(Error::Invalid(format!("the rows have no column with id {id}"))),
+            };
+            Ok(RowConverter::new(ids.iter().map(field).collect::<Result<_>>()?)?)
+        };
+        Ok(Self {
+            keys: converter(&spec.columns)?,
+            ranks: converter(&ranks)?,
+            key_columns: spec.columns.len(),
+            rank_columns: ranks.len(),
+            columns: spec.columns.iter().copied().chain(ranks).chain(spec.delete).collect(),
+        })
+    }
+
+    /// The columns that identities are made of, in the order in which [`Self::read`] takes them.
+    pub(super) fn columns(&self) -> &[ColumnId] {
+        &self.columns
+    }
+
+    pub(super) fn read(&self, arrays: &[ArrayRef]) -> Result<Identities> {
+        let plain: Vec<ArrayRef> = arrays.iter().map(plain_floats).collect();
+        let (keys, rest) = plain.split_at(self.key_columns);
+        let (ranks, delete) = rest.split_at(self.rank_columns);
+        let deletes = delete.first().map(|column| match column.as_boolean() {
+            column if column.null_count() == 0 => column.values().clone(),
+            column => column.values() & column.nulls().map_or(column.values(), |nulls| nulls.inner()),
+        });
+        Ok(Identities {
+            fingerprints: fingerprints(keys)?,
+            keys: self.keys.convert_columns(keys)?,
+            ranks: self.ranks.convert_columns(ranks)?,
+            deletes,
+        })
+    }
+}
+
+/// A hash of each key, of whose columns `arrays` are: of one column that of its value, of several that of their hashes, one after the other.
+pub(super) fn fingerprints(arrays: &[ArrayRef]) -> Result<Vec<u64>> {
+    let mut hashes = Vec::with_capacity(arrays.len());
+    for array in arrays {
+        let mut of_column = Vec::with_capacity(array.len());
+        hash::of_array(array, |value| of_column.push(value.unwrap_or(0)))?;
+        hashes.push(of_column);
+    }
+    if hashes.len() == 1 {
+        return Ok(hashes.swap_remove(0));
+    }
+    let rows = hashes.first().map_or(0, Vec::len);
+    let mut bytes = Vec::with_capacity(8 * hashes.len());
+    let joined = |row: usize| {
+        bytes.clear();
+        hashes.iter().for_each(|of_column| bytes.extend_from_slice(&of_column[row].to_le_bytes()));
+        hash::of_bytes(&bytes)
+    };
+    Ok((0..rows).map(joined).collect())
+}
+
+impl Identities {
+    pub(super) fn rows(&self) -> usize {
+        self.keys.num_rows()
+    }
+
+    pub(super) fn fingerprint(&self, row: usize) -> u64 {
+        self.fingerprints[row]
+    }
+
+    pub(super) fn key(&self, row: usize) -> &[u8] {
+        self.keys.row(row).data()
+    }
+
+    pub(super) fn rank(&self, row: usize) -> &[u8] {
+        self.ranks.row(row).data()
+    }
+
+    pub(super) fn deletes(&self, row: usize) -> bool {
+        self.deletes.as_ref().is_some_and(|deletes| deletes.value(row))
+    }
+}

@@ -1,0 +1,93 @@
+//! Tables with a primary key: which row of a key is seen.
+//!
+//! Rows are appended as they come; of the rows of one key one *wins*, and all others are *not valid*. Nothing is written over: a segment stays as
+//! it is, and beside it stands a set of rows that lost.
+//!
+//! ```text
+//!                     key ─hash─► key map: fingerprint, segment, row          16 bytes a key
+//!                                     │ the key itself is read there: fingerprints are never trusted
+//!  new row ── rank above the winner's?├─ yes ─► the old row's bit is cleared, the map points at the new one
+//!                                     └─ no ──► the new row's bit is cleared
+//!  view = segments + validity of each ─► readers: one pointer swap per batch, so that a key is seen once, old or new
+//! ```
+//!
+//! - `validity`: the rows of a segment that lost, copied on write in chunks of 64 Ki rows.
+//! - `map`: where the winner of a key is.
+//! - `provenance`: where a row came from, kept beside it in columns that no query sees.
+//! - `identity`: the key and the rank of a row, as bytes that compare as they do.
+//! - `owner`: which partition has the rows of a key.
+//! - `winners`: these put together, by the one writer of a partition.
+//!
+//! **Rank**: (version column, source, partition of the source, offset, row of the message), the greatest wins, NULL before every other version; in a
+//! table that keeps the first row the least wins. It is a property of the row alone, so any order of arrival, any cut into batches and any replay
+//! end in the same table. A row whose delete column is true wins as any other and is then not valid itself: it stays as the tombstone of its key.
+//!
+//! What always holds: at most one row of a key is valid in a view; the winner's location in the map is the valid row, or a tombstone; the map can
+//! be made again from the segments alone.
+//!
+//! The plain twin is the model of `tests/it/upsert.rs`: a map from keys to rows.
+
+mod identity;
+mod map;
+mod owner;
+mod provenance;
+mod validity;
+mod winners;
+
+pub use provenance::{Provenance, is_provenance};
+pub use validity::{Validities, Validity};
+pub(crate) use winners::Winners;
+
+use crate::{
+    ids::ColumnId,
+    schema::{DataType, TableSchema},
+};
+
+/// Which row of a key stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// The one of the greatest rank (`mode = 'upsert'`).
+    #[default]
+    Last,
+    /// The one of the least rank (`mode = 'dedup'`).
+    First,
+}
+
+/// What makes a table one with a primary key. Its columns are of every schema that the table ever has, in one type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySpec {
+    /// The columns of the key, in order; at least one, NOT NULL, of types that [`can_be_ranked`].
+    pub columns: Vec<ColumnId>,
+    /// The column that ranks the rows of a key before their origin does.
+    pub version: Option<ColumnId>,
+    /// BOOLEAN: a winner for which it is true deletes its key.
+    pub delete: Option<ColumnId>,
+    pub keep: Keep,
+    /// Whether rows that lose when they come are stored all the same.
+    pub keeps_losers: bool,
+}
+
+impl KeySpec {
+    /// Whether the column is one that the key or the rank is made of, so that it cannot be dropped or get another type.
+    pub fn needs(&self, column: ColumnId) -> bool {
+        self.columns.contains(&column) || self.version == Some(column) || self.delete == Some(column)
+    }
+
+    /// The schema that segments are written under: the table's, and the columns of the provenance. Texts of the key are not compressed unless
+    /// somebody said so: one of them is read for each row that meets its key.
+    pub(crate) fn written(&self, schema: &TableSchema) -> TableSchema {
+        let mut written = schema.clone();
+        for column in written.columns.iter_mut().filter(|column| self.columns.contains(&column.id)) {
+            if column.compression.is_default() {
+                column.compression = crate::schema::Compression::None;
+            }
+        }
+        written.columns.extend(provenance::columns());
+        written
+    }
+}
+
+/// Whether a column of the type may be of a key or rank its rows: all but JSONB and arrays.
+pub fn can_be_ranked(data_type: &DataType) -> bool {
+    !matches!(data_type, DataType::Jsonb | DataType::Array(_))
+}

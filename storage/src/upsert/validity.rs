@@ -1,0 +1,173 @@
+//! Which rows of a segment are valid: a bit for each that is not, in chunks of 64 Ki rows that are copied when they change.
+
+use std::{ops::Range, sync::Arc};
+
+use crate::{bitpack::Bitmask, ids::SegmentId};
+
+/// Words of a chunk.
+const WORDS: usize = 1024;
+/// Rows of a chunk.
+const ROWS: u32 = WORDS as u32 * 64;
+
+/// The rows of a segment that are not valid; all others are, however many the segment has. A clone shares its chunks.
+#[derive(Clone, Debug, Default)]
+pub struct Validity {
+    /// Bits of rows that are not valid; `None`: all of the chunk are valid.
+    chunks: Vec<Option<Arc<[u64; WORDS]>>>,
+    invalid: u32,
+}
+
+impl Validity {
+    /// Rows that are not valid.
+    pub fn invalid(&self) -> u32 {
+        self.invalid
+    }
+
+    pub fn is_valid(&self, row: u32) -> bool {
+        let at = row % ROWS;
+        match self.chunks.get((row / ROWS) as usize) {
+            Some(Some(words)) => words[(at / 64) as usize] >> (at % 64) & 1 == 0,
+            _ => true,
+        }
+    }
+
+    /// The row is not valid from now on.
+    pub(crate) fn invalidate(&mut self, row: u32) {
+        let (chunk, at) = ((row / ROWS) as usize, row % ROWS);
+        if self.chunks.len() <= chunk {
+            self.chunks.resize(chunk + 1, None);
+        }
+        let words = Arc::make_mut(self.chunks[chunk].get_or_insert_with(|| Arc::new([0; WORDS])));
+        let (word, bit) = (&mut words[(at / 64) as usize], 1u64 << (at % 64));
+        self.invalid += u32::from(*word & bit == 0);
+        *word |= bit;
+    }
+
+    /// Bits 64 · `index` and on.
+    fn word(&self, index: usize) -> u64 {
+        match self.chunks.get(index / WORDS) {
+            Some(Some(words)) => words[index % WORDS],
+            _ => 0,
+        }
+    }
+
+    /// Rows of the run that are not valid.
+    pub fn invalid_in(&self, rows: Range<u32>) -> u32 {
+        if self.invalid == 0 {
+            return 0;
+        }
+        let (base, mask) = self.mask(&rows);
+        debug_assert!(base <= rows.start, "invariant: a mask begins before its rows");
+        rows.len() as u32 - mask.count() as u32
+    }
+
+    /// The valid rows of a run, one bit each; bit 0 is the row that comes first here, at most 63 before the run.
+    pub(crate) fn mask(&self, rows: &Range<u32>) -> (u32, Bitmask) {
+        let base = rows.start & !63;
+        let mut mask = Bitmask::none(rows.end.max(base) as usize - base as usize);
+        mask.set_in((rows.start - base) as usize..rows.end.max(rows.start) as usize - base as usize);
+        let first = base as usize / 64;
+        mask.words_mut().iter_mut().enumerate().for_each(|(index, word)| *word &= !self.word(first + index));
+        (base, mask)
+    }
+
+    /// The same rows in another order: `order` has for each place the row that comes there.
+    pub(crate) fn permuted(&self, order: &[u32]) -> Self {
+        let mut permuted = Self::default();
+        if self.invalid > 0 {
+            for (place, row) in (0..).zip(order) {
+                if !self.is_valid(*row) {
+                    permuted.invalidate(place);
+                }
+            }
+        }
+        permuted
+    }
+}
+
+/// Of the rows that are not valid.
+impl FromIterator<u32> for Validity {
+    fn from_iter<T: IntoIterator<Item = u32>>(rows: T) -> Self {
+        let mut validity = Self::default();
+        rows.into_iter().for_each(|row| validity.invalidate(row));
+        validity
+    }
+}
+
+/// The validity of those segments of a view that have rows that are not valid, ascending by segment.
+#[derive(Clone, Debug, Default)]
+pub struct Validities(Option<Arc<[OfSegment]>>);
+
+type OfSegment = (SegmentId, Arc<Validity>);
+
+impl Validities {
+    /// `all` ascends by segment.
+    pub(crate) fn new(all: Vec<OfSegment>) -> Self {
+        Self((!all.is_empty()).then(|| all.into()))
+    }
+
+    /// Whether all rows of all segments are valid.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// `None`: all rows of the segment are valid.
+    pub fn of(&self, segment: SegmentId) -> Option<&Arc<Validity>> {
+        let all = self.0.as_ref()?;
+        all.binary_search_by_key(&segment, |(id, _)| *id).ok().map(|at| &all[at].1)
+    }
+
+    /// Rows that are not valid, of all segments.
+    pub fn invalid(&self) -> u64 {
+        self.0.iter().flat_map(|all| all.iter()).map(|(_, validity)| u64::from(validity.invalid())).sum()
+    }
+
+    /// Without these segments.
+    pub(crate) fn without(&self, gone: &[SegmentId]) -> Self {
+        let Some(all) = &self.0 else { return Self::default() };
+        Self::new(all.iter().filter(|(id, _)| !gone.contains(id)).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::testing::Random;
+
+    #[test]
+    fn a_set_of_rows_beside_a_plain_set() {
+        let random = &mut Random::new(1);
+        for _ in 0..30 {
+            let rows = 1 + random.below(200_000) as u32;
+            let (mut validity, mut plain, mut kept) = (Validity::default(), BTreeSet::new(), None);
+            for step in 0..random.below(400) {
+                let row = random.below(rows as usize) as u32;
+                validity.invalidate(row);
+                plain.insert(row);
+                if step == 100 {
+                    kept = Some((validity.clone(), plain.clone()));
+                }
+            }
+            let check = |validity: &Validity, plain: &BTreeSet<u32>, random: &mut Random| {
+                assert_eq!(validity.invalid() as usize, plain.len());
+                let from = random.below(rows as usize) as u32;
+                let range = from..from + random.below((rows - from) as usize + 1) as u32;
+                let expected = range.clone().filter(|row| !plain.contains(row)).collect::<Vec<_>>();
+                let (base, mask) = validity.mask(&range);
+                assert_eq!(mask.iter().map(|at| base + at as u32).collect::<Vec<_>>(), expected);
+                assert_eq!(validity.invalid_in(range.clone()) as usize, range.len() - expected.len());
+                assert!(range.into_iter().all(|row| validity.is_valid(row) != plain.contains(&row)));
+            };
+            check(&validity, &plain, random);
+            if let Some((validity, plain)) = &kept {
+                check(validity, plain, random);
+            }
+            let mut order: Vec<u32> = (0..rows).collect();
+            (1..order.len()).for_each(|at| order.swap(at, random.below(at + 1)));
+            let permuted = validity.permuted(&order);
+            assert!((0..rows).all(|place| permuted.is_valid(place) == validity.is_valid(order[place as usize])));
+        }
+    }
+}
