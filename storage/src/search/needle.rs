@@ -42,14 +42,14 @@ impl WordNeedle {
 /// What the text of a document must have, byte for byte.
 #[derive(Clone, Debug)]
 pub(crate) enum Needles {
-    Bytes(Finder<'static>),
+    Bytes(Box<Finder<'static>>),
     All(Vec<Needles>),
     Any(Vec<Needles>),
 }
 
 impl Needles {
     pub(crate) fn bytes(bytes: &[u8]) -> Self {
-        Self::Bytes(Finder::new(bytes).into_owned())
+        Self::Bytes(Box::new(Finder::new(bytes).into_owned()))
     }
 
     pub(crate) fn are_in(&self, text: &[u8]) -> bool {
