@@ -86,7 +86,7 @@ pub(crate) fn bound(kept: &Arc<LogicalPlan>, values: &[ScalarValue]) -> Result<L
     };
     // Only nodes whose columns have their names from elsewhere have parameters.
     let bound = plan.transform_up_with_subqueries(|node| match has_places(&node) {
-        true => node.map_expressions(literal)?.transform_data(|node| without_rows(node)),
+        true => node.map_expressions(literal)?.transform_data(without_rows),
         false => Ok(Transformed::no(node)),
     })?;
     Ok(bound.data)
