@@ -67,12 +67,13 @@ settings! {
     "query" "statement_timeout" "DURATION" "of sessions that do not set their own; 0 is none [0]"
     "query" "spill_bytes" "SIZE" "of spill files at one time [16GB]"
     "index" "cpu" "PERCENT" "share of one processor for building indexes of existing segments [50]"
+    "compact" "cpu" "PERCENT" "share of one processor for writing segments again without rows that nobody sees [25]"
     "log" "level" "LEVEL" "error, warn, info, debug or trace, or directives such as info,tidemill=debug [info]"
     "log" "format" "FORMAT" "compact or json [compact]"
 }
 
 /// Sections that the file may have.
-const SECTIONS: &[&str] = &["server", "pg", "http", "memory", "query", "index", "log"];
+const SECTIONS: &[&str] = &["server", "pg", "http", "memory", "query", "index", "compact", "log"];
 const USERS: &str = "users";
 /// What may stand in our environment and is not for us: variables of the tests and of their tools, and those that Kubernetes gives to everything
 /// beside a service called tidemill.
@@ -99,6 +100,8 @@ pub struct Config {
     pub spill_bytes: u64,
     /// Percent of one processor.
     pub index_cpu: u32,
+    /// The same.
+    pub compact_cpu: u32,
     pub log_level: String,
     pub log_json: bool,
     /// The texts that were given, by "section.key", for `rt.settings`; without secrets.
@@ -139,6 +142,7 @@ impl Default for Config {
             statement_timeout: Duration::ZERO,
             spill_bytes: 16 << 30,
             index_cpu: 50,
+            compact_cpu: 25,
             log_level: "info".into(),
             log_json: false,
             given: BTreeMap::new(),
@@ -221,6 +225,7 @@ impl Config {
             ("query", "statement_timeout") => format!("{:?}", self.statement_timeout),
             ("query", "spill_bytes") => self.spill_bytes.to_string(),
             ("index", "cpu") => self.index_cpu.to_string(),
+            ("compact", "cpu") => self.compact_cpu.to_string(),
             ("log", "level") => self.log_level.clone(),
             ("log", "format") => if self.log_json { "json" } else { "compact" }.to_owned(),
             _ => return None,
@@ -288,6 +293,7 @@ impl Config {
             ("query", "statement_timeout") => self.statement_timeout = duration(value)?,
             ("query", "spill_bytes") => self.spill_bytes = size(value)?,
             ("index", "cpu") => self.index_cpu = number(value, 1, 100)? as u32,
+            ("compact", "cpu") => self.compact_cpu = number(value, 1, 100)? as u32,
             ("log", "level") => {
                 log_level(value)?;
                 self.log_level = value.into();

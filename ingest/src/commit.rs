@@ -6,7 +6,10 @@
 //! after it leaves everything in place.
 
 use serde::{Deserialize, Serialize};
-use tidemill_storage::ids::{OffsetRange, PartitionId, SchemaVersion, SegmentId, StreamId, TableId};
+use tidemill_storage::{
+    ids::{OffsetRange, PartitionId, SchemaVersion, SegmentId, StreamId, TableId},
+    row_set::RowSet,
+};
 
 use crate::{Result, landmark::Landmark};
 
@@ -25,6 +28,16 @@ pub struct SegmentRecord {
     pub time_range: Option<(i64, i64)>,
     pub offsets: Vec<OffsetRange>,
     pub committed_at_us: i64,
+    /// Rows that were nothing but tombstones when it was written.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tombstones: u64,
+    /// Of these, those of rows that statements deleted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub purged: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A file of dead letters, committed with the offsets that they came from.
@@ -70,6 +83,9 @@ pub struct PartitionState {
     /// The last message that was read, per stream.
     #[serde(default)]
     pub landmarks: Vec<(StreamId, Landmark)>,
+    /// Rows that statements deleted, of segments of the list, ascending by segment.
+    #[serde(skip)]
+    pub deleted: Vec<(SegmentId, RowSet)>,
     /// Above the id of every segment the partition ever had.
     pub next_segment: SegmentId,
 }
@@ -84,6 +100,18 @@ pub struct StreamReset {
     pub to: Option<u64>,
 }
 
+/// What changes in a partition beside its offsets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PartitionChange {
+    pub partition: PartitionId,
+    /// Segments that are new.
+    pub added: Vec<SegmentRecord>,
+    /// More rows of segments of the list that are not there any more.
+    pub deleted: Vec<(SegmentId, RowSet)>,
+    /// Segments that are taken off the list; their files may be deleted once no reader holds them.
+    pub retired: Vec<SegmentId>,
+}
+
 /// Ordered, durable, atomic. Each call is one transaction; when it returns, it survives a power loss.
 pub trait MetadataLog: Send + Sync {
     fn partition(&self, table: TableId, partition: PartitionId) -> Result<PartitionState>;
@@ -95,6 +123,7 @@ pub trait MetadataLog: Send + Sync {
     /// Moves streams, of any tables, in one step; their landmarks are forgotten. Refuses (and changes nothing) when a table is gone.
     fn reset(&self, resets: &[StreamReset]) -> Result<()>;
 
-    /// Takes segments off the list; their files may be deleted once no reader holds them.
-    fn retire(&self, table: TableId, partition: PartitionId, segments: &[SegmentId]) -> Result<()>;
+    /// Changes partitions of a table in one step. Refuses (and changes nothing) when the table is gone, when a new segment is on the list, or when one
+    /// that loses rows or is retired is not.
+    fn change(&self, table: TableId, changes: &[PartitionChange]) -> Result<()>;
 }

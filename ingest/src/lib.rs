@@ -9,6 +9,7 @@
 
 pub mod backpressure;
 pub mod commit;
+mod compaction;
 pub mod consumer;
 pub mod dead_letters;
 pub mod decode;

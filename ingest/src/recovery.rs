@@ -155,6 +155,8 @@ mod tests {
             time_range: None,
             offsets: Vec::new(),
             committed_at_us: 0,
+            tombstones: 0,
+            purged: 0,
         };
         let letters = DeadLetterRecord { file: "d1.dead".into(), bytes: 0, checksum: 0, rows: 0 };
         let state = PartitionState { segments: vec![segment], dead_letters: vec![letters], ..Default::default() };

@@ -65,6 +65,8 @@ mod tests {
             time_range,
             offsets: Vec::new(),
             committed_at_us: 0,
+            tombstones: 0,
+            purged: 0,
         }
     }
 

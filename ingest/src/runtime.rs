@@ -6,6 +6,7 @@
 //! | `discover-…` | one per feed | finds partitions, asks for watermarks |
 //! | `seal-n` | [`RuntimeOptions::seal_threads`] | writes and commits ended segments |
 //! | `index` | one | builds indexes of segments that are there |
+//! | `compact` | one | writes segments again, without rows that nobody sees |
 //! | `ingest-clock` | one | ends segments by age, retention |
 
 use std::{
@@ -22,8 +23,8 @@ use parking_lot::Mutex;
 use tidemill_storage::clock::Clock;
 
 use crate::{
-    Error, Result, backpressure::MemoryBudget, commit::MetadataLog, consumer::table::TableShared, events::EventSink,
-    indexing::Indexer, seal::Sealer,
+    Error, Result, backpressure::MemoryBudget, commit::MetadataLog, compaction::Compactor,
+    consumer::table::TableShared, events::EventSink, indexing::Indexer, seal::Sealer,
 };
 
 /// What ingestion needs of the server.
@@ -40,6 +41,8 @@ pub struct RuntimeOptions {
     pub consume_threads: usize,
     /// Share of one processor that building indexes of existing segments may take, above 0 and up to 1.
     pub index_share: f64,
+    /// The same of writing segments again.
+    pub compact_share: f64,
 }
 
 /// What all tables share. [`IngestRuntime::stop`] it last.
@@ -50,6 +53,7 @@ pub struct IngestRuntime {
     pub(crate) budget: MemoryBudget,
     pub(crate) sealer: Sealer,
     pub(crate) indexer: Indexer,
+    compactor: Compactor,
     pub(crate) consume_threads: usize,
     tables: Mutex<Vec<Weak<TableShared>>>,
     stopping: AtomicBool,
@@ -71,6 +75,7 @@ impl IngestRuntime {
             budget: MemoryBudget::new(options.memory_bytes),
             sealer: Sealer::default(),
             indexer: Indexer::new(options.index_share),
+            compactor: Compactor::new(options.compact_share),
             consume_threads: options.consume_threads.max(1),
             tables: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -83,6 +88,9 @@ impl IngestRuntime {
         }
         let this = Arc::clone(&runtime);
         let thread = spawn("index".into(), move || this.indexer.run(&*this.clock, || this.tables()))?;
+        runtime.threads.lock().push(thread);
+        let this = Arc::clone(&runtime);
+        let thread = spawn("compact".into(), move || this.compactor.run(&*this.clock, || this.tables()))?;
         runtime.threads.lock().push(thread);
         let this = Arc::clone(&runtime);
         let thread = spawn("ingest-clock".into(), move || this.keep_time())?;
@@ -100,6 +108,7 @@ impl IngestRuntime {
         self.stopping.store(true, Ordering::SeqCst);
         self.sealer.stop();
         self.indexer.stop();
+        self.compactor.stop();
         for thread in self.threads.lock().drain(..) {
             join(thread);
         }

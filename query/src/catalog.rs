@@ -20,6 +20,8 @@ use crate::{SqlError, table::StoredTable};
 pub const DATABASE: &str = "tidemill";
 /// Where user tables live.
 pub const PUBLIC: &str = "public";
+/// The tables of [`PUBLIC`] with the addresses of their rows; a name that no statement can write.
+pub(crate) const ROWS: &str = "\u{1}rows";
 
 /// A table as SQL sees it.
 #[derive(Clone, Debug)]

@@ -37,8 +37,26 @@ pub struct Plan {
     pub(crate) reusable: Arc<Reusable>,
     pub(crate) origins: Vec<Option<ColumnOrigin>>,
     pub(crate) explain: Option<Explain>,
-    pub(crate) insert_into: Option<TableHandle>,
-    pub(crate) insert_schema: Option<Arc<TableSchema>>,
+    pub(crate) write: Option<Write>,
+}
+
+/// What a statement does to a table with the rows that executing its plan gives.
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub table: TableHandle,
+    /// The columns that the table had when the statement was planned.
+    pub schema: Arc<TableSchema>,
+    pub kind: WriteKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteKind {
+    /// The rows, in all columns of the table, in order, are added.
+    Insert,
+    /// The same with the addresses of the rows whose places they take.
+    Update,
+    /// Only the addresses, of rows that are deleted.
+    Delete,
 }
 
 impl Plan {
@@ -61,21 +79,15 @@ impl Plan {
         &self.origins
     }
 
-    /// For `INSERT INTO t …`: the table. Executing then gives the rows to insert, in all of the table's columns, in order; the
-    /// server appends them.
-    pub fn insert_into(&self) -> Option<&TableHandle> {
-        self.insert_into.as_ref()
-    }
-
-    /// The columns that the table of [`Plan::insert_into`] had when the statement was planned: those of the rows.
-    pub fn insert_schema(&self) -> Option<&Arc<TableSchema>> {
-        self.insert_schema.as_ref()
+    /// For INSERT, UPDATE and DELETE: what the server does with the rows. EXPLAIN of them does nothing.
+    pub fn write(&self) -> Option<&Write> {
+        self.write.as_ref()
     }
 
     /// Whether it is a query of stored tables alone: such a plan gives today's rows whenever it is executed, as long as no definition
     /// changes. What other tables give may be found while planning.
     pub fn reads_stored_tables(&self) -> bool {
-        self.insert_into.is_none() && self.explain.is_none() && reuse::reads_stored_tables(&self.logical)
+        self.write.is_none() && self.explain.is_none() && reuse::reads_stored_tables(&self.logical)
     }
 
     pub fn is_explain(&self) -> bool {

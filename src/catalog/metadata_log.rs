@@ -3,6 +3,7 @@
 //! ```text
 //!   ingest_tables          table → partitions                    tables that may be committed to
 //!   ingest_segments        (table, partition, segment) → JSON SegmentRecord
+//!   ingest_deleted         (table, partition, segment) → rows that statements deleted, in roaring's format
 //!   ingest_dead_letters    (table, partition, sequence) → JSON DeadLetterRecord
 //!   ingest_positions       (table, partition, source, source partition) → next offset
 //!   ingest_watermarks      (table, partition, source, source partition) → microseconds since 1970
@@ -10,24 +11,30 @@
 //!   ingest_next_segment    (table, partition) → segment id
 //! ```
 //!
-//! What always holds: a stream's position is where its last committed range ended, or where a reset put it; segment ids of a partition only grow; a partition that is
-//! not of a known table has no entries.
+//! What always holds: a stream's position is where its last committed range ended, or where a reset put it; no segment id of a partition comes twice; a partition that
+//! is not of a known table has no entries.
 
 use std::sync::Arc;
 
 use redb::{ReadableTable, TableDefinition};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tidemill_ingest::{
     Error, Result,
-    commit::{DeadLetterRecord, MetadataLog, PartitionState, SegmentCommit, SegmentRecord, StreamReset},
+    commit::{
+        DeadLetterRecord, MetadataLog, PartitionChange, PartitionState, SegmentCommit, SegmentRecord, StreamReset,
+    },
     landmark::Landmark,
 };
-use tidemill_storage::ids::{PartitionId, SegmentId, SourceId, StreamId, TableId};
+use tidemill_storage::{
+    ids::{PartitionId, SegmentId, SourceId, StreamId, TableId},
+    row_set::RowSet,
+};
 
 use super::database::{self, Change, Database, DatabaseError};
 
 const TABLES: TableDefinition<u64, u32> = TableDefinition::new("ingest_tables");
 const SEGMENTS: TableDefinition<(u64, u32, u64), &[u8]> = TableDefinition::new("ingest_segments");
+const DELETED: TableDefinition<(u64, u32, u64), &[u8]> = TableDefinition::new("ingest_deleted");
 const DEAD_LETTERS: TableDefinition<(u64, u32, u64), &[u8]> = TableDefinition::new("ingest_dead_letters");
 const POSITIONS: TableDefinition<(u64, u32, u64, u32), u64> = TableDefinition::new("ingest_positions");
 const WATERMARKS: TableDefinition<(u64, u32, u64, u32), i64> = TableDefinition::new("ingest_watermarks");
@@ -40,12 +47,15 @@ pub struct RedbMetadataLog {
     database: Arc<Database>,
 }
 
-/// The log's record of [`MetadataLog::retire`].
-#[derive(Debug, Serialize, Deserialize)]
-struct Retired {
+/// The log's record of [`MetadataLog::change`].
+#[derive(Debug, Serialize)]
+struct Changed<'a> {
     table: TableId,
     partition: PartitionId,
-    segments: Vec<SegmentId>,
+    added: Vec<&'a SegmentRecord>,
+    /// How many rows of which segments.
+    deleted: Vec<(SegmentId, u64)>,
+    retired: &'a [SegmentId],
 }
 
 impl RedbMetadataLog {
@@ -54,6 +64,7 @@ impl RedbMetadataLog {
             let transaction = change.transaction();
             transaction.open_table(TABLES)?;
             transaction.open_table(SEGMENTS)?;
+            transaction.open_table(DELETED)?;
             transaction.open_table(DEAD_LETTERS)?;
             transaction.open_table(POSITIONS)?;
             transaction.open_table(WATERMARKS)?;
@@ -77,6 +88,7 @@ impl RedbMetadataLog {
         transaction.open_table(TABLES)?.remove(table)?;
         let (first, last) = ((table, 0, 0), (table, u32::MAX, u64::MAX));
         transaction.open_table(SEGMENTS)?.retain_in(first..=last, |_, _| false)?;
+        transaction.open_table(DELETED)?.retain_in(first..=last, |_, _| false)?;
         transaction.open_table(DEAD_LETTERS)?.retain_in(first..=last, |_, _| false)?;
         let (first, last) = ((table, 0, 0, 0), (table, u32::MAX, u64::MAX, u32::MAX));
         transaction.open_table(POSITIONS)?.retain_in(first..=last, |_, _| false)?;
@@ -95,6 +107,10 @@ impl MetadataLog for RedbMetadataLog {
                 let mut state = PartitionState::default();
                 for entry in transaction.open_table(SEGMENTS)?.range((t, p, 0)..=(t, p, u64::MAX))? {
                     state.segments.push(serde_json::from_slice::<SegmentRecord>(entry?.1.value())?);
+                }
+                for entry in transaction.open_table(DELETED)?.range((t, p, 0)..=(t, p, u64::MAX))? {
+                    let (key, rows) = entry?;
+                    state.deleted.push((SegmentId(key.value().2), row_set(rows.value())?));
                 }
                 for entry in transaction.open_table(DEAD_LETTERS)?.range((t, p, 0)..=(t, p, u64::MAX))? {
                     state.dead_letters.push(serde_json::from_slice::<DeadLetterRecord>(entry?.1.value())?);
@@ -151,17 +167,7 @@ impl MetadataLog for RedbMetadataLog {
                     landmarks.insert(key, serde_json::to_vec(landmark)?.as_slice())?;
                 }
                 if let Some(segment) = &commit.segment {
-                    let mut next = transaction.open_table(NEXT_SEGMENT)?;
-                    let known = next.get((t, p))?.map_or(0, |next| next.value());
-                    if segment.id.0 < known {
-                        return Err(DatabaseError::Refused(format!(
-                            "table {t} partition {p}: segment {} is not new, the next one is {known}",
-                            segment.id
-                        )));
-                    }
-                    next.insert((t, p), segment.id.0 + 1)?;
-                    let mut segments = transaction.open_table(SEGMENTS)?;
-                    segments.insert((t, p, segment.id.0), serde_json::to_vec(segment)?.as_slice())?;
+                    add_segment(change, commit.table, commit.partition, segment)?;
                 }
                 if let Some(replaced) = &commit.replaced_dead_letters {
                     forget_dead_letters(change, commit.table, commit.partition, replaced)?;
@@ -198,20 +204,72 @@ impl MetadataLog for RedbMetadataLog {
             .map_err(|error| commit_error(&error))
     }
 
-    fn retire(&self, table: TableId, partition: PartitionId, segments: &[SegmentId]) -> Result<()> {
+    fn change(&self, table: TableId, changes: &[PartitionChange]) -> Result<()> {
         self.database
             .write(|change| {
-                check_table(change, table, partition)?;
-                let mut known = change.transaction().open_table(SEGMENTS)?;
-                for segment in segments {
-                    known.remove((table.0, partition.0, segment.0))?;
+                for one in changes {
+                    check_table(change, table, one.partition)?;
+                    let (t, p) = (table.0, one.partition.0);
+                    for segment in &one.added {
+                        add_segment(change, table, one.partition, segment)?;
+                    }
+                    let mut segments = change.transaction().open_table(SEGMENTS)?;
+                    let mut deleted = change.transaction().open_table(DELETED)?;
+                    let unknown = |segment: &SegmentId| {
+                        DatabaseError::Refused(format!("table {t} partition {p} has no segment {segment}"))
+                    };
+                    for (segment, rows) in &one.deleted {
+                        let key = (t, p, segment.0);
+                        segments.get(key)?.ok_or_else(|| unknown(segment))?;
+                        let known = deleted.get(key)?.map(|known| row_set(known.value())).transpose()?;
+                        let mut all = known.unwrap_or_default();
+                        all.add(rows);
+                        deleted.insert(key, all.to_bytes().as_slice())?;
+                    }
+                    for segment in &one.retired {
+                        let key = (t, p, segment.0);
+                        segments.remove(key)?.ok_or_else(|| unknown(segment))?;
+                        deleted.remove(key)?;
+                    }
+                    drop((segments, deleted));
+                    let record = Changed {
+                        table,
+                        partition: one.partition,
+                        added: one.added.iter().collect(),
+                        deleted: one.deleted.iter().map(|(segment, rows)| (*segment, rows.rows())).collect(),
+                        retired: &one.retired,
+                    };
+                    change.record("segment.change", &record)?;
                 }
-                drop(known);
-                change.record("segment.retire", &Retired { table, partition, segments: segments.to_vec() })?;
                 Ok(())
             })
             .map_err(|error| commit_error(&error))
     }
+}
+
+/// Puts a segment on the list.
+fn add_segment(
+    change: &Change<'_>,
+    table: TableId,
+    partition: PartitionId,
+    segment: &SegmentRecord,
+) -> database::Result<()> {
+    let (t, p) = (table.0, partition.0);
+    let mut segments = change.transaction().open_table(SEGMENTS)?;
+    let key = (t, p, segment.id.0);
+    if segments.get(key)?.is_some() {
+        return Err(DatabaseError::Refused(format!("table {t} partition {p}: segment {} is not new", segment.id)));
+    }
+    segments.insert(key, serde_json::to_vec(segment)?.as_slice())?;
+    // One that was begun before others may be committed after them.
+    let mut next = change.transaction().open_table(NEXT_SEGMENT)?;
+    let known = next.get((t, p))?.map_or(0, |next| next.value());
+    next.insert((t, p), known.max(segment.id.0 + 1))?;
+    Ok(())
+}
+
+fn row_set(bytes: &[u8]) -> database::Result<RowSet> {
+    RowSet::from_bytes(bytes).map_err(|error| DatabaseError::Refused(error.to_string()))
 }
 
 /// Takes a file of dead letters off the list.

@@ -11,7 +11,9 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
-use tidemill_ingest::{commit::MetadataLog, events::EventRing, pipeline::Rules, runtime::IngestRuntime};
+use tidemill_ingest::{
+    commit::MetadataLog, consumer::RowChange, events::EventRing, pipeline::Rules, runtime::IngestRuntime,
+};
 use tidemill_query::{Engine, TableCatalog, TableHandle, ViewColumn, ViewHandle};
 use tidemill_storage::{clock::Clock, ids::TableId};
 
@@ -29,7 +31,7 @@ use crate::{
     config::Config,
     runtime,
     session::{
-        backend::{Backend, DdlOutcome, WriteTarget},
+        backend::{Backend, DdlOutcome, Turn, WriteTarget},
         error::{Result, SqlError, state},
     },
 };
@@ -309,5 +311,26 @@ impl Backend for ServerBackend {
         let log = Arc::clone(&live.log);
         let range = runtime::blocking(move || log.append(&schema, &rows)).await?;
         Ok(live.wait_log(range.end).await?)
+    }
+
+    async fn turn(&self, target: &WriteTarget) -> Result<Turn> {
+        Ok(Box::new(self.changed(target)?.ingest.turn().await))
+    }
+
+    async fn seal(&self, target: &WriteTarget) -> Result<()> {
+        Ok(self.changed(target)?.ingest.seal().await?)
+    }
+
+    async fn change(&self, target: &WriteTarget, change: RowChange) -> Result<()> {
+        let live = self.changed(target)?;
+        Ok(runtime::blocking(move || live.ingest.change_rows(&change)).await?)
+    }
+}
+
+impl ServerBackend {
+    /// A table whose rows a statement changes.
+    fn changed(&self, target: &WriteTarget) -> Result<Arc<LiveTable>> {
+        let gone = || SqlError::new(state::UNDEFINED_TABLE, format!("table \"{}\" was dropped meanwhile", target.name));
+        self.0.live(target.id).ok_or_else(gone)
     }
 }

@@ -157,6 +157,7 @@ fn open(config: Config, directory: DataDirectory, clock: Arc<dyn Clock>) -> Resu
         seal_threads: SEAL_THREADS,
         consume_threads: config.lanes,
         index_share: f64::from(config.index_cpu) / 100.0,
+        compact_share: f64::from(config.compact_cpu) / 100.0,
     })
     .map_err(|error| Error::of("cannot start ingestion")(&error))?;
     Ok(Instance::new(config, clock, directory, catalog, log, ingest, events))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use tidemill_ingest::consumer::RowChange;
 use tidemill_storage::{ids::TableId, schema::TableSchema};
 
 use super::error::Result;
@@ -15,6 +16,9 @@ pub struct WriteTarget {
     pub name: String,
     pub schema: Arc<TableSchema>,
 }
+
+/// As long as it is there, no other statement changes rows of its table.
+pub type Turn = Box<dyn std::any::Any + Send + Sync>;
 
 /// What a definition statement did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,4 +40,14 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// Appends rows (the columns of `target.schema`, in order, in its Arrow types; the table's may have changed since) through the table's log source. At return they are
     /// durable (fsynced) and visible to every snapshot taken from now on. All batches become visible or, on an error, none is promised.
     async fn append(&self, target: &WriteTarget, rows: Vec<RecordBatch>) -> Result<()>;
+
+    /// Waits until no other statement changes rows of the table: to be held from before they are read until [`Backend::change`] is over.
+    async fn turn(&self, target: &WriteTarget) -> Result<Turn>;
+
+    /// Commits the rows that are in memory now. Only then they have addresses.
+    async fn seal(&self, target: &WriteTarget) -> Result<()>;
+
+    /// Takes rows away and puts others in their places; durable and visible at return, all of it or nothing. 40001 when the table's columns are others
+    /// by now.
+    async fn change(&self, target: &WriteTarget, change: RowChange) -> Result<()>;
 }

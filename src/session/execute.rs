@@ -11,7 +11,7 @@ use arrow::{
 };
 use datafusion::{common::ScalarValue, sql::sqlparser::ast::Statement as Ast};
 use futures::StreamExt;
-use tidemill_query::settings::Settings;
+use tidemill_query::{plan::WriteKind, settings::Settings};
 
 use super::{
     CURSORS_MAX, CopyIn, CopyOut, CopyWriter, Cursor, Prepared, Response, Rows, RowsTag, Session, columns,
@@ -173,13 +173,20 @@ impl Session {
 
     async fn query(&mut self, ast: &Ast, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Response> {
         let plan = prepared.plan.as_ref().ok_or_else(|| SqlError::internal("a query was executed without its plan"))?;
-        if let Some(target) = plan.insert_into() {
-            let name = target.name.clone();
-            self.writable("INSERT")?;
-            let mut target = self.shared.backend.write_target(&name)?;
-            if let Some(schema) = plan.insert_schema() {
-                // The plan gives rows for the columns that the table had when it was made.
-                target.schema = Arc::clone(schema);
+        if let Some(write) = plan.write() {
+            let kind = write.kind;
+            let name = match kind {
+                WriteKind::Insert => "INSERT",
+                WriteKind::Update => "UPDATE",
+                WriteKind::Delete => "DELETE",
+            };
+            self.writable(name)?;
+            let mut target = self.shared.backend.write_target(&write.table.name)?;
+            // The plan gives rows for the columns that the table had when it was made.
+            target.schema = Arc::clone(&write.schema);
+            if kind != WriteKind::Insert {
+                let rows = self.change(plan, values, &target).await?;
+                return Ok(Response::Command(format!("{name} {rows}")));
             }
             let (_, mut batches) = self.start(plan, values)?;
             let mut staged = Staged::default();
@@ -430,7 +437,7 @@ impl Session {
         let plan = prepared.plan.as_ref().ok_or_else(|| {
             SqlError::syntax("COPY query must have a RETURNING clause").with_hint("COPY takes a SELECT or VALUES")
         })?;
-        if plan.insert_into().is_some() {
+        if plan.write().is_some() {
             return Err(SqlError::unsupported("COPY query must be a SELECT or VALUES"));
         }
         let (schema, batches) = self.start(plan, Vec::new())?;
@@ -442,7 +449,7 @@ impl Session {
     }
 }
 
-fn died(error: tokio::task::JoinError) -> SqlError {
+pub(super) fn died(error: tokio::task::JoinError) -> SqlError {
     tracing::error!(%error, "a task of a statement died");
     SqlError::internal("the statement's task died; see the server's log")
 }

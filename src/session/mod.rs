@@ -13,6 +13,7 @@
 //! error inside BEGIN nothing but ROLLBACK runs.
 
 pub mod backend;
+mod change;
 pub mod copy;
 pub mod cursor;
 pub mod error;
@@ -47,7 +48,7 @@ use tidemill_query::{Engine, Plan, SessionOptions, settings::Settings};
 use tidemill_storage::clock::Clock;
 
 pub use self::{
-    backend::{Backend, DdlOutcome, WriteTarget},
+    backend::{Backend, DdlOutcome, Turn, WriteTarget},
     copy::{options::Format as CopyFormat, read::CopyIn, write::CopyWriter},
     cursor::Cursor,
     error::{Result, SqlError, state},
@@ -427,7 +428,7 @@ impl Session {
                 let plan = self.query.plan_typed(ast, &statement.text, &arrow);
                 let plan = self.interruptible(async { Ok(plan.await?) }).await?;
                 prepared.parameters = parameter_types(&plan, &prepared.types);
-                if plan.insert_into().is_none() {
+                if plan.write().is_none() {
                     prepared.columns = Some(columns(&plan));
                 }
                 prepared.plan = Some(plan);

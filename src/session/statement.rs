@@ -36,7 +36,7 @@ pub struct Statement {
 
 #[derive(Clone, Debug)]
 pub enum Kind {
-    /// What the engine plans: SELECT, VALUES, INSERT, EXPLAIN.
+    /// What the engine plans: SELECT, VALUES, INSERT, UPDATE, DELETE, EXPLAIN.
     Query(Box<ast::Statement>),
     /// Ours: CREATE, ALTER, DROP.
     Definition,
@@ -142,12 +142,8 @@ pub(super) fn one(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<Statement
 fn other(statement: Box<ast::Statement>) -> Result<Kind> {
     use ast::Statement as S;
     Ok(match statement.as_ref() {
-        S::Query(_) | S::Insert(_) | S::Explain { .. } => Kind::Query(statement),
-        S::Update { .. } => {
-            return Err(not_yet("UPDATE", "load the changed rows into a new table, or wait for upsert tables"));
-        }
-        S::Delete(_) => return Err(not_yet("DELETE", "drop the table, or let its retention remove old rows")),
-        S::Truncate { .. } => return Err(not_yet("TRUNCATE", "drop the table and create it again")),
+        S::Query(_) | S::Insert(_) | S::Update(_) | S::Delete(_) | S::Explain { .. } => Kind::Query(statement),
+        S::Truncate { .. } => return Err(not_yet("TRUNCATE", "use DELETE without WHERE")),
         S::Merge { .. } => return Err(not_yet("MERGE", "use INSERT")),
         _ => {
             let text = statement.to_string();
@@ -455,7 +451,9 @@ fn prepare(text: &Text<'_>, cursor: &mut Cursor<'_>) -> Result<Kind> {
     cursor.expect_keyword("AS")?;
     let statement = Box::new(one(text, cursor.rest())?);
     if !matches!(statement.kind, Kind::Query(_)) {
-        return Err(SqlError::syntax("only SELECT, INSERT and VALUES can be prepared").at(statement.offset + 1));
+        return Err(
+            SqlError::syntax("only SELECT, INSERT, UPDATE, DELETE and VALUES can be prepared").at(statement.offset + 1)
+        );
     }
     Ok(Kind::Prepare { name, types, statement })
 }

@@ -1,4 +1,4 @@
-//! What the schema `rt` shows of the running server, and the functions `rt.drain`, `rt.seal` and `rt.dlq_replay`.
+//! What the schema `rt` shows of the running server, and the functions `rt.drain`, `rt.seal`, `rt.compact` and `rt.dlq_replay`.
 //!
 //! A view is a list of columns and a function that gives rows of [`Cell`]s; rows are computed when the view is scanned.
 
@@ -25,7 +25,7 @@ use self::{
     Make::{AtOnce, Paged},
     rows::{Cell, Kind},
 };
-use crate::server::instance::Instance;
+use crate::{runtime, server::instance::Instance};
 
 type Rows = Vec<Vec<Cell>>;
 /// Rows, some at a time.
@@ -131,6 +131,7 @@ impl SystemFunctions for System {
         vec![
             function("drain", DataType::Boolean),
             function("seal", DataType::Boolean),
+            function("compact", DataType::Int64),
             function("dlq_replay", DataType::Int64),
         ]
     }
@@ -138,13 +139,19 @@ impl SystemFunctions for System {
     async fn call(&self, name: &str, arguments: Vec<ScalarValue>) -> Result<ScalarValue, SqlError> {
         let argument = arguments.first().and_then(|argument| argument.try_as_str().flatten());
         let Some(object) = argument else {
-            return Ok(if name == "dlq_replay" { ScalarValue::Int64(None) } else { ScalarValue::Boolean(None) });
+            let counts = matches!(name, "dlq_replay" | "compact");
+            return Ok(if counts { ScalarValue::Int64(None) } else { ScalarValue::Boolean(None) });
         };
         match name {
             "drain" => self.drain(object).await?,
             "seal" => {
                 let (_, live) = self.instance.table(object).map_err(engine_error)?;
                 live.ingest.seal().await.map_err(ingest_error)?;
+            }
+            "compact" => {
+                let (_, live) = self.instance.table(object).map_err(engine_error)?;
+                let written = runtime::blocking(move || live.ingest.compact()).await.map_err(ingest_error)?;
+                return Ok(ScalarValue::Int64(Some(written as i64)));
             }
             "dlq_replay" => return Ok(ScalarValue::Int64(Some(self.replay(object).await?))),
             _ => return Err(SqlError::not_supported(format!("rt.{name}"))),

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BinaryViewArray, BooleanArray, BooleanBufferBuilder, Datum, Decimal128Array,
-        Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions,
-        StringViewArray, new_null_array,
+        Float32Array, Float64Array, Int16Array, Int32Array, Int64Array, ListArray, RecordBatch, RecordBatchOptions,
+        StringViewArray, new_empty_array, new_null_array,
     },
-    buffer::BooleanBuffer,
+    buffer::{BooleanBuffer, OffsetBuffer},
     compute::{
         and_kleene, cast, filter_record_batch, is_not_null, is_null,
         kernels::{cmp, comparison},
@@ -159,6 +159,29 @@ pub fn scalar_array(value: &Scalar, data_type: &DataType) -> Result<ArrayRef> {
         _ => return Err(misfit()),
     };
     Ok(array)
+}
+
+/// An array of one value of the type that says nothing and is not NULL: zero, or empty.
+pub fn zero_array(data_type: &DataType) -> Result<ArrayRef> {
+    let value = match data_type {
+        DataType::Boolean => Scalar::Boolean(false),
+        DataType::SmallInt | DataType::Int | DataType::BigInt => Scalar::Int(0),
+        DataType::Date | DataType::Timestamp | DataType::TimestampTz => Scalar::Int(0),
+        DataType::Real | DataType::Double => Scalar::Float(0.0),
+        DataType::Numeric { .. } => Scalar::Decimal(0),
+        DataType::Text => Scalar::Text("".into()),
+        DataType::Bytea => Scalar::Bytes([].into()),
+        DataType::Uuid => Scalar::Text("00000000-0000-0000-0000-000000000000".into()),
+        DataType::Jsonb => Scalar::Text("null".into()),
+        DataType::Array(_) => {
+            let ArrowType::List(item) = data_type.arrow() else {
+                return Err(Error::Invalid(format!("{data_type} is no array")));
+            };
+            let values = new_empty_array(item.data_type());
+            return Ok(Arc::new(ListArray::try_new(item, OffsetBuffer::from_lengths([0]), values, None)?));
+        }
+    };
+    scalar_array(&value, data_type)
 }
 
 fn mask(

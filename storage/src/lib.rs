@@ -17,6 +17,7 @@ pub mod mmap;
 mod nulls;
 pub mod predicate;
 mod prune;
+pub mod row_set;
 pub mod scalar;
 pub mod scan;
 pub mod schema;

@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
 use self::bounds::{Bounds, Leaves};
-pub use self::writer::PartitionWriter;
+pub use self::writer::{Change, PartitionWriter, PreparedChange, PreparedRewriting, Rewriting};
 use crate::{
     bitpack::Bitmask,
     ids::{PartitionId, SegmentId, TableId},
@@ -97,8 +97,7 @@ impl Table {
     }
 
     pub fn snapshot(&self) -> TableSnapshot {
-        // Partitions of other tables publish each for itself.
-        let _moment = (self.key.is_some() && self.partitions.len() > 1).then(|| self.moment.read());
+        let _moment = (self.partitions.len() > 1).then(|| self.moment.read());
         TableSnapshot {
             schema: self.schema(),
             indexes: self.indexes(),
@@ -172,16 +171,24 @@ impl Partition {
         };
         self.view.store(Arc::new(PartitionView { validities, ..next }));
     }
+
+    /// Takes segments out of every later view and puts one of their rows in, in one swap. Readers keep what they hold.
+    fn exchange(&self, new: Option<Arc<dyn Segment>>, retired: &[SegmentId], validities: Validities) {
+        let _edit = self.edit.lock();
+        let next = self.view.load().without(retired);
+        let next = match new {
+            Some(new) => next.with(new),
+            None => next,
+        };
+        self.view.store(Arc::new(PartitionView { validities, ..next }));
+    }
+
     /// Takes segments out of every later view. Readers keep what they hold.
     pub fn remove(&self, ids: &[SegmentId]) {
         let _edit = self.edit.lock();
         let view = self.view.load();
-        let keep = |segment: &&Arc<dyn Segment>| !ids.contains(&segment.id());
-        let committed = view.committed.segments.iter().filter(keep).cloned().collect();
-        let recent = view.recent.iter().filter(keep).cloned().collect();
         let validities = view.validities.without(ids);
-        let next = PartitionView { validities, ..PartitionView::new(Committed::new(committed), recent) };
-        self.view.store(Arc::new(next));
+        self.view.store(Arc::new(PartitionView { validities, ..view.without(ids) }));
     }
 }
 
@@ -236,6 +243,13 @@ impl PartitionView {
         Self { committed: Arc::new(committed), recent, validities: Validities::default() }
     }
 
+    /// A view, all of whose rows are valid, of the other segments.
+    fn without(&self, ids: &[SegmentId]) -> Self {
+        let keep = |segment: &&Arc<dyn Segment>| !ids.contains(&segment.id());
+        let committed = self.committed.segments.iter().filter(keep).cloned().collect();
+        Self::new(Committed::new(committed), self.recent.iter().filter(keep).cloned().collect())
+    }
+
     /// A view, all of whose rows are valid, with `segment` in the place of the one with its id, or at the end.
     fn with(&self, segment: Arc<dyn Segment>) -> Self {
         match self.committed.segments.binary_search_by_key(&segment.id(), |known| known.id()) {
@@ -248,30 +262,31 @@ impl PartitionView {
                 let mut recent = self.recent.clone();
                 match recent.iter_mut().find(|known| known.id() == segment.id()) {
                     Some(known) => *known = segment,
-                    None => recent.push(segment),
+                    None => recent.insert(recent.partition_point(|known| known.id() < segment.id()), segment),
                 }
                 Self::settled(&self.committed, recent)
             }
         }
     }
 
-    /// A view whose recent segments that are settled by now have joined the committed ones, as long as ids ascend.
+    /// A view whose recent segments that are settled by now have joined the committed ones, up to the first that is not.
     fn settled(committed: &Arc<Committed>, mut recent: Vec<Arc<dyn Segment>>) -> Self {
-        let mut last = committed.segments.last().map(|segment| segment.id());
-        let settled = recent
-            .iter()
-            .take_while(|segment| {
-                let is_settled = matches!(segment.state(), SegmentState::Committed | SegmentState::Quarantined)
-                    && last.is_none_or(|last| last < segment.id());
-                last = Some(segment.id());
-                is_settled
-            })
-            .count();
+        let is_settled = |segment: &&Arc<dyn Segment>| {
+            matches!(segment.state(), SegmentState::Committed | SegmentState::Quarantined)
+        };
+        let settled = recent.iter().take_while(is_settled).count();
         if settled == 0 {
             return Self { committed: Arc::clone(committed), recent, validities: Validities::default() };
         }
-        let joined = committed.extended(recent.drain(..settled).collect());
-        Self::new(joined, recent)
+        let joining: Vec<_> = recent.drain(..settled).collect();
+        let last = committed.segments.last().map(|segment| segment.id());
+        if last.is_none_or(|last| last < joining[0].id()) {
+            return Self::new(committed.extended(joining), recent);
+        }
+        // One that was begun while a statement made a segment comes before that.
+        let mut all: Vec<_> = committed.segments.iter().cloned().chain(joining).collect();
+        all.sort_by_key(|segment| segment.id());
+        Self::new(Committed::new(all), recent)
     }
 
     pub fn segments(&self) -> impl DoubleEndedIterator<Item = &Arc<dyn Segment>> {
@@ -331,17 +346,24 @@ impl TableSnapshot {
     pub fn plan(&self, request: &ScanRequest) -> ScanPlan {
         let mut plan = ScanPlan { indexes: Arc::clone(&self.indexes), ..ScanPlan::default() };
         let leaves = Leaves::of(request.predicate.as_ref(), &request.schema);
-        for view in &self.views {
-            let validities = &view.validities;
-            view.committed.plan(request, &leaves, validities, &mut plan);
-            view.recent.iter().for_each(|segment| consider(segment, request, validities, &mut plan));
+        for (partition, view) in (0..).map(PartitionId).zip(&self.views) {
+            let from = From { partition, validities: &view.validities };
+            view.committed.plan(request, &leaves, from, &mut plan);
+            view.recent.iter().for_each(|segment| consider(segment, request, from, &mut plan));
         }
         plan
     }
 }
 
+/// Where segments of a plan come from.
+#[derive(Clone, Copy)]
+struct From<'a> {
+    partition: PartitionId,
+    validities: &'a Validities,
+}
+
 impl Committed {
-    fn plan(&self, request: &ScanRequest, leaves: &Leaves<'_>, validities: &Validities, plan: &mut ScanPlan) {
+    fn plan(&self, request: &ScanRequest, leaves: &Leaves<'_>, from: From<'_>, plan: &mut ScanPlan) {
         let Self { segments, sizes, bounds, .. } = self;
         // What the bounds of the time column leave, and of these what those of the others leave.
         let mut in_time = Bitmask::all(segments.len());
@@ -370,34 +392,34 @@ impl Committed {
                 if blooms && is_excluded(segments[at].as_ref(), request) {
                     plan.pruned_by_bloom += 1;
                 } else {
-                    add_units(&segments[at], sizes[at], validities, plan);
+                    add_units(&segments[at], sizes[at], from, plan);
                 }
             } else {
-                consider(&segments[at], request, validities, plan);
+                consider(&segments[at], request, from, plan);
             }
         }
     }
 }
 
 /// Takes one segment into the plan, or counts why not.
-fn consider(segment: &Arc<dyn Segment>, request: &ScanRequest, validities: &Validities, plan: &mut ScanPlan) {
+fn consider(segment: &Arc<dyn Segment>, request: &ScanRequest, from: From<'_>, plan: &mut ScanPlan) {
     plan.segments_total += 1;
     match pruned_by(segment.as_ref(), request, asks_blooms(plan, request)) {
         Some(Pruned::Time) => plan.pruned_by_time += 1,
         Some(Pruned::MinMax) => plan.pruned_by_min_max += 1,
         Some(Pruned::Bloom) => plan.pruned_by_bloom += 1,
-        None => add_units(segment, segment.rows(), validities, plan),
+        None => add_units(segment, segment.rows(), from, plan),
     }
 }
 
 /// The valid rows of a segment. From here on nobody has the segment without its mask.
-fn add_units(segment: &Arc<dyn Segment>, rows: u32, validities: &Validities, plan: &mut ScanPlan) {
-    match validities.of(segment.id()) {
-        None => plan.units.extend(units(segment, rows)),
+fn add_units(segment: &Arc<dyn Segment>, rows: u32, from: From<'_>, plan: &mut ScanPlan) {
+    match from.validities.of(segment.id()) {
+        None => plan.units.extend(units(segment, rows, from.partition)),
         Some(validity) => {
             let masked = Arc::clone(segment).masked(Arc::clone(validity));
             let has_rows = |unit: &ScanUnit| validity.invalid_in(unit.rows.clone()) < unit.rows.len() as u32;
-            plan.units.extend(units(&masked, rows).filter(has_rows));
+            plan.units.extend(units(&masked, rows, from.partition).filter(has_rows));
         }
     }
 }
@@ -440,8 +462,9 @@ fn pruned_by(segment: &dyn Segment, request: &ScanRequest, blooms: bool) -> Opti
     Some(if by_time { Pruned::Time } else { Pruned::MinMax })
 }
 
-fn units(segment: &Arc<dyn Segment>, rows: u32) -> impl Iterator<Item = ScanUnit> + '_ {
+fn units(segment: &Arc<dyn Segment>, rows: u32, partition: PartitionId) -> impl Iterator<Item = ScanUnit> + '_ {
     (0..rows).step_by(UNIT_ROWS as usize).map(move |start| ScanUnit {
+        partition,
         segment: Arc::clone(segment),
         rows: start..rows.min(start.saturating_add(UNIT_ROWS)),
     })

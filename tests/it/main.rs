@@ -7,7 +7,9 @@
     reason = "for tests, which wait and tell"
 )]
 
+mod changes;
 mod cli;
+mod compaction;
 mod damage;
 mod ddl;
 mod dead_letters;

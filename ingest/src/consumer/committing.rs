@@ -21,6 +21,7 @@ use tidemill_storage::{
         Segment,
         builder::{SealContext, seal_sorted},
         committed::{Expected, Watcher, open_watched},
+        consuming::ConsumingSegment,
     },
 };
 
@@ -39,6 +40,14 @@ struct Committed {
     /// `None` when there were no rows.
     segment: Option<(SegmentRecord, Arc<dyn Segment>)>,
     dead_letters: Option<DeadLetterRecord>,
+}
+
+/// A segment file that nothing names yet.
+pub(super) struct Written {
+    pub(super) record: SegmentRecord,
+    pub(super) segment: Arc<dyn Segment>,
+    /// Which row each row of the file was, where they are in another order.
+    pub(super) order: Option<Arc<[u32]>>,
 }
 
 /// Name of the file of segment `id` in its partition's directory.
@@ -76,7 +85,7 @@ impl PartitionIngest {
             self.remove_leftovers(job);
         }
         fail::fail_point!("commit::begin", |_| Err(Error::Unavailable("failpoint commit::begin".into())));
-        let segment = if job.segment.rows() > 0 { Some(self.write_segment(job)?) } else { None };
+        let segment = if job.segment.rows() > 0 { Some(self.write_ended(job)?) } else { None };
         fail::fail_point!("commit::segment_written", |_| Err(Error::Unavailable("failpoint".into())));
         let dead_letters = if job.dead_letters.is_empty() {
             None
@@ -103,25 +112,30 @@ impl PartitionIngest {
         Ok(Committed { segment, dead_letters })
     }
 
-    /// Writes the file and opens it again: what is committed has been read back.
-    fn write_segment(&self, job: &SealJob) -> Result<(SegmentRecord, Arc<dyn Segment>)> {
-        let id = job.segment.id();
+    fn write_ended(&self, job: &SealJob) -> Result<(SegmentRecord, Arc<dyn Segment>)> {
+        let written = self.write_segment(&job.segment, &mut job.leftovers.lock())?;
+        *job.order.lock() = written.order;
+        Ok((written.record, written.segment))
+    }
+
+    /// Writes the file and opens it again: what is committed has been read back. `leftovers` gets the names of files that an error leaves.
+    pub(super) fn write_segment(&self, rows: &ConsumingSegment, leftovers: &mut Vec<String>) -> Result<Written> {
+        let id = rows.id();
         let file = segment_file(id);
         let created_at_us = self.runtime.clock.now_us();
         let context = SealContext { table: self.table, partition: self.id, created_at_us };
-        job.leftovers.lock().extend([file.clone(), format!("{file}.tmp")]);
+        leftovers.extend([file.clone(), format!("{file}.tmp")]);
         let indexes = self.partition.indexes();
         let sorted = indexes.iter().find(|spec| spec.kind == IndexKind::Sorted);
         let by = sorted.map_or(&[][..], |spec| spec.columns.as_slice());
-        let sealed = seal_sorted(&job.segment, &self.directory, &file, &context, by)?;
-        job.order.lock().clone_from(&sealed.order);
+        let sealed = seal_sorted(rows, &self.directory, &file, &context, by)?;
         let expected = Expected { id, bytes: sealed.bytes, checksum: sealed.checksum };
         let segment = open_watched(&sealed.path, &expected, self.watcher())?;
-        if segment.rows() != job.segment.rows() || segment.offsets() != job.segment.offsets() {
+        if segment.rows() != rows.rows() || segment.offsets() != rows.offsets() {
             return Err(Error::Storage(tidemill_storage::Error::corrupt(
                 &sealed.path,
                 "rows and offsets",
-                job.segment.rows(),
+                rows.rows(),
                 segment.rows(),
             )));
         }
@@ -135,8 +149,10 @@ impl PartitionIngest {
             time_range: sealed.time_range,
             offsets: sealed.offsets,
             committed_at_us: created_at_us,
+            tombstones: 0,
+            purged: 0,
         };
-        Ok((record, segment))
+        Ok(Written { record, segment, order: sealed.order })
     }
 
     fn watcher(&self) -> Arc<dyn Watcher> {
@@ -144,7 +160,7 @@ impl PartitionIngest {
     }
 
     /// Gives a new segment its indexes. It is committed and readable without them: what fails is left to the background.
-    fn index(&self, segment: &Arc<dyn Segment>) {
+    pub(super) fn index(&self, segment: &Arc<dyn Segment>) {
         let Some(committed) = segment.as_committed() else { return };
         for spec in self.partition.indexes().iter().filter(|spec| committed.wants_index(spec)) {
             if let Err(error) = committed.build_index(spec) {
@@ -177,12 +193,15 @@ impl PartitionIngest {
     }
 
     fn remove_leftovers(&self, job: &SealJob) {
-        for file in job.leftovers.lock().drain(..) {
-            match fs::remove_file(self.directory.join(&file)) {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(file, %error, "a file that nothing names stays until the next start"),
-            }
+        job.leftovers.lock().drain(..).for_each(|file| self.remove_file(&file));
+    }
+
+    /// Deletes a file that nothing names, if it is there.
+    pub(super) fn remove_file(&self, file: &str) {
+        match fs::remove_file(self.directory.join(file)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(file, %error, "a file that nothing names stays until the next start"),
         }
     }
 

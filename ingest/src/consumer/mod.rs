@@ -10,6 +10,7 @@
 //! came from them; a source partition feeds one table partition, or all of a table with a key; whatever stops a stream says so in its status and in an event.
 
 mod batch;
+mod changing;
 pub(crate) mod committing;
 mod discovery;
 mod feed;
@@ -19,6 +20,7 @@ pub(crate) mod pace;
 pub(crate) mod partition;
 mod replay;
 mod reset;
+mod rewriting;
 mod spread;
 mod status;
 pub(crate) mod table;
@@ -38,6 +40,7 @@ use tidemill_storage::{
 };
 
 pub use self::{
+    changing::RowChange,
     feed::{DecoderFactory, Feed, Latency, OnGap},
     freshness::Stale,
     reset::reset,
@@ -178,6 +181,7 @@ impl TableIngest {
         }
         self.join(None);
         *self.shared.indexing.lock() = true;
+        *self.shared.compacting.lock() = true;
         for partition in &self.shared.partitions {
             partition.close();
         }
@@ -324,6 +328,25 @@ impl TableIngest {
             partition.wait_sealed(wanted).await?;
         }
         Ok(())
+    }
+
+    /// Waits until no other statement changes rows of the table, and keeps others waiting as long as it is held. To be taken before the rows are read.
+    pub async fn turn(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        Arc::clone(&self.shared.changing).lock_owned().await
+    }
+
+    /// Carries out what a statement changes; durable and visible at return. An error leaves the table as it was. Blocks. While [`Self::turn`] is held.
+    pub fn change_rows(&self, change: &RowChange) -> Result<()> {
+        self.shared.change_rows(change)
+    }
+
+    /// Takes rows that nobody sees out of the files and puts small segments together, at once; how many segments were written again. Blocks.
+    pub fn compact(&self) -> Result<u64> {
+        let mut written = 0;
+        while let Some(segments) = self.shared.compact_next(true)? {
+            written += segments as u64;
+        }
+        Ok(written)
     }
 
     /// Tries the dead letters of a source again, as the table is now. Returns how many became rows, when these are committed. Those that are

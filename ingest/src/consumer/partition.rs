@@ -19,7 +19,8 @@ use std::{
 use arrow::{array::RecordBatch, compute::concat_batches};
 use parking_lot::{Mutex, RwLock};
 use tidemill_storage::{
-    ids::{OffsetRange, PartitionId, SourceId, StreamId, TableId},
+    ids::{OffsetRange, PartitionId, SegmentId, SourceId, StreamId, TableId},
+    row_set::RowSet,
     schema::TableSchema,
     segment::{Segment, consuming::ConsumingSegment},
     table::{Partition, PartitionWriter},
@@ -34,7 +35,7 @@ use super::{
 use crate::{
     Error, Result,
     backpressure::Holder,
-    commit::{PartitionState, SegmentCommit, SegmentRecord},
+    commit::{PartitionChange, PartitionState, SegmentCommit, SegmentRecord},
     dead_letters::{DeadLetter, DeadLetterBuffer, DeadLetterFile},
     events::{Event, Severity},
     landmark::{Landmark, Place},
@@ -117,7 +118,7 @@ pub(crate) struct PartitionIngest {
 pub(super) struct State {
     pub(super) writer: PartitionWriter,
     generation: u64,
-    schema: Arc<TableSchema>,
+    pub(super) schema: Arc<TableSchema>,
     pub(super) policy: SealPolicy,
     /// Next offset to append, per stream.
     positions: HashMap<StreamId, u64>,
@@ -141,6 +142,10 @@ pub(super) struct State {
     pub(super) segments: Vec<SegmentRecord>,
     /// Of the sizes of segments.
     pub(super) learned: Learned,
+    /// Rows that statements deleted, of segments that have some.
+    pub(super) deleted: BTreeMap<SegmentId, RowSet>,
+    /// Monotonic time at which statements deleted rows of a segment that are still in its file.
+    pub(super) deleted_at_us: HashMap<SegmentId, i64>,
     pub(super) dead_letter_files: Vec<Arc<DeadLetterFile>>,
     pub(super) closed: bool,
 }
@@ -161,7 +166,13 @@ impl PartitionIngest {
         let dead_letter_files = recovered.dead_letters.into_iter();
         let dead_letter_files =
             dead_letter_files.map(|record| Arc::new(DeadLetterFile::new(&directory, record))).collect();
-        let writer = PartitionWriter::open(Arc::clone(&partition), Arc::clone(&schema), recovered.next_segment)?;
+        let now_us = runtime.clock.monotonic_us();
+        let has_more = |(id, rows): &&(SegmentId, RowSet)| {
+            recovered.segments.iter().any(|segment| segment.id == *id && rows.rows() > segment.purged)
+        };
+        let deleted_at_us = recovered.deleted.iter().filter(has_more).map(|(id, _)| (*id, now_us)).collect();
+        let (next, deleted) = (recovered.next_segment, &recovered.deleted);
+        let writer = PartitionWriter::open(Arc::clone(&partition), Arc::clone(&schema), next, deleted)?;
         let ingest = Arc::new(Self {
             table,
             table_name,
@@ -188,6 +199,8 @@ impl PartitionIngest {
                 done: 0,
                 learned: Learned::of(&recovered.segments, policy.bytes),
                 segments: recovered.segments,
+                deleted: recovered.deleted.into_iter().collect(),
+                deleted_at_us,
                 dead_letter_files,
                 closed: false,
             }),
@@ -443,25 +456,13 @@ impl PartitionIngest {
             return Ok(());
         }
         fail::fail_point!("retention::before_log", |_| Err(Error::Unavailable("failpoint".into())));
-        self.runtime.log.retire(self.table, self.id, &expired)?;
+        let change = PartitionChange { partition: self.id, retired: expired.clone(), ..Default::default() };
+        self.runtime.log.change(self.table, &[change])?;
         fail::fail_point!("retention::after_log", |_| Err(Error::Unavailable("failpoint".into())));
         self.partition.remove(&expired);
-        self.state.lock().segments.retain(|segment| !expired.contains(&segment.id));
+        self.state.lock().forget(&expired);
         for segment in segments.iter().filter(|segment| expired.contains(&segment.id)) {
-            // Readers that still hold the segment keep its pages: an unlinked file lives until its last map is gone.
-            if let Err(error) = std::fs::remove_file(self.directory.join(&segment.file)) {
-                tracing::warn!(file = segment.file, %error, "a retired segment file stays until the next start");
-            }
-            quarantine::remove_note(&self.directory, &segment.file);
-            for spec in self.partition.indexes().iter() {
-                let file = tidemill_storage::index::file_name(&segment.file, spec.id);
-                match std::fs::remove_file(self.directory.join(&file)) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        tracing::warn!(file, %error, "an index of a retired segment stays until the next start");
-                    }
-                    _ => {}
-                }
-            }
+            self.remove_segment_file(&segment.file);
         }
         let rows: u64 = segments.iter().filter(|s| expired.contains(&s.id)).map(|s| u64::from(s.rows)).sum();
         self.event(
@@ -476,6 +477,16 @@ impl PartitionIngest {
             ),
         );
         Ok(())
+    }
+
+    /// Deletes the file of a segment that nothing names any more, and what lies beside it. Readers that still hold the segment keep its pages: an unlinked
+    /// file lives until its last map is gone.
+    pub(super) fn remove_segment_file(&self, file: &str) {
+        self.remove_file(file);
+        quarantine::remove_note(&self.directory, file);
+        for spec in self.partition.indexes().iter() {
+            self.remove_file(&tidemill_storage::index::file_name(file, spec.id));
+        }
     }
 
     pub(crate) fn event(&self, severity: Severity, kind: &'static str, stream: Option<StreamId>, message: String) {
@@ -539,6 +550,15 @@ impl PartitionIngest {
 }
 
 impl State {
+    /// Segments are gone.
+    pub(super) fn forget(&mut self, gone: &[SegmentId]) {
+        self.segments.retain(|segment| !gone.contains(&segment.id));
+        for id in gone {
+            self.deleted.remove(id);
+            self.deleted_at_us.remove(id);
+        }
+    }
+
     fn facts(&self, now_us: i64) -> SealFacts {
         SealFacts {
             rows: u64::from(self.writer.consuming().rows()),

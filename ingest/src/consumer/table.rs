@@ -45,6 +45,10 @@ pub(crate) struct TableShared {
     /// The table was dropped, and its files with it.
     pub(super) removed: AtomicBool,
     pub(super) threads: Mutex<Vec<(SourceId, JoinHandle<()>)>>,
+    /// Held by the statement that changes rows, and while segments are replaced by others.
+    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
+    /// Held while segments are written again; true when the table is closed and none may be.
+    pub(crate) compacting: Mutex<bool>,
     /// Held while an index is built; true when the table is closed and none may be begun.
     pub(crate) indexing: Mutex<bool>,
 }
@@ -68,6 +72,8 @@ impl TableShared {
             keep_us: AtomicI64::new(keep_us.unwrap_or(FOR_EVER)),
             removed: AtomicBool::new(false),
             threads: Mutex::default(),
+            changing: Arc::default(),
+            compacting: Mutex::new(false),
             indexing: Mutex::new(false),
         }
     }
@@ -96,7 +102,11 @@ impl TableShared {
             partition.seal_aged();
         }
         let keep_us = self.keep_us.load(Ordering::Relaxed);
-        if retain && keep_us != FOR_EVER {
+        // Segments do not go while a statement or a compaction is at them: another time will do.
+        if retain
+            && keep_us != FOR_EVER
+            && let Ok(_turn) = self.changing.try_lock()
+        {
             for partition in &self.partitions {
                 if let Err(error) = partition.retain(keep_us) {
                     let message = format!("retention of table '{}' failed: {error}; it is tried again", self.name);

@@ -19,7 +19,7 @@ use datafusion::prelude::SessionContext;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tidemill_ingest::{
     Error, Result,
-    commit::{MetadataLog, PartitionState, SegmentCommit, StreamReset},
+    commit::{MetadataLog, PartitionChange, PartitionState, SegmentCommit, StreamReset},
     consumer::{Feed, Latency, OnGap, TableIngest, TableSpec},
     dead_letters::OnError,
     decode::{Decoded, Decoder},
@@ -361,10 +361,14 @@ impl MetadataLog for MemoryLog {
         Ok(())
     }
 
-    fn retire(&self, _table: TableId, partition: PartitionId, segments: &[SegmentId]) -> Result<()> {
+    fn change(&self, _table: TableId, changes: &[PartitionChange]) -> Result<()> {
         let mut partitions = self.partitions.lock();
-        let state = partitions.entry(partition).or_default();
-        state.segments.retain(|segment| !segments.contains(&segment.id));
+        for change in changes {
+            let state = partitions.entry(change.partition).or_default();
+            state.segments.retain(|segment| !change.retired.contains(&segment.id));
+            state.segments.extend(change.added.iter().cloned());
+            state.deleted.extend(change.deleted.iter().cloned());
+        }
         Ok(())
     }
 }
@@ -420,6 +424,7 @@ impl Rig {
             seal_threads: 2,
             consume_threads: 2,
             index_share: 1.0,
+            compact_share: 1.0,
         })
         .unwrap();
         let table = Arc::new(Table::new(TABLE, schema(1), options.partitions));

@@ -155,7 +155,7 @@ fn whole_where_trees_answer(plan: &ScanPlan, request: &AggregateRequest) -> (Vec
         match committed.and_then(|committed| committed.star_tree(request)) {
             Some(tree) => {
                 *trees.entry(tree).or_insert(0) += 1;
-                units.push(ScanUnit { segment: Arc::clone(segment), rows: 0..segment.rows() });
+                units.push(ScanUnit { rows: 0..segment.rows(), ..of_segment[0].clone() });
             }
             None => units.extend_from_slice(of_segment),
         }

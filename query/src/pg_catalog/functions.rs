@@ -223,7 +223,6 @@ pub(super) fn all(relations: &Arc<Relations>) -> Vec<Arc<ScalarUDF>> {
         "col_description",
         "shobj_description",
         "pg_get_serial_sequence",
-        "pg_get_constraintdef",
         "pg_get_partkeydef",
         "pg_get_triggerdef",
         "pg_get_ruledef",
@@ -329,6 +328,12 @@ fn with_catalog(relations: &Arc<Relations>, text_type: Returns, long: Returns) -
                 .and_then(|relation| Some(quote_ident(&relation.columns.get(number as usize - 1)?.name))),
             None => relation.as_ref().and_then(index_definition),
         }))
+    }));
+    let constrained = Arc::clone(relations);
+    functions.push(define("pg_get_constraintdef", text_type.clone(), true, move |args| {
+        let oid = args.first().and_then(int).unwrap_or_default() as i32;
+        let relation = constrained.own().into_iter().find(|relation| relation.primary_key() == Some(oid));
+        Ok(utf8(relation.map(|relation| relation.constraint_definition())))
     }));
     let of_database = Arc::clone(relations);
     functions.push(define("pg_database_size", long, false, move |_| {

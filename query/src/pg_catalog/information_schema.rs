@@ -32,6 +32,36 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
                 .filter(|relation| relation.index.is_none())
                 .for_each(|relation| columns(relation, rows));
         }
+        "table_constraints" | "key_column_usage" => {
+            for relation in relations.own() {
+                let Some(of) = relation.index.as_ref().filter(|_| relation.primary_key().is_some()) else { continue };
+                let named = || -> Vec<(&'static str, Cell)> {
+                    vec![
+                        ("constraint_catalog", DATABASE.into()),
+                        ("constraint_schema", relation.schema.as_str().into()),
+                        ("constraint_name", relation.name.as_str().into()),
+                        ("table_catalog", DATABASE.into()),
+                        ("table_schema", relation.schema.as_str().into()),
+                        ("table_name", of.table_name.as_str().into()),
+                    ]
+                };
+                if name == "table_constraints" {
+                    let kind: [(&str, Cell); 4] = [
+                        ("constraint_type", "PRIMARY KEY".into()),
+                        ("is_deferrable", "NO".into()),
+                        ("initially_deferred", "NO".into()),
+                        ("enforced", "YES".into()),
+                    ];
+                    rows.add(named().into_iter().chain(kind));
+                    continue;
+                }
+                for (at, column) in (1..).zip(&relation.columns) {
+                    let place: [(&str, Cell); 2] =
+                        [("column_name", column.name.as_str().into()), ("ordinal_position", Cell::Int(at))];
+                    rows.add(named().into_iter().chain(place));
+                }
+            }
+        }
         "views" => {
             for relation in relations.all().iter().filter(|relation| relation.kind == "v") {
                 rows.add([

@@ -9,6 +9,7 @@ use tidemill_storage::{
     scalar::Scalar,
     schema::Compression,
     table::TableSnapshot,
+    upsert::KeySpec,
 };
 
 use super::{
@@ -24,6 +25,11 @@ const PUBLIC_OID: i32 = 2200;
 const VIEW_OIDS: i32 = 14_000;
 const SCHEMA_OIDS: i32 = 13_900;
 const HEAP: i32 = 2;
+/// The method of indexes that stand for primary keys, which clients know by this name.
+const BTREE: i32 = 403;
+/// Primary keys have no stored oids: their indexes and constraints are numbered from these by the oids of their tables.
+const PRIMARY_KEY_INDEXES: i32 = 0x4000_0000;
+const PRIMARY_KEYS: i32 = 0x5000_0000;
 
 /// A relation as the catalogs see it.
 pub(super) struct Relation {
@@ -46,8 +52,9 @@ pub(super) struct Relation {
 /// What is to be known of an index beside its name.
 pub(super) struct IndexOf {
     pub(super) table: i32,
-    table_name: String,
-    kind: IndexKind,
+    pub(super) table_name: String,
+    /// `None`: a primary key, which is no index of ours.
+    kind: Option<IndexKind>,
     /// Of a star-tree: what follows its kind.
     definition: Option<String>,
     /// Numbers of its columns in the table, from 1.
@@ -63,6 +70,20 @@ pub(super) struct RelationColumn {
     /// As an SQL expression.
     pub(super) default: Option<String>,
     pub(super) compression: Compression,
+}
+
+impl Relation {
+    /// The oid of the constraint that the relation stands for, if it does for a primary key.
+    pub(super) fn primary_key(&self) -> Option<i32> {
+        let of = self.index.as_ref().filter(|of| of.kind.is_none())?;
+        Some(PRIMARY_KEYS + of.table)
+    }
+
+    /// `PRIMARY KEY (a, b)`, as `pg_get_constraintdef` gives it.
+    pub(super) fn constraint_definition(&self) -> String {
+        let columns: Vec<String> = self.columns.iter().map(|column| quote_ident(&column.name)).collect();
+        format!("PRIMARY KEY ({})", columns.join(", "))
+    }
 }
 
 impl RelationColumn {
@@ -137,8 +158,9 @@ impl Relations {
                 bytes: bytes as i64,
                 query: None,
                 index: None,
-                has_indexes: !snapshot.indexes.is_empty(),
+                has_indexes: !snapshot.indexes.is_empty() || handle.table.key().is_some(),
             });
+            relations.extend(handle.table.key().map(|key| primary_key(&handle, &snapshot, key)));
             relations.extend(snapshot.indexes.iter().map(|spec| index(&handle, &snapshot, spec)));
         }
         for view in engine.tables.views() {
@@ -285,6 +307,33 @@ impl Relations {
     }
 }
 
+fn primary_key(handle: &TableHandle, snapshot: &TableSnapshot, key: &KeySpec) -> Relation {
+    let places: Vec<usize> = key.columns.iter().filter_map(|id| snapshot.schema.index_of(*id)).collect();
+    let columns = places.iter().map(|place| &snapshot.schema.columns[*place]);
+    Relation {
+        oid: PRIMARY_KEY_INDEXES + handle.oid as i32,
+        schema: "public".into(),
+        schema_oid: PUBLIC_OID,
+        name: format!("{}_pkey", handle.name),
+        kind: "i",
+        columns: columns
+            .map(|column| RelationColumn::of_field(&column.data_type.field(&column.name, column.nullable)))
+            .collect(),
+        rows: snapshot.rows() as i64,
+        bytes: 0,
+        query: None,
+        index: Some(IndexOf {
+            table: handle.oid as i32,
+            table_name: handle.name.clone(),
+            kind: None,
+            definition: None,
+            numbers: places.iter().map(|place| *place as i64 + 1).collect(),
+            is_built: true,
+        }),
+        has_indexes: false,
+    }
+}
+
 fn index(handle: &TableHandle, snapshot: &TableSnapshot, spec: &IndexSpec) -> Relation {
     let segments = snapshot.views.iter().flat_map(|view| view.segments()).filter_map(|segment| segment.as_committed());
     let (mut bytes, mut is_built) = (0, true);
@@ -311,7 +360,7 @@ fn index(handle: &TableHandle, snapshot: &TableSnapshot, spec: &IndexSpec) -> Re
         index: Some(IndexOf {
             table: handle.oid as i32,
             table_name: handle.name.clone(),
-            kind: spec.kind.clone(),
+            kind: Some(spec.kind.clone()),
             definition: match &spec.kind {
                 IndexKind::StarTree(tree) => Some(star_tree::definition(tree, &snapshot.schema)),
                 _ => None,
@@ -328,8 +377,8 @@ pub(super) fn index_definition(relation: &Relation) -> Option<String> {
     let of = relation.index.as_ref()?;
     let columns: Vec<String> = relation.columns.iter().map(|column| quote_ident(&column.name)).collect();
     let options = match &of.kind {
-        IndexKind::Bloom { fpp } => format!(" WITH (fpp='{fpp}')"),
-        IndexKind::JsonPaths(paths) => {
+        Some(IndexKind::Bloom { fpp }) => format!(" WITH (fpp='{fpp}')"),
+        Some(IndexKind::JsonPaths(paths)) => {
             let options = paths.options().into_iter();
             let each: Vec<String> =
                 options.map(|(key, value)| format!("{key}='{}'", value.replace('\'', "''"))).collect();
@@ -339,10 +388,11 @@ pub(super) fn index_definition(relation: &Relation) -> Option<String> {
     };
     let what = of.definition.clone().unwrap_or_else(|| format!("({}){options}", columns.join(", ")));
     Some(format!(
-        "CREATE INDEX {} ON public.{} USING {} {what}",
+        "CREATE {} {} ON public.{} USING {} {what}",
+        if of.kind.is_some() { "INDEX" } else { "UNIQUE INDEX" },
         quote_ident(&relation.name),
         quote_ident(&of.table_name),
-        of.kind.name(),
+        of.kind.as_ref().map_or("btree", IndexKind::name),
     ))
 }
 
@@ -467,7 +517,7 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
                 IndexKind::Geo,
             ];
             let kinds = of_columns.iter().map(|kind| (access_method(kind), kind.name()));
-            for (oid, name) in kinds.chain([(STAR_TREE_METHOD, "star_tree")]) {
+            for (oid, name) in kinds.chain([(STAR_TREE_METHOD, "star_tree"), (BTREE, "btree")]) {
                 rows.add([("oid", oid.into()), ("amname", name.into()), ("amtype", "i".into())]);
             }
         }
@@ -480,6 +530,8 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
                     ("indrelid", of.table.into()),
                     ("indnatts", (of.numbers.len() as i32).into()),
                     ("indnkeyatts", (of.numbers.len() as i32).into()),
+                    ("indisunique", of.kind.is_none().into()),
+                    ("indisprimary", of.kind.is_none().into()),
                     ("indimmediate", true.into()),
                     ("indisvalid", of.is_built.into()),
                     ("indisready", true.into()),
@@ -488,6 +540,23 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
                     ("indcollation", zeros()),
                     ("indclass", zeros()),
                     ("indoption", zeros()),
+                ]);
+            }
+        }
+        "pg_constraint" => {
+            for relation in relations.own() {
+                let (Some(oid), Some(of)) = (relation.primary_key(), &relation.index) else { continue };
+                rows.add([
+                    ("oid", oid.into()),
+                    ("conname", relation.name.as_str().into()),
+                    ("connamespace", relation.schema_oid.into()),
+                    ("contype", "p".into()),
+                    ("convalidated", true.into()),
+                    ("conrelid", of.table.into()),
+                    ("conindid", relation.oid.into()),
+                    ("conislocal", true.into()),
+                    ("connoinherit", true.into()),
+                    ("conkey", Cell::Ints(of.numbers.clone())),
                 ]);
             }
         }
@@ -547,7 +616,7 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
 
 fn class(relation: &Relation, rows: &mut Rows) {
     let access = match &relation.index {
-        Some(of) => access_method(&of.kind),
+        Some(of) => of.kind.as_ref().map_or(BTREE, access_method),
         None if relation.kind == "r" => HEAP,
         None => 0,
     };

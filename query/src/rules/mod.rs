@@ -19,6 +19,7 @@ mod arithmetic;
 pub(crate) mod casts;
 mod casts_apart;
 pub(crate) mod chains;
+mod changes;
 pub(crate) mod common_types;
 mod distinct_from;
 mod forms;
@@ -69,8 +70,15 @@ use datafusion::{
         sqlparser::ast::{Expr as SqlExpr, Statement, Value},
     },
 };
+use tidemill_storage::scan::addressed;
 
-use crate::{Engine, Plan, SqlError, execution::States, explain::Explain, session::SessionShared};
+use crate::{
+    Engine, Plan, SqlError,
+    execution::States,
+    explain::Explain,
+    plan::{Write, WriteKind},
+    session::SessionShared,
+};
 
 /// A table changed while a statement was planned for it.
 const CHANGED: &str = "40001";
@@ -99,13 +107,14 @@ impl Planner {
                 plan.schema = crate::explain::schema(explain.shape);
                 plan.origins = vec![None];
                 plan.explain = Some(explain);
+                plan.write = None;
                 Ok(plan)
             }
             Statement::ShowVariable { variable } => {
                 let name = variable.iter().map(|part| part.value.as_str()).collect::<Vec<_>>().join(" ");
                 self.show(&name, sql)
             }
-            Statement::Query(_) | Statement::Insert(_) => {
+            Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
                 for _ in 0..PLANNING_TRIES {
                     match self.query(statement, sql, types).await {
                         Err(error) if error.sqlstate == CHANGED => {}
@@ -143,13 +152,14 @@ impl Planner {
                 LogicalPlanBuilder::empty(true).project(vec![lit(value).alias(shown)])?.build()?
             }
         };
-        finish(logical, None, sql)
+        finish(logical, sql)
     }
 
     async fn query(&self, statement: &Statement, sql: &str, types: &[Option<DataType>]) -> Result<Plan, SqlError> {
         let state = &self.states.full;
         let located = |error: DataFusionError| SqlError::from_datafusion(&error, sql);
         let mut statement = statement.clone();
+        let changing = changes::rewrite(&mut statement, self.engine.tables().as_ref())?;
         views::expand(&mut statement, self.engine.tables().as_ref())?;
         named_arguments::rewrite(&mut statement)?;
         syntax::rewrite(&mut statement);
@@ -168,15 +178,19 @@ impl Planner {
         crate::pg_catalog::rewrite(&mut statement, sql);
         let path = self.shared.settings.lock().search_path();
         // The columns that the rows of an INSERT are planned for: read before, compared after.
-        let target = inserts::target(&statement);
-        if let Some(name) = &target
+        let inserted = inserts::target(&statement);
+        if let Some(name) = &inserted
             && self.engine.tables().view(name).is_some()
         {
             return Err(SqlError::new("42809", format!("cannot insert into view \"{name}\""))
                 .with_hint("Insert into the tables that it reads."));
         }
-        let insert_schema = target.and_then(|name| Some(self.engine.tables().table(&name)?.table.schema()));
-        if let Some(schema) = &insert_schema {
+        let written = match &changing {
+            Some(changing) => Some(changing.table.clone()),
+            None => inserted.as_ref().and_then(|name| self.engine.tables().table(name)),
+        };
+        let written = written.map(|table| (table.table.schema(), table));
+        if let Some((schema, _)) = written.as_ref().filter(|_| changing.is_none()) {
             inserts::name_columns(&mut statement, &schema.arrow())?;
             inserts::settle_inner_values(&mut statement);
         }
@@ -190,26 +204,26 @@ impl Planner {
         let logical = shared_ctes::share(logical).map_err(located)?;
         let logical = set_operations::count_copies(logical).map_err(located)?;
         let logical = gapfill::unfold(logical).map_err(located)?;
-        let (logical, insert_into) = match logical {
-            LogicalPlan::Dml(DmlStatement { table_name, op: WriteOp::Insert(_), input, .. }) => {
-                let handle = self
-                    .engine
-                    .tables()
-                    .table(table_name.table())
-                    .ok_or_else(|| SqlError::undefined_table(table_name.table()))?;
+        let (logical, is_insert) = match logical {
+            LogicalPlan::Dml(DmlStatement { op: WriteOp::Insert(_), input, .. }) => {
                 inserts::check_columns(&input).map_err(located)?;
-                (inserts::nullable_values(Arc::unwrap_or_clone(input)).map_err(located)?, Some(handle))
+                (inserts::nullable_values(Arc::unwrap_or_clone(input)).map_err(located)?, true)
             }
-            other => (other, None),
+            other => (other, false),
         };
+        if let (true, None, Some(name)) = (is_insert, &written, &inserted) {
+            return Err(SqlError::undefined_table(name));
+        }
         let logical = memberships::hoist(logical).map_err(located)?;
         let logical = lateral::unfold(logical).map_err(located)?;
         let logical = memberships::unfold(logical).map_err(located)?;
         let logical = scalar_subqueries::gather(logical).map_err(located)?;
-        let is_insert = insert_into.is_some();
-        let logical = match &insert_into {
-            Some(handle) => inserts::marked_columns(logical, &handle.table.schema().arrow()).map_err(located)?,
-            None => logical,
+        let logical = match &written {
+            Some((schema, _)) if is_insert => {
+                let columns = if changing.is_some() { addressed(schema).arrow() } else { schema.arrow() };
+                inserts::marked_columns(logical, &columns).map_err(located)?
+            }
+            _ => logical,
         };
         // Rows to insert are cast to their columns already.
         let first_terms = recursive_types(&logical)?;
@@ -223,14 +237,15 @@ impl Planner {
             }
         };
         let logical = storable(logical).map_err(located)?;
-        if let (Some(handle), Some(planned)) = (&insert_into, &insert_schema)
-            && handle.table.schema().version != planned.version
+        if let Some((planned, table)) = &written
+            && table.table.schema().version != planned.version
         {
             return Err(SqlError::new(CHANGED, "the table's columns changed while the statement was planned")
                 .with_hint("Send it again."));
         }
-        let plan = finish(logical, insert_into, sql)?;
-        Ok(Plan { insert_schema: insert_schema.or(plan.insert_schema), ..plan })
+        let kind = changing.map(|changing| changing.kind).or(is_insert.then_some(WriteKind::Insert));
+        let write = kind.zip(written).map(|(kind, (schema, table))| Write { table, schema, kind });
+        Ok(Plan { write, ..finish(logical, sql)? })
     }
 }
 
@@ -330,9 +345,8 @@ fn storable(logical: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     LogicalPlanBuilder::from(logical).project(columns)?.build()
 }
 
-fn finish(logical: LogicalPlan, insert_into: Option<crate::TableHandle>, sql: &str) -> Result<Plan, SqlError> {
+fn finish(logical: LogicalPlan, sql: &str) -> Result<Plan, SqlError> {
     let parameters = Plan::open_parameters(&logical)?;
-    let insert_schema = insert_into.as_ref().map(|handle| handle.table.schema());
     let fields: Vec<Field> = logical
         .schema()
         .fields()
@@ -349,8 +363,7 @@ fn finish(logical: LogicalPlan, insert_into: Option<crate::TableHandle>, sql: &s
         reusable: Arc::default(),
         origins,
         explain: None,
-        insert_into,
-        insert_schema,
+        write: None,
     })
 }
 

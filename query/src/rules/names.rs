@@ -19,7 +19,12 @@ use datafusion::{
     sql::{parser::Statement, planner::ParserOptions},
 };
 
-use crate::{SqlError, catalog::DATABASE, error::nearest};
+use crate::{
+    SqlError,
+    catalog::{DATABASE, PUBLIC, ROWS},
+    error::nearest,
+    table::StoredTable,
+};
 
 /// The names of one statement, looked up before it is planned.
 pub(crate) struct Names<'a> {
@@ -46,6 +51,17 @@ impl<'a> Names<'a> {
                 Some(schema) => vec![schema.to_owned()],
                 None => path.to_vec(),
             };
+            if reference.schema() == Some(ROWS) {
+                let schema = database.as_ref().and_then(|database| database.schema(PUBLIC));
+                if let Some(table) = match schema {
+                    Some(schema) => schema.table(reference.table()).await?,
+                    None => None,
+                } && let Some(stored) = table.downcast_ref::<StoredTable>()
+                {
+                    names.tables.insert(reference.clone(), provider_as_source(Arc::new(stored.addressed())));
+                }
+                continue;
+            }
             for name in &schemas {
                 let Some(schema) = database.as_ref().and_then(|database| database.schema(name)) else { continue };
                 if let Some(table) = schema.table(reference.table()).await? {

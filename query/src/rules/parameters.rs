@@ -46,8 +46,13 @@ pub(crate) fn infer(plan: LogicalPlan, given: &[Option<DataType>]) -> Result<Log
         expr.transform_up(|expr| {
             Ok(match expr {
                 Expr::Cast(mut cast) => {
-                    let target = cast.field.data_type().clone();
-                    *cast.expr = type_placeholder(*cast.expr, &target).data;
+                    // With what tells a UUID or JSONB from a TEXT.
+                    if is_open(&cast.expr)
+                        && let Expr::Placeholder(placeholder) = cast.expr.as_mut()
+                    {
+                        let field = cast.field.as_ref().clone().with_name(&placeholder.id).with_nullable(true);
+                        placeholder.field = Some(Arc::new(field));
+                    }
                     Transformed::yes(Expr::Cast(cast))
                 }
                 Expr::ScalarFunction(mut call)

@@ -26,8 +26,9 @@ use tidemill_storage::{
     evaluate::scalar_array,
     ids::ColumnId,
     predicate::Predicate,
-    scan::{IndexUse, ScanHints, ScanRequest},
+    scan::{IndexUse, ScanHints, ScanRequest, addressed},
     schema::{Column, TableSchema},
+    table::TableSnapshot,
 };
 
 use crate::{
@@ -74,6 +75,8 @@ fn index_use(config: &ConfigOptions) -> IndexUse {
 pub struct StoredTable {
     handle: TableHandle,
     planned: Arc<TableSchema>,
+    /// Whether it has the addresses of its rows, too.
+    is_addressed: bool,
     arrow: SchemaRef,
     /// What INSERT puts into columns that it does not name.
     defaults: HashMap<String, Expr>,
@@ -84,7 +87,19 @@ impl StoredTable {
         let planned = handle.table.schema();
         let arrow = planned.arrow();
         let defaults = planned.columns.iter().filter_map(default_value).collect();
-        Self { handle, planned, arrow, defaults }
+        Self { handle, planned, is_addressed: false, arrow, defaults }
+    }
+
+    /// The table with the address of each row in two more columns.
+    pub(crate) fn addressed(&self) -> Self {
+        let planned = Arc::new(addressed(&self.planned));
+        Self {
+            handle: self.handle.clone(),
+            arrow: planned.arrow(),
+            planned,
+            is_addressed: true,
+            defaults: self.defaults.clone(),
+        }
     }
 
     pub fn handle(&self) -> &TableHandle {
@@ -146,8 +161,9 @@ impl TableProvider for StoredTable {
             Some(snapshots) => snapshots.of(&self.handle.table),
             None => self.handle.table.snapshot(),
         };
-        let snapshot = match skips_upsert(state.config_options()) {
-            true => snapshot.with_every_version(),
+        let snapshot = match self.is_addressed {
+            true => TableSnapshot { schema: Arc::new(addressed(&snapshot.schema)), ..snapshot },
+            false if skips_upsert(state.config_options()) => snapshot.with_every_version(),
             false => snapshot,
         };
         let columns: Vec<usize> = match projection {

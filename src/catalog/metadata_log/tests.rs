@@ -1,4 +1,4 @@
-use tidemill_ingest::commit::{MetadataLog, PartitionState, SegmentCommit, SegmentRecord};
+use tidemill_ingest::commit::{MetadataLog, PartitionChange, PartitionState, SegmentCommit, SegmentRecord};
 use tidemill_storage::{
     clock::ManualClock,
     ids::{OffsetRange, SchemaVersion},
@@ -38,6 +38,8 @@ fn commit(id: u64, from: u64, to: u64) -> SegmentCommit {
             time_range: Some((1, 2)),
             offsets: progress.clone(),
             committed_at_us: 5,
+            tombstones: 0,
+            purged: 0,
         }),
         progress,
         watermarks: vec![(STREAM, to as i64 * 1_000_000)],
@@ -45,6 +47,42 @@ fn commit(id: u64, from: u64, to: u64) -> SegmentCommit {
         dead_letters: Some(DeadLetterRecord { file: format!("{id}.dlq"), bytes: 1, checksum: 2, rows: 3 }),
         replaced_dead_letters: None,
     }
+}
+
+fn retired(id: u64) -> PartitionChange {
+    PartitionChange { partition: PARTITION, retired: vec![SegmentId(id)], ..Default::default() }
+}
+
+#[test]
+fn deleted_rows_add_up_and_go_with_their_segment() {
+    let directory = tempfile::tempdir().unwrap();
+    let (database, log) = with_table(&directory);
+    log.commit(&commit(1, 0, 10)).unwrap();
+    let rows = |rows: &[u32]| RowSet::from_iter(rows.iter().copied());
+    let delete = |id: u64, of: &[u32]| PartitionChange {
+        partition: PARTITION,
+        deleted: vec![(SegmentId(id), rows(of))],
+        ..Default::default()
+    };
+    log.change(TABLE, &[delete(1, &[2, 3])]).unwrap();
+    let new = commit(5, 0, 0).segment.unwrap();
+    log.change(TABLE, &[PartitionChange { added: vec![new], ..delete(1, &[3, 7]) }]).unwrap();
+    let known = log.partition(TABLE, PARTITION).unwrap();
+    assert_eq!(known.deleted, [(SegmentId(1), rows(&[2, 3, 7]))]);
+    assert_eq!(known.next_segment, SegmentId(6));
+    // All of it or nothing.
+    let refused = log.change(TABLE, &[delete(1, &[9]), delete(4, &[0])]).unwrap_err();
+    assert!(refused.to_string().contains("has no segment 4"), "{refused}");
+    assert_eq!(log.partition(TABLE, PARTITION).unwrap(), known);
+    // What was begun before the new one comes after it.
+    log.commit(&commit(4, 10, 20)).unwrap();
+    drop((log, database));
+    let (_database, log) = open(&directory);
+    assert_eq!(log.partition(TABLE, PARTITION).unwrap().deleted, known.deleted);
+    log.change(TABLE, &[retired(1)]).unwrap();
+    let after = log.partition(TABLE, PARTITION).unwrap();
+    assert_eq!((after.deleted, after.next_segment), (vec![], SegmentId(6)));
+    assert_eq!(after.segments.iter().map(|segment| segment.id.0).collect::<Vec<_>>(), [4, 5]);
 }
 
 #[test]
@@ -117,7 +155,7 @@ fn a_table_that_is_gone_takes_nothing_and_keeps_nothing() {
     log.commit(&commit(1, 0, 10)).unwrap();
     database.write(|change| RedbMetadataLog::drop_table(change, TABLE)).unwrap();
     assert!(log.commit(&commit(2, 10, 20)).unwrap_err().to_string().contains("is gone"));
-    assert!(log.retire(TABLE, PARTITION, &[SegmentId(1)]).unwrap_err().to_string().contains("is gone"));
+    assert!(log.change(TABLE, &[retired(1)]).unwrap_err().to_string().contains("is gone"));
     assert_eq!(log.partition(TABLE, PARTITION).unwrap(), PartitionState::default());
 }
 
@@ -127,7 +165,7 @@ fn a_retired_segment_is_off_the_list_and_its_id_is_not_used_again() {
     let (_, log) = with_table(&directory);
     log.commit(&commit(1, 0, 10)).unwrap();
     log.commit(&commit(2, 10, 20)).unwrap();
-    log.retire(TABLE, PARTITION, &[SegmentId(2)]).unwrap();
+    log.change(TABLE, &[retired(2)]).unwrap();
     let state = log.partition(TABLE, PARTITION).unwrap();
     assert_eq!(state.segments.iter().map(|segment| segment.id.0).collect::<Vec<_>>(), [1]);
     assert_eq!((state.next_segment, state.positions), (SegmentId(3), vec![(STREAM, 20)]));

@@ -1,5 +1,6 @@
 //! What a query asks of the segments, and the counters that EXPLAIN ANALYZE shows.
 
+mod address;
 mod narrowing;
 
 use std::{
@@ -17,11 +18,19 @@ use arrow::{
     datatypes::{Schema as ArrowSchema, SchemaRef},
 };
 
+pub(crate) use address::POSITION;
+pub use address::{Addresses, POSITION_NAME, SEGMENT_NAME, address_of, addressed};
 pub use narrowing::Narrowing;
 pub(crate) use narrowing::Watch;
 
+use self::address::Addressing;
 use crate::{
-    Error, Result, geo::Cells, ids::ColumnId, index::IndexSpec, predicate::Predicate, schema::TableSchema,
+    Error, Result,
+    geo::Cells,
+    ids::{ColumnId, PartitionId},
+    index::IndexSpec,
+    predicate::Predicate,
+    schema::TableSchema,
     segment::Segment,
 };
 
@@ -190,13 +199,19 @@ pub(crate) fn row_count(schema: &SchemaRef, rows: usize) -> Result<RecordBatch> 
 /// A run of rows of one segment: what a lane takes at a time.
 #[derive(Clone, Debug)]
 pub struct ScanUnit {
+    /// The one that the segment is of.
+    pub partition: PartitionId,
     pub segment: Arc<dyn Segment>,
     pub rows: Range<u32>,
 }
 
 impl ScanUnit {
     pub fn scan(&self, request: &Arc<ScanRequest>, metrics: &Arc<ScanMetrics>) -> Result<BatchIterator> {
-        Arc::clone(&self.segment).scan(self.rows.clone(), Arc::clone(request), Arc::clone(metrics))
+        let batches = Arc::clone(&self.segment).scan(self.rows.clone(), Arc::clone(request), Arc::clone(metrics))?;
+        Ok(match Addressing::new(&request.projection, self.partition, self.segment.id()) {
+            Some(addressing) => Box::new(batches.map(move |batch| addressing.put(batch?))),
+            None => batches,
+        })
     }
 }
 

@@ -11,7 +11,8 @@ use crate::{
 fn every_segment(snapshot: &TableSnapshot, request: &ScanRequest) -> ScanPlan {
     let mut plan = ScanPlan::default();
     for segment in snapshot.views.iter().flat_map(|view| view.segments()) {
-        consider(segment, request, &Validities::default(), &mut plan);
+        let from = From { partition: PartitionId(0), validities: &Validities::default() };
+        consider(segment, request, from, &mut plan);
     }
     plan
 }

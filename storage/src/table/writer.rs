@@ -12,16 +12,54 @@ use super::Partition;
 use crate::{
     Error, Result,
     ids::{OffsetRange, SegmentId},
+    row_set::RowSet,
     schema::TableSchema,
     segment::{Segment, SegmentState, consuming::ConsumingSegment, quarantined::QuarantinedSegment},
-    upsert::{Provenance, Winners},
+    upsert::{Arriving, Needed, Provenance, Rewrite, Validities, Winners},
 };
+
+/// What a statement changes in a partition.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// A committed segment of an id of [`PartitionWriter::take_id`].
+    pub added: Option<Arc<dyn Segment>>,
+    /// Rows of committed segments that are not there any more. Those that take their places are in `added`.
+    pub deleted: Vec<(SegmentId, RowSet)>,
+}
+
+/// Segments that are replaced by one of their rows.
+#[derive(Debug, Default)]
+pub struct Rewriting {
+    /// Of an id of [`PartitionWriter::take_id`]; `None` where no row is left.
+    pub new: Option<Arc<dyn Segment>>,
+    /// For each of its rows which one it was.
+    pub from: Vec<(SegmentId, u32)>,
+    /// Tombstones that are not in it.
+    pub dropped: Vec<(SegmentId, RowSet)>,
+    pub retired: Vec<SegmentId>,
+}
+
+/// A rewriting that nothing can keep from taking place, as long as nothing else comes before it.
+pub struct PreparedRewriting {
+    rewriting: Rewriting,
+    rewrite: Option<Rewrite>,
+    /// Rows of the new segment that are not there for readers; of a table without a key.
+    invalid: RowSet,
+}
+
+/// A change that nothing can keep from taking place, as long as nothing else comes before it.
+pub struct PreparedChange {
+    change: Change,
+    joining: Option<Arriving>,
+}
 
 /// See the module.
 #[derive(Debug)]
 pub struct PartitionWriter {
     partition: Arc<Partition>,
     consuming: Arc<ConsumingSegment>,
+    /// Above all ids that were given.
+    next: SegmentId,
     /// Of a table with a key.
     winners: Option<Winners>,
 }
@@ -29,17 +67,28 @@ pub struct PartitionWriter {
 impl PartitionWriter {
     /// Begins with an empty consuming segment `next`, which is above the id of every segment the partition ever had. For tables without a key.
     pub fn new(partition: Arc<Partition>, schema: Arc<TableSchema>, next: SegmentId) -> Self {
-        Self { partition, consuming: Arc::new(ConsumingSegment::new(next, schema)), winners: None }
+        let consuming = Arc::new(ConsumingSegment::new(next, schema));
+        Self { partition, consuming, next: SegmentId(next.0 + 1), winners: None }
     }
 
-    /// The same, also for tables with a key: reads the keys of all rows that are in the partition, and decides which of them are valid. Of a
-    /// segment that is damaged nobody knows which rows of others lose against its own, so that from then on every query needs it, and fails.
-    pub fn open(partition: Arc<Partition>, schema: Arc<TableSchema>, next: SegmentId) -> Result<Self> {
-        let Some(key) = partition.key.clone() else { return Ok(Self::new(partition, schema, next)) };
+    /// The same, also for tables with a key, and after statements that deleted rows: reads the keys of all rows that are in the partition, and decides
+    /// which of them are valid. Of a segment that is damaged nobody knows which rows of others lose against its own, so that from then on every query
+    /// needs it, and fails.
+    pub fn open(
+        partition: Arc<Partition>,
+        schema: Arc<TableSchema>,
+        next: SegmentId,
+        deleted: &[(SegmentId, RowSet)],
+    ) -> Result<Self> {
+        let Some(key) = partition.key.clone() else {
+            partition.publish(None, Some(Validities::default().with_deleted(deleted)));
+            return Ok(Self::new(partition, schema, next));
+        };
         let written = Arc::new(key.written(&schema));
         let mut winners = Winners::new(key, &schema)?;
         for segment in partition.view().segments() {
-            if let Err(error) = winners.add(segment) {
+            let of_segment = deleted.iter().find(|(id, _)| *id == segment.id()).map(|(_, rows)| rows);
+            if let Err(error) = winners.add(segment, of_segment) {
                 let (schema, offsets) = (Arc::clone(segment.schema()), segment.offsets().to_vec());
                 let (id, rows, bytes) = (segment.id(), segment.rows(), segment.bytes());
                 partition.put(Arc::new(QuarantinedSegment::new(id, rows, bytes, schema, offsets, None, error)));
@@ -47,7 +96,7 @@ impl PartitionWriter {
         }
         partition.publish(None, Some(winners.validities()));
         let consuming = Arc::new(ConsumingSegment::new(next, written));
-        Ok(Self { partition, consuming, winners: Some(winners) })
+        Ok(Self { partition, consuming, next: SegmentId(next.0 + 1), winners: Some(winners) })
     }
 
     pub fn partition(&self) -> &Arc<Partition> {
@@ -137,13 +186,85 @@ impl PartitionWriter {
     pub fn end(&mut self, schema: Arc<TableSchema>) -> Arc<ConsumingSegment> {
         let ended = Arc::new(self.consuming.with_state(SegmentState::Sealing));
         self.partition.put(Arc::clone(&ended) as Arc<dyn Segment>);
-        let next = SegmentId(ended.id().0 + 1);
+        let next = self.take_id();
         self.consuming = Arc::new(ConsumingSegment::new(next, self.written(schema)));
         ended
     }
 
+    /// An id that no segment of the partition has or had.
+    pub fn take_id(&mut self) -> SegmentId {
+        let id = self.next;
+        self.next = SegmentId(id.0 + 1);
+        id
+    }
+
+    /// Reads what a change meets, for [`Self::change`], which has to follow before anything else. An error leaves everything as it was.
+    pub fn prepare_change(&self, change: Change) -> Result<PreparedChange> {
+        let joining = match (&self.winners, &change.added) {
+            (Some(winners), Some(segment)) => Some(winners.joining(segment)?),
+            _ => None,
+        };
+        Ok(PreparedChange { change, joining })
+    }
+
+    /// Shows readers the partition without the deleted rows and with those of the new segment, in one swap.
+    pub fn change(&mut self, prepared: PreparedChange) {
+        let PreparedChange { change: Change { added, deleted }, joining } = prepared;
+        let validities = match &mut self.winners {
+            None => self.partition.view().validities().with_deleted(&deleted),
+            Some(winners) => {
+                deleted.iter().for_each(|(segment, rows)| winners.delete(*segment, rows));
+                if let (Some(segment), Some(joining)) = (&added, &joining) {
+                    winners.join(segment, joining);
+                }
+                winners.validities()
+            }
+        };
+        self.partition.publish(added, Some(validities));
+    }
+
+    /// The rows of a committed segment that are to be kept beside those that are valid. None without a key.
+    pub fn needed(&self, segment: SegmentId) -> Result<Needed> {
+        self.winners.as_ref().map_or_else(|| Ok(Needed::default()), |winners| winners.needed(segment))
+    }
+
+    /// Reads what [`Self::rewrite`] needs, which has to follow before anything else. An error leaves everything as it was.
+    pub fn prepare_rewrite(&self, rewriting: Rewriting) -> Result<PreparedRewriting> {
+        let Rewriting { new, from, dropped, .. } = &rewriting;
+        if new.as_ref().map_or(0, |new| new.rows() as usize) != from.len() {
+            return Err(Error::Invalid("a rewritten segment has other rows than those that it is of".into()));
+        }
+        let (rewrite, invalid) = match &self.winners {
+            Some(winners) => (Some(winners.prepare_rewrite(new.as_ref(), from, dropped)?), RowSet::default()),
+            None => {
+                let view = self.partition.view();
+                let is_gone = |(id, row): &(SegmentId, u32)| {
+                    view.validities().of(*id).is_some_and(|validity| !validity.is_valid(*row))
+                };
+                (None, (0..).zip(from).filter(|(_, old)| is_gone(old)).map(|(row, _)| row).collect())
+            }
+        };
+        Ok(PreparedRewriting { rewriting, rewrite, invalid })
+    }
+
+    /// Puts a segment in the places of those that its rows were in, in one swap.
+    pub fn rewrite(&mut self, prepared: PreparedRewriting) {
+        let PreparedRewriting { rewriting: Rewriting { new, retired, .. }, rewrite, invalid } = prepared;
+        let validities = match (&mut self.winners, &rewrite) {
+            (Some(winners), Some(rewrite)) => {
+                winners.rewrite(rewrite, new.as_ref(), &retired);
+                winners.validities()
+            }
+            _ => {
+                let known = self.partition.view().validities().without(&retired);
+                known.with_deleted(&new.iter().map(|new| (new.id(), invalid.clone())).collect::<Vec<_>>())
+            }
+        };
+        self.partition.exchange(new, &retired, validities);
+    }
+
     /// The schema that segments of the table's schema are written under.
-    fn written(&self, schema: Arc<TableSchema>) -> Arc<TableSchema> {
+    pub fn written(&self, schema: Arc<TableSchema>) -> Arc<TableSchema> {
         match &self.partition.key {
             Some(key) => Arc::new(key.written(&schema)),
             None => schema,

@@ -1,7 +1,7 @@
 //! The key map: fingerprints of keys, and where the row is that won.
 //!
 //! Open addressing in 256 shards by the highest bits of the fingerprint, each grown by itself by a quarter: no insert waits for more than its shard, and
-//! memory follows the number of keys closely (16 bytes an entry, shards between 68 % and 85 % full). Keys never leave it.
+//! memory follows the number of keys closely (16 bytes an entry, shards between 68 % and 85 % full). Keys leave it when their tombstones do.
 
 /// Where a row is: the number of its segment, and the row in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +70,14 @@ impl KeyMap {
         self.shards[place.shard].entries[place.at].location = location;
     }
 
+    /// Takes the entry of a row out, if it is there.
+    pub(super) fn remove(&mut self, fingerprint: u64, location: Location) {
+        let found = self.entries(fingerprint).find(|(_, known)| *known == location).map(|(place, _)| place);
+        if let Some(place) = found {
+            self.shards[place.shard].remove(place.at);
+        }
+    }
+
     /// Adds an entry, whatever else has its fingerprint.
     pub(super) fn insert(&mut self, fingerprint: u64, location: Location) {
         let shard = &mut self.shards[(fingerprint >> (64 - SHARD_BITS)) as usize];
@@ -103,6 +111,23 @@ impl Shard {
         self.taken += 1;
     }
 
+    /// Empties an entry, and moves those that were put behind it where they are found without it.
+    fn remove(&mut self, at: usize) {
+        let length = self.entries.len();
+        let distance = |from: usize, to: usize| (to + length - from) % length;
+        let (mut hole, mut next) = (at, (at + 1) % length);
+        while self.entries[next].location.segment != NOTHING {
+            let first = self.first(self.entries[next].fingerprint);
+            if distance(first, next) >= distance(hole, next) {
+                self.entries[hole] = self.entries[next];
+                hole = next;
+            }
+            next = (next + 1) % length;
+        }
+        self.entries[hole] = EMPTY;
+        self.taken -= 1;
+    }
+
     fn grow(&mut self) {
         let length = (self.entries.len() + self.entries.len() / 4).max(ENTRIES_MIN);
         let before = std::mem::replace(&mut self.entries, vec![EMPTY; length]);
@@ -132,7 +157,9 @@ mod tests {
                 let fingerprint = random.next() >> (64 - bits) << random.below(65 - bits);
                 let location = Location { segment: number % 7, row: number };
                 let known = plain.entry(fingerprint).or_default();
-                if !known.is_empty() && (bits == 3 || random.one_in(2)) {
+                if !known.is_empty() && random.one_in(4) {
+                    map.remove(fingerprint, known.swap_remove(random.below(known.len())));
+                } else if !known.is_empty() && (bits == 3 || random.one_in(2)) {
                     let at = random.below(known.len());
                     let (place, _) = map.entries(fingerprint).find(|(_, found)| *found == known[at]).unwrap();
                     map.set(place, location);

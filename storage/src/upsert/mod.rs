@@ -36,7 +36,8 @@ mod winners;
 
 pub use provenance::{Provenance, is_provenance};
 pub use validity::{Validities, Validity};
-pub(crate) use winners::Winners;
+pub use winners::Needed;
+pub(crate) use winners::{Arriving, Rewrite, Winners};
 
 use crate::{
     ids::ColumnId,

@@ -4,15 +4,21 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, Int32Array, Int64Array},
+    array::{Array, ArrayRef, AsArray, Int64Array},
     compute::concat,
+    datatypes::Int64Type,
 };
 
+use super::Keep;
 use crate::{
-    Result,
+    Error, Result,
     ids::{ColumnId, StreamId},
     schema::{Column, DataType},
+    segment::Segment,
 };
+
+/// A row that a statement changed ranks so far above the one that it was: rows of one message are fewer.
+const CHANGE_STEP: i64 = 1 << 32;
 
 /// Ids of the columns, above those of any table's own.
 const FIRST_ID: u32 = 0x7fff_ff00;
@@ -20,7 +26,7 @@ const COLUMNS: [(&str, DataType); 4] = [
     ("$source", DataType::BigInt),
     ("$partition", DataType::BigInt),
     ("$offset", DataType::BigInt),
-    ("$row", DataType::Int),
+    ("$row", DataType::BigInt),
 ];
 
 /// Source, partition of it, offset of the message, row of the message: the ids, in the order in which they rank.
@@ -54,7 +60,7 @@ impl Provenance {
             Arc::new(Int64Array::from(vec![stream.source.0 as i64; rows])),
             Arc::new(Int64Array::from(vec![i64::from(stream.partition); rows])),
             Arc::new(offsets.iter().map(|offset| Some(*offset as i64)).collect::<Int64Array>()),
-            Arc::new(Int32Array::from(ordinals)),
+            Arc::new(Int64Array::from(ordinals)),
         ])
     }
 
@@ -70,11 +76,27 @@ impl Provenance {
         Ok(joined)
     }
 
+    /// Of some rows of a segment, which ascend, as a statement changes them: those that it makes take the places of these, and of no rows that
+    /// came later.
+    pub fn of_changed(segment: &dyn Segment, rows: &[u32], keep: Keep) -> Result<Self> {
+        let ids: Vec<ColumnId> = ids().collect();
+        let taken = segment.take(&ids, rows)?;
+        let [source, partition, offset, ordinal] = taken.as_slice() else {
+            return Err(Error::Invalid("the segment does not know where its rows came from".into()));
+        };
+        let step = match keep {
+            Keep::Last => CHANGE_STEP,
+            Keep::First => -CHANGE_STEP,
+        };
+        let changed: Int64Array = ordinal.as_primitive::<Int64Type>().unary(|ordinal| ordinal.saturating_add(step));
+        Ok(Self([Arc::clone(source), Arc::clone(partition), Arc::clone(offset), Arc::new(changed)]))
+    }
+
     pub fn rows(&self) -> usize {
         self.0[0].len()
     }
 
-    pub(super) fn columns(&self) -> &[ArrayRef] {
+    pub fn columns(&self) -> &[ArrayRef] {
         &self.0
     }
 }

@@ -1,8 +1,8 @@
 //! Which rows of a segment are valid: a bit for each that is not, in chunks of 64 Ki rows that are copied when they change.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use crate::{bitpack::Bitmask, ids::SegmentId};
+use crate::{bitpack::Bitmask, ids::SegmentId, row_set::RowSet};
 
 /// Words of a chunk.
 const WORDS: usize = 1024;
@@ -120,6 +120,16 @@ impl Validities {
     /// Rows that are not valid, of all segments.
     pub fn invalid(&self) -> u64 {
         self.0.iter().flat_map(|all| all.iter()).map(|(_, validity)| u64::from(validity.invalid())).sum()
+    }
+
+    /// With more rows that are not valid.
+    pub(crate) fn with_deleted(&self, deleted: &[(SegmentId, RowSet)]) -> Self {
+        let mut all: BTreeMap<SegmentId, Arc<Validity>> = self.0.iter().flat_map(|all| all.iter()).cloned().collect();
+        for (segment, rows) in deleted.iter().filter(|(_, rows)| !rows.is_empty()) {
+            let validity = Arc::make_mut(all.entry(*segment).or_default());
+            rows.iter().for_each(|row| validity.invalidate(row));
+        }
+        Self::new(all.into_iter().collect())
     }
 
     /// Without these segments.

@@ -7,9 +7,15 @@ use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use super::{
     Keep, KeySpec, Provenance, Validities, Validity,
     identity::{Identities, Reader},
-    map::{KeyMap, Location},
+    map::{KeyMap, Location, Place},
 };
-use crate::{Error, Result, ids::SegmentId, schema::TableSchema, segment::Segment};
+use crate::{
+    Error, Result,
+    ids::SegmentId,
+    row_set::RowSet,
+    schema::TableSchema,
+    segment::{Segment, SegmentState},
+};
 
 /// Rows that are read at a time when the map is made again.
 const STEP: u32 = 64 * 1024;
@@ -26,8 +32,36 @@ pub(crate) struct Winners {
 
 #[derive(Debug)]
 struct Slot {
-    segment: Arc<dyn Segment>,
+    id: SegmentId,
+    /// `None`: it is gone, and no entry of the map is about it.
+    segment: Option<Arc<dyn Segment>>,
     validity: Arc<Validity>,
+}
+
+/// Rows of a committed segment that nobody sees.
+#[derive(Clone, Debug, Default)]
+pub struct Needed {
+    /// They win, and keep older rows of their keys away.
+    pub tombstones: RowSet,
+    /// They lost against rows that a crash would take back.
+    pub beaten: RowSet,
+}
+
+impl Needed {
+    pub fn contains(&self, row: u32) -> bool {
+        self.tombstones.contains(row) || self.beaten.contains(row)
+    }
+}
+
+/// A segment about to take the places of others.
+#[derive(Debug)]
+pub(crate) struct Rewrite {
+    /// Entries of the map, and the rows of the new segment that they are about from then on.
+    moves: Vec<(Place, u32)>,
+    /// Rows of the new segment that lost meanwhile, or are tombstones.
+    invalid: RowSet,
+    /// Tombstones that are not there any more.
+    dropped: Vec<(u64, Location)>,
 }
 
 /// Rows that are about to be appended, and what they meet.
@@ -57,15 +91,35 @@ impl Winners {
         Ok(Self { spec, reader, map: KeyMap::new(), segments: Vec::new(), numbers: HashMap::new() })
     }
 
-    /// Puts the rows of a segment in that was there before. Errors: those of reading it.
-    pub(crate) fn add(&mut self, segment: &Arc<dyn Segment>) -> Result<()> {
+    /// Puts the rows of a segment in that was there before, some of which statements deleted. Errors: those of reading it.
+    pub(crate) fn add(&mut self, segment: &Arc<dyn Segment>, deleted: Option<&RowSet>) -> Result<()> {
         let number = self.number_of(segment);
         for start in (0..segment.rows()).step_by(STEP as usize) {
             let rows: Vec<u32> = (start..segment.rows().min(start.saturating_add(STEP))).collect();
             let arriving = self.meet(&segment.take(self.reader.columns(), &rows)?)?;
-            self.settle(number, start, &arriving);
+            self.settle(number, start, &arriving, deleted);
         }
         Ok(())
+    }
+
+    /// The rows of a segment that is new and whole, as they meet what is there. Changes nothing.
+    pub(crate) fn joining(&self, segment: &Arc<dyn Segment>) -> Result<Arriving> {
+        let rows: Vec<u32> = (0..segment.rows()).collect();
+        self.meet(&segment.take(self.reader.columns(), &rows)?)
+    }
+
+    /// The segment of [`Self::joining`] is there from now on.
+    pub(crate) fn join(&mut self, segment: &Arc<dyn Segment>, arriving: &Arriving) {
+        let number = self.number_of(segment);
+        self.settle(number, 0, arriving, None);
+    }
+
+    /// Statements delete rows: where they won they stay as the tombstones of their keys.
+    pub(crate) fn delete(&mut self, segment: SegmentId, rows: &RowSet) {
+        let Some(number) = self.numbers.get(&segment).copied() else { return };
+        for row in rows.iter() {
+            self.invalidate(Location { segment: number, row });
+        }
     }
 
     /// Rows with the columns of the table, and those that say where they came from: as segments are written.
@@ -96,11 +150,18 @@ impl Winners {
         let mut start = 0;
         for run in met.chunk_by(|a, b| a.segment == b.segment) {
             let rows: Vec<u32> = run.iter().map(|location| location.row).collect();
-            let segment = &self.segments[run[0].segment as usize].segment;
-            identities.push((start, self.reader.read(&segment.take(self.reader.columns(), &rows)?)?));
+            identities.push((start, self.read(run[0].segment, &rows)?));
             start += run.len();
         }
         Ok(Arriving { new, fingerprints, met, identities })
+    }
+
+    /// The identities of rows of a segment that is there.
+    fn read(&self, number: u32, rows: &[u32]) -> Result<Identities> {
+        let slot = &self.segments[number as usize];
+        let gone = || Error::Invalid(format!("the key map knows rows of segment {}, which is gone", slot.id));
+        let segment = slot.segment.as_ref().ok_or_else(gone)?;
+        self.reader.read(&segment.take(self.reader.columns(), rows)?)
     }
 
     /// The rows that are to be stored, where not all are: those that have lost already, and need not be seen, are not.
@@ -130,16 +191,17 @@ impl Winners {
     /// The rows are in a segment now, from row `first` on: `segment` is what it has become.
     pub(crate) fn appended(&mut self, segment: Arc<dyn Segment>, first: u32, arriving: &Arriving) {
         let number = self.number_of(&segment);
-        self.segments[number as usize].segment = segment;
-        self.settle(number, first, arriving);
+        self.segments[number as usize].segment = Some(segment);
+        self.settle(number, first, arriving, None);
     }
 
-    /// Decides who wins. Rows `first` and on of the segment are the arriving ones.
-    fn settle(&mut self, segment: u32, first: u32, arriving: &Arriving) {
+    /// Decides who wins. Rows `first` and on of the segment are the arriving ones; `deleted` has those of the segment that statements deleted.
+    fn settle(&mut self, segment: u32, first: u32, arriving: &Arriving, deleted: Option<&RowSet>) {
         let new = &arriving.new;
         for row in 0..new.rows() {
             let here = Location { segment, row: first + row as u32 };
             let fingerprint = arriving.fingerprints[row];
+            let is_deleted = deleted.is_some_and(|deleted| deleted.contains(here.row));
             let mut known = None;
             for (place, location) in self.map.entries(fingerprint) {
                 // What is not among those met came with this batch.
@@ -163,7 +225,7 @@ impl Winners {
                     continue;
                 }
             }
-            if new.deletes(row) {
+            if is_deleted || new.deletes(row) {
                 self.invalidate(here);
             }
         }
@@ -175,12 +237,11 @@ impl Winners {
         if let Some(order) = order {
             self.reorder(number, order)?;
         }
-        self.segments[number as usize].segment = segment;
+        self.segments[number as usize].segment = Some(segment);
         Ok(())
     }
 
     fn reorder(&mut self, number: u32, order: &[u32]) -> Result<()> {
-        let slot = &self.segments[number as usize];
         let mut places = vec![0; order.len()];
         for (place, row) in (0..).zip(order) {
             *places
@@ -188,11 +249,11 @@ impl Winners {
                 .ok_or_else(|| Error::Invalid(format!("an order of {} rows has row {row}", order.len())))? = place;
         }
         // Everything that may fail comes before the first change.
-        let key = &self.reader.columns();
         let mut moves = Vec::new();
-        for start in (0..slot.segment.rows()).step_by(STEP as usize) {
-            let rows: Vec<u32> = (start..slot.segment.rows().min(start.saturating_add(STEP))).collect();
-            let identities = self.reader.read(&slot.segment.take(key, &rows)?)?;
+        let count = order.len() as u32;
+        for start in (0..count).step_by(STEP as usize) {
+            let rows: Vec<u32> = (start..count.min(start.saturating_add(STEP))).collect();
+            let identities = self.read(number, &rows)?;
             for row in 0..identities.rows() {
                 let here = Location { segment: number, row: start + row as u32 };
                 let mut entries = self.map.entries(identities.fingerprint(row));
@@ -209,10 +270,107 @@ impl Winners {
         Ok(())
     }
 
+    /// The rows of a segment that are not valid and cannot be done without.
+    pub(crate) fn needed(&self, segment: SegmentId) -> Result<Needed> {
+        let mut needed = Needed::default();
+        let Some(number) = self.numbers.get(&segment).copied() else { return Ok(needed) };
+        let slot = &self.segments[number as usize];
+        let count = slot.segment.as_ref().map_or(0, |segment| segment.rows());
+        let invalid: Vec<u32> = (0..count).filter(|row| !slot.validity.is_valid(*row)).collect();
+        for rows in invalid.chunks(STEP as usize) {
+            let identities = self.read(number, rows)?;
+            for (at, row) in rows.iter().enumerate() {
+                let here = Location { segment: number, row: *row };
+                // Perhaps of another key of the same fingerprint: then a row is kept for nothing.
+                for (_, location) in self.map.entries(identities.fingerprint(at)) {
+                    if location == here {
+                        needed.tombstones.insert(*row);
+                    } else if !self.is_committed(location.segment) {
+                        needed.beaten.insert(*row);
+                    }
+                }
+            }
+        }
+        Ok(needed)
+    }
+
+    fn is_committed(&self, number: u32) -> bool {
+        let segment = self.segments[number as usize].segment.as_ref();
+        segment.is_some_and(|segment| segment.state() == SegmentState::Committed)
+    }
+
+    /// Reads what [`Self::rewrite`] needs: `from` has for each row of `new`, where there is one, which row it was; `dropped` are tombstones that
+    /// are in it no more.
+    pub(crate) fn prepare_rewrite(
+        &self,
+        new: Option<&Arc<dyn Segment>>,
+        from: &[(SegmentId, u32)],
+        dropped: &[(SegmentId, RowSet)],
+    ) -> Result<Rewrite> {
+        let mut rewrite = Rewrite { moves: Vec::new(), invalid: RowSet::default(), dropped: Vec::new() };
+        let number_of = |id: &SegmentId| {
+            let unknown = || Error::Invalid(format!("the key map does not know segment {id}"));
+            self.numbers.get(id).copied().ok_or_else(unknown)
+        };
+        for (step, of_step) in from.chunks(STEP as usize).enumerate() {
+            let Some(new) = new else { break };
+            let first = step as u32 * STEP;
+            let rows: Vec<u32> = (first..first + of_step.len() as u32).collect();
+            let identities = self.reader.read(&new.take(self.reader.columns(), &rows)?)?;
+            for (at, (segment, row)) in of_step.iter().enumerate() {
+                let here = first + at as u32;
+                let old = Location { segment: number_of(segment)?, row: *row };
+                let mut entries = self.map.entries(identities.fingerprint(at));
+                match entries.find(|(_, location)| *location == old) {
+                    Some((place, _)) => {
+                        rewrite.moves.push((place, here));
+                        if !self.segments[old.segment as usize].validity.is_valid(old.row) {
+                            rewrite.invalid.insert(here);
+                        }
+                    }
+                    None => {
+                        rewrite.invalid.insert(here);
+                    }
+                }
+            }
+        }
+        for (segment, rows) in dropped {
+            let number = number_of(segment)?;
+            let rows: Vec<u32> = rows.iter().collect();
+            for rows in rows.chunks(STEP as usize) {
+                let identities = self.read(number, rows)?;
+                let locations = rows.iter().map(|row| Location { segment: number, row: *row });
+                let fingerprints = (0..rows.len()).map(|at| identities.fingerprint(at));
+                rewrite.dropped.extend(fingerprints.zip(locations));
+            }
+        }
+        Ok(rewrite)
+    }
+
+    /// `new` is there in the place of `retired`.
+    pub(crate) fn rewrite(&mut self, rewrite: &Rewrite, new: Option<&Arc<dyn Segment>>, retired: &[SegmentId]) {
+        if let Some(new) = new {
+            let number = self.number_of(new);
+            for (place, row) in &rewrite.moves {
+                self.map.set(*place, Location { segment: number, row: *row });
+            }
+            self.segments[number as usize].validity = Arc::new(rewrite.invalid.iter().collect());
+        }
+        for (fingerprint, location) in &rewrite.dropped {
+            self.map.remove(*fingerprint, *location);
+        }
+        for id in retired {
+            if let Some(number) = self.numbers.remove(id) {
+                let slot = &mut self.segments[number as usize];
+                (slot.segment, slot.validity) = (None, Arc::default());
+            }
+        }
+    }
+
     /// Of all segments that have rows that are not valid.
     pub(crate) fn validities(&self) -> Validities {
         let touched = self.segments.iter().filter(|slot| slot.validity.invalid() > 0);
-        let mut all: Vec<_> = touched.map(|slot| (slot.segment.id(), Arc::clone(&slot.validity))).collect();
+        let mut all: Vec<_> = touched.map(|slot| (slot.id, Arc::clone(&slot.validity))).collect();
         all.sort_unstable_by_key(|(id, _)| *id);
         Validities::new(all)
     }
@@ -235,7 +393,8 @@ impl Winners {
     fn number_of(&mut self, segment: &Arc<dyn Segment>) -> u32 {
         let segments = &mut self.segments;
         *self.numbers.entry(segment.id()).or_insert_with(|| {
-            segments.push(Slot { segment: Arc::clone(segment), validity: Arc::default() });
+            let (id, segment) = (segment.id(), Some(Arc::clone(segment)));
+            segments.push(Slot { id, segment, validity: Arc::default() });
             segments.len() as u32 - 1
         })
     }

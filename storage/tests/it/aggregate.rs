@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tidemill_storage::{
     Error,
     aggregate::{AggregateRequest, Computed, Function, MergedGroups, bounds},
-    ids::ColumnId,
+    ids::{ColumnId, PartitionId},
     scan::{ScanMetrics, ScanUnit},
     schema::{DataType, TableSchema},
     segment::Segment,
@@ -94,8 +94,8 @@ fn check_merged(seed: u64, rows: usize) {
         let current = if round < 4 { written.schema.clone() } else { generate::altered(random, &written.schema) };
         let cut = random.below(rows + 1) as u32;
         let mut units = vec![
-            ScanUnit { segment: Arc::clone(&committed), rows: 0..cut },
-            ScanUnit { segment: Arc::clone(&consuming), rows: cut..rows as u32 },
+            ScanUnit { partition: PartitionId(0), segment: Arc::clone(&committed), rows: 0..cut },
+            ScanUnit { partition: PartitionId(0), segment: Arc::clone(&consuming), rows: cut..rows as u32 },
         ];
         units.retain(|unit| !unit.rows.is_empty());
         let lanes = 1 + random.below(2);

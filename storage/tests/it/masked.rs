@@ -12,7 +12,7 @@ use tidemill_storage::{
     Error,
     aggregate::{Aggregate, AggregateRequest, Function, MergedGroups, ResultCache, bounds},
     clock::ManualClock,
-    ids::{ColumnId, SchemaVersion, SegmentId},
+    ids::{ColumnId, PartitionId, SchemaVersion, SegmentId},
     predicate::{Condition, Predicate},
     scan::{IndexUse, ScanHints, ScanMetrics, ScanRequest, ScanUnit},
     schema::{Column, DataType, TableSchema},
@@ -153,8 +153,10 @@ fn merged(
     });
     asked.computed.clear();
     let asked = Arc::new(asked);
-    let units: Vec<ScanUnit> =
-        masked.iter().map(|segment| ScanUnit { segment: Arc::clone(segment), rows: range.clone() }).collect();
+    let units: Vec<ScanUnit> = masked
+        .iter()
+        .map(|segment| ScanUnit { partition: PartitionId(0), segment: Arc::clone(segment), rows: range.clone() })
+        .collect();
     let Some(bounds) = bounds(&units, &asked).unwrap() else { return };
     if MergedGroups::places(&asked, &bounds).is_none_or(|places| places > 100_000) {
         return;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tidemill_storage::{
     aggregate::{Aggregate, AggregateRequest, Function, GroupKey, ResultCache},
     clock::ManualClock,
-    ids::{ColumnId, SchemaVersion},
+    ids::{ColumnId, PartitionId, SchemaVersion},
     predicate::{CompareOp, Predicate},
     scalar::Scalar,
     scan::{ScanMetrics, ScanUnit},
@@ -50,9 +50,9 @@ proptest! {
             let (segment, written) = consuming(random, rows);
             let folder = dir.path().join(table.to_string());
             std::fs::create_dir(&folder).unwrap();
-            units.push(ScanUnit { segment: committed(&segment, &folder), rows: 0..rows as u32 });
-            units.push(ScanUnit { segment: committed(&segment, &folder), rows: 0..rows as u32 / 2 });
-            units.push(ScanUnit { segment: Arc::new(segment), rows: 0..rows as u32 });
+            units.push(ScanUnit { partition: PartitionId(0), segment: committed(&segment, &folder), rows: 0..rows as u32 });
+            units.push(ScanUnit { partition: PartitionId(0), segment: committed(&segment, &folder), rows: 0..rows as u32 / 2 });
+            units.push(ScanUnit { partition: PartitionId(0), segment: Arc::new(segment), rows: 0..rows as u32 });
             let mut some: Vec<AggregateRequest> = Vec::new();
             for version in 0..4 {
                 let mut schema = if version == 0 { written.schema.clone() } else { generate::altered(random, &written.schema) };
@@ -114,7 +114,8 @@ fn what_all_rows_satisfy_is_no_part_of_the_question() {
         }
     };
     let dir = tempfile::tempdir().unwrap();
-    let unit = ScanUnit { rows: 0..segment.rows(), segment: committed(&segment, dir.path()) };
+    let unit =
+        ScanUnit { partition: PartitionId(0), rows: 0..segment.rows(), segment: committed(&segment, dir.path()) };
     let cache = Arc::new(ResultCache::keeping(1 << 20, 0, Arc::new(ManualClock::default())));
     let above = |value: i64| {
         let moving = Predicate::Compare { column, op: CompareOp::Greater, value: Scalar::Int(value) };
@@ -139,7 +140,8 @@ fn a_cache_of_no_bytes_keeps_nothing() {
     let mut random = Random::new(5);
     let (segment, written) = consuming(&mut random, 200);
     let dir = tempfile::tempdir().unwrap();
-    let unit = ScanUnit { rows: 0..segment.rows(), segment: committed(&segment, dir.path()) };
+    let unit =
+        ScanUnit { partition: PartitionId(0), rows: 0..segment.rows(), segment: committed(&segment, dir.path()) };
     let cache = Arc::new(ResultCache::keeping(0, 0, Arc::new(ManualClock::default())));
     let request = aggregate::request(&mut random, &written.schema);
     for _ in 0..2 {

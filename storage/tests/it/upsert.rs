@@ -10,12 +10,14 @@ use std::{
 
 use arrow::{
     array::{ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringViewArray},
+    compute::{concat_batches, filter_record_batch},
     datatypes::{Float64Type, Int64Type},
 };
 use proptest::prelude::*;
 use tidemill_storage::{
     ids::{ColumnId, OffsetRange, PartitionId, SchemaVersion, SegmentId, SourceId, StreamId, TableId},
-    scan::{IndexUse, ScanHints, ScanMetrics, ScanRequest},
+    row_set::RowSet,
+    scan::{Addresses, IndexUse, ScanHints, ScanMetrics, ScanRequest, address_of, addressed},
     schema::{Column, DataType, TableSchema},
     segment::{
         Segment, SegmentState,
@@ -23,7 +25,7 @@ use tidemill_storage::{
         committed::{Expected, open},
         consuming::ConsumingSegment,
     },
-    table::{PartitionWriter, Table, TableSnapshot},
+    table::{Change, PartitionWriter, Rewriting, Table, TableSnapshot},
     testing::Random,
     upsert::{Keep, KeySpec, Provenance},
 };
@@ -95,6 +97,19 @@ impl Model {
 
     /// The amounts that are seen, ascending: amounts tell events apart.
     fn seen<'e>(&self, events: impl Iterator<Item = &'e Event>) -> Vec<i64> {
+        let mut seen = self.winners(events);
+        seen.sort_unstable();
+        seen
+    }
+
+    /// The same after statements that deleted rows or changed their amounts: each took the place of one that was seen.
+    fn seen_after<'e>(&self, events: impl Iterator<Item = &'e Event>, statements: &Statements) -> Vec<i64> {
+        let mut seen: Vec<i64> = self.winners(events).into_iter().filter_map(|amount| statements.now(amount)).collect();
+        seen.sort_unstable();
+        seen
+    }
+
+    fn winners<'e>(&self, events: impl Iterator<Item = &'e Event>) -> Vec<i64> {
         let mut winners: HashMap<Key, &Event> = HashMap::new();
         for event in events {
             let winner = winners.entry(self.key(event)).or_insert(event);
@@ -103,9 +118,21 @@ impl Model {
             }
         }
         let is_there = |event: &&&Event| self.spec.delete.is_none() || event.deleted != Some(true);
-        let mut seen: Vec<i64> = winners.values().filter(is_there).map(|event| event.amount).collect();
-        seen.sort_unstable();
-        seen
+        winners.values().filter(is_there).map(|event| event.amount).collect()
+    }
+}
+
+/// What became of rows by statements: another amount, or none.
+#[derive(Debug, Default)]
+struct Statements(HashMap<i64, Option<i64>>);
+
+impl Statements {
+    fn now(&self, amount: i64) -> Option<i64> {
+        match self.0.get(&amount) {
+            None => Some(amount),
+            Some(None) => None,
+            Some(Some(changed)) => self.now(*changed),
+        }
     }
 }
 
@@ -152,6 +179,7 @@ struct Machine<'a> {
     /// Ended segments without a file.
     sealing: Vec<Arc<ConsumingSegment>>,
     committed: Vec<Arc<dyn Segment>>,
+    deleted: Vec<(SegmentId, RowSet)>,
     /// Events of each stream that were appended.
     appended: BTreeMap<StreamId, usize>,
     /// The same, of committed segments.
@@ -161,9 +189,18 @@ struct Machine<'a> {
 impl<'a> Machine<'a> {
     fn new(dir: &'a Path, spec: KeySpec) -> Self {
         let table = Table::with_key(TableId(1), schema(), 1, Some(spec.clone()));
-        let writer = PartitionWriter::open(Arc::clone(&table.partitions()[0]), schema(), SegmentId(1)).unwrap();
-        let (sealing, committed) = (Vec::new(), Vec::new());
-        Self { dir, spec, table, writer, sealing, committed, appended: BTreeMap::new(), durable: Vec::new() }
+        let writer = PartitionWriter::open(Arc::clone(&table.partitions()[0]), schema(), SegmentId(1), &[]).unwrap();
+        Self {
+            dir,
+            spec,
+            table,
+            writer,
+            sealing: Vec::new(),
+            committed: Vec::new(),
+            deleted: Vec::new(),
+            appended: BTreeMap::new(),
+            durable: Vec::new(),
+        }
     }
 
     /// Appends the next events of a stream, whole messages.
@@ -199,13 +236,117 @@ impl<'a> Machine<'a> {
             self.writer.partition().remove(&[ended.id()]);
             return;
         }
-        let context = SealContext { table: TableId(1), partition: PartitionId(0), created_at_us: 0 };
-        let file = seal_sorted(&ended, self.dir, &format!("s{}", ended.id()), &context, by).unwrap();
-        let expected = Expected { id: ended.id(), bytes: file.bytes, checksum: file.checksum };
-        let segment = open(&file.path, &expected).unwrap();
-        self.writer.replace(Arc::clone(&segment), file.order.as_deref()).unwrap();
+        let (segment, order) = self.written(&ended, by);
+        self.writer.replace(Arc::clone(&segment), order.as_deref()).unwrap();
         assert_eq!(segment.state(), SegmentState::Committed);
         self.committed.push(segment);
+    }
+
+    fn written(&self, rows: &ConsumingSegment, by: &[ColumnId]) -> (Arc<dyn Segment>, Option<Arc<[u32]>>) {
+        let context = SealContext { table: TableId(1), partition: PartitionId(0), created_at_us: 0 };
+        let file = seal_sorted(rows, self.dir, &format!("s{}", rows.id()), &context, by).unwrap();
+        let expected = Expected { id: rows.id(), bytes: file.bytes, checksum: file.checksum };
+        (open(&file.path, &expected).unwrap(), file.order)
+    }
+
+    /// A statement deletes some of the rows that are seen in committed segments, or gives them new amounts from `next` on.
+    fn change(&mut self, random: &mut Random, by: &[ColumnId], next: &mut i64, statements: &mut Statements) {
+        let addressed = Arc::new(addressed(&schema()));
+        let request = Arc::new(ScanRequest {
+            projection: addressed.columns.iter().map(|column| column.id).collect(),
+            schema: addressed,
+            predicate: None,
+            limit: None,
+            batch_rows: 8192,
+            hints: ScanHints::default(),
+        });
+        let (mut gone, mut batches, share) = (Addresses::default(), Vec::new(), 1 + random.below(4));
+        for unit in self.table.snapshot().plan(&request).units {
+            for batch in unit.scan(&request, &Arc::default()).unwrap() {
+                let batch = batch.unwrap();
+                let picked: BooleanArray = (0..batch.num_rows()).map(|_| Some(random.one_in(share))).collect();
+                let batch = filter_record_batch(&batch, &picked).unwrap();
+                let taken = BooleanArray::from(gone.take(&batch).unwrap());
+                batches.push(filter_record_batch(&batch, &taken).unwrap());
+            }
+        }
+        let deleted: Vec<(SegmentId, RowSet)> = gone.segments().map(|(_, id, rows)| (id, rows.clone())).collect();
+        let changes = random.one_in(2);
+        let mut rows: Vec<RecordBatch> = Vec::new();
+        let mut provenance = Vec::new();
+        for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
+            let old = batch.column(4).as_primitive::<Int64Type>();
+            let new = Int64Array::from_iter_values(old.values().iter().map(|_| {
+                *next -= 1;
+                *next
+            }));
+            for (old, new) in old.values().iter().zip(new.values()) {
+                statements.0.insert(*old, changes.then_some(*new));
+            }
+            for address in address_of(batch).unwrap() {
+                let (_, id, row) = address.unwrap();
+                let segment = self.committed.iter().find(|segment| segment.id() == id).unwrap();
+                provenance.push(Provenance::of_changed(segment.as_ref(), &[row], self.spec.keep).unwrap());
+            }
+            let mut columns = batch.columns()[..4].to_vec();
+            columns.push(Arc::new(new));
+            rows.push(RecordBatch::try_new(schema().arrow(), columns).unwrap());
+        }
+        let mut added = None;
+        if changes && !rows.is_empty() {
+            let written = self.writer.written(schema());
+            let all = concat_batches(&schema().arrow(), &rows).unwrap();
+            let mut columns = all.columns().to_vec();
+            columns.extend(Provenance::concat(&provenance).unwrap().columns().iter().cloned());
+            let all = RecordBatch::try_new(written.arrow(), columns).unwrap();
+            let segment = ConsumingSegment::new(self.writer.take_id(), written).with(&all, &[]).unwrap();
+            added = Some(self.written(&segment, by).0);
+            self.committed.extend(added.clone());
+        }
+        self.deleted.extend(deleted.iter().cloned());
+        let prepared = self.writer.prepare_change(Change { added, deleted }).unwrap();
+        self.writer.change(prepared);
+    }
+
+    /// Puts one segment in the places of some committed ones; `between` happens after their rows were read.
+    fn compact(&mut self, random: &mut Random, by: &[ColumnId], between: impl FnOnce(&mut Self, &mut Random)) {
+        let picked: Vec<_> = self.committed.iter().filter(|_| !random.one_in(3)).cloned().collect();
+        let written = self.writer.written(schema());
+        let columns: Vec<ColumnId> = written.columns.iter().map(|column| column.id).collect();
+        let (mut from, mut rows) = (Vec::new(), Vec::new());
+        let view = self.writer.partition().view();
+        for segment in &picked {
+            let needed = self.writer.needed(segment.id()).unwrap();
+            let validity = view.validities().of(segment.id());
+            let is_kept = |row: &u32| validity.is_none_or(|known| known.is_valid(*row)) || needed.contains(*row);
+            let kept: Vec<u32> = (0..segment.rows()).filter(is_kept).collect();
+            from.extend(kept.iter().map(|row| (segment.id(), *row)));
+            rows.push(RecordBatch::try_new(written.arrow(), segment.take(&columns, &kept).unwrap()).unwrap());
+        }
+        between(self, random);
+        let id = self.writer.take_id();
+        let mut new = None;
+        if !from.is_empty() {
+            let all = concat_batches(&written.arrow(), &rows).unwrap();
+            let segment = ConsumingSegment::new(id, written).with(&all, &[]).unwrap();
+            let (segment, order) = self.written(&segment, by);
+            if let Some(order) = order {
+                from = order.iter().map(|row| from[*row as usize]).collect();
+            }
+            new = Some(segment);
+        }
+        let retired: Vec<SegmentId> = picked.iter().map(|segment| segment.id()).collect();
+        // What statements deleted stays deleted; what lost against rows that are in memory comes back if these are lost.
+        let is_deleted =
+            |(id, row): &(SegmentId, u32)| self.deleted.iter().any(|(known, rows)| known == id && rows.contains(*row));
+        let deleted: RowSet = (0..).zip(&from).filter(|(_, old)| is_deleted(old)).map(|(row, _)| row).collect();
+        let rewriting = Rewriting { new: new.clone(), from, dropped: Vec::new(), retired: retired.clone() };
+        let prepared = self.writer.prepare_rewrite(rewriting).unwrap();
+        self.committed.retain(|segment| !retired.contains(&segment.id()));
+        self.deleted.retain(|(id, _)| !retired.contains(id));
+        self.committed.extend(new);
+        self.deleted.push((id, deleted));
+        self.writer.rewrite(prepared);
     }
 
     /// What a crash leaves: the committed segments, and streams that go on where these end.
@@ -213,11 +354,15 @@ impl<'a> Machine<'a> {
         let waiting = self.sealing.drain(..).map(|segment| segment.id()).min();
         self.durable.retain(|(id, _)| waiting.is_none_or(|waiting| *id < waiting));
         self.appended = self.durable.last().map(|(_, appended)| appended.clone()).unwrap_or_default();
-        let next = SegmentId(self.durable.last().map_or(1, |(id, _)| id.0 + 1));
+        let ids = self.durable.iter().map(|(id, _)| id.0).chain(self.committed.iter().map(|segment| segment.id().0));
+        let next = SegmentId(ids.max().map_or(1, |id| id + 1));
         self.table = Table::with_key(TableId(1), schema(), 1, Some(self.spec.clone()));
         let partition = &self.table.partitions()[0];
         self.committed.iter().for_each(|segment| partition.put(Arc::clone(segment)));
-        self.writer = PartitionWriter::open(Arc::clone(partition), schema(), next).unwrap();
+        let mut deleted: BTreeMap<SegmentId, RowSet> = BTreeMap::new();
+        self.deleted.iter().for_each(|(id, rows)| deleted.entry(*id).or_default().add(rows));
+        let deleted: Vec<_> = deleted.into_iter().collect();
+        self.writer = PartitionWriter::open(Arc::clone(partition), schema(), next, &deleted).unwrap();
     }
 }
 
@@ -327,6 +472,50 @@ proptest! {
     #[test]
     fn any_order_of_arrival_is_the_table_of_the_model(seed: u64, count in prop_oneof![1usize..12, 1usize..200, 500usize..1500]) {
         check(seed, count);
+    }
+}
+
+/// The same with statements in between that delete rows or change them, and segments that are put together.
+fn check_statements(seed: u64, count: usize) {
+    let mut random = Random::new(seed);
+    let random = &mut random;
+    let model = Model { spec: spec(random) };
+    let streams = events(random, count);
+    let dir = tempfile::tempdir().unwrap();
+    let mut machine = Machine::new(dir.path(), model.spec.clone());
+    let by: &[ColumnId] = random.pick::<&[ColumnId]>(&[&[], &[AMOUNT], &[VERSION, CODE]]);
+    let (mut statements, mut next) = (Statements::default(), 0);
+    for step in 0..60 {
+        match random.below(10) {
+            0 | 1 => machine.rotate(),
+            2..=4 => machine.commit(by),
+            5 | 6 => machine.change(random, by, &mut next, &mut statements),
+            7 if random.one_in(3) => machine.restart(),
+            8 => machine.compact(random, by, |machine, random| match random.below(3) {
+                0 => machine.change(random, by, &mut next, &mut statements),
+                1 => {
+                    let stream = *random.pick(&streams.keys().copied().collect::<Vec<_>>());
+                    machine.append(stream, &streams[&stream], 1 + random.below(count));
+                }
+                _ => {}
+            }),
+            _ => {
+                let stream = *random.pick(&streams.keys().copied().collect::<Vec<_>>());
+                machine.append(stream, &streams[&stream], 1 + random.below(count));
+            }
+        }
+        let appended = machine.appended.iter().flat_map(|(stream, count)| &streams[stream][..*count]);
+        let seen = amounts(&machine.table.snapshot(), IndexUse::WhereFaster);
+        assert_eq!(seen, model.seen_after(appended, &statements), "seed {seed}, step {step}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
+
+    #[test]
+    fn statements_change_what_they_saw_and_compaction_nothing(seed: u64, count in prop_oneof![1usize..12, 1usize..200]) {
+        check_statements(seed, count);
     }
 }
 

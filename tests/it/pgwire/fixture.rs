@@ -15,9 +15,10 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 use tidemill::{
     pgwire::server::{Config, serve},
-    session::{Backend, DdlOutcome, Registry, Result, Shared, SqlError, WriteTarget, state},
+    session::{Backend, DdlOutcome, Registry, Result, Shared, SqlError, Turn, WriteTarget, state},
     sql::{self, StatementKind, ast::Ddl},
 };
+use tidemill_ingest::consumer::RowChange;
 use tidemill_query::{Engine, EngineConfig, TableCatalog, TableHandle};
 use tidemill_storage::{
     clock::SystemClock,
@@ -115,6 +116,18 @@ impl Backend for Tables {
             writer.append(&batch, &[])?;
         }
         Ok(())
+    }
+
+    async fn turn(&self, _: &WriteTarget) -> Result<Turn> {
+        Err(SqlError::unsupported("rows of this server stay as they are"))
+    }
+
+    async fn seal(&self, _: &WriteTarget) -> Result<()> {
+        Err(SqlError::unsupported("rows of this server stay in memory"))
+    }
+
+    async fn change(&self, _: &WriteTarget, _: RowChange) -> Result<()> {
+        Err(SqlError::unsupported("rows of this server stay as they are"))
     }
 }
 

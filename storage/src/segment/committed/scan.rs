@@ -5,14 +5,14 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, Int32Array, RecordBatch};
 
 use super::{CommittedSegment, detach::detach, filter::Filter};
 use crate::{
     Error, Result,
     bitpack::Bitmask,
     evaluate::{default_array, widened},
-    scan::{Coalescer, ScanMetrics, ScanRequest, Watch, row_count},
+    scan::{Coalescer, POSITION, ScanMetrics, ScanRequest, Watch, row_count},
     schema::Column,
     upsert::Validity,
 };
@@ -50,6 +50,8 @@ enum Output {
     Stored { index: usize, column: Column },
     /// The segment is older than the column.
     Default { column: Column },
+    /// The number of the row.
+    Position,
 }
 
 impl CommittedScan {
@@ -81,6 +83,7 @@ impl CommittedScan {
                     .clone();
                 Ok(match segment.schema.index_of(*id) {
                     Some(index) => Output::Stored { index, column },
+                    None if *id == POSITION => Output::Position,
                     None => Output::Default { column },
                 })
             })
@@ -213,6 +216,10 @@ fn column(
 ) -> Result<ArrayRef> {
     match output {
         Output::Default { column } => default_array(column, selected),
+        Output::Position => {
+            let positions = mask.iter().map(|at| (window.start + at as u32) as i32);
+            Ok(Arc::new(Int32Array::from_iter_values(positions)))
+        }
         Output::Stored { index, column } => {
             read(*index);
             let reader = segment.reader(*index)?;
