@@ -86,6 +86,9 @@ pub struct PartitionState {
     /// Rows that statements deleted, of segments of the list, ascending by segment.
     #[serde(skip)]
     pub deleted: Vec<(SegmentId, RowSet)>,
+    /// Rows that lost against rows that are gone by now, of the same segments.
+    #[serde(skip)]
+    pub lost: Vec<(SegmentId, RowSet)>,
     /// Above the id of every segment the partition ever had.
     pub next_segment: SegmentId,
 }
@@ -108,6 +111,8 @@ pub struct PartitionChange {
     pub added: Vec<SegmentRecord>,
     /// More rows of segments of the list that are not there any more.
     pub deleted: Vec<(SegmentId, RowSet)>,
+    /// More rows of such segments that lost against rows of segments that are retired now.
+    pub lost: Vec<(SegmentId, RowSet)>,
     /// Segments that are taken off the list; their files may be deleted once no reader holds them.
     pub retired: Vec<SegmentId>,
 }

@@ -13,7 +13,7 @@ use std::{
     fmt,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -158,6 +158,31 @@ pub(crate) fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Resul
         .stack_size(STACK_BYTES)
         .spawn(body)
         .map_err(|error| Error::Unavailable(format!("thread {name} cannot be started: {error}")))
+}
+
+/// Does something with each of the items, up to `threads` of them at a time, and returns when all are done; what came of them, in their order.
+pub(crate) fn side_by_side<I: Sync, R: Send>(items: &[I], threads: usize, each: impl Fn(&I) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<(usize, R)>> = Mutex::default();
+    let work = || {
+        while let Some((at, item)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, items.get(at)?)))
+        {
+            let result = each(item);
+            done.lock().push((at, result));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads.min(items.len()) {
+            let thread = thread::Builder::new().name("open".into()).stack_size(STACK_BYTES);
+            // Without it the others do its share.
+            drop(thread.spawn_scoped(scope, work));
+        }
+        work();
+    });
+    let mut done = done.into_inner();
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Waits for a thread. A panic in it was reported where it happened.

@@ -35,6 +35,9 @@ pub struct SourceColumnDefinition {
     pub path: Option<String>,
     /// What a number in a time column counts: s, ms, us, ns.
     pub epoch: Option<String>,
+    /// Whether it is of the primary key, by which a change stream tells rows apart.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_key: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

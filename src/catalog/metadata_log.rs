@@ -4,6 +4,7 @@
 //!   ingest_tables          table → partitions                    tables that may be committed to
 //!   ingest_segments        (table, partition, segment) → JSON SegmentRecord
 //!   ingest_deleted         (table, partition, segment) → rows that statements deleted, in roaring's format
+//!   ingest_lost            (table, partition, segment) → rows that lost against rows that are gone, the same
 //!   ingest_dead_letters    (table, partition, sequence) → JSON DeadLetterRecord
 //!   ingest_positions       (table, partition, source, source partition) → next offset
 //!   ingest_watermarks      (table, partition, source, source partition) → microseconds since 1970
@@ -35,6 +36,7 @@ use super::database::{self, Change, Database, DatabaseError};
 const TABLES: TableDefinition<u64, u32> = TableDefinition::new("ingest_tables");
 const SEGMENTS: TableDefinition<(u64, u32, u64), &[u8]> = TableDefinition::new("ingest_segments");
 const DELETED: TableDefinition<(u64, u32, u64), &[u8]> = TableDefinition::new("ingest_deleted");
+const LOST: TableDefinition<(u64, u32, u64), &[u8]> = TableDefinition::new("ingest_lost");
 const DEAD_LETTERS: TableDefinition<(u64, u32, u64), &[u8]> = TableDefinition::new("ingest_dead_letters");
 const POSITIONS: TableDefinition<(u64, u32, u64, u32), u64> = TableDefinition::new("ingest_positions");
 const WATERMARKS: TableDefinition<(u64, u32, u64, u32), i64> = TableDefinition::new("ingest_watermarks");
@@ -65,6 +67,7 @@ impl RedbMetadataLog {
             transaction.open_table(TABLES)?;
             transaction.open_table(SEGMENTS)?;
             transaction.open_table(DELETED)?;
+            transaction.open_table(LOST)?;
             transaction.open_table(DEAD_LETTERS)?;
             transaction.open_table(POSITIONS)?;
             transaction.open_table(WATERMARKS)?;
@@ -88,6 +91,7 @@ impl RedbMetadataLog {
         transaction.open_table(TABLES)?.remove(table)?;
         let (first, last) = ((table, 0, 0), (table, u32::MAX, u64::MAX));
         transaction.open_table(SEGMENTS)?.retain_in(first..=last, |_, _| false)?;
+        transaction.open_table(LOST)?.retain_in(first..=last, |_, _| false)?;
         transaction.open_table(DELETED)?.retain_in(first..=last, |_, _| false)?;
         transaction.open_table(DEAD_LETTERS)?.retain_in(first..=last, |_, _| false)?;
         let (first, last) = ((table, 0, 0, 0), (table, u32::MAX, u64::MAX, u32::MAX));
@@ -108,9 +112,11 @@ impl MetadataLog for RedbMetadataLog {
                 for entry in transaction.open_table(SEGMENTS)?.range((t, p, 0)..=(t, p, u64::MAX))? {
                     state.segments.push(serde_json::from_slice::<SegmentRecord>(entry?.1.value())?);
                 }
-                for entry in transaction.open_table(DELETED)?.range((t, p, 0)..=(t, p, u64::MAX))? {
-                    let (key, rows) = entry?;
-                    state.deleted.push((SegmentId(key.value().2), row_set(rows.value())?));
+                for (table, rows) in [(DELETED, &mut state.deleted), (LOST, &mut state.lost)] {
+                    for entry in transaction.open_table(table)?.range((t, p, 0)..=(t, p, u64::MAX))? {
+                        let (key, of_segment) = entry?;
+                        rows.push((SegmentId(key.value().2), row_set(of_segment.value())?));
+                    }
                 }
                 for entry in transaction.open_table(DEAD_LETTERS)?.range((t, p, 0)..=(t, p, u64::MAX))? {
                     state.dead_letters.push(serde_json::from_slice::<DeadLetterRecord>(entry?.1.value())?);
@@ -214,24 +220,27 @@ impl MetadataLog for RedbMetadataLog {
                         add_segment(change, table, one.partition, segment)?;
                     }
                     let mut segments = change.transaction().open_table(SEGMENTS)?;
-                    let mut deleted = change.transaction().open_table(DELETED)?;
                     let unknown = |segment: &SegmentId| {
                         DatabaseError::Refused(format!("table {t} partition {p} has no segment {segment}"))
                     };
-                    for (segment, rows) in &one.deleted {
-                        let key = (t, p, segment.0);
-                        segments.get(key)?.ok_or_else(|| unknown(segment))?;
-                        let known = deleted.get(key)?.map(|known| row_set(known.value())).transpose()?;
-                        let mut all = known.unwrap_or_default();
-                        all.add(rows);
-                        deleted.insert(key, all.to_bytes().as_slice())?;
+                    for (table, more) in [(DELETED, &one.deleted), (LOST, &one.lost)] {
+                        let mut sets = change.transaction().open_table(table)?;
+                        for (segment, rows) in more {
+                            let key = (t, p, segment.0);
+                            segments.get(key)?.ok_or_else(|| unknown(segment))?;
+                            let known = sets.get(key)?.map(|known| row_set(known.value())).transpose()?;
+                            let mut all = known.unwrap_or_default();
+                            all.add(rows);
+                            sets.insert(key, all.to_bytes().as_slice())?;
+                        }
+                        for segment in &one.retired {
+                            sets.remove((t, p, segment.0))?;
+                        }
                     }
                     for segment in &one.retired {
-                        let key = (t, p, segment.0);
-                        segments.remove(key)?.ok_or_else(|| unknown(segment))?;
-                        deleted.remove(key)?;
+                        segments.remove((t, p, segment.0))?.ok_or_else(|| unknown(segment))?;
                     }
-                    drop((segments, deleted));
+                    drop(segments);
                     let record = Changed {
                         table,
                         partition: one.partition,

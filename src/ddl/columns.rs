@@ -38,6 +38,20 @@ pub(super) fn check_names<'a>(names: impl IntoIterator<Item = &'a Name>) -> Resu
     Ok(())
 }
 
+/// The columns of a PRIMARY KEY are those of the object, each once.
+pub(super) fn check_key_names(key: &[Name], columns: &[ColumnDefinition]) -> Result<()> {
+    for name in key {
+        if !columns.iter().any(|column| column.name.value == name.value) {
+            return Err(SqlError::new(
+                state::UNDEFINED_COLUMN,
+                format!("column \"{}\" named in key does not exist", name.value),
+            )
+            .at(name.position));
+        }
+    }
+    check_names(key)
+}
+
 /// A column of a table.
 pub(super) fn table_column(id: ColumnId, column: &ColumnDefinition) -> Result<Column> {
     if column.path.is_some() || column.epoch.is_some() {

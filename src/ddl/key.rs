@@ -1,13 +1,17 @@
 //! PRIMARY KEY of CREATE TABLE: which columns rows are told apart by, and which row of a key stays.
 
+use std::sync::Arc;
+
 use tidemill_storage::{
     ids::ColumnId,
     schema::{Column, DataType, TableSchema},
     upsert::can_be_ranked,
 };
 
+use super::source::has_changes;
 use crate::{
-    catalog::definition::{KeyDefinition, KeyMode},
+    catalog::definition::{KeyDefinition, KeyMode, SourceDefinition},
+    server::live,
     session::error::{Result, SqlError, state},
     sql::{
         ast::CreateTable,
@@ -86,6 +90,19 @@ pub(super) fn definition(
     Ok(KeyDefinition { columns, version, delete, mode, keeps_losers })
 }
 
+/// What is deleted in sources, and would stay in a table of this key.
+pub(super) fn unheard_deletes(key: &KeyDefinition, sources: &[Arc<SourceDefinition>]) -> Vec<String> {
+    if key.mode == KeyMode::Dedup || key.delete.is_some() {
+        return Vec::new();
+    }
+    let brings_deletes =
+        |source: &SourceDefinition| live::source_options(source).is_ok_and(|(options, _)| has_changes(&options));
+    let notice = |source: &SourceDefinition| {
+        format!("without the option delete_column rows stay that source \"{}\" says are deleted", source.name)
+    };
+    sources.iter().filter(|source| brings_deletes(source)).map(|source| notice(source)).collect()
+}
+
 fn named<'a>(schema: &'a TableSchema, what: &str, name: &str, position: u32) -> Result<&'a Column> {
     schema
         .column_named(name)
@@ -99,4 +116,33 @@ fn ranked(schema: &TableSchema, what: &str, name: &str, position: u32) -> Result
         return Err(SqlError::unsupported(message).at(position).with_hint("it takes all types but JSONB and arrays"));
     }
     Ok(column.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deletes_that_nobody_hears_are_told() {
+        let source = |name: &str, format: &str| {
+            let options = [("connector", "kafka"), ("brokers", "b:1"), ("topic", "t"), ("format", format)];
+            Arc::new(SourceDefinition {
+                id: Default::default(),
+                oid: 0,
+                name: name.into(),
+                version: 1,
+                columns: Vec::new(),
+                watermark: None,
+                checks: Vec::new(),
+                options: options.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+                created_at_us: 0,
+            })
+        };
+        let sources = [source("rows", "json"), source("changes", "debezium-json")];
+        let key = |delete, mode| KeyDefinition { columns: Vec::new(), version: None, delete, mode, keeps_losers: true };
+        let told = unheard_deletes(&key(None, KeyMode::Upsert), &sources);
+        assert!(told.len() == 1 && told[0].contains("\"changes\""), "{told:?}");
+        assert!(unheard_deletes(&key(Some(ColumnId(1)), KeyMode::Upsert), &sources).is_empty());
+        assert!(unheard_deletes(&key(None, KeyMode::Dedup), &sources).is_empty());
+    }
 }

@@ -3,12 +3,17 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use tidemill_ingest::{
-    Error, decode,
+    Error,
+    decode::{self, Format},
     source::{Connector, ConnectorOptions, SourceOptions, Start},
 };
 use tidemill_storage::schema::DataType;
 
-use super::{columns::check_names, error::locate, free_name};
+use super::{
+    columns::{check_key_names, check_names},
+    error::locate,
+    free_name,
+};
 use crate::{
     catalog::definition::{CheckDefinition, SourceColumnDefinition, SourceDefinition, WatermarkDefinition},
     runtime,
@@ -26,6 +31,11 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateSource) ->
     let mut source = definition(instance, &statement, &mut notices)?;
     let located = |error: Error| locate(SqlError::from(error), &statement.options);
     let (options, _) = live::source_options(&source).map_err(located)?;
+    if let Some(key) = statement.primary_key.first().filter(|_| !has_changes(&options)) {
+        return Err(SqlError::unsupported("a source whose messages are rows has no primary key")
+            .at(key.position)
+            .with_hint("say NOT NULL here; keys belong to tables, and to sources of format 'debezium-json'"));
+    }
     if source.columns.is_empty() {
         let columns = options.default_columns().ok_or_else(|| {
             SqlError::syntax(format!("source \"{}\" needs columns", source.name))
@@ -40,6 +50,7 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateSource) ->
                 nullable: column.nullable,
                 path: None,
                 epoch: None,
+                in_key: false,
             })
             .collect();
     }
@@ -59,6 +70,11 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateSource) ->
     Ok(notices)
 }
 
+/// Whether messages are changes of rows that have a key where they come from.
+pub(super) fn has_changes(options: &SourceOptions) -> bool {
+    matches!(options.format, Some(Format::DebeziumJson { .. }))
+}
+
 /// Whether EPOCH says something about the type.
 fn holds_moments(data_type: &DataType) -> bool {
     match data_type {
@@ -70,6 +86,7 @@ fn holds_moments(data_type: &DataType) -> bool {
 
 fn definition(instance: &Instance, statement: &CreateSource, notices: &mut Vec<String>) -> Result<SourceDefinition> {
     check_names(statement.columns.iter().map(|column| &column.name))?;
+    check_key_names(&statement.primary_key, &statement.columns)?;
     let mut columns = Vec::new();
     for column in &statement.columns {
         if column.default.is_some() {
@@ -85,12 +102,14 @@ fn definition(instance: &Instance, statement: &CreateSource, notices: &mut Vec<S
                 .with_hint("declare it as TIMESTAMPTZ, or leave EPOCH out to keep the number"));
         }
         notices.extend(column.notice.clone());
+        let in_key = statement.primary_key.iter().any(|key| key.value == column.name.value);
         columns.push(SourceColumnDefinition {
             name: column.name.value.clone(),
             data_type: column.data_type.clone(),
-            nullable: !column.not_null,
+            nullable: !column.not_null && !in_key,
             path: column.path.clone(),
             epoch: column.epoch.clone(),
+            in_key,
         });
     }
     let mut options = BTreeMap::new();

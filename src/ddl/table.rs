@@ -15,7 +15,7 @@ use tidemill_storage::{
 };
 
 use super::{
-    columns::{check_names, table_column},
+    columns::{check_key_names, check_names, table_column},
     free_name, key, undefined_source,
 };
 use crate::{
@@ -63,7 +63,7 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateTable) -> 
         message: error.message.replace("column", "source"),
         ..error
     })?;
-    check_key_names(&statement)?;
+    check_key_names(&statement.primary_key, &statement.columns)?;
 
     let contents = match &statement.query {
         TableQuery::Contents(query) => Some(plan_contents(instance, query, statement.name.position).await?),
@@ -81,6 +81,7 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateTable) -> 
     }
     let mut schema = TableSchema { version: SchemaVersion(1), columns, time_column: None };
     let key = if is_keyed { Some(key::definition(&statement, &given, &schema)?) } else { None };
+    notices.extend(key.iter().flat_map(|key| key::unheard_deletes(key, &sources)));
     set_time_column(&mut schema, given.time_column)?;
     let mut definition = TableDefinition {
         id: Default::default(),
@@ -129,19 +130,6 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateTable) -> 
         },
     };
     Ok(Created { notices, rows })
-}
-
-fn check_key_names(statement: &CreateTable) -> Result<()> {
-    for key in &statement.primary_key {
-        if !statement.columns.iter().any(|column| column.name.value == key.value) {
-            return Err(SqlError::new(
-                state::UNDEFINED_COLUMN,
-                format!("column \"{}\" named in key does not exist", key.value),
-            )
-            .at(key.position));
-        }
-    }
-    check_names(&statement.primary_key)
 }
 
 /// The columns as written, or those of the first source.
@@ -195,17 +183,13 @@ pub(super) fn set_time_column(schema: &mut TableSchema, named: Option<(String, u
 }
 
 pub(super) fn check_retention(definition: &TableDefinition) -> Result<()> {
-    let TableDefinition { schema, options, key, .. } = definition;
+    let TableDefinition { schema, options, .. } = definition;
     if options.retention_us.is_none() {
         return Ok(());
     }
     if schema.time_column.is_none() {
         return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, "retention needs a time column")
             .with_hint("say time_column = '…' in the same WITH or SET list"));
-    }
-    if key.is_some() {
-        return Err(SqlError::unsupported("retention of tables with a primary key is not supported yet")
-            .with_hint("a segment that goes could bring older rows of its keys back"));
     }
     Ok(())
 }

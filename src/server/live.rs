@@ -137,7 +137,8 @@ pub fn source_columns(columns: &[SourceColumnDefinition]) -> Result<Vec<SourceCo
     columns
         .iter()
         .map(|column| {
-            let mut made = SourceColumn::new(&column.name, column.data_type.clone(), column.nullable);
+            let mut made =
+                SourceColumn::new(&column.name, column.data_type.clone(), column.nullable).with_key(column.in_key);
             if let Some(path) = &column.path {
                 made = made.with_path(parse_path(path)?);
             }

@@ -24,14 +24,14 @@ impl Lasting {
     pub fn warning(self) -> Option<&'static str> {
         match (self.rows, self.definitions) {
             (false, false) => None,
-            (true, false) => {
-                Some("rows inserted in this transaction stay: each INSERT and COPY is durable when it returns")
-            }
+            (true, false) => Some(
+                "what this transaction did to rows stays: each INSERT, UPDATE, DELETE and COPY is durable when it returns",
+            ),
             (false, true) => Some(
                 "definitions made in this transaction stay: each CREATE, ALTER and DROP is durable when it returns",
             ),
             (true, true) => Some(
-                "rows inserted and definitions made in this transaction stay: each statement is durable when it returns",
+                "what this transaction did to rows and definitions stays: each statement is durable when it returns",
             ),
         }
     }

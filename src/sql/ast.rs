@@ -62,6 +62,7 @@ pub struct CreateSource {
     pub name: Name,
     pub if_not_exists: bool,
     pub columns: Vec<ColumnDefinition>,
+    pub primary_key: Vec<Name>,
     pub watermark: Option<Watermark>,
     pub checks: Vec<Check>,
     pub options: Vec<OptionPair>,

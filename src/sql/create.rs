@@ -76,17 +76,12 @@ fn create_source(cursor: &mut Cursor<'_>) -> Result<Ddl> {
 
 fn source(name: Name, if_not_exists: bool, elements: Elements, options: Vec<OptionPair>) -> Result<Ddl> {
     let Elements { columns, primary_key, watermark, checks } = elements;
-    if let Some(key) = primary_key.first() {
-        return Err(SqlError::unsupported("a source has no primary key")
-            .at(key.position)
-            .with_hint("say NOT NULL here; keys belong to tables"));
-    }
     if let Some(column) = columns.iter().find(|column| column.compression.is_some()) {
         return Err(SqlError::unsupported("COMPRESSION belongs to the columns of a table")
             .at(column.name.position)
             .with_hint("say it in CREATE TABLE, or ALTER TABLE … ALTER COLUMN … SET COMPRESSION"));
     }
-    Ok(Ddl::CreateSource(CreateSource { name, if_not_exists, columns, watermark, checks, options }))
+    Ok(Ddl::CreateSource(CreateSource { name, if_not_exists, columns, primary_key, watermark, checks, options }))
 }
 
 fn create_table(cursor: &mut Cursor<'_>) -> Result<Ddl> {

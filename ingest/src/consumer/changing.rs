@@ -110,7 +110,7 @@ impl TableShared {
                 partition: part.ingest.id,
                 added: part.new.iter().map(|new| new.record.clone()).collect(),
                 deleted: deleted.clone(),
-                retired: Vec::new(),
+                ..Default::default()
             });
             let added = part.new.as_ref().map(|new| Arc::clone(&new.segment));
             prepared.push(state.writer.prepare_change(Change { added, deleted })?);

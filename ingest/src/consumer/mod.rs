@@ -36,7 +36,7 @@ use tidemill_storage::{
     ids::{IndexId, PartitionId, SourceId, StreamId},
     index::IndexSpec,
     schema::TableSchema,
-    table::Table,
+    table::{Partition, Table},
 };
 
 pub use self::{
@@ -59,7 +59,7 @@ use crate::{
     pipeline::Transform,
     quarantine::Alarm,
     recovery,
-    runtime::{IngestRuntime, blocking, join},
+    runtime::{IngestRuntime, blocking, join, side_by_side},
     seal::SealPolicy,
 };
 
@@ -93,8 +93,8 @@ impl TableIngest {
     pub fn open(runtime: &Arc<IngestRuntime>, spec: TableSpec) -> Result<Arc<Self>> {
         let feeds: Feeds = Feeds::default();
         let schema = spec.table.schema();
-        let mut partitions = Vec::new();
-        for partition in spec.table.partitions() {
+        // The keys of a partition are read again when it is opened, which may take as long as all else together.
+        let open = |partition: &Arc<Partition>| -> Result<Arc<PartitionIngest>> {
             let directory = partition_directory(&spec.directory, partition.id());
             let alarm = Alarm::watcher(runtime, spec.table.id(), &spec.name, partition.id(), &directory);
             // The indexes were set before: those that are there are taken, the others built in the background.
@@ -117,8 +117,10 @@ impl TableIngest {
                 let message = format!("segment {segment} of table '{}' is quarantined: {error}", spec.name);
                 ingest.event(Severity::Page, "quarantined", None, message);
             }
-            partitions.push(ingest);
-        }
+            Ok(ingest)
+        };
+        let opened = side_by_side(spec.table.partitions(), runtime.consume_threads, open);
+        let partitions = opened.into_iter().collect::<Result<Vec<_>>>()?;
         let shared = Arc::new(TableShared::new(
             Arc::clone(runtime),
             spec.name,

@@ -23,7 +23,7 @@ use tidemill_storage::{
     row_set::RowSet,
     schema::TableSchema,
     segment::{Segment, consuming::ConsumingSegment},
-    table::{Partition, PartitionWriter},
+    table::{Partition, PartitionWriter, Rewriting},
     upsert::Provenance,
 };
 use tokio::sync::Notify;
@@ -171,8 +171,8 @@ impl PartitionIngest {
             recovered.segments.iter().any(|segment| segment.id == *id && rows.rows() > segment.purged)
         };
         let deleted_at_us = recovered.deleted.iter().filter(has_more).map(|(id, _)| (*id, now_us)).collect();
-        let (next, deleted) = (recovered.next_segment, &recovered.deleted);
-        let writer = PartitionWriter::open(Arc::clone(&partition), Arc::clone(&schema), next, deleted)?;
+        let (next, deleted, lost) = (recovered.next_segment, &recovered.deleted, &recovered.lost);
+        let writer = PartitionWriter::open(Arc::clone(&partition), Arc::clone(&schema), next, deleted, lost)?;
         let ingest = Arc::new(Self {
             table,
             table_name,
@@ -456,11 +456,8 @@ impl PartitionIngest {
             return Ok(());
         }
         fail::fail_point!("retention::before_log", |_| Err(Error::Unavailable("failpoint".into())));
-        let change = PartitionChange { partition: self.id, retired: expired.clone(), ..Default::default() };
-        self.runtime.log.change(self.table, &[change])?;
+        self.retire(&expired)?;
         fail::fail_point!("retention::after_log", |_| Err(Error::Unavailable("failpoint".into())));
-        self.partition.remove(&expired);
-        self.state.lock().forget(&expired);
         for segment in segments.iter().filter(|segment| expired.contains(&segment.id)) {
             self.remove_segment_file(&segment.file);
         }
@@ -476,6 +473,26 @@ impl PartitionIngest {
                 self.id
             ),
         );
+        Ok(())
+    }
+
+    /// Takes committed segments away, and with a key the keys whose rows are in them.
+    fn retire(&self, gone: &[SegmentId]) -> Result<()> {
+        let mut state = self.state.lock();
+        let is_gone = |record: &&SegmentRecord| gone.contains(&record.id);
+        let rows = |record: &SegmentRecord| (record.id, (0..record.rows).collect::<RowSet>());
+        // What lost against rows that go now would win at the next start.
+        let lost = state.writer.lost_for_good(gone)?;
+        let prepared = state.writer.prepare_rewrite(Rewriting {
+            dropped: state.segments.iter().filter(is_gone).map(rows).collect(),
+            retired: gone.to_vec(),
+            lost: lost.clone(),
+            ..Default::default()
+        })?;
+        let change = PartitionChange { partition: self.id, lost, retired: gone.to_vec(), ..Default::default() };
+        self.runtime.log.change(self.table, &[change])?;
+        state.forget(gone);
+        state.writer.rewrite(prepared);
         Ok(())
     }
 

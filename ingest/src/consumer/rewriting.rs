@@ -198,8 +198,8 @@ impl PartitionIngest {
         let prepared = state.writer.prepare_rewrite(Rewriting {
             new: new.as_ref().map(|new| Arc::clone(&new.segment)),
             from,
-            dropped: Vec::new(),
             retired: ids.to_vec(),
+            ..Default::default()
         })?;
         let record = new.map(|new| SegmentRecord { tombstones, purged, ..new.record });
         let id = record.as_ref().map(|record| record.id);
@@ -208,6 +208,7 @@ impl PartitionIngest {
             added: record.iter().cloned().collect(),
             deleted: id.filter(|_| !deleted.is_empty()).map(|id| (id, deleted.clone())).into_iter().collect(),
             retired: ids.to_vec(),
+            ..Default::default()
         };
         if let Err(error) = self.runtime.log.change(self.table, &[change]) {
             let known = self.runtime.log.partition(self.table, self.id)?;

@@ -42,6 +42,8 @@ pub(crate) struct TableShared {
     pub(crate) feeds: Feeds,
     /// Microseconds that rows are kept, by the time column.
     keep_us: AtomicI64,
+    /// Retention was looked at since the table was opened.
+    retained: AtomicBool,
     /// The table was dropped, and its files with it.
     pub(super) removed: AtomicBool,
     pub(super) threads: Mutex<Vec<(SourceId, JoinHandle<()>)>>,
@@ -70,6 +72,7 @@ impl TableShared {
             partitions,
             feeds,
             keep_us: AtomicI64::new(keep_us.unwrap_or(FOR_EVER)),
+            retained: AtomicBool::new(false),
             removed: AtomicBool::new(false),
             threads: Mutex::default(),
             changing: Arc::default(),
@@ -103,10 +106,11 @@ impl TableShared {
         }
         let keep_us = self.keep_us.load(Ordering::Relaxed);
         // Segments do not go while a statement or a compaction is at them: another time will do.
-        if retain
+        if (retain || !self.retained.load(Ordering::Relaxed))
             && keep_us != FOR_EVER
             && let Ok(_turn) = self.changing.try_lock()
         {
+            self.retained.store(true, Ordering::Relaxed);
             for partition in &self.partitions {
                 if let Err(error) = partition.retain(keep_us) {
                     let message = format!("retention of table '{}' failed: {error}; it is tried again", self.name);

@@ -2,7 +2,7 @@
 //!
 //! | option | formats | meaning |
 //! |---|---|---|
-//! | `format` | | `json` (default), `csv`, `raw`, `avro`, `protobuf` |
+//! | `format` | | `json` (default), `csv`, `raw`, `avro`, `protobuf`, `debezium-json` |
 //! | `timestamp_format` | all but raw | what plain numbers in time columns count: `auto` (default), `s`, `ms`, `us`, `ns` |
 //! | `csv.delimiter` | csv | one character, `,` by default; `\t` for a tab |
 //! | `csv.quote` | csv | one character, `"` by default |
@@ -12,8 +12,11 @@
 //! | `schema_registry.basic_auth.user_info` | avro, protobuf | `user:password` for the registry |
 //! | `schema` | avro, protobuf | without a registry, the schema of all messages (see [`SchemaSource::Given`]) |
 //! | `message` | protobuf | with `schema`, the full name of the messages' type; may be left out when the schema has one |
+//! | `delete_column` | debezium-json | the BOOLEAN column that is true in rows of what was deleted; `__deleted` by default |
+//! | `decimal.handling.mode` | debezium-json | how Debezium writes decimals, for messages without their schema: `precise`, `string`, `double` |
 //!
-//! Flink's words for these are taken, too: format `avro-confluent` with `avro-confluent.url`, `protobuf.message-class-name`.
+//! Flink's words for these are taken, too: format `avro-confluent` with `avro-confluent.url`, `protobuf.message-class-name`,
+//! `debezium-json.schema-include` (whatever it says: each message tells itself whether its schema is there).
 
 use std::collections::BTreeMap;
 
@@ -23,7 +26,9 @@ use crate::{Error, Result};
 const CSV_OPTIONS: [&str; 4] = ["csv.delimiter", "csv.quote", "csv.header", "csv.null"];
 const SCHEMA_OPTIONS: [&str; 4] = ["schema_registry", USER_INFO, "schema", "message"];
 const USER_INFO: &str = "schema_registry.basic_auth.user_info";
-const FORMATS: &str = "json, csv, raw, avro or protobuf";
+const DEBEZIUM_OPTIONS: [&str; 2] = ["delete_column", "decimal.handling.mode"];
+const SCHEMA_INCLUDE: &str = "debezium-json.schema-include";
+const FORMATS: &str = "json, csv, raw, avro, protobuf or debezium-json";
 /// Words of other systems and ours for the same.
 const ALIASES: [(&str, &str); 6] = [
     ("avro-confluent.url", "schema_registry"),
@@ -47,6 +52,8 @@ pub enum Format {
     Avro { schema: SchemaSource, epoch: EpochUnit },
     /// One Protobuf message per message.
     Protobuf { schema: SchemaSource, epoch: EpochUnit },
+    /// One change of a row per message, as Debezium writes it in JSON.
+    DebeziumJson { options: DebeziumOptions, epoch: EpochUnit },
 }
 
 /// Where the schemas of messages come from.
@@ -71,6 +78,29 @@ pub struct CsvOptions {
     pub header: Option<Vec<String>>,
     /// The unquoted text that means NULL.
     pub null: String,
+}
+
+/// What a source says of its change stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DebeziumOptions {
+    /// The BOOLEAN column that is true in rows of what was deleted.
+    pub delete_column: String,
+    /// How decimals are written where no schema tells; `None` refuses those that are strings.
+    pub decimals: Option<DecimalMode>,
+}
+
+impl Default for DebeziumOptions {
+    fn default() -> Self {
+        Self { delete_column: "__deleted".into(), decimals: None }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecimalMode {
+    /// The digits as an integer, in bytes.
+    Precise,
+    /// As text, or as a JSON number.
+    Digits,
 }
 
 impl Default for CsvOptions {
@@ -113,22 +143,20 @@ impl Format {
             }
             "avro-confluent" => Self::Avro { schema: schema_source(options, "avro")?, epoch },
             "protobuf" => Self::Protobuf { schema: schema_source(options, "protobuf")?, epoch },
-            "debezium-json" => {
-                return Err(Error::Definition {
-                    message: format!("format '{name}' is not supported yet"),
-                    hint: Some(format!("supported formats are {FORMATS}")),
-                });
-            }
+            "debezium-json" => Self::DebeziumJson { options: debezium_options(options)?, epoch },
             _ => return Err(wrong("format", &name, FORMATS)),
         };
-        let prefixes = ["json.", "csv.", "raw.", "avro.", "avro-confluent.", "protobuf.", "schema_registry."];
+        let prefixes =
+            ["json.", "csv.", "raw.", "avro.", "avro-confluent.", "protobuf.", "debezium-json.", "schema_registry."];
         let prefixed = options.keys().find(|key| {
-            prefixes.iter().any(|prefix| key.starts_with(prefix)) || SCHEMA_OPTIONS.contains(&key.as_str())
+            prefixes.iter().any(|prefix| key.starts_with(prefix))
+                || SCHEMA_OPTIONS.iter().chain(&DEBEZIUM_OPTIONS).any(|option| key == option)
         });
         if let Some(key) = prefixed {
             let known: Vec<&str> = match format {
                 Self::Csv { .. } => CSV_OPTIONS.to_vec(),
                 Self::Avro { .. } | Self::Protobuf { .. } => SCHEMA_OPTIONS.to_vec(),
+                Self::DebeziumJson { .. } => [&DEBEZIUM_OPTIONS[..], &[SCHEMA_INCLUDE]].concat(),
                 Self::Json { .. } | Self::Raw => Vec::new(),
             };
             return Err(Error::Definition {
@@ -141,7 +169,7 @@ impl Format {
 
     /// Every option that [`Format::take`] may take, for messages about unknown ones.
     pub fn option_names() -> impl Iterator<Item = &'static str> {
-        ["format", "timestamp_format"].into_iter().chain(CSV_OPTIONS).chain(SCHEMA_OPTIONS)
+        ["format", "timestamp_format"].into_iter().chain(CSV_OPTIONS).chain(SCHEMA_OPTIONS).chain(DEBEZIUM_OPTIONS)
     }
 
     pub fn name(&self) -> &'static str {
@@ -151,6 +179,7 @@ impl Format {
             Self::Raw => "raw",
             Self::Avro { .. } => "avro",
             Self::Protobuf { .. } => "protobuf",
+            Self::DebeziumJson { .. } => "debezium-json",
         }
     }
 }
@@ -190,6 +219,24 @@ fn schema_source(options: &mut BTreeMap<String, String>, format: &str) -> Result
                 }
             )),
         }),
+    }
+}
+
+fn debezium_options(options: &mut BTreeMap<String, String>) -> Result<DebeziumOptions> {
+    let mut debezium = DebeziumOptions::default();
+    if let Some(name) = options.remove("delete_column") {
+        debezium.delete_column = name;
+    }
+    if let Some(mode) = options.remove("decimal.handling.mode") {
+        debezium.decimals = Some(match mode.to_ascii_lowercase().as_str() {
+            "precise" => DecimalMode::Precise,
+            "string" | "double" => DecimalMode::Digits,
+            _ => return Err(wrong("decimal.handling.mode", &mode, "precise, string or double")),
+        });
+    }
+    match options.remove(SCHEMA_INCLUDE) {
+        Some(text) if text.parse::<bool>().is_err() => Err(wrong(SCHEMA_INCLUDE, &text, "true or false")),
+        _ => Ok(debezium),
     }
 }
 
@@ -292,6 +339,27 @@ mod tests {
     }
 
     #[test]
+    fn change_streams_have_few_options() {
+        let (format, rest) = take(&[("format", "debezium-json"), (SCHEMA_INCLUDE, "true"), ("timestamp_format", "us")]);
+        let epoch = EpochUnit::Microseconds;
+        assert_eq!(format.unwrap(), Format::DebeziumJson { options: DebeziumOptions::default(), epoch });
+        assert!(rest.is_empty());
+        for (mode, decimals) in
+            [("precise", DecimalMode::Precise), ("String", DecimalMode::Digits), ("double", DecimalMode::Digits)]
+        {
+            let pairs = [("format", "debezium-json"), ("delete_column", "gone"), ("decimal.handling.mode", mode)];
+            let Format::DebeziumJson { options, .. } = take(&pairs).0.unwrap() else { panic!("{mode}") };
+            assert_eq!(options, DebeziumOptions { delete_column: "gone".into(), decimals: Some(decimals) });
+        }
+        let Err(Error::Definition { hint, .. }) =
+            take(&[("format", "debezium-json"), ("debezium-json.schema-included", "true")]).0
+        else {
+            panic!("an unknown option")
+        };
+        assert_eq!(hint.unwrap(), "did you mean 'debezium-json.schema-include'?");
+    }
+
+    #[test]
     fn refuses_with_the_nearest_known() {
         let (format, _) = take(&[("format", "csv"), ("csv.delimeter", ";")]);
         let Err(Error::Definition { message, hint }) = format else { panic!("{format:?}") };
@@ -303,7 +371,10 @@ mod tests {
         assert!(matches!(https, Err(Error::Unsupported { .. })), "{https:?}");
         for bad in [
             &[("format", "protobuf")][..],
-            &[("format", "debezium-json")],
+            &[("format", "debezium-json"), ("decimal.handling.mode", "exact")],
+            &[("format", "debezium-json"), (SCHEMA_INCLUDE, "maybe")],
+            &[("format", "debezium-json"), ("debezium-json.ignore-parse-errors", "true")],
+            &[("format", "json"), ("delete_column", "gone")],
             &[("format", "avro-confluent")],
             &[("format", "avro-confluent"), ("schema", "\"int\"")],
             &[("format", "avro"), ("schema", " ")],

@@ -9,6 +9,7 @@ mod avro;
 mod column;
 mod csv;
 mod cursor;
+mod debezium;
 mod format;
 mod given;
 pub(crate) mod json;
@@ -38,7 +39,7 @@ use tidemill_storage::{ids::StreamId, schema::DataType};
 pub(crate) use self::format::nearest;
 use self::registry::SchemasById;
 pub use self::{
-    format::{CsvOptions, Format, SchemaSource},
+    format::{CsvOptions, DebeziumOptions, DecimalMode, Format, SchemaSource},
     given::settle as settle_schema,
     path::{PathStep, parse_path},
     registry::RegistryAddress,
@@ -75,6 +76,10 @@ pub struct SourceColumn {
     pub nullable: bool,
     /// Steps from the message to the value; by default one step, the field of the column's name. Empty means the whole message.
     pub path: Vec<PathStep>,
+    /// Whether no path was given.
+    pub by_name: bool,
+    /// Whether the column is of the PRIMARY KEY, by which a change stream tells rows apart.
+    pub in_key: bool,
     /// What a number in a DATE, TIMESTAMP or TIMESTAMPTZ column counts.
     pub epoch: EpochUnit,
 }
@@ -84,11 +89,17 @@ impl SourceColumn {
     pub fn new(name: impl Into<String>, data_type: DataType, nullable: bool) -> Self {
         let name = name.into();
         let path = vec![PathStep::Field(name.clone())];
-        Self { name, data_type, nullable, path, epoch: EpochUnit::ByMagnitude }
+        Self { name, data_type, nullable, path, by_name: true, in_key: false, epoch: EpochUnit::ByMagnitude }
     }
 
     pub fn with_path(mut self, path: Vec<PathStep>) -> Self {
         self.path = path;
+        self.by_name = false;
+        self
+    }
+
+    pub fn with_key(mut self, in_key: bool) -> Self {
+        self.in_key = in_key;
         self
     }
 
@@ -118,6 +129,11 @@ pub fn decoder(format: &Format, columns: &[SourceColumn]) -> Result<Box<dyn Deco
         Format::Json { epoch } => {
             with_epoch(&mut columns, *epoch);
             Box::new(json::JsonDecoder::new(&columns))
+        }
+        Format::DebeziumJson { options, epoch } => {
+            debezium::set_epochs(&mut columns);
+            with_epoch(&mut columns, *epoch);
+            Box::new(debezium::DebeziumDecoder::new(options, &columns)?)
         }
         Format::Csv { options, epoch } => {
             with_epoch(&mut columns, *epoch);

@@ -30,6 +30,10 @@ pub(super) enum Misfit {
     Size,
     /// An array inside an array.
     Nested,
+    /// A decimal that is a string, and nothing tells whether of digits or of bytes.
+    Unspecified,
+    /// What a change stream has in the place of a value that the database did not send.
+    Unavailable,
 }
 
 impl fmt::Display for Misfit {
@@ -45,6 +49,10 @@ impl fmt::Display for Misfit {
             Self::Surrogate => "holds half of a surrogate pair, which is no character",
             Self::Size => "is too large",
             Self::Nested => "holds an array inside an array",
+            Self::Unspecified => "is a decimal in a string, which needs a schema or the option 'decimal.handling.mode'",
+            Self::Unavailable => {
+                "stands for a value that the database did not send (REPLICA IDENTITY FULL has it sent)"
+            }
         })
     }
 }

@@ -7,7 +7,7 @@ use arrow::{
 };
 
 use super::{
-    Decoded, SourceColumn,
+    Decoded, PathStep, SourceColumn,
     column::{Column, Refusal},
     path::display_path,
     source_schema,
@@ -35,8 +35,13 @@ impl Fault {
 
     /// A column that takes no NULL has no value in the message, or a null.
     pub(super) fn not_null(column: &SourceColumn, is_null: bool) -> Self {
+        Self::not_null_at(&column.name, &column.path, is_null)
+    }
+
+    /// The same of a column whose value stands elsewhere than its own path says.
+    pub(super) fn not_null_at(name: &str, path: &[PathStep], is_null: bool) -> Self {
         let what = if is_null { "null" } else { "no value" };
-        let (name, path) = (&column.name, display_path(&column.path));
+        let path = display_path(path);
         Self::column(name, format!("column \"{name}\" is NOT NULL and the message has {what} at {path}"))
     }
 
@@ -135,6 +140,14 @@ impl Rows {
                 self.count += 1;
             }
         }
+    }
+
+    /// Takes back the last row, which ended well: another one of its message does not.
+    pub(super) fn take_back(&mut self) {
+        self.offsets.pop();
+        let before = self.good.len();
+        self.good.append_n(self.count - before, true);
+        self.good.set_bit(self.count - 1, false);
     }
 
     /// Everything since the last call.

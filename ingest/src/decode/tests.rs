@@ -220,7 +220,8 @@ proptest! {
 #[test]
 fn the_fuzz_targets_corpora_are_read_again() {
     type Target = fn(&[u8]);
-    let targets: [(&str, Target); 3] = [("json", fuzz::json), ("avro", fuzz::avro), ("protobuf", fuzz::protobuf)];
+    let targets: [(&str, Target); 4] =
+        [("json", fuzz::json), ("debezium", fuzz::debezium), ("avro", fuzz::avro), ("protobuf", fuzz::protobuf)];
     for (name, target) in targets {
         let corpus = format!("{}/../tests/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
         for entry in std::fs::read_dir(corpus).expect("a corpus") {

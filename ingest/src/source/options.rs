@@ -121,6 +121,7 @@ impl SourceOptions {
                 let file = FileOptions::take(&mut options)?;
                 let format = match file.format {
                     FileFormat::Ndjson => Some(options.format_named("json")?),
+                    FileFormat::DebeziumJson => Some(options.format_named("debezium-json")?),
                     FileFormat::Csv => Some(options.format_named("csv")?),
                     FileFormat::Parquet | FileFormat::Avro => None,
                 };

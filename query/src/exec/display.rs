@@ -112,7 +112,8 @@ pub(crate) fn scan(out: &mut impl Write, table: &str, plan: &ScanPlan, request: 
         .projection
         .iter()
         .filter_map(|id| request.schema.column(*id))
-        .map(|column| column.name.as_str())
+        // The columns of addresses have names that nobody can write.
+        .map(|column| column.name.trim_start_matches('\u{1}'))
         .collect();
     write!(out, ", columns=[{}]", columns.join(", "))?;
     if let Some(limit) = request.limit {

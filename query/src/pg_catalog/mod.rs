@@ -31,7 +31,7 @@ use self::{definitions::Definition, relations::Relations};
 use crate::{Engine, SqlError, SystemViews, views::SystemSchema};
 
 pub use definitions::OID_KEY;
-pub(crate) use relations::quote_ident;
+pub(crate) use relations::{default_sql, quote_ident};
 pub(crate) use rewrite::rewrite;
 
 /// The one role that owns everything as long as there are no others.

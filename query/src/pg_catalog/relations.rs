@@ -451,7 +451,8 @@ pub(crate) fn quote_ident(name: &str) -> String {
     if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
-fn default_sql(value: &Scalar, type_name: &str) -> String {
+/// A column's default as an SQL expression.
+pub(crate) fn default_sql(value: &Scalar, type_name: &str) -> String {
     match value {
         Scalar::Boolean(v) => v.to_string(),
         Scalar::Int(v) if ["smallint", "integer", "bigint"].contains(&type_name) => v.to_string(),

@@ -29,6 +29,7 @@ use crate::{
     SqlError, TableHandle,
     catalog::{PUBLIC, ROWS, TableCatalog},
     error::nearest,
+    pg_catalog::default_sql,
     plan::WriteKind,
 };
 
@@ -203,12 +204,9 @@ fn assigned(
         }
         let value = match value {
             Expr::Identifier(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("default") => {
-                match known.default {
+                match &known.default {
                     None => Expr::Value(Value::Null.into()),
-                    Some(_) => {
-                        return Err(SqlError::not_supported(format!("SET {column} = DEFAULT"))
-                            .with_hint("Write the value that the default has."));
-                    }
+                    Some(value) => literal(&default_sql(value, &known.data_type.to_string()))?,
                 }
             }
             Expr::Value(placeholder) if matches!(placeholder.value, Value::Placeholder(_)) => {
@@ -242,16 +240,23 @@ fn assigned(
 
 /// A parameter that is a column's new value is one of its type.
 fn typed(value: &Expr, data_type: &str) -> Result<Expr, SqlError> {
-    let mut frame = template(&format!("SELECT CAST(1 AS {data_type})"))?;
-    let select = query_of(&mut frame).map(|query| query.body.as_mut());
-    match select {
+    Ok(match literal(&format!("CAST(1 AS {data_type})"))? {
+        Expr::Cast { kind, data_type, array, format, .. } => {
+            Expr::Cast { kind, expr: Box::new(value.clone()), data_type, array, format }
+        }
+        _ => value.clone(),
+    })
+}
+
+/// An expression of our own making.
+fn literal(sql: &str) -> Result<Expr, SqlError> {
+    let mut frame = template(&format!("SELECT {sql}"))?;
+    match query_of(&mut frame).map(|query| query.body.as_mut()) {
         Some(SetExpr::Select(select)) => match select.projection.pop() {
-            Some(SelectItem::UnnamedExpr(Expr::Cast { kind, data_type, array, format, .. })) => {
-                Ok(Expr::Cast { kind, expr: Box::new(value.clone()), data_type, array, format })
-            }
-            _ => Ok(value.clone()),
+            Some(SelectItem::UnnamedExpr(expr)) => Ok(expr),
+            _ => Err(SqlError::internal("a default cannot be read")),
         },
-        _ => Ok(value.clone()),
+        _ => Err(SqlError::internal("a default cannot be read")),
     }
 }
 

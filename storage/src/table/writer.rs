@@ -37,6 +37,8 @@ pub struct Rewriting {
     /// Tombstones that are not in it.
     pub dropped: Vec<(SegmentId, RowSet)>,
     pub retired: Vec<SegmentId>,
+    /// Rows of others that can win no more: those that they lost against go.
+    pub lost: Vec<(SegmentId, RowSet)>,
 }
 
 /// A rewriting that nothing can keep from taking place, as long as nothing else comes before it.
@@ -73,12 +75,13 @@ impl PartitionWriter {
 
     /// The same, also for tables with a key, and after statements that deleted rows: reads the keys of all rows that are in the partition, and decides
     /// which of them are valid. Of a segment that is damaged nobody knows which rows of others lose against its own, so that from then on every query
-    /// needs it, and fails.
+    /// needs it, and fails. `deleted` are rows that statements deleted, `lost` those that lost against rows that are gone.
     pub fn open(
         partition: Arc<Partition>,
         schema: Arc<TableSchema>,
         next: SegmentId,
         deleted: &[(SegmentId, RowSet)],
+        lost: &[(SegmentId, RowSet)],
     ) -> Result<Self> {
         let Some(key) = partition.key.clone() else {
             partition.publish(None, Some(Validities::default().with_deleted(deleted)));
@@ -87,8 +90,10 @@ impl PartitionWriter {
         let written = Arc::new(key.written(&schema));
         let mut winners = Winners::new(key, &schema)?;
         for segment in partition.view().segments() {
-            let of_segment = deleted.iter().find(|(id, _)| *id == segment.id()).map(|(_, rows)| rows);
-            if let Err(error) = winners.add(segment, of_segment) {
+            let of_segment = |sets: &[(SegmentId, RowSet)]| {
+                sets.iter().find(|(id, _)| *id == segment.id()).map(|(_, rows)| rows.clone()).unwrap_or_default()
+            };
+            if let Err(error) = winners.add(segment, &of_segment(deleted), of_segment(lost)) {
                 let (schema, offsets) = (Arc::clone(segment.schema()), segment.offsets().to_vec());
                 let (id, rows, bytes) = (segment.id(), segment.rows(), segment.bytes());
                 partition.put(Arc::new(QuarantinedSegment::new(id, rows, bytes, schema, offsets, None, error)));
@@ -228,6 +233,12 @@ impl PartitionWriter {
         self.winners.as_ref().map_or_else(|| Ok(Needed::default()), |winners| winners.needed(segment))
     }
 
+    /// Of the other committed segments the rows that have lost and will not win, whatever becomes of rows in memory. None without a key, where no row
+    /// loses against another.
+    pub fn lost_for_good(&self, apart_from: &[SegmentId]) -> Result<Vec<(SegmentId, RowSet)>> {
+        self.winners.as_ref().map_or_else(|| Ok(Vec::new()), |winners| winners.lost_for_good(apart_from))
+    }
+
     /// Reads what [`Self::rewrite`] needs, which has to follow before anything else. An error leaves everything as it was.
     pub fn prepare_rewrite(&self, rewriting: Rewriting) -> Result<PreparedRewriting> {
         let Rewriting { new, from, dropped, .. } = &rewriting;
@@ -249,10 +260,10 @@ impl PartitionWriter {
 
     /// Puts a segment in the places of those that its rows were in, in one swap.
     pub fn rewrite(&mut self, prepared: PreparedRewriting) {
-        let PreparedRewriting { rewriting: Rewriting { new, retired, .. }, rewrite, invalid } = prepared;
+        let PreparedRewriting { rewriting: Rewriting { new, retired, lost, .. }, rewrite, invalid } = prepared;
         let validities = match (&mut self.winners, &rewrite) {
             (Some(winners), Some(rewrite)) => {
-                winners.rewrite(rewrite, new.as_ref(), &retired);
+                winners.rewrite(rewrite, new.as_ref(), &retired, &lost);
                 winners.validities()
             }
             _ => {

@@ -36,6 +36,8 @@ struct Slot {
     /// `None`: it is gone, and no entry of the map is about it.
     segment: Option<Arc<dyn Segment>>,
     validity: Arc<Validity>,
+    /// Rows that lost against rows that are gone: they are not valid, and the map does not know them.
+    lost: RowSet,
 }
 
 /// Rows of a committed segment that nobody sees.
@@ -91,13 +93,15 @@ impl Winners {
         Ok(Self { spec, reader, map: KeyMap::new(), segments: Vec::new(), numbers: HashMap::new() })
     }
 
-    /// Puts the rows of a segment in that was there before, some of which statements deleted. Errors: those of reading it.
-    pub(crate) fn add(&mut self, segment: &Arc<dyn Segment>, deleted: Option<&RowSet>) -> Result<()> {
+    /// Puts the rows of a segment in that was there before, some of which statements deleted, and some of which have lost for good. Errors: those of
+    /// reading it.
+    pub(crate) fn add(&mut self, segment: &Arc<dyn Segment>, deleted: &RowSet, lost: RowSet) -> Result<()> {
         let number = self.number_of(segment);
+        self.segments[number as usize].lost = lost;
         for start in (0..segment.rows()).step_by(STEP as usize) {
             let rows: Vec<u32> = (start..segment.rows().min(start.saturating_add(STEP))).collect();
             let arriving = self.meet(&segment.take(self.reader.columns(), &rows)?)?;
-            self.settle(number, start, &arriving, deleted);
+            self.settle(number, start, &arriving, Some(deleted));
         }
         Ok(())
     }
@@ -201,6 +205,10 @@ impl Winners {
         for row in 0..new.rows() {
             let here = Location { segment, row: first + row as u32 };
             let fingerprint = arriving.fingerprints[row];
+            if self.segments[segment as usize].lost.contains(here.row) {
+                self.invalidate(here);
+                continue;
+            }
             let is_deleted = deleted.is_some_and(|deleted| deleted.contains(here.row));
             let mut known = None;
             for (place, location) in self.map.entries(fingerprint) {
@@ -276,7 +284,8 @@ impl Winners {
         let Some(number) = self.numbers.get(&segment).copied() else { return Ok(needed) };
         let slot = &self.segments[number as usize];
         let count = slot.segment.as_ref().map_or(0, |segment| segment.rows());
-        let invalid: Vec<u32> = (0..count).filter(|row| !slot.validity.is_valid(*row)).collect();
+        let may_win = |row: &u32| !slot.validity.is_valid(*row) && !slot.lost.contains(*row);
+        let invalid: Vec<u32> = (0..count).filter(may_win).collect();
         for rows in invalid.chunks(STEP as usize) {
             let identities = self.read(number, rows)?;
             for (at, row) in rows.iter().enumerate() {
@@ -292,6 +301,25 @@ impl Winners {
             }
         }
         Ok(needed)
+    }
+
+    /// Of the other committed segments the rows that have lost and will not win, whatever becomes of rows in memory.
+    pub(crate) fn lost_for_good(&self, apart_from: &[SegmentId]) -> Result<Vec<(SegmentId, RowSet)>> {
+        let mut lost = Vec::new();
+        for (number, slot) in (0..).zip(&self.segments) {
+            if slot.validity.invalid() == 0 || apart_from.contains(&slot.id) || !self.is_committed(number) {
+                continue;
+            }
+            let needed = self.needed(slot.id)?;
+            let count = slot.segment.as_ref().map_or(0, |segment| segment.rows());
+            let is_lost =
+                |row: &u32| !slot.validity.is_valid(*row) && !needed.contains(*row) && !slot.lost.contains(*row);
+            let rows: RowSet = (0..count).filter(is_lost).collect();
+            if !rows.is_empty() {
+                lost.push((slot.id, rows));
+            }
+        }
+        Ok(lost)
     }
 
     fn is_committed(&self, number: u32) -> bool {
@@ -348,7 +376,13 @@ impl Winners {
     }
 
     /// `new` is there in the place of `retired`.
-    pub(crate) fn rewrite(&mut self, rewrite: &Rewrite, new: Option<&Arc<dyn Segment>>, retired: &[SegmentId]) {
+    pub(crate) fn rewrite(
+        &mut self,
+        rewrite: &Rewrite,
+        new: Option<&Arc<dyn Segment>>,
+        retired: &[SegmentId],
+        lost: &[(SegmentId, RowSet)],
+    ) {
         if let Some(new) = new {
             let number = self.number_of(new);
             for (place, row) in &rewrite.moves {
@@ -362,7 +396,12 @@ impl Winners {
         for id in retired {
             if let Some(number) = self.numbers.remove(id) {
                 let slot = &mut self.segments[number as usize];
-                (slot.segment, slot.validity) = (None, Arc::default());
+                (slot.segment, slot.validity, slot.lost) = (None, Arc::default(), RowSet::default());
+            }
+        }
+        for (id, rows) in lost {
+            if let Some(number) = self.numbers.get(id) {
+                self.segments[*number as usize].lost.add(rows);
             }
         }
     }
@@ -394,7 +433,7 @@ impl Winners {
         let segments = &mut self.segments;
         *self.numbers.entry(segment.id()).or_insert_with(|| {
             let (id, segment) = (segment.id(), Some(Arc::clone(segment)));
-            segments.push(Slot { id, segment, validity: Arc::default() });
+            segments.push(Slot { id, segment, validity: Arc::default(), lost: RowSet::default() });
             segments.len() as u32 - 1
         })
     }

@@ -189,7 +189,8 @@ struct Machine<'a> {
 impl<'a> Machine<'a> {
     fn new(dir: &'a Path, spec: KeySpec) -> Self {
         let table = Table::with_key(TableId(1), schema(), 1, Some(spec.clone()));
-        let writer = PartitionWriter::open(Arc::clone(&table.partitions()[0]), schema(), SegmentId(1), &[]).unwrap();
+        let writer =
+            PartitionWriter::open(Arc::clone(&table.partitions()[0]), schema(), SegmentId(1), &[], &[]).unwrap();
         Self {
             dir,
             spec,
@@ -340,7 +341,7 @@ impl<'a> Machine<'a> {
         let is_deleted =
             |(id, row): &(SegmentId, u32)| self.deleted.iter().any(|(known, rows)| known == id && rows.contains(*row));
         let deleted: RowSet = (0..).zip(&from).filter(|(_, old)| is_deleted(old)).map(|(row, _)| row).collect();
-        let rewriting = Rewriting { new: new.clone(), from, dropped: Vec::new(), retired: retired.clone() };
+        let rewriting = Rewriting { new: new.clone(), from, retired: retired.clone(), ..Default::default() };
         let prepared = self.writer.prepare_rewrite(rewriting).unwrap();
         self.committed.retain(|segment| !retired.contains(&segment.id()));
         self.deleted.retain(|(id, _)| !retired.contains(id));
@@ -362,7 +363,7 @@ impl<'a> Machine<'a> {
         let mut deleted: BTreeMap<SegmentId, RowSet> = BTreeMap::new();
         self.deleted.iter().for_each(|(id, rows)| deleted.entry(*id).or_default().add(rows));
         let deleted: Vec<_> = deleted.into_iter().collect();
-        self.writer = PartitionWriter::open(Arc::clone(partition), schema(), next, &deleted).unwrap();
+        self.writer = PartitionWriter::open(Arc::clone(partition), schema(), next, &deleted, &[]).unwrap();
     }
 }
 

@@ -1,10 +1,10 @@
-//! Any bytes as messages into columns of every type: JSON one a line, Avro and Protobuf each behind a byte that is its length.
+//! Any bytes as messages into columns of every type: JSON and changes of rows one a line, Avro and Protobuf each behind a byte that is its length.
 #![allow(unreachable_pub, reason = "public for the fuzz targets; a part of the tests elsewhere")]
 
 use tidemill_storage::schema::DataType;
 
 use crate::{
-    decode::{Decoded, EpochUnit, Format, SchemaSource, SourceColumn, decoder, parse_path},
+    decode::{DebeziumOptions, Decoded, EpochUnit, Format, SchemaSource, SourceColumn, decoder, parse_path},
     message::{Message, MessageBatch},
 };
 
@@ -56,8 +56,23 @@ fn messages(payloads: &[&[u8]]) -> MessageBatch {
 
 /// Panics where a rule of the decoders is broken.
 pub fn json(input: &[u8]) {
-    let payloads: Vec<&[u8]> = input.split(|byte| *byte == b'\n').take(64).collect();
-    check(&Format::Json { epoch: EpochUnit::ByMagnitude }, &columns(), &payloads);
+    check(&Format::Json { epoch: EpochUnit::ByMagnitude }, &columns(), &lines(input));
+}
+
+/// The same of change events, whose key is `d`; what they delete is said in `gone`.
+pub fn debezium(input: &[u8]) {
+    let of_key = |column: SourceColumn| {
+        let in_key = column.name == "d";
+        column.with_key(in_key)
+    };
+    let mut columns: Vec<_> = columns().into_iter().map(of_key).collect();
+    columns.push(SourceColumn::new("gone", DataType::Boolean, false));
+    let options = DebeziumOptions { delete_column: "gone".into(), ..DebeziumOptions::default() };
+    check(&Format::DebeziumJson { options, epoch: EpochUnit::ByMagnitude }, &columns, &lines(input));
+}
+
+fn lines(input: &[u8]) -> Vec<&[u8]> {
+    input.split(|byte| *byte == b'\n').take(64).collect()
 }
 
 /// The same of Avro, with a schema in which every field may be of every type.
@@ -144,20 +159,24 @@ fn check(format: &Format, columns: &[SourceColumn], payloads: &[&[u8]]) {
     for column in all.rows.columns() {
         column.to_data().validate_full().expect("sound arrays");
     }
-    let mut fates: Vec<u64> = all.row_offsets.iter().copied().chain(all.rejects.iter().map(|r| r.offset)).collect();
-    fates.sort_unstable();
-    assert_eq!(fates, (0..payloads.len() as u64).collect::<Vec<_>>(), "each message is a row or a reject");
+    // A change may be two rows, or none: a tombstone.
+    let rows_of_message = if let Format::DebeziumJson { .. } = format { 0..=2 } else { 1..=1 };
     // A message never touches its neighbours.
     let mut row = 0;
-    for (offset, payload) in payloads.iter().enumerate() {
+    for (offset, payload) in (0..).zip(payloads) {
         let Decoded { rows: alone, .. } = decoder.decode(&messages(&[payload])).expect("no registry is asked");
-        let accepted = all.row_offsets.get(row) == Some(&(offset as u64));
-        assert_eq!(alone.num_rows(), usize::from(accepted), "message {offset} alone");
-        if accepted {
-            let beside = all.rows.slice(row, 1);
+        let count = all.row_offsets[row..].iter().take_while(|of_row| **of_row == offset).count();
+        match all.rejects.iter().filter(|reject| reject.offset == offset).count() {
+            0 => assert!(rows_of_message.contains(&count), "message {offset} is {count} rows"),
+            rejects => assert_eq!((rejects, count), (1, 0), "message {offset} is a reject and nothing else"),
+        }
+        assert_eq!(alone.num_rows(), count, "message {offset} alone");
+        if count > 0 {
+            let beside = all.rows.slice(row, count);
             // NaN is not itself: compared as text.
             assert_eq!(format!("{beside:?}"), format!("{alone:?}"), "message {offset} alone");
-            row += 1;
         }
+        row += count;
     }
+    assert_eq!(row, all.row_offsets.len(), "rows are in the order of their messages");
 }

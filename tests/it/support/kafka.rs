@@ -113,8 +113,17 @@ impl Feed {
 
     /// Queues one message; waits while the queue is full.
     pub(crate) fn send(&self, partition: i32, payload: &[u8]) {
+        self.queue(|| BaseRecord::<[u8], [u8]>::to(&self.topic).partition(partition).payload(payload));
+    }
+
+    /// Queues one message without a value.
+    pub(crate) fn send_tombstone(&self, partition: i32, key: &[u8]) {
+        self.queue(|| BaseRecord::<[u8], [u8]>::to(&self.topic).partition(partition).key(key));
+    }
+
+    fn queue<'a>(&'a self, record: impl Fn() -> BaseRecord<'a, [u8], [u8]>) {
         loop {
-            let record = BaseRecord::<(), [u8]>::to(&self.topic).partition(partition).payload(payload);
+            let record = record();
             match self.producer.send(record) {
                 Ok(()) => return,
                 Err((

@@ -131,7 +131,6 @@ fn what_a_key_cannot_be_is_refused_by_name() {
         ("PRIMARY KEY (a)) WITH (out_of_order = 'flag')", "0A000", "flag"),
         ("f INT) WITH (mode = 'upsert')", "42P16", "mode"),
         ("f INT) WITH (delete_column = 'c')", "42P16", "delete_column"),
-        ("at DATE, PRIMARY KEY (a)) WITH (time_column = 'at', retention = '1 day')", "0A000", "retention"),
         ("PRIMARY KEY (a)) WITH (key_ttl = '1 day')", "0A000", "key_ttl"),
     ] {
         refused(&server, &create(rest), state, text);

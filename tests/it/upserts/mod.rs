@@ -2,11 +2,13 @@
 //! by readers beside the writer.
 
 mod arrivals;
+mod changes;
 mod damage;
 mod definitions;
 mod letters;
 mod readers;
 mod restaurant;
+mod retention;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tidemill");
 

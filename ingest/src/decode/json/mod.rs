@@ -16,9 +16,9 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-use self::{
-    scan::{Kind, Scanner, Span},
-    string::unescape,
+use self::{scan::Scanner, string::unescape};
+pub(super) use self::{
+    scan::{Kind, Span},
     tree::Tree,
 };
 use super::{
@@ -42,7 +42,7 @@ pub(super) struct JsonDecoder {
 impl JsonDecoder {
     pub(super) fn new(columns: &[SourceColumn]) -> Self {
         Self {
-            tree: Tree::new(columns),
+            tree: Tree::new(columns.iter().map(|column| &column.path[..])),
             columns: columns.to_vec(),
             rows: Rows::new(columns),
             found: vec![None; columns.len()],
@@ -51,13 +51,7 @@ impl JsonDecoder {
     }
 
     fn row(&mut self, payload: &[u8]) -> Result<(), Fault> {
-        let text = utf8(payload)?;
-        // RFC 8259 lets a reader ignore a byte order mark.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        if text.is_empty() {
-            return Err(Fault::message("the message is empty"));
-        }
-        self.tree.find(text, &mut self.found).map_err(|error| Fault::message(error.to_string()))?;
+        let text = find(&self.tree, payload, &mut self.found)?;
         for (at, span) in self.found.iter().enumerate() {
             let span = match span {
                 Some(Span { kind: Kind::Null, .. }) | None => {
@@ -86,39 +80,52 @@ impl Decoder for JsonDecoder {
     }
 }
 
+/// Finds the values of a message, which must be one JSON object, as [`Tree::find`] does. Gives its text.
+pub(super) fn find<'a>(tree: &Tree, payload: &'a [u8], found: &mut [Option<Span>]) -> Result<&'a str, Fault> {
+    let text = utf8(payload)?;
+    // RFC 8259 lets a reader ignore a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.is_empty() {
+        return Err(Fault::message("the message is empty"));
+    }
+    tree.find(text, found).map_err(|error| Fault::message(error.to_string()))?;
+    Ok(text)
+}
+
 fn append(column: &mut Column, span: Span, text: &str, scratch: &mut String) -> Result<(), Fault> {
     match value(span, text, scratch) {
         Ok(value) => column.append(value).map_err(Fault::from),
-        Err(misfit) => Err(column.refusal(Value::Json(&text[span.start..span.end]), misfit).into()),
+        Err(misfit) => Err(column.refusal(Value::Json(span.of(text)), misfit).into()),
     }
 }
 
-fn value<'a>(span: Span, text: &'a str, scratch: &'a mut String) -> Result<Value<'a>, Misfit> {
+/// The value that stands at `span`.
+pub(super) fn value<'a>(span: Span, text: &'a str, scratch: &'a mut String) -> Result<Value<'a>, Misfit> {
     Ok(match span.kind {
         Kind::Null => Value::Null,
         Kind::True => Value::Boolean(true),
         Kind::False => Value::Boolean(false),
-        Kind::Number => Value::Number(&text[span.start..span.end]),
+        Kind::Number => Value::Number(span.of(text)),
         Kind::PlainString => Value::String(&text[span.start + 1..span.end - 1]),
         Kind::EscapedString => {
             scratch.clear();
             unescape(&text[span.start + 1..span.end - 1], scratch)?;
             Value::String(scratch)
         }
-        Kind::Object | Kind::Array => Value::Json(&text[span.start..span.end]),
+        Kind::Object | Kind::Array => Value::Json(span.of(text)),
     })
 }
 
 /// Calls `each` for every element of the JSON array `text`; `Kind` when it is another value.
-pub(super) fn for_each_element(
+pub(super) fn for_each_element<E: From<Misfit>>(
     text: &str,
-    each: &mut dyn FnMut(Value<'_>) -> Result<(), Misfit>,
-) -> Result<(), Misfit> {
-    let syntax = |_| Misfit::Syntax;
+    each: &mut dyn FnMut(Value<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let syntax = |_| E::from(Misfit::Syntax);
     let mut scanner = Scanner::new(text);
     let mut scratch = String::new();
     if scanner.peek() != b'[' {
-        return Err(Misfit::Kind);
+        return Err(Misfit::Kind.into());
     }
     if !scanner.open(b']') {
         loop {

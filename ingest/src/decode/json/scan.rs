@@ -9,7 +9,7 @@ use std::fmt;
 pub(super) const DEPTH_MAX: u32 = 128;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::decode) enum Kind {
     Null,
     True,
     False,
@@ -23,14 +23,20 @@ pub(super) enum Kind {
 
 /// Where a value stands; of a string, with its quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) kind: Kind,
-    pub(super) start: usize,
-    pub(super) end: usize,
+pub(in crate::decode) struct Span {
+    pub(in crate::decode) kind: Kind,
+    pub(in crate::decode) start: usize,
+    pub(in crate::decode) end: usize,
+}
+
+impl Span {
+    pub(in crate::decode) fn of(self, text: &str) -> &str {
+        &text[self.start..self.end]
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SyntaxError {
+pub(in crate::decode) struct SyntaxError {
     pub(super) at: usize,
     pub(super) what: &'static str,
 }

@@ -6,14 +6,14 @@ use super::{
     scan::{DEPTH_MAX, Kind, Scanner, Span, SyntaxError},
     string::unescape,
 };
-use crate::decode::{PathStep, SourceColumn};
+use crate::decode::PathStep;
 
 /// Up to so many fields are looked for one by one.
 const LINEAR_FIELDS_MAX: usize = 12;
 
 /// All paths of a source's columns. Node 0 is the message.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(in crate::decode) struct Tree {
     nodes: Vec<Node>,
 }
 
@@ -31,12 +31,13 @@ struct Node {
 }
 
 impl Tree {
-    pub(super) fn new(columns: &[SourceColumn]) -> Self {
+    /// Of the path of each column, in their order.
+    pub(in crate::decode) fn new<'a>(paths: impl IntoIterator<Item = &'a [PathStep]>) -> Self {
         let mut nodes = vec![Node::default()];
-        for (column, spec) in columns.iter().enumerate() {
+        for (column, path) in paths.into_iter().enumerate() {
             let mut at = 0;
             nodes[at].subtree.push(column);
-            for step in &spec.path {
+            for step in path {
                 let fresh = nodes.len();
                 let next = match step {
                     PathStep::Field(name) => match nodes[at].fields.iter().find(|(known, _)| **known == **name) {
@@ -72,7 +73,7 @@ impl Tree {
     }
 
     /// Finds each column's value in `text`, which must be one JSON object. Columns without a value have `None`.
-    pub(super) fn find(&self, text: &str, found: &mut [Option<Span>]) -> Result<(), SyntaxError> {
+    pub(in crate::decode) fn find(&self, text: &str, found: &mut [Option<Span>]) -> Result<(), SyntaxError> {
         found.fill(None);
         let mut scanner = Scanner::new(text);
         if scanner.peek() != b'{' {

@@ -2,7 +2,7 @@
 //!
 //! | format | record | comes as |
 //! |---|---|---|
-//! | ndjson | line | message, decoded like a topic's |
+//! | ndjson, debezium-json | line | message, decoded like a topic's |
 //! | csv | record, which quotes may spread over lines; a header is none | message |
 //! | parquet, avro container | row | rows, cast to the source's columns |
 //!
@@ -91,7 +91,9 @@ impl Shared {
     fn open(&self, partition: u32, offset: u64) -> Result<OpenFile> {
         let path = self.path(partition)?;
         Ok(match self.format {
-            FileFormat::Ndjson | FileFormat::Csv => OpenFile::Records(Records::open(path, &self.dialect, offset)?),
+            FileFormat::Ndjson | FileFormat::DebeziumJson | FileFormat::Csv => {
+                OpenFile::Records(Records::open(path, &self.dialect, offset)?)
+            }
             FileFormat::Parquet => OpenFile::Rows(RowFile::parquet(path, &self.columns, offset)?),
             FileFormat::Avro => OpenFile::Rows(RowFile::avro(path, &self.columns, offset)?),
         })
@@ -100,7 +102,9 @@ impl Shared {
     fn count(&self, partition: u32) -> Result<u64> {
         let path = self.path(partition)?;
         match self.format {
-            FileFormat::Ndjson | FileFormat::Csv => Records::open(path, &self.dialect, 0)?.count(),
+            FileFormat::Ndjson | FileFormat::DebeziumJson | FileFormat::Csv => {
+                Records::open(path, &self.dialect, 0)?.count()
+            }
             FileFormat::Parquet => rows::parquet_rows(path),
             FileFormat::Avro => RowFile::avro(path, &self.columns, 0)?.count(),
         }

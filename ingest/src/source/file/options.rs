@@ -3,7 +3,7 @@
 //! | option | meaning |
 //! |---|---|
 //! | `path` | a file (ndjson and csv also packed: `.gz`, `.zst`), a directory, a pattern (`/data/*.csv`) or a `file://` URL of one of these; required |
-//! | `format` | `ndjson` (or `json`), `csv`, `parquet` or `avro` (container files); by the file's name where it is not given |
+//! | `format` | `ndjson` (or `json`), `debezium-json`, `csv`, `parquet` or `avro` (container files); by the file's name where it is not given |
 //! | `header` | csv: whether each file begins with a line of column names; `false` by default |
 //! | `files` | one path per line; written by [`settle`], not by people |
 
@@ -22,17 +22,20 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFormat {
     Ndjson,
+    /// Lines, each a change of a row.
+    DebeziumJson,
     Csv,
     Parquet,
     Avro,
 }
 
 impl FileFormat {
-    const WANTED: &str = "ndjson, csv, parquet or avro";
+    const WANTED: &str = "ndjson, debezium-json, csv, parquet or avro";
 
     fn parse(name: &str) -> Option<Self> {
         Some(match name.to_ascii_lowercase().as_str() {
             "ndjson" | "json" | "jsonl" => Self::Ndjson,
+            "debezium-json" => Self::DebeziumJson,
             "csv" => Self::Csv,
             "parquet" => Self::Parquet,
             "avro" => Self::Avro,
