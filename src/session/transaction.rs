@@ -25,13 +25,13 @@ impl Lasting {
         match (self.rows, self.definitions) {
             (false, false) => None,
             (true, false) => Some(
-                "what this transaction did to rows stays: each INSERT, UPDATE, DELETE and COPY is durable when it returns",
+                "rows changed in this transaction stay: each INSERT, UPDATE, DELETE and COPY is durable when it returns",
             ),
             (false, true) => Some(
                 "definitions made in this transaction stay: each CREATE, ALTER and DROP is durable when it returns",
             ),
             (true, true) => Some(
-                "what this transaction did to rows and definitions stays: each statement is durable when it returns",
+                "rows changed and definitions made in this transaction stay: each statement is durable when it returns",
             ),
         }
     }

@@ -61,8 +61,8 @@ with Server(sys.argv[1]) as server:
             check(what, [text.split(" in this")[0] for text in said], WARNED[what])
 
         WARNED = {
-            "a string": ["rows inserted", "22012"], "a definition": ["definitions made", "42P01"], "rollback": ["rows inserted and definitions made"],
-            "commit of a failed one": ["22012", "rows inserted"], "nothing to tell": ["22012"], "statements of their own": ["22012"],
+            "a string": ["rows changed", "22012"], "a definition": ["definitions made", "42P01"], "rollback": ["rows changed and definitions made"],
+            "commit of a failed one": ["22012", "rows changed"], "nothing to tell": ["22012"], "statements of their own": ["22012"],
             "read only": ["25006"], "read write": [], "transaction only": [], "refused": ["0A000", "0A000", "22023"]}
         c.execute("CREATE TABLE kept (id INT)")
         told("a string", "INSERT INTO kept VALUES (1); SELECT 1/0")
