@@ -100,6 +100,9 @@ pub enum KeyMode {
     Upsert,
     /// The first.
     Dedup,
+    /// The last, merged with those before it as the columns say.
+    #[serde(rename = "partial_upsert")]
+    PartialUpsert,
 }
 
 impl KeyDefinition {
@@ -110,10 +113,11 @@ impl KeyDefinition {
             version: self.version,
             delete: self.delete,
             keep: match self.mode {
-                KeyMode::Upsert => Keep::Last,
+                KeyMode::Upsert | KeyMode::PartialUpsert => Keep::Last,
                 KeyMode::Dedup => Keep::First,
             },
             keeps_losers: self.keeps_losers,
+            merges: self.mode == KeyMode::PartialUpsert,
         }
     }
 }

@@ -6,6 +6,7 @@ use tidemill_storage::ids::{ColumnId, SchemaVersion};
 
 use super::{
     columns::{check_compression, table_column, widen},
+    key::check_merges,
     table::{check_retention, set_time_column, sources_of},
     undefined_column, undefined_table,
     view::dependents,
@@ -205,6 +206,7 @@ fn add_column(
         .at(column.name.position)
         .with_hint("give it a DEFAULT, which the rows that are there will have"));
     }
+    check_merges(table.key.as_ref(), &table.schema, [column])?;
     table.next_column = ColumnId(table.next_column.0 + 1);
     table.schema.columns.push(made);
     Ok(())

@@ -69,6 +69,7 @@ pub(super) fn table_column(id: ColumnId, column: &ColumnDefinition) -> Result<Co
     check_compression(&column.name, &column.data_type, compression)?;
     Ok(Column {
         compression,
+        merge: column.merge.map(|(merge, _)| merge).unwrap_or_default(),
         nullable: !column.not_null,
         default,
         ..Column::new(id, column.name.value.clone(), column.data_type.clone())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidemill_storage::{
     ids::ColumnId,
-    schema::{Column, DataType, TableSchema},
+    schema::{Column, DataType, Merge, TableSchema},
     upsert::can_be_ranked,
 };
 
@@ -14,7 +14,7 @@ use crate::{
     server::live,
     session::error::{Result, SqlError, state},
     sql::{
-        ast::CreateTable,
+        ast::{ColumnDefinition, CreateTable},
         options::{ColumnOptions, Mode},
     },
 };
@@ -51,6 +51,7 @@ pub(super) fn definition(
 ) -> Result<KeyDefinition> {
     let mode = match given.mode {
         Some((Mode::Dedup, _)) => KeyMode::Dedup,
+        Some((Mode::PartialUpsert, _)) => KeyMode::PartialUpsert,
         _ => KeyMode::Upsert,
     };
     let mut columns = Vec::with_capacity(statement.primary_key.len());
@@ -85,9 +86,52 @@ pub(super) fn definition(
             return Err(SqlError::unsupported("a table of mode 'dedup' keeps no later rows").at(position));
         }
         (KeyMode::Dedup, _) => false,
-        (KeyMode::Upsert, keeps) => keeps.is_none_or(|(keeps, _)| keeps),
+        (KeyMode::Upsert | KeyMode::PartialUpsert, keeps) => keeps.is_none_or(|(keeps, _)| keeps),
     };
     Ok(KeyDefinition { columns, version, delete, mode, keeps_losers })
+}
+
+/// MERGE is for columns of tables that merge rows, for none that says which row of a key is which, and for types that its rule can merge.
+pub(super) fn check_merges<'a>(
+    key: Option<&KeyDefinition>,
+    schema: &TableSchema,
+    columns: impl IntoIterator<Item = &'a ColumnDefinition>,
+) -> Result<()> {
+    for column in columns {
+        let Some((merge, position)) = column.merge else { continue };
+        let (name, rule) = (&column.name.value, merge.name());
+        let Some(key) = key.filter(|key| key.mode == KeyMode::PartialUpsert) else {
+            let message = format!("column \"{name}\" has MERGE {rule}, and the table does not merge rows");
+            return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, message)
+                .at(position)
+                .with_hint("rows of a key are merged WITH (mode = 'partial_upsert')"));
+        };
+        let id = schema.column_named(name).map(|known| known.id);
+        let what = match id {
+            Some(id) if key.columns.contains(&id) => Some("a column of the primary key"),
+            Some(id) if key.version == Some(id) => Some("the version_column"),
+            Some(id) if key.delete == Some(id) => Some("the delete_column"),
+            _ => None,
+        };
+        if let Some(what) = what.filter(|_| merge != Merge::Overwrite) {
+            let message = format!("column \"{name}\" cannot have MERGE {rule}: it is {what}");
+            return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, message)
+                .at(position)
+                .with_hint("it says which row of a key is which, so each row has its own; leave MERGE out"));
+        }
+        if !merge.takes(&column.data_type) {
+            let wanted = match merge {
+                Merge::Increment => "numbers",
+                Merge::Append | Merge::Union => "arrays",
+                _ => "all types but JSONB and arrays",
+            };
+            let message = format!("column \"{name}\" of type {} cannot have MERGE {rule}", column.data_type);
+            return Err(SqlError::new(state::DATATYPE_MISMATCH, message)
+                .at(position)
+                .with_hint(format!("{rule} takes {wanted}")));
+        }
+    }
+    Ok(())
 }
 
 /// What is deleted in sources, and would stay in a table of this key.

@@ -81,6 +81,7 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateTable) -> 
     }
     let mut schema = TableSchema { version: SchemaVersion(1), columns, time_column: None };
     let key = if is_keyed { Some(key::definition(&statement, &given, &schema)?) } else { None };
+    key::check_merges(key.as_ref(), &schema, &statement.columns)?;
     notices.extend(key.iter().flat_map(|key| key::unheard_deletes(key, &sources)));
     set_time_column(&mut schema, given.time_column)?;
     let mut definition = TableDefinition {

@@ -299,7 +299,9 @@ impl Backend for ServerBackend {
 
     fn write_target(&self, name: &str) -> Result<WriteTarget> {
         let (definition, live) = self.0.table(name)?;
-        Ok(WriteTarget { id: definition.id, name: definition.name.clone(), schema: live.table.schema() })
+        let schema = live.table.schema();
+        let schema = live.table.key().map_or_else(|| Arc::clone(&schema), |key| Arc::new(key.arriving(&schema)));
+        Ok(WriteTarget { id: definition.id, name: definition.name.clone(), schema })
     }
 
     async fn append(&self, target: &WriteTarget, rows: Vec<RecordBatch>) -> Result<()> {
@@ -315,6 +317,10 @@ impl Backend for ServerBackend {
 
     async fn turn(&self, target: &WriteTarget) -> Result<Turn> {
         Ok(Box::new(self.changed(target)?.ingest.turn().await))
+    }
+
+    async fn still(&self, target: &WriteTarget) -> Result<Turn> {
+        Ok(Box::new(self.changed(target)?.ingest.still().await))
     }
 
     async fn seal(&self, target: &WriteTarget) -> Result<()> {

@@ -63,7 +63,7 @@ impl LiveTable {
             definition.key.as_ref().map(KeyDefinition::spec),
         ));
         table.set_indexes(index_specs(definition));
-        let log = Log::open(parts.directory.log(definition.id), LogOptions::default(), schema)?;
+        let log = Log::open(parts.directory.log(definition.id), LogOptions::default(), Arc::new(arriving(definition)))?;
         let mut feeds = vec![log_feed(parts.expressions, definition, &log)?];
         for source in &definition.sources {
             if let Some(source) = definitions.sources.get(source) {
@@ -92,7 +92,7 @@ impl LiveTable {
         definition: &TableDefinition,
         definitions: &Definitions,
     ) -> Result<()> {
-        let mut transforms = BTreeMap::from([(definition.log, log_transform(expressions, &definition.schema)?)]);
+        let mut transforms = BTreeMap::from([(definition.log, log_transform(expressions, &arriving(definition))?)]);
         for id in &definition.sources {
             if let Some(source) = definitions.sources.get(id) {
                 let columns = source_columns(&source.columns)?;
@@ -101,7 +101,7 @@ impl LiveTable {
         }
         let schema = Arc::new(definition.schema.clone());
         self.ingest.set_schema(&schema, &transforms)?;
-        self.log.set_schema(schema);
+        self.log.set_schema(Arc::new(arriving(definition)));
         Ok(())
     }
 
@@ -113,6 +113,14 @@ impl LiveTable {
     /// Returns when the rows that are in the log now are visible.
     pub async fn read_log(&self) -> Result<()> {
         self.ingest.drain(self.log_source).await
+    }
+}
+
+/// The columns of a table as rows bring them.
+fn arriving(definition: &TableDefinition) -> TableSchema {
+    match &definition.key {
+        Some(key) => key.spec().arriving(&definition.schema),
+        None => definition.schema.clone(),
     }
 }
 
@@ -181,7 +189,7 @@ pub fn transform(
     definition: &TableDefinition,
 ) -> Result<Arc<Transform>> {
     let schema = decode::source_schema(columns);
-    Ok(Arc::new(Transform::compile(expressions, &schema, definition.transform.as_deref(), &definition.schema)?))
+    Ok(Arc::new(Transform::compile(expressions, &schema, definition.transform.as_deref(), &arriving(definition))?))
 }
 
 pub fn checks(expressions: &dyn Rules, source: &SourceDefinition, columns: &[SourceColumn]) -> Result<Checks> {
@@ -230,8 +238,8 @@ fn log_feed(expressions: &dyn Rules, definition: &TableDefinition, log: &Arc<Log
         connector: log.connector(definition.log),
         start: Start::Earliest,
         decoder: Arc::new(|| Err(no_bytes())),
-        checks: Arc::new(Checks::compile(expressions, &definition.schema.arrow(), &[])?),
-        transform: log_transform(expressions, &definition.schema)?,
+        checks: Arc::new(Checks::compile(expressions, &arriving(definition).arrow(), &[])?),
+        transform: log_transform(expressions, &arriving(definition))?,
         watermark: None,
         on_error: OnError::Dlq,
         on_gap: OnGap::Stop,

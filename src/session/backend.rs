@@ -44,10 +44,14 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// Waits until no other statement changes rows of the table: to be held from before they are read until [`Backend::change`] is over.
     async fn turn(&self, target: &WriteTarget) -> Result<Turn>;
 
+    /// Waits until no rows are on their way into the table; as long as it is held, none come but by dead letters that are replayed.
+    async fn still(&self, target: &WriteTarget) -> Result<Turn>;
+
     /// Commits the rows that are in memory now. Only then they have addresses.
     async fn seal(&self, target: &WriteTarget) -> Result<()>;
 
     /// Takes rows away and puts others in their places; durable and visible at return, all of it or nothing. 40001 when the table's columns are others
-    /// by now.
+    /// by now, or in a table that
+    /// merges rows when some of these got newer versions meanwhile.
     async fn change(&self, target: &WriteTarget, change: RowChange) -> Result<()>;
 }

@@ -15,53 +15,78 @@ use tidemill_storage::scan::Addresses;
 use super::{
     Session,
     backend::WriteTarget,
-    error::Result,
+    error::{Result, SqlError, state},
     execute::died,
     write::{Staged, check_not_null},
 };
 use crate::runtime;
 
+/// What a statement is about.
+struct Read {
+    change: RowChange,
+    /// Some of it is in memory, and is not in the change.
+    in_memory: bool,
+}
+
 impl Session {
     /// Runs a statement that changes rows; how many it changed. Rows in memory are committed first where the statement is about any of them, and read
-    /// again; what came after that is not its concern.
+    /// again; what came after that is not its concern. In a table that merges rows it is: what a newer version was merged with must not be changed
+    /// beneath it. There no rows come meanwhile.
     pub(super) async fn change(&mut self, plan: &Plan, values: Vec<ScalarValue>, target: &WriteTarget) -> Result<u64> {
         let backend = Arc::clone(&self.shared.backend);
-        let turn = self.interruptible(backend.turn(target)).await?;
-        let mut is_sealed = false;
-        let (gone, rows) = loop {
-            let (mut gone, mut staged, mut in_memory) = (Addresses::default(), Staged::default(), false);
-            let (_, mut batches) = self.start(plan, values.clone())?;
-            while let Some(batch) = batches.next().await {
-                let batch = batch?;
-                in_memory |= batch.columns().last().is_some_and(|positions| positions.null_count() > 0);
-                let taken = BooleanArray::from(gone.take(&batch)?);
-                if batch.num_columns() > 2 {
-                    let rows = filter_record_batch(&batch, &taken)?;
-                    for (column, array) in target.schema.columns.iter().zip(rows.columns()) {
-                        check_not_null(target, column, array)?;
+        let turn = Arc::new(self.interruptible(backend.turn(target)).await?);
+        let merges = plan.write().and_then(|write| write.table.table.key()).is_some_and(|key| key.merges);
+        let (mut still, mut is_sealed) = (None, false);
+        loop {
+            let Read { change, in_memory } = self.read_changed(plan, values.clone(), target).await?;
+            if !in_memory || is_sealed {
+                if in_memory && merges {
+                    let message = format!("rows of table '{}' came meanwhile; send the statement again", target.name);
+                    return Err(SqlError::new(state::SERIALIZATION_FAILURE, message));
+                }
+                let changed = change.gone.rows();
+                if changed == 0 {
+                    return Ok(0);
+                }
+                let (backend, target) = (Arc::clone(&backend), target.clone());
+                let held = (Arc::clone(&turn), still.clone());
+                // In a task of its own: it is carried through even when the client goes away meanwhile.
+                let outcome = runtime::spawn(async move {
+                    let _held = held;
+                    backend.change(&target, change).await
+                });
+                match outcome.await.map_err(died)? {
+                    Err(error) if error.state == state::SERIALIZATION_FAILURE && merges && still.is_none() => {}
+                    outcome => {
+                        outcome?;
+                        self.transaction.lasting.rows = true;
+                        return Ok(changed);
                     }
-                    staged.push(rows)?;
                 }
             }
-            if !in_memory || is_sealed {
-                break (gone, staged.batches);
+            if merges {
+                still = Some(Arc::new(self.interruptible(backend.still(target)).await?));
             }
             self.interruptible(backend.seal(target)).await?;
             is_sealed = true;
-        };
-        let changed = gone.rows();
-        if changed > 0 {
-            let change = RowChange { gone, rows, schema: Arc::clone(&target.schema) };
-            let target = target.clone();
-            // In a task of its own: it is carried through even when the client goes away meanwhile.
-            runtime::spawn(async move {
-                let _turn = turn;
-                backend.change(&target, change).await
-            })
-            .await
-            .map_err(died)??;
-            self.transaction.lasting.rows = true;
         }
-        Ok(changed)
+    }
+
+    async fn read_changed(&mut self, plan: &Plan, values: Vec<ScalarValue>, target: &WriteTarget) -> Result<Read> {
+        let (mut gone, mut staged, mut in_memory) = (Addresses::default(), Staged::default(), false);
+        let (_, mut batches) = self.start(plan, values)?;
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            in_memory |= batch.columns().last().is_some_and(|positions| positions.null_count() > 0);
+            let taken = BooleanArray::from(gone.take(&batch)?);
+            if batch.num_columns() > 2 {
+                let rows = filter_record_batch(&batch, &taken)?;
+                for (column, array) in target.schema.columns.iter().zip(rows.columns()) {
+                    check_not_null(target, column, array)?;
+                }
+                staged.push(rows)?;
+            }
+        }
+        Ok(Read { change: RowChange { gone, rows: staged.batches, schema: Arc::clone(&target.schema) }, in_memory })
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use datafusion::sql::sqlparser::ast;
-use tidemill_storage::schema::{Compression, DataType};
+use tidemill_storage::schema::{Compression, DataType, Merge};
 
 /// One statement and the bytes of the input that it was read from (without its semicolon).
 #[derive(Clone, Debug, PartialEq)]
@@ -123,6 +123,8 @@ pub struct ColumnDefinition {
     /// The unit of a number that is a time: s, ms, us, ns.
     pub epoch: Option<String>,
     pub compression: Option<Compression>,
+    /// And where it stands.
+    pub merge: Option<(Merge, u32)>,
     /// Something accepted for compatibility and not kept, said to the client as a NOTICE.
     pub notice: Option<String>,
 }

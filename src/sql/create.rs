@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 
-use tidemill_storage::schema::Compression;
+use tidemill_storage::schema::{Compression, Merge};
 
 use super::{
     ast::{
@@ -80,6 +80,11 @@ fn source(name: Name, if_not_exists: bool, elements: Elements, options: Vec<Opti
         return Err(SqlError::unsupported("COMPRESSION belongs to the columns of a table")
             .at(column.name.position)
             .with_hint("say it in CREATE TABLE, or ALTER TABLE … ALTER COLUMN … SET COMPRESSION"));
+    }
+    if let Some((_, position)) = columns.iter().find_map(|column| column.merge) {
+        return Err(SqlError::unsupported("MERGE belongs to the columns of a table")
+            .at(position)
+            .with_hint("say it in CREATE TABLE … WITH (mode = 'partial_upsert')"));
     }
     Ok(Ddl::CreateSource(CreateSource { name, if_not_exists, columns, primary_key, watermark, checks, options }))
 }
@@ -334,6 +339,7 @@ fn column(cursor: &mut Cursor<'_>, elements: &mut Elements) -> Result<ColumnDefi
         path: None,
         epoch: None,
         compression: None,
+        merge: None,
         notice,
     };
     loop {
@@ -357,6 +363,12 @@ fn column(cursor: &mut Cursor<'_>, elements: &mut Elements) -> Result<ColumnDefi
             column.path = Some(cursor.string("a path such as '$.a.b'")?);
         } else if cursor.keyword("COMPRESSION") {
             column.compression = Some(compression(cursor)?);
+        } else if cursor.keyword("MERGE") {
+            if column.merge.is_some() {
+                let message = format!("column \"{}\" has more than one MERGE", column.name.value);
+                return Err(SqlError::syntax(message).at(position));
+            }
+            column.merge = Some((merge(cursor)?, position));
         } else if cursor.keyword("EPOCH") {
             column.epoch = Some(cursor.string("the unit of the number: 's', 'ms', 'us' or 'ns'")?);
         } else if cursor.keywords(&["PRIMARY", "KEY"]) {
@@ -369,7 +381,7 @@ fn column(cursor: &mut Cursor<'_>, elements: &mut Elements) -> Result<ColumnDefi
         } else if cursor.keyword("CHECK") {
             elements.checks.push(check(cursor, constraint, position)?);
         } else {
-            for refused in ["UNIQUE", "REFERENCES", "GENERATED", "COLLATE", "MERGE", "METADATA", "AS"] {
+            for refused in ["UNIQUE", "REFERENCES", "GENERATED", "COLLATE", "METADATA", "AS"] {
                 if cursor.is_keyword(refused) {
                     return Err(SqlError::unsupported(format!(
                         "{refused} is not supported in a column definition yet"
@@ -396,6 +408,21 @@ pub(crate) fn compression(cursor: &mut Cursor<'_>) -> Result<Compression> {
         SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid compression method \"{}\"", method.value))
             .at(method.position)
             .with_hint("columns are compressed by zstd, lz4 or none; default chooses for each segment")
+    })
+}
+
+/// The rule after MERGE.
+fn merge(cursor: &mut Cursor<'_>) -> Result<Merge> {
+    // UNION is a keyword that a name cannot be.
+    if cursor.keyword("UNION") {
+        return Ok(Merge::Union);
+    }
+    let names = Merge::ALL.map(Merge::name).join(", ");
+    let rule = cursor.name(&format!("a merge rule: {names}"))?;
+    Merge::ALL.into_iter().find(|merge| merge.name() == rule.value).ok_or_else(|| {
+        SqlError::new(state::INVALID_PARAMETER_VALUE, format!("invalid merge rule \"{}\"", rule.value))
+            .at(rule.position)
+            .with_hint(format!("rules are {names}"))
     })
 }
 

@@ -51,6 +51,7 @@ pub struct ColumnOptions {
 pub enum Mode {
     Append,
     Upsert,
+    PartialUpsert,
     Dedup,
 }
 
@@ -73,12 +74,12 @@ pub fn apply(options: &mut TableOptions, pairs: &[OptionPair], create: bool) -> 
                     "append" => Mode::Append,
                     "upsert" => Mode::Upsert,
                     "dedup" => Mode::Dedup,
-                    "partial_upsert" => {
-                        return Err(SqlError::unsupported("mode 'partial_upsert' is not supported yet")
-                            .at(pair.value_position)
-                            .with_hint("mode = 'upsert' keeps the newest row of a key as a whole"));
+                    "partial_upsert" => Mode::PartialUpsert,
+                    _ => {
+                        return Err(
+                            wrong(format!("'{value}'")).with_hint("it is append, upsert, partial_upsert or dedup")
+                        );
                     }
-                    _ => return Err(wrong(format!("'{value}'")).with_hint("it is append, upsert or dedup")),
                 };
                 columns.mode = Some((mode, pair.value_position));
             }

@@ -10,7 +10,7 @@ use super::{
     Pages, Rows, ingest_error,
 };
 use crate::{
-    catalog::definition::{KeyMode, SEAL_ROWS_AUTO},
+    catalog::definition::{KeyDefinition, KeyMode, SEAL_ROWS_AUTO},
     server::instance::Instance,
 };
 
@@ -134,6 +134,7 @@ pub(super) fn tables(instance: &Instance) -> Result<Rows, SqlError> {
                 None => "append".into(),
                 Some(KeyMode::Upsert) => "upsert".into(),
                 Some(KeyMode::Dedup) => "dedup".into(),
+                Some(KeyMode::PartialUpsert) => "partial_upsert".into(),
             },
             state.into(),
             sources.collect::<Vec<_>>().join(", ").into(),
@@ -182,6 +183,7 @@ pub(super) const COLUMNS: &[(&str, Kind)] = &[
     ("compression", Text),
     ("bytes", Int),
     ("nulls", Int),
+    ("merge", Text),
 ];
 
 /// What the columns of tables take in committed segments.
@@ -190,6 +192,7 @@ pub(super) fn columns(instance: &Instance) -> Result<Rows, SqlError> {
     for (table, live) in instance.all_live() {
         let snapshot = live.table.snapshot();
         for (index, column) in snapshot.schema.columns.iter().enumerate() {
+            let key = table.key.as_ref().map(KeyDefinition::spec).filter(|key| key.merges && !key.needs(column.id));
             let (mut bytes, mut nulls) = (0_u64, 0_u64);
             for segment in snapshot.views.iter().flat_map(|view| view.segments()) {
                 bytes += segment.column_bytes(column.id).unwrap_or(0);
@@ -204,6 +207,7 @@ pub(super) fn columns(instance: &Instance) -> Result<Rows, SqlError> {
                 column.compression.name().into(),
                 bytes.into(),
                 nulls.into(),
+                key.map(|_| column.merge.name()).into(),
             ]);
         }
     }

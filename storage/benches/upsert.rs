@@ -1,6 +1,8 @@
 //! What a primary key costs: one partition of a table of `KEYS` orders (environment variable, default 2,000,000), by one thread.
 //!
 //! * `load`: rows of new keys in batches of 8192, sealed every million; `update`: as many rows of uniformly random keys that are there. Better: more rows/s.
+//! * `merge`: as `update`, of a table that merges rows: no row brings the status, and cents are summed up; `merge, hot` goes to a thousand keys. Better: more
+//!   rows/s, near those of `update`.
 //! * `start`: the key map of what was loaded and updated, made again from the segments. Better: more rows/s.
 //! * Bytes of the key map a key are printed; the aim is 16, an entry is 16 and a map is 68 to 85 % full.
 //! * `count`: a count and a sum over the table beside the same over a table without a key that has the live rows alone. Better: a ratio near 1.
@@ -21,12 +23,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray, new_null_array};
 use tidemill_storage::{
     aggregate::{Aggregate, AggregateRequest, Function},
     ids::{ColumnId, OffsetRange, PartitionId, SchemaVersion, SegmentId, SourceId, StreamId, TableId},
     scan::ScanMetrics,
-    schema::{Column, DataType, TableSchema, UTC},
+    schema::{Column, DataType, Merge, TableSchema, UTC},
     segment::{
         Segment,
         builder::{SealContext, seal},
@@ -56,6 +58,14 @@ fn schema() -> Arc<TableSchema> {
     Arc::new(TableSchema { version: SchemaVersion(1), columns, time_column: Some(AT) })
 }
 
+/// The table, as one that merges rows.
+fn merging() -> Arc<TableSchema> {
+    let mut schema = schema().as_ref().clone();
+    schema.columns[2].nullable = true;
+    schema.columns[3].merge = Merge::Increment;
+    Arc::new(schema)
+}
+
 fn batch(ids: &[i64], at: i64) -> RecordBatch {
     const STATUSES: [&str; 4] = ["placed", "accepted", "delivered", "cancelled"];
     let columns: Vec<ArrayRef> = vec![
@@ -72,6 +82,9 @@ fn batch(ids: &[i64], at: i64) -> RecordBatch {
 struct Bench<'a> {
     dir: &'a Path,
     writer: PartitionWriter,
+    schema: Arc<TableSchema>,
+    /// Whether rows bring all columns.
+    whole: bool,
     offset: u64,
     sealing: Duration,
 }
@@ -81,7 +94,12 @@ impl Bench<'_> {
         let (from, to) = (self.offset, self.offset + ids.len() as u64);
         let offsets: Vec<u64> = (from..to).collect();
         let progress = [OffsetRange { stream: STREAM, from, to }];
-        let rows = batch(ids, from as i64);
+        let mut rows = batch(ids, from as i64);
+        if !self.whole {
+            let mut columns = rows.columns().to_vec();
+            columns[2] = new_null_array(columns[2].data_type(), ids.len());
+            rows = RecordBatch::try_new(self.schema.arrow(), columns).unwrap();
+        }
         self.writer.append_from(&rows, || Provenance::of(STREAM, &offsets), &progress).unwrap();
         self.offset = to;
         if self.writer.consuming().rows() >= SEGMENT_ROWS {
@@ -91,7 +109,7 @@ impl Bench<'_> {
 
     fn seal(&mut self) {
         let start = Instant::now();
-        if let Some(ended) = self.writer.rotate(schema()) {
+        if let Some(ended) = self.writer.rotate(Arc::clone(&self.schema)) {
             let context = SealContext { table: TableId(1), partition: PartitionId(0), created_at_us: 0 };
             let file = seal(&ended, self.dir, &format!("s{}", ended.id()), &context).unwrap();
             let expected = Expected { id: ended.id(), bytes: file.bytes, checksum: file.checksum };
@@ -108,11 +126,19 @@ fn say(what: &str, rows: usize, took: Duration) {
 
 fn main() {
     let keys: usize = env::var("KEYS").ok().and_then(|keys| keys.parse().ok()).unwrap_or(2_000_000);
-    let spec = KeySpec { columns: vec![ID], version: Some(AT), delete: None, keep: Keep::Last, keeps_losers: true };
+    let spec = KeySpec {
+        columns: vec![ID],
+        version: Some(AT),
+        delete: None,
+        keep: Keep::Last,
+        keeps_losers: true,
+        merges: false,
+    };
     let dir = tempfile::tempdir().unwrap();
     let table = Table::with_key(TableId(1), schema(), 1, Some(spec.clone()));
     let writer = PartitionWriter::open(Arc::clone(&table.partitions()[0]), schema(), SegmentId(1), &[], &[]).unwrap();
-    let mut bench = Bench { dir: dir.path(), writer, offset: 0, sealing: Duration::ZERO };
+    let mut bench =
+        Bench { dir: dir.path(), writer, schema: schema(), whole: true, offset: 0, sealing: Duration::ZERO };
     let start = Instant::now();
     for from in (0..keys).step_by(BATCH) {
         let ids: Vec<i64> = (from..keys.min(from + BATCH)).map(|id| id as i64).collect();
@@ -137,6 +163,8 @@ fn main() {
     let (count, bytes) = bench.writer.keys();
     println!("{:<28} {:>12.1} bytes/key", "key map", bytes as f64 / count as f64);
 
+    merge(&dir.path().join("merging"), keys);
+
     let again = Table::with_key(TableId(1), schema(), 1, Some(spec));
     let partition = &again.partitions()[0];
     let segments: Vec<Arc<dyn Segment>> = table.partitions()[0].view().segments().cloned().collect();
@@ -149,7 +177,9 @@ fn main() {
 
     let plain = Table::new(TableId(2), schema(), 1);
     let writer = PartitionWriter::new(Arc::clone(&plain.partitions()[0]), schema(), SegmentId(1));
-    let mut bench = Bench { dir: &dir.path().join("plain"), writer, offset: 0, sealing: Duration::ZERO };
+    let plain_dir = dir.path().join("plain");
+    let mut bench =
+        Bench { dir: &plain_dir, writer, schema: schema(), whole: true, offset: 0, sealing: Duration::ZERO };
     std::fs::create_dir(bench.dir).unwrap();
     for from in (0..keys).step_by(BATCH) {
         let ids: Vec<i64> = (from..keys.min(from + BATCH)).map(|id| id as i64).collect();
@@ -159,6 +189,37 @@ fn main() {
     let without = ask(&plain);
     let ratio = with_key.as_secs_f64() / without.as_secs_f64();
     println!("{:<28} {:>12.2} × without a key ({with_key:.1?}, {without:.1?}), 5 % stale", "count and sum", ratio);
+}
+
+fn merge(dir: &Path, keys: usize) {
+    std::fs::create_dir(dir).unwrap();
+    let spec = KeySpec {
+        columns: vec![ID],
+        version: Some(AT),
+        delete: None,
+        keep: Keep::Last,
+        keeps_losers: true,
+        merges: true,
+    };
+    let table = Table::with_key(TableId(3), merging(), 1, Some(spec));
+    let writer = PartitionWriter::open(Arc::clone(&table.partitions()[0]), merging(), SegmentId(1), &[], &[]).unwrap();
+    let mut bench = Bench { dir, writer, schema: merging(), whole: true, offset: 0, sealing: Duration::ZERO };
+    for from in (0..keys).step_by(BATCH) {
+        let ids: Vec<i64> = (from..keys.min(from + BATCH)).map(|id| id as i64).collect();
+        bench.append(&ids);
+    }
+    bench.whole = false;
+    let mut random = Random::new(2);
+    for (what, among) in [("merge, without sealing", keys), ("merge, hot", 1000)] {
+        bench.seal();
+        bench.sealing = Duration::ZERO;
+        let start = Instant::now();
+        for _ in (0..keys).step_by(BATCH) {
+            let ids: Vec<i64> = (0..BATCH).map(|_| random.below(among) as i64).collect();
+            bench.append(&ids);
+        }
+        say(what, keys, start.elapsed() - bench.sealing);
+    }
 }
 
 /// The median of some runs, one lane.

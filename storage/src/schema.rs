@@ -189,12 +189,23 @@ pub struct Column {
     /// Of segments that are sealed from now on.
     #[serde(default, skip_serializing_if = "Compression::is_default")]
     pub compression: Compression,
+    /// What becomes of the value of the row before, in a table that merges the rows of a key.
+    #[serde(default, skip_serializing_if = "Merge::is_default")]
+    pub merge: Merge,
 }
 
 impl Column {
     /// A column that may be null, without a default.
     pub fn new(id: ColumnId, name: impl Into<String>, data_type: DataType) -> Self {
-        Self { id, name: name.into(), data_type, nullable: true, default: None, compression: Compression::default() }
+        Self {
+            id,
+            name: name.into(),
+            data_type,
+            nullable: true,
+            default: None,
+            compression: Compression::default(),
+            merge: Merge::default(),
+        }
     }
 }
 
@@ -229,6 +240,58 @@ impl Compression {
 
     pub fn is_default(&self) -> bool {
         *self == Self::Default
+    }
+}
+
+/// What a new row of a key makes of the value that the row before it has. NULL on either side leaves the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Merge {
+    /// The new value.
+    #[default]
+    Overwrite,
+    /// The sum, at most the greatest value of the type.
+    Increment,
+    /// The items of the old array, then those of the new one.
+    Append,
+    /// The same, each item once.
+    Union,
+    /// The old value.
+    Ignore,
+    Max,
+    Min,
+}
+
+impl Merge {
+    pub const ALL: [Self; 7] =
+        [Self::Overwrite, Self::Increment, Self::Append, Self::Union, Self::Ignore, Self::Max, Self::Min];
+
+    /// As after MERGE in a column definition.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Overwrite => "overwrite",
+            Self::Increment => "increment",
+            Self::Append => "append",
+            Self::Union => "union",
+            Self::Ignore => "ignore",
+            Self::Max => "max",
+            Self::Min => "min",
+        }
+    }
+
+    /// Whether values of the type can be merged so.
+    pub fn takes(self, data_type: &DataType) -> bool {
+        use DataType::{Array, BigInt, Double, Int, Jsonb, Numeric, Real, SmallInt};
+        match self {
+            Self::Overwrite | Self::Ignore => true,
+            Self::Increment => matches!(data_type, SmallInt | Int | BigInt | Real | Double | Numeric { .. }),
+            Self::Append | Self::Union => matches!(data_type, Array(_)),
+            Self::Max | Self::Min => !matches!(data_type, Jsonb | Array(_)),
+        }
+    }
+
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

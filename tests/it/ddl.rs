@@ -97,7 +97,7 @@ fn wrong_definitions_are_refused_with_a_state_and_a_hint() {
         ("CREATE TABLE x (a INT) WITH (partitions = 0)", "22023", "partitions"),
         ("CREATE TABLE x (a INT) WITH (retention = '7 days')", "22023", "time_column"),
         ("CREATE TABLE x (a INT) WITH (time_column = 'a')", "42804", "integer"),
-        ("CREATE TABLE x (a INT PRIMARY KEY) WITH (mode = 'partial_upsert')", "0A000", "upsert"),
+        ("CREATE TABLE x (a INT PRIMARY KEY, b INT MERGE max) WITH (mode = 'upsert')", "42P16", "partial_upsert"),
         ("CREATE TABLE x (a INT) WITH (mode = 'upsert')", "42P16", "PRIMARY KEY"),
         ("CREATE TABLE x (a INT) FROM SOURCE ss", "42704", "ss"),
         // It was made, and got rows of nothing but NULL.

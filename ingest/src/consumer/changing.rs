@@ -112,6 +112,16 @@ impl TableShared {
                 deleted: deleted.clone(),
                 ..Default::default()
             });
+            // Newer rows were merged with what these were, and stand above what becomes of them.
+            if state.writer.merges() && !state.writer.are_seen(&deleted) {
+                return Err(Error::Expression {
+                    state: "40001",
+                    message: format!(
+                        "rows of table '{}' that the statement changes got newer versions meanwhile; send it again",
+                        self.name
+                    ),
+                });
+            }
             let added = part.new.as_ref().map(|new| Arc::clone(&new.segment));
             prepared.push(state.writer.prepare_change(Change { added, deleted })?);
         }

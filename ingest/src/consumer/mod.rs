@@ -337,6 +337,11 @@ impl TableIngest {
         Arc::clone(&self.shared.changing).lock_owned().await
     }
 
+    /// Keeps rows of a table that merges them waiting as long as it is held, but not those of dead letters. After [`Self::turn`].
+    pub async fn still(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.shared.still).write_owned().await
+    }
+
     /// Carries out what a statement changes; durable and visible at return. An error leaves the table as it was. Blocks. While [`Self::turn`] is held.
     pub fn change_rows(&self, change: &RowChange) -> Result<()> {
         self.shared.change_rows(change)

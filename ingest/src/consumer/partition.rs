@@ -456,10 +456,13 @@ impl PartitionIngest {
             return Ok(());
         }
         fail::fail_point!("retention::before_log", |_| Err(Error::Unavailable("failpoint".into())));
-        self.retire(&expired)?;
+        let expired = self.retire(expired)?;
         fail::fail_point!("retention::after_log", |_| Err(Error::Unavailable("failpoint".into())));
         for segment in segments.iter().filter(|segment| expired.contains(&segment.id)) {
             self.remove_segment_file(&segment.file);
+        }
+        if expired.is_empty() {
+            return Ok(());
         }
         let rows: u64 = segments.iter().filter(|s| expired.contains(&s.id)).map(|s| u64::from(s.rows)).sum();
         self.event(
@@ -476,24 +479,40 @@ impl PartitionIngest {
         Ok(())
     }
 
-    /// Takes committed segments away, and with a key the keys whose rows are in them.
-    fn retire(&self, gone: &[SegmentId]) -> Result<()> {
+    /// Takes committed segments away, and with a key the keys whose rows are in them; which it took.
+    fn retire(self: &Arc<Self>, mut gone: Vec<SegmentId>) -> Result<Vec<SegmentId>> {
         let mut state = self.state.lock();
+        if state.writer.merges() {
+            // A crash would take back what rows in memory are merged with these, and find nothing to merge them with again: they are committed first.
+            let mut waiting = Vec::new();
+            for id in &gone {
+                if !state.writer.needed(*id)?.beaten.is_empty() {
+                    waiting.push(*id);
+                }
+            }
+            gone.retain(|id| !waiting.contains(id));
+            if !waiting.is_empty() && !state.closed {
+                self.rotate(&mut state);
+            }
+            if gone.is_empty() {
+                return Ok(gone);
+            }
+        }
         let is_gone = |record: &&SegmentRecord| gone.contains(&record.id);
         let rows = |record: &SegmentRecord| (record.id, (0..record.rows).collect::<RowSet>());
         // What lost against rows that go now would win at the next start.
-        let lost = state.writer.lost_for_good(gone)?;
+        let lost = state.writer.lost_for_good(&gone)?;
         let prepared = state.writer.prepare_rewrite(Rewriting {
             dropped: state.segments.iter().filter(is_gone).map(rows).collect(),
-            retired: gone.to_vec(),
+            retired: gone.clone(),
             lost: lost.clone(),
             ..Default::default()
         })?;
-        let change = PartitionChange { partition: self.id, lost, retired: gone.to_vec(), ..Default::default() };
+        let change = PartitionChange { partition: self.id, lost, retired: gone.clone(), ..Default::default() };
         self.runtime.log.change(self.table, &[change])?;
-        state.forget(gone);
+        state.forget(&gone);
         state.writer.rewrite(prepared);
-        Ok(())
+        Ok(gone)
     }
 
     /// Deletes the file of a segment that nothing names any more, and what lies beside it. Readers that still hold the segment keep its pages: an unlinked
@@ -608,7 +627,9 @@ pub(super) type Origin = (RecordBatch, Provenance);
 
 fn joined(schema: &TableSchema, rows: impl Iterator<Item = Origin>) -> Result<Origin> {
     let (batches, origins): (Vec<RecordBatch>, Vec<Provenance>) = rows.unzip();
-    let batch = concat_batches(&schema.arrow(), &batches).map_err(tidemill_storage::Error::from)?;
+    // As the rows have them: in a table that merges rows some may be NULL that are not in its segments.
+    let columns = batches.first().map_or_else(|| schema.arrow(), RecordBatch::schema);
+    let batch = concat_batches(&columns, &batches).map_err(tidemill_storage::Error::from)?;
     Ok((batch, Provenance::concat(&origins)?))
 }
 

@@ -21,6 +21,8 @@ impl TableShared {
     /// Appends one batch; it is visible when this returns. An error, and a schema that changed, may leave it in some of the partitions: these will not
     /// take it again.
     pub(super) fn append(&self, batch: &Batch<'_>) -> Result<Appended> {
+        let merges = self.table.key().is_some_and(|key| key.merges);
+        let _moving = merges.then(|| self.still.blocking_read());
         let stream = batch.range.stream;
         let targets = self.targets(stream.partition);
         let Some(key) = self.table.key().filter(|_| targets.len() > 1) else { return targets[0].append(batch) };

@@ -18,9 +18,10 @@ use tidemill_storage::{
 use super::{
     committing::panic_text,
     discovery::discover,
-    feed::FeedState,
+    feed::{FeedState, StreamState},
     group::{Consumer, Group},
     partition::{Feeds, PartitionIngest},
+    status::StreamRun,
 };
 use crate::{
     Result,
@@ -49,6 +50,9 @@ pub(crate) struct TableShared {
     pub(super) threads: Mutex<Vec<(SourceId, JoinHandle<()>)>>,
     /// Held by the statement that changes rows, and while segments are replaced by others.
     pub(super) changing: Arc<tokio::sync::Mutex<()>>,
+    /// Held for reading while a batch is appended to a table that merges rows, and for writing by the statement that wants none of its rows to get
+    /// newer versions.
+    pub(super) still: Arc<tokio::sync::RwLock<()>>,
     /// Held while segments are written again; true when the table is closed and none may be.
     pub(crate) compacting: Mutex<bool>,
     /// Held while an index is built; true when the table is closed and none may be begun.
@@ -76,6 +80,7 @@ impl TableShared {
             removed: AtomicBool::new(false),
             threads: Mutex::default(),
             changing: Arc::default(),
+            still: Arc::default(),
             compacting: Mutex::new(false),
             indexing: Mutex::new(false),
         }
@@ -108,6 +113,7 @@ impl TableShared {
         // Segments do not go while a statement or a compaction is at them: another time will do.
         if (retain || !self.retained.load(Ordering::Relaxed))
             && keep_us != FOR_EVER
+            && self.may_retain()
             && let Ok(_turn) = self.changing.try_lock()
         {
             self.retained.store(true, Ordering::Relaxed);
@@ -118,6 +124,20 @@ impl TableShared {
                 }
             }
         }
+    }
+
+    /// In a table that merges rows a segment must not go before the rows are here again that a crash took back and that were merged with its own: at
+    /// first all is read that the sources have, as far as they answer.
+    fn may_retain(&self) -> bool {
+        let is_here = |stream: &Arc<StreamState>| stream.run() != StreamRun::Running || stream.fresh_us().is_some();
+        let is_read = |feed: &Arc<FeedState>| {
+            feed.is_paused()
+                || feed.error.lock().is_some()
+                || feed.connected.load(Ordering::SeqCst) && feed.streams.read().values().all(is_here)
+        };
+        self.retained.load(Ordering::Relaxed)
+            || !self.table.key().is_some_and(|key| key.merges)
+            || self.feeds.read().values().all(is_read)
     }
 
     pub(crate) fn event(&self, severity: Severity, kind: &'static str, message: String) {

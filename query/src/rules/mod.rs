@@ -244,7 +244,13 @@ impl Planner {
                 .with_hint("Send it again."));
         }
         let kind = changing.map(|changing| changing.kind).or(is_insert.then_some(WriteKind::Insert));
-        let write = kind.zip(written).map(|(kind, (schema, table))| Write { table, schema, kind });
+        let write = kind.zip(written).map(|(kind, (schema, table))| {
+            let schema = match table.table.key() {
+                Some(key) if kind == WriteKind::Insert => Arc::new(key.arriving(&schema)),
+                _ => schema,
+            };
+            Write { table, schema, kind }
+        });
         Ok(Plan { write, ..finish(logical, sql)? })
     }
 }

@@ -86,7 +86,10 @@ impl StoredTable {
     pub fn new(handle: TableHandle) -> Self {
         let planned = handle.table.schema();
         let arrow = planned.arrow();
-        let defaults = planned.columns.iter().filter_map(default_value).collect();
+        let defaults = match handle.table.key() {
+            Some(key) => key.arriving(&planned).columns.iter().filter_map(default_value).collect(),
+            None => planned.columns.iter().filter_map(default_value).collect(),
+        };
         Self { handle, planned, is_addressed: false, arrow, defaults }
     }
 

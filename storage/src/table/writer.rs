@@ -118,6 +118,19 @@ impl PartitionWriter {
         self.winners.as_ref().map_or((0, 0), |winners| (winners.keys(), winners.bytes()))
     }
 
+    /// Whether rows that take the places of others are merged with them.
+    pub fn merges(&self) -> bool {
+        self.winners.as_ref().is_some_and(Winners::merges)
+    }
+
+    /// Whether all of these rows are there for readers still: none was deleted, and none has a newer one in its place.
+    pub fn are_seen(&self, rows: &[(SegmentId, RowSet)]) -> bool {
+        let view = self.partition.view();
+        rows.iter().all(|(segment, rows)| {
+            view.validities().of(*segment).is_none_or(|validity| rows.iter().all(|row| validity.is_valid(row)))
+        })
+    }
+
     /// Appends rows and the offsets they came from; both are visible to every snapshot taken after the return. `batch` has the columns
     /// of the table's schema, in order. Each range must begin where the previous one of its stream ended. An
     /// empty batch moves offsets alone. For tables without a key.
@@ -131,7 +144,8 @@ impl PartitionWriter {
     }
 
     /// As [`Self::append`], for all tables; `provenance` has an entry for each row. In a table with a key the rows that lose by it, and those
-    /// that lose against them, are not there for readers from the same moment on. An error leaves everything as it was.
+    /// that lose against them, are not there for readers from the same moment on. A table that merges
+    /// rows takes them in the schema of [`KeySpec::arriving`](crate::upsert::KeySpec::arriving). An error leaves everything as it was.
     pub fn append_from(
         &mut self,
         batch: &RecordBatch,
@@ -156,9 +170,13 @@ impl PartitionWriter {
         };
         let written = self.consuming.schema();
         let arrow = written.arrow();
-        let columns = winners.with_provenance(batch, &provenance())?;
+        let mut columns = winners.with_provenance(batch, &provenance())?;
         let mut arriving = winners.arriving(written, &columns)?;
-        let mut rows = batch_of(&arrow, columns, batch.num_rows())?;
+        if winners.merges() {
+            columns = winners.merged(written, &mut arriving, &columns)?;
+        }
+        let count = columns.first().map_or(0, |column| column.len());
+        let mut rows = batch_of(&arrow, columns, count)?;
         if let Some(wanted) = winners.wanted(&arriving) {
             rows = filter_record_batch(&rows, &wanted)?;
             arriving = winners.arriving(written, rows.columns())?;

@@ -17,10 +17,12 @@
 //! - `identity`: the key and the rank of a row, as bytes that compare as they do.
 //! - `owner`: which partition has the rows of a key.
 //! - `winners`: these put together, by the one writer of a partition.
+//! - `merge`: a new row and the one before it, column by column, in tables that merge rows (`mode = 'partial_upsert'`).
 //!
 //! **Rank**: (version column, source, partition of the source, offset, row of the message), the greatest wins, NULL before every other version; in a
 //! table that keeps the first row the least wins. It is a property of the row alone, so any order of arrival, any cut into batches and any replay
-//! end in the same table. A row whose delete column is true wins as any other and is then not valid itself: it stays as the tombstone of its key.
+//! end in the same table; where rows are merged the order of arrival counts (`winners::merging`). A row whose delete column is true wins as any other
+//! and is then not valid itself: it stays as the tombstone of its key.
 //!
 //! What always holds: at most one row of a key is valid in a view; the winner's location in the map is the valid row, or a tombstone; the map can
 //! be made again from the segments alone.
@@ -29,6 +31,7 @@
 
 mod identity;
 mod map;
+mod merge;
 mod owner;
 mod provenance;
 mod validity;
@@ -41,7 +44,7 @@ pub(crate) use winners::{Arriving, Rewrite, Winners};
 
 use crate::{
     ids::ColumnId,
-    schema::{DataType, TableSchema},
+    schema::{Column, DataType, TableSchema},
 };
 
 /// Which row of a key stays.
@@ -66,9 +69,22 @@ pub struct KeySpec {
     pub keep: Keep,
     /// Whether rows that lose when they come are stored all the same.
     pub keeps_losers: bool,
+    /// Whether a row that takes the place of one that is seen is merged with it, as [`Column::merge`] says. Only with [`Keep::Last`].
+    pub merges: bool,
 }
 
 impl KeySpec {
+    /// The schema that rows have when they come to a table of this key. One that merges rows takes NULL for a value that was not given, so that a
+    /// default is nothing that a row brings: it fills what is NULL when its key is new.
+    pub fn arriving(&self, schema: &TableSchema) -> TableSchema {
+        let mut arriving = schema.clone();
+        let of_merged = |column: &&mut Column| self.merges && !self.needs(column.id) && column.default.is_some();
+        for column in arriving.columns.iter_mut().filter(of_merged) {
+            (column.default, column.nullable) = (None, true);
+        }
+        arriving
+    }
+
     /// Whether the column is one that the key or the rank is made of, so that it cannot be dropped or get another type.
     pub fn needs(&self, column: ColumnId) -> bool {
         self.columns.contains(&column) || self.version == Some(column) || self.delete == Some(column)

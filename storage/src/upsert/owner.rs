@@ -54,7 +54,8 @@ mod tests {
         .unwrap();
         let owners = |columns: &[u32]| {
             let columns = columns.iter().map(|id| ColumnId(*id)).collect();
-            let spec = KeySpec { columns, version: None, delete: None, keep: Keep::Last, keeps_losers: true };
+            let spec =
+                KeySpec { columns, version: None, delete: None, keep: Keep::Last, keeps_losers: true, merges: false };
             spec.owners(&schema, &rows, 4).unwrap()
         };
         assert_eq!(owners(&[0]), OF_NUMBERS);

@@ -1,5 +1,7 @@
 //! The winners of a partition's keys: the map, the segments that it points into, and which of their rows are valid. Belongs to the one writer.
 
+mod merging;
+
 use std::{collections::HashMap, sync::Arc};
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
@@ -74,6 +76,8 @@ pub(crate) struct Arriving {
     met: Vec<Location>,
     /// Of each run of them in one segment: where it begins in `met`, and the identities.
     identities: Vec<(usize, Identities)>,
+    /// Those of the new rows that are appended, ascending; `None`: all.
+    kept: Option<Vec<u32>>,
 }
 
 impl Arriving {
@@ -83,6 +87,16 @@ impl Arriving {
         let run = self.identities.partition_point(|(start, _)| *start <= at) - 1;
         let (start, identities) = &self.identities[run];
         Some((identities, at - start))
+    }
+
+    /// Rows that are appended.
+    fn rows(&self) -> usize {
+        self.kept.as_ref().map_or(self.new.rows(), Vec::len)
+    }
+
+    /// Which of the new rows each of these is.
+    fn row(&self, at: usize) -> usize {
+        self.kept.as_ref().map_or(at, |kept| kept[at] as usize)
     }
 }
 
@@ -157,7 +171,7 @@ impl Winners {
             identities.push((start, self.read(run[0].segment, &rows)?));
             start += run.len();
         }
-        Ok(Arriving { new, fingerprints, met, identities })
+        Ok(Arriving { new, fingerprints, met, identities, kept: None })
     }
 
     /// The identities of rows of a segment that is there.
@@ -170,7 +184,8 @@ impl Winners {
 
     /// The rows that are to be stored, where not all are: those that have lost already, and need not be seen, are not.
     pub(crate) fn wanted(&self, arriving: &Arriving) -> Option<BooleanArray> {
-        if self.spec.keeps_losers {
+        // Of merged rows it is known already.
+        if self.spec.keeps_losers || self.spec.merges {
             return None;
         }
         let loses = |row: usize| {
@@ -184,9 +199,11 @@ impl Winners {
         (wanted.true_count() < wanted.len()).then_some(wanted)
     }
 
-    /// Whether a row that comes later takes the place of one that is there. Of equal rank are a row and itself, read once more.
+    /// Whether a row that comes later takes the place of one that is there. Of equal rank are a row and itself, read once more: merged rows hold it
+    /// already.
     fn wins(&self, new: &[u8], old: &[u8]) -> bool {
         match self.spec.keep {
+            Keep::Last if self.spec.merges => new > old,
             Keep::Last => new >= old,
             Keep::First => new < old,
         }
@@ -202,8 +219,9 @@ impl Winners {
     /// Decides who wins. Rows `first` and on of the segment are the arriving ones; `deleted` has those of the segment that statements deleted.
     fn settle(&mut self, segment: u32, first: u32, arriving: &Arriving, deleted: Option<&RowSet>) {
         let new = &arriving.new;
-        for row in 0..new.rows() {
-            let here = Location { segment, row: first + row as u32 };
+        for at in 0..arriving.rows() {
+            let row = arriving.row(at);
+            let here = Location { segment, row: first + at as u32 };
             let fingerprint = arriving.fingerprints[row];
             if self.segments[segment as usize].lost.contains(here.row) {
                 self.invalidate(here);
@@ -215,7 +233,7 @@ impl Winners {
                 // What is not among those met came with this batch.
                 let (identities, at) = match arriving.identity(location) {
                     Some(found) => found,
-                    None => (new, (location.row - first) as usize),
+                    None => (new, arriving.row((location.row - first) as usize)),
                 };
                 if identities.key(at) == new.key(row) {
                     known = Some((place, location, self.wins(new.rank(row), identities.rank(at))));

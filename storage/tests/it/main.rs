@@ -10,6 +10,7 @@ mod fuzz;
 mod golden;
 mod index;
 mod masked;
+mod merging;
 mod narrowing;
 mod results;
 mod scan;

@@ -395,6 +395,7 @@ fn spec(random: &mut Random) -> KeySpec {
         delete: (keep == Keep::Last && !random.one_in(3)).then_some(DELETED),
         keep,
         keeps_losers: keep == Keep::Last && random.one_in(2),
+        merges: false,
     }
 }
 
@@ -531,8 +532,14 @@ fn also_with_many_rows() {
 #[test]
 fn keys_that_look_alike_are_others() {
     let dir = tempfile::tempdir().unwrap();
-    let spec =
-        KeySpec { columns: vec![CODE, PLACE], version: None, delete: None, keep: Keep::Last, keeps_losers: true };
+    let spec = KeySpec {
+        columns: vec![CODE, PLACE],
+        version: None,
+        delete: None,
+        keep: Keep::Last,
+        keeps_losers: true,
+        merges: false,
+    };
     let mut machine = Machine::new(dir.path(), spec);
     let stream = StreamId { source: SourceId(1), partition: 0 };
     let pairs = [("a", 0.0), ("a", -0.0), ("a\0", 0.0), ("", 1.0), ("a", f64::NAN), ("a", -f64::NAN), ("", 1.0)];
@@ -575,7 +582,14 @@ fn keys_that_look_alike_are_others() {
 #[test]
 fn rows_have_an_origin_that_nobody_sees() {
     let dir = tempfile::tempdir().unwrap();
-    let spec = KeySpec { columns: vec![CODE], version: None, delete: None, keep: Keep::Last, keeps_losers: true };
+    let spec = KeySpec {
+        columns: vec![CODE],
+        version: None,
+        delete: None,
+        keep: Keep::Last,
+        keeps_losers: true,
+        merges: false,
+    };
     let mut machine = Machine::new(dir.path(), spec);
     assert!(machine.writer.append(&RecordBatch::new_empty(schema().arrow()), &[]).is_err());
     let snapshot = machine.table.snapshot();

@@ -122,6 +122,10 @@ impl Backend for Tables {
         Err(SqlError::unsupported("rows of this server stay as they are"))
     }
 
+    async fn still(&self, _: &WriteTarget) -> Result<Turn> {
+        Err(SqlError::unsupported("rows of this server stay as they are"))
+    }
+
     async fn seal(&self, _: &WriteTarget) -> Result<()> {
         Err(SqlError::unsupported("rows of this server stay in memory"))
     }

@@ -125,7 +125,7 @@ fn what_a_key_cannot_be_is_refused_by_name() {
         ("PRIMARY KEY (a)) WITH (version_column = 'nope')", "42703", "nope"),
         ("PRIMARY KEY (a)) WITH (delete_column = 'd')", "42804", "boolean"),
         ("PRIMARY KEY (a, c)) WITH (delete_column = 'c')", "42804", "primary key"),
-        ("PRIMARY KEY (a)) WITH (mode = 'partial_upsert')", "0A000", "partial_upsert"),
+        ("PRIMARY KEY (a)) WITH (mode = 'partial')", "22023", "'partial'"),
         ("PRIMARY KEY (a)) WITH (mode = 'dedup', delete_column = 'c')", "0A000", "dedup"),
         ("PRIMARY KEY (a)) WITH (mode = 'append', version_column = 'd')", "42P16", "version_column"),
         ("PRIMARY KEY (a)) WITH (out_of_order = 'flag')", "0A000", "flag"),

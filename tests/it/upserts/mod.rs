@@ -6,6 +6,7 @@ mod changes;
 mod damage;
 mod definitions;
 mod letters;
+mod partial;
 mod readers;
 mod restaurant;
 mod retention;
