@@ -216,6 +216,7 @@ impl PartitionIngest {
                     let wanted = state.policy.bytes;
                     state.learned.learn(record.rows.into(), record.bytes, wanted);
                     state.segments.push(record);
+                    state.held.clear();
                 }
                 None => self.partition.remove(&[job.segment.id()]),
             }

@@ -146,6 +146,8 @@ pub(super) struct State {
     pub(super) deleted: BTreeMap<SegmentId, RowSet>,
     /// Monotonic time at which statements deleted rows of a segment that are still in its file.
     pub(super) deleted_at_us: HashMap<SegmentId, i64>,
+    /// Rows that were kept for a crash when a segment was written again: until the next commit they would be again.
+    pub(super) held: HashMap<SegmentId, u32>,
     pub(super) dead_letter_files: Vec<Arc<DeadLetterFile>>,
     pub(super) closed: bool,
 }
@@ -201,6 +203,7 @@ impl PartitionIngest {
                 segments: recovered.segments,
                 deleted: recovered.deleted.into_iter().collect(),
                 deleted_at_us,
+                held: HashMap::new(),
                 dead_letter_files,
                 closed: false,
             }),
@@ -592,6 +595,7 @@ impl State {
         for id in gone {
             self.deleted.remove(id);
             self.deleted_at_us.remove(id);
+            self.held.remove(id);
         }
     }
 

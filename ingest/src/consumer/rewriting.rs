@@ -45,6 +45,8 @@ struct Source {
     segment: Arc<dyn Segment>,
     /// Rows that are not valid and stay as the tombstones of their keys; of them only key and rank.
     tombstones: RowSet,
+    /// How many stay because a crash may bring them back.
+    held: u32,
     /// Rows that stay, ascending: those that are seen, tombstones, and those that a crash may bring back.
     kept: Vec<u32>,
 }
@@ -77,16 +79,20 @@ impl PartitionIngest {
         let facts = |segment: &Arc<dyn Segment>| {
             let record = state.segments.iter().find(|record| record.id == segment.id())?;
             segment.as_committed()?;
+            let held = state.held.get(&record.id);
             Some(Facts {
                 id: record.id,
                 rows: record.rows,
                 bytes: record.bytes,
                 invalid: {
                     let invalid = view.validities().of(record.id).map_or(0, |validity| validity.invalid());
-                    // Tombstones stay however often they are written.
-                    invalid.saturating_sub(record.tombstones as u32)
+                    // Tombstones stay however often they are written, and what is kept for a crash.
+                    invalid.saturating_sub(record.tombstones as u32).saturating_sub(held.copied().unwrap_or(0))
                 },
-                deleted_us: state.deleted_at_us.get(&record.id).map(|at_us| monotonic_us - at_us),
+                deleted_us: match held {
+                    None => state.deleted_at_us.get(&record.id).map(|at_us| monotonic_us - at_us),
+                    Some(_) => None,
+                },
                 age_us: now_us - record.committed_at_us,
             })
         };
@@ -104,7 +110,8 @@ impl PartitionIngest {
             let validity = view.validities().of(*id);
             let is_kept = |row: &u32| validity.is_none_or(|known| known.is_valid(*row)) || needed.contains(*row);
             let kept: Vec<u32> = (0..segment.rows()).filter(is_kept).collect();
-            sources.push(Source { segment: Arc::clone(segment), tombstones: needed.tombstones, kept });
+            let held = needed.beaten.rows() as u32;
+            sources.push(Source { segment: Arc::clone(segment), tombstones: needed.tombstones, held, kept });
         }
         let before: u64 = sources.iter().map(|source| u64::from(source.segment.rows())).sum();
         let kept: usize = sources.iter().map(|source| source.kept.len()).sum();
@@ -219,6 +226,8 @@ impl PartitionIngest {
         fail::fail_point!("compact::logged", |_| Err(Error::Unavailable("failpoint compact::logged".into())));
         state.forget(ids);
         state.segments.extend(record);
+        let held = sources.iter().map(|source| source.held).sum();
+        state.held.extend(id.filter(|_| held > 0).map(|id| (id, held)));
         if let Some(id) = id.filter(|_| !deleted.is_empty()) {
             if deleted.rows() > purged {
                 state.deleted_at_us.insert(id, self.runtime.clock.monotonic_us());
