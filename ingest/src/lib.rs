@@ -16,6 +16,7 @@ pub mod decode;
 pub mod error;
 pub mod events;
 mod indexing;
+mod key_maps;
 pub mod landmark;
 pub mod message;
 pub mod pipeline;

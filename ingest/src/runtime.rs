@@ -7,6 +7,7 @@
 //! | `seal-n` | [`RuntimeOptions::seal_threads`] | writes and commits ended segments |
 //! | `index` | one | builds indexes of segments that are there |
 //! | `compact` | one | writes segments again, without rows that nobody sees |
+//! | `key-maps` | one | writes key maps down |
 //! | `ingest-clock` | one | ends segments by age, retention |
 
 use std::{
@@ -24,7 +25,7 @@ use tidemill_storage::clock::Clock;
 
 use crate::{
     Error, Result, backpressure::MemoryBudget, commit::MetadataLog, compaction::Compactor,
-    consumer::table::TableShared, events::EventSink, indexing::Indexer, seal::Sealer,
+    consumer::table::TableShared, events::EventSink, indexing::Indexer, key_maps::KeyMapKeeper, seal::Sealer,
 };
 
 /// What ingestion needs of the server.
@@ -54,6 +55,7 @@ pub struct IngestRuntime {
     pub(crate) sealer: Sealer,
     pub(crate) indexer: Indexer,
     compactor: Compactor,
+    key_maps: KeyMapKeeper,
     pub(crate) consume_threads: usize,
     tables: Mutex<Vec<Weak<TableShared>>>,
     stopping: AtomicBool,
@@ -76,6 +78,7 @@ impl IngestRuntime {
             sealer: Sealer::default(),
             indexer: Indexer::new(options.index_share),
             compactor: Compactor::new(options.compact_share),
+            key_maps: KeyMapKeeper::default(),
             consume_threads: options.consume_threads.max(1),
             tables: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -91,6 +94,9 @@ impl IngestRuntime {
         runtime.threads.lock().push(thread);
         let this = Arc::clone(&runtime);
         let thread = spawn("compact".into(), move || this.compactor.run(&*this.clock, || this.tables()))?;
+        runtime.threads.lock().push(thread);
+        let this = Arc::clone(&runtime);
+        let thread = spawn("key-maps".into(), move || this.key_maps.run(&*this.clock, || this.tables()))?;
         runtime.threads.lock().push(thread);
         let this = Arc::clone(&runtime);
         let thread = spawn("ingest-clock".into(), move || this.keep_time())?;
@@ -109,6 +115,7 @@ impl IngestRuntime {
         self.sealer.stop();
         self.indexer.stop();
         self.compactor.stop();
+        self.key_maps.stop();
         for thread in self.threads.lock().drain(..) {
             join(thread);
         }

@@ -211,7 +211,7 @@ impl Instance {
     /// Ends ingestion of all tables; seals nothing, loses nothing. Blocks.
     pub fn stop(&self) {
         for (_, live) in self.all_live() {
-            live.ingest.stop();
+            live.ingest.end();
         }
         self.ingest.stop();
     }

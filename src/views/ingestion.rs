@@ -289,6 +289,7 @@ pub(super) const SEGMENTS: &[(&str, Kind)] = &[
     ("offsets", Text),
     ("file", Text),
     ("stale_pct", Float),
+    ("in_key_map", Boolean),
 ];
 
 pub(super) fn segments(instance: &Instance) -> Result<Rows, SqlError> {
@@ -298,6 +299,7 @@ pub(super) fn segments(instance: &Instance) -> Result<Rows, SqlError> {
         for partition in live.table.partitions() {
             let committed = instance.log.partition(table.id, partition.id()).map_err(ingest_error)?;
             let view = partition.view();
+            let in_key_map = live.ingest.key_map_segments(partition.id());
             for segment in view.segments() {
                 let schema = segment.schema();
                 let stale = view.validities().of(segment.id()).map_or(0, |validity| validity.invalid());
@@ -350,6 +352,7 @@ pub(super) fn segments(instance: &Instance) -> Result<Rows, SqlError> {
                     offsets.into(),
                     file.into(),
                     Cell::Float(100.0 * f64::from(stale) / f64::from(segment.rows().max(1))),
+                    in_key_map.as_ref().map(|known| known.contains(&segment.id())).into(),
                 ]);
             }
         }

@@ -3,7 +3,8 @@
 //! * `load`: rows of new keys in batches of 8192, sealed every million; `update`: as many rows of uniformly random keys that are there. Better: more rows/s.
 //! * `merge`: as `update`, of a table that merges rows: no row brings the status, and cents are summed up; `merge, hot` goes to a thousand keys. Better: more
 //!   rows/s, near those of `update`.
-//! * `start`: the key map of what was loaded and updated, made again from the segments. Better: more rows/s.
+//! * `start`: the key map of what was loaded and updated, made again from the segments; `start, loaded only`: the same before the updates. Better: more rows/s.
+//! * `write key map`, `start from file`: the key map written down, and taken back. Better: more keys/s.
 //! * Bytes of the key map a key are printed; the aim is 16, an entry is 16 and a map is 68 to 85 % full.
 //! * `count`: a count and a sum over the table beside the same over a table without a key that has the live rows alone. Better: a ratio near 1.
 //!
@@ -34,9 +35,9 @@ use tidemill_storage::{
         builder::{SealContext, seal},
         committed::{Expected, open},
     },
-    table::{PartitionWriter, Table},
+    table::{KeyMapFile, KeyMapUse, PartitionWriter, Table},
     testing::Random,
-    upsert::{Keep, KeySpec, Provenance},
+    upsert::{KEY_MAP_FILE, Keep, KeySpec, Provenance},
 };
 
 const BATCH: usize = 8192;
@@ -152,6 +153,8 @@ fn main() {
             bench.append(&ids);
         }
     };
+    bench.seal();
+    restart(&table, &spec, dir.path(), "start, loaded only", false);
     update(&mut bench, keys / 20);
     bench.seal();
     let with_key = ask(&table);
@@ -165,15 +168,21 @@ fn main() {
 
     merge(&dir.path().join("merging"), keys);
 
-    let again = Table::with_key(TableId(1), schema(), 1, Some(spec));
-    let partition = &again.partitions()[0];
-    let segments: Vec<Arc<dyn Segment>> = table.partitions()[0].view().segments().cloned().collect();
-    let rows: usize = segments.iter().map(|segment| segment.rows() as usize).sum();
-    segments.iter().for_each(|segment| partition.put(Arc::clone(segment)));
-    let start = Instant::now();
-    let writer = PartitionWriter::open(Arc::clone(partition), schema(), SegmentId(1 << 20), &[], &[]).unwrap();
-    say("start", rows, start.elapsed());
-    assert_eq!(writer.keys().0, count);
+    let rebuilt = restart(&table, &spec, dir.path(), "start", false);
+    let file = KeyMapFile { directory: dir.path(), table: TableId(1) };
+    let (start, mut longest) = (Instant::now(), Duration::ZERO);
+    let written = file.write(&schema(), |work| {
+        let held = Instant::now();
+        work(&mut bench.writer);
+        longest = longest.max(held.elapsed());
+        true
+    });
+    say("write key map", written.unwrap().unwrap().keys as usize, start.elapsed());
+    println!("{:<28} {longest:>12.1?} at a time, at most", "rows wait for it");
+    let restored = restart(&table, &spec, dir.path(), "start from file", true);
+    let bytes = std::fs::metadata(dir.path().join(KEY_MAP_FILE)).unwrap().len();
+    println!("{:<28} {:>12.1} bytes/key", "file", bytes as f64 / count as f64);
+    assert_eq!((rebuilt.keys().0, restored.keys().0), (count, count));
 
     let plain = Table::new(TableId(2), schema(), 1);
     let writer = PartitionWriter::new(Arc::clone(&plain.partitions()[0]), schema(), SegmentId(1));
@@ -220,6 +229,27 @@ fn merge(dir: &Path, keys: usize) {
         }
         say(what, keys, start.elapsed() - bench.sealing);
     }
+}
+
+/// The partition opened once more.
+fn restart(table: &Table, spec: &KeySpec, dir: &Path, what: &str, from_file: bool) -> PartitionWriter {
+    let again = Table::with_key(TableId(1), schema(), 1, Some(spec.clone()));
+    let partition = &again.partitions()[0];
+    let view = table.partitions()[0].view();
+    let committed = view.segments().filter(|segment| segment.as_committed().is_some());
+    let rows: usize = committed
+        .map(|segment| {
+            partition.put(Arc::clone(segment));
+            segment.rows() as usize
+        })
+        .sum();
+    let file = from_file.then_some(KeyMapFile { directory: dir, table: TableId(1) });
+    let (partition, next, start) = (Arc::clone(partition), SegmentId(1 << 20), Instant::now());
+    let (writer, used) = PartitionWriter::open_with(partition, schema(), next, &[], &[], file).unwrap();
+    let took = start.elapsed();
+    assert_eq!(matches!(used, KeyMapUse::Taken(_)), from_file);
+    say(what, if from_file { writer.keys().0 as usize } else { rows }, took);
+    writer
 }
 
 /// The median of some runs, one lane.

@@ -81,6 +81,21 @@ impl PartialEq for dyn Condition {
 }
 
 impl Predicate {
+    /// Whether it can only be TRUE of rows that have a value in the column.
+    pub fn needs_value_of(&self, id: ColumnId) -> bool {
+        match self {
+            Self::And(children) => children.iter().any(|child| child.needs_value_of(id)),
+            Self::Or(children) => !children.is_empty() && children.iter().all(|child| child.needs_value_of(id)),
+            Self::In { values, .. } if values.is_empty() => false,
+            Self::Compare { column, .. }
+            | Self::In { column, .. }
+            | Self::Like { column, .. }
+            | Self::Matches { column, .. }
+            | Self::IsNull { column, negated: true } => *column == id,
+            Self::IsNull { negated: false, .. } | Self::Holds { .. } => false,
+        }
+    }
+
     /// The column that a leaf is about.
     pub fn column(&self) -> Option<ColumnId> {
         match self {

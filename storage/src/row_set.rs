@@ -26,6 +26,10 @@ impl RowSet {
         self.0.is_empty()
     }
 
+    pub(crate) fn last(&self) -> Option<u32> {
+        self.0.max()
+    }
+
     /// Ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.0.iter()

@@ -10,6 +10,7 @@
 //! one it was written from in one swap, so that no reader sees its rows twice or not at all.
 
 mod bounds;
+mod key_map;
 mod writer;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
 use self::bounds::{Bounds, Leaves};
+pub use self::key_map::{KeyMapFile, KeyMapUse, WrittenKeyMap};
 pub use self::writer::{Change, PartitionWriter, PreparedChange, PreparedRewriting, Rewriting};
 use crate::{
     bitpack::Bitmask,

@@ -96,6 +96,24 @@ fn a_statement_that_is_cut_short_is_done_or_not() {
     }
 }
 
+/// The metadata log has the change and reports an error, and cannot be asked either: the new segment's file must stay, or the table could not be
+/// opened again.
+#[test]
+fn a_change_that_nobody_knows_of_is_settled_at_the_next_start() {
+    let mut server = Server::start(BINARY);
+    filled(&server);
+    for table in ["plain", "keyed"] {
+        server.kill_9();
+        server.spawn_with(&[("FAILPOINTS", "change::reported=return;change::asked=return")]);
+        server.wait_ready();
+        let update = format!("UPDATE {table} SET note = 'perhaps' WHERE n = 5");
+        server.try_sql(&update).expect_err("the log reported an error");
+        server.kill_and_restart();
+        assert_eq!(server.value(&format!("SELECT count(*) FROM {table} WHERE note = 'perhaps' AND n = 5")), "100");
+        assert_eq!(server.value(&format!("SELECT count(*) FROM {table} WHERE n = 5")), "100");
+    }
+}
+
 /// Each UPDATE moves amounts between rows: their sum is the same in every snapshot, and no update is lost.
 #[test]
 fn readers_see_a_statement_whole_and_statements_do_not_overtake_each_other() {

@@ -125,10 +125,20 @@ impl TableShared {
             let added = part.new.as_ref().map(|new| Arc::clone(&new.segment));
             prepared.push(state.writer.prepare_change(Change { added, deleted })?);
         }
-        if let Err(error) = self.runtime.log.change(self.id, &logged)
-            && !self.is_logged(&logged)
-        {
-            return Err(error);
+        let reported = self.runtime.log.change(self.id, &logged).and_then(|()| {
+            fail::fail_point!("change::reported", |_| Err(Error::Unavailable("failpoint change::reported".into())));
+            Ok(())
+        });
+        if let Err(error) = reported {
+            match self.is_logged(&logged) {
+                Ok(true) => {}
+                Ok(false) => return Err(error),
+                Err(_) => {
+                    // Nobody knows: files that the log does not name are deleted at the next start, one that it names must be there then.
+                    parts.iter_mut().for_each(|part| part.new = None);
+                    return Err(error);
+                }
+            }
         }
         fail::fail_point!("change::logged", |_| Err(Error::Unavailable("failpoint change::logged".into())));
         let together = self.table.publishing();
@@ -149,15 +159,20 @@ impl TableShared {
     }
 
     /// Whether a change is in the metadata log although the log reported an error.
-    fn is_logged(&self, changes: &[PartitionChange]) -> bool {
-        changes.iter().all(|change| {
-            let Ok(known) = self.runtime.log.partition(self.id, change.partition) else { return false };
-            change.added.iter().all(|added| known.segments.contains(added))
+    fn is_logged(&self, changes: &[PartitionChange]) -> Result<bool> {
+        fail::fail_point!("change::asked", |_| Err(Error::Unavailable("failpoint change::asked".into())));
+        for change in changes {
+            let known = self.runtime.log.partition(self.id, change.partition)?;
+            let is_logged = change.added.iter().all(|added| known.segments.contains(added))
                 && change.deleted.iter().all(|(segment, rows)| {
                     let of_segment = known.deleted.iter().find(|(id, _)| id == segment);
                     of_segment.is_some_and(|(_, all)| rows.iter().all(|row| all.contains(row)))
-                })
-        })
+                });
+            if !is_logged {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

@@ -16,6 +16,7 @@ mod discovery;
 mod feed;
 mod freshness;
 mod group;
+mod key_map;
 pub(crate) mod pace;
 pub(crate) mod partition;
 mod replay;
@@ -26,14 +27,14 @@ mod status;
 pub(crate) mod table;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs,
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
 };
 
 use tidemill_storage::{
-    ids::{IndexId, PartitionId, SourceId, StreamId},
+    ids::{IndexId, PartitionId, SegmentId, SourceId, StreamId},
     index::IndexSpec,
     schema::TableSchema,
     table::{Partition, Table},
@@ -93,7 +94,7 @@ impl TableIngest {
     pub fn open(runtime: &Arc<IngestRuntime>, spec: TableSpec) -> Result<Arc<Self>> {
         let feeds: Feeds = Feeds::default();
         let schema = spec.table.schema();
-        // The keys of a partition are read again when it is opened, which may take as long as all else together.
+        // Keys that are not in the file of a key map are read when a partition is opened, which may take as long as all else together.
         let open = |partition: &Arc<Partition>| -> Result<Arc<PartitionIngest>> {
             let directory = partition_directory(&spec.directory, partition.id());
             let alarm = Alarm::watcher(runtime, spec.table.id(), &spec.name, partition.id(), &directory);
@@ -174,19 +175,30 @@ impl TableIngest {
         Ok(())
     }
 
+    /// [`Self::stop`] after what makes the next start fast was written. Blocks.
+    pub fn end(&self) {
+        self.stop_feeds();
+        self.shared.keep_key_maps_at_end();
+        self.stop();
+    }
+
     /// Stops all threads of the table. Seals nothing and loses nothing: what is not committed is read again. Blocks for a poll's time,
     /// or until the seal at hand is done.
     pub fn stop(&self) {
-        let feeds: Vec<Arc<FeedState>> = self.shared.feeds.read().values().cloned().collect();
-        for feed in &feeds {
-            feed.stop();
-        }
-        self.join(None);
+        self.stop_feeds();
         *self.shared.indexing.lock() = true;
         *self.shared.compacting.lock() = true;
         for partition in &self.shared.partitions {
             partition.close();
         }
+    }
+
+    fn stop_feeds(&self) {
+        let feeds: Vec<Arc<FeedState>> = self.shared.feeds.read().values().cloned().collect();
+        for feed in &feeds {
+            feed.stop();
+        }
+        self.join(None);
     }
 
     /// Deletes the table's files. After [`Self::stop`], and after the metadata log forgot the table.
@@ -265,6 +277,12 @@ impl TableIngest {
     pub fn keys(&self) -> (u64, u64) {
         let of_partitions = self.shared.partitions.iter().map(|partition| partition.keys());
         of_partitions.fold((0, 0), |(keys, bytes), (more, taking)| (keys + more, bytes + taking))
+    }
+
+    /// The segments of a partition whose keys a start takes from the file of its key map. `None` without a primary key.
+    pub fn key_map_segments(&self, partition: PartitionId) -> Option<HashSet<SegmentId>> {
+        self.shared.table.key()?;
+        self.shared.partitions.get(partition.0 as usize).map(|partition| partition.key_map_segments())
     }
 
     pub fn set_policy(&self, policy: SealPolicy) {

@@ -23,13 +23,14 @@ use tidemill_storage::{
     row_set::RowSet,
     schema::TableSchema,
     segment::{Segment, consuming::ConsumingSegment},
-    table::{Partition, PartitionWriter, Rewriting},
+    table::{KeyMapFile, Partition, PartitionWriter, Rewriting},
     upsert::Provenance,
 };
 use tokio::sync::Notify;
 
 use super::{
     feed::FeedState,
+    key_map::KeyMapState,
     replay::{Retried, Run},
 };
 use crate::{
@@ -149,6 +150,7 @@ pub(super) struct State {
     /// Rows that were kept for a crash when a segment was written again: until the next commit they would be again.
     pub(super) held: HashMap<SegmentId, u32>,
     pub(super) dead_letter_files: Vec<Arc<DeadLetterFile>>,
+    pub(super) key_map: KeyMapState,
     pub(super) closed: bool,
 }
 
@@ -174,7 +176,9 @@ impl PartitionIngest {
         };
         let deleted_at_us = recovered.deleted.iter().filter(has_more).map(|(id, _)| (*id, now_us)).collect();
         let (next, deleted, lost) = (recovered.next_segment, &recovered.deleted, &recovered.lost);
-        let writer = PartitionWriter::open(Arc::clone(&partition), Arc::clone(&schema), next, deleted, lost)?;
+        let file = KeyMapFile { directory: &directory, table };
+        let (opened, at) = (Arc::clone(&partition), Arc::clone(&schema));
+        let (writer, used) = PartitionWriter::open_with(opened, at, next, deleted, lost, Some(file))?;
         let ingest = Arc::new(Self {
             table,
             table_name,
@@ -205,6 +209,7 @@ impl PartitionIngest {
                 deleted_at_us,
                 held: HashMap::new(),
                 dead_letter_files,
+                key_map: KeyMapState::of(&used, now_us),
                 closed: false,
             }),
             working: Mutex::new(()),
@@ -212,6 +217,7 @@ impl PartitionIngest {
             sealed: Notify::new(),
             runtime,
         });
+        ingest.key_map_used(&used);
         let holder: Arc<dyn Holder> = Arc::clone(&ingest) as Arc<dyn Holder>;
         ingest.runtime.budget.register(Arc::downgrade(&holder));
         Ok(ingest)

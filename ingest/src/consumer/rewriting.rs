@@ -116,7 +116,8 @@ impl PartitionIngest {
         let before: u64 = sources.iter().map(|source| u64::from(source.segment.rows())).sum();
         let kept: usize = sources.iter().map(|source| source.kept.len()).sum();
         let mut leftovers = Vec::new();
-        let outcome = self.write_rewritten(table, &sources, &mut leftovers).and_then(|(new, mut from)| {
+        let written = self.write_rewritten(table, &sources, &mut leftovers);
+        let outcome = written.and_then(|(new, mut from)| {
             if let Some(Written { order: Some(order), .. }) = &new {
                 from = order.iter().map(|row| from[*row as usize]).collect();
             }
@@ -127,7 +128,7 @@ impl PartitionIngest {
             fail::fail_point!("compact::written", |_| Err(Error::Unavailable("failpoint compact::written".into())));
             // After a statement that changes rows, never in the middle of one: it knows rows by their places.
             let _turn = table.changing.blocking_lock();
-            self.exchange(new, from, &sources, ids)
+            self.exchange(new, from, &sources, ids, &mut leftovers)
         });
         if !matches!(outcome, Ok(true)) {
             leftovers.iter().for_each(|file| self.remove_segment_file(file));
@@ -180,13 +181,14 @@ impl PartitionIngest {
         Ok((Some(self.write_segment(&rows, leftovers)?), from))
     }
 
-    /// The swap. False when a segment is gone meanwhile.
+    /// The swap. False when a segment is gone meanwhile. The file of the new segment is taken out of `leftovers` where the metadata log may name it.
     fn exchange(
         &self,
         new: Option<Written>,
         from: Vec<(SegmentId, u32)>,
         sources: &[Source],
         ids: &[SegmentId],
+        leftovers: &mut Vec<String>,
     ) -> Result<bool> {
         let mut state = self.state.lock();
         let state: &mut State = &mut state;
@@ -218,8 +220,10 @@ impl PartitionIngest {
             ..Default::default()
         };
         if let Err(error) = self.runtime.log.change(self.table, &[change]) {
+            let files = std::mem::take(leftovers);
             let known = self.runtime.log.partition(self.table, self.id)?;
             if known.segments.iter().any(|record| ids.contains(&record.id)) {
+                *leftovers = files;
                 return Err(error);
             }
         }

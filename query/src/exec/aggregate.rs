@@ -36,7 +36,9 @@ use datafusion::{
 };
 use futures::Stream;
 use tidemill_storage::{
-    aggregate::{AggregateRequest, Aggregation, BY_STAR_TREE, Bin, Function, MergedGroups, joined},
+    aggregate::{
+        AggregateRequest, Aggregation, BY_STAR_TREE, BY_STAR_TREE_LESS_ROWS, Bin, Function, MergedGroups, joined,
+    },
     ids::IndexId,
     index::IndexKind,
     scan::{ScanPlan, ScanUnit},
@@ -66,7 +68,7 @@ pub struct SegmentAggregateExec {
     states: Arc<[State]>,
     schema: SchemaRef,
     /// Which star-trees answer for how many segments.
-    star_trees: Arc<BTreeMap<IndexId, usize>>,
+    star_trees: Arc<BTreeMap<IndexId, Answers>>,
     /// Gives final groups instead of partial ones.
     merging: Option<Arc<Merging>>,
     meeting: Arc<Meeting>,
@@ -74,6 +76,14 @@ pub struct SegmentAggregateExec {
     next: Arc<AtomicUsize>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+}
+
+/// What a star-tree answers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Answers {
+    segments: usize,
+    /// Rows that are not seen, which are taken off what it says.
+    rows_less: u64,
 }
 
 impl SegmentAggregateExec {
@@ -142,7 +152,10 @@ impl SegmentAggregateExec {
 }
 
 /// The units of a plan, those of a segment that a star-tree answers for put together; and which trees answer for how many segments.
-fn whole_where_trees_answer(plan: &ScanPlan, request: &AggregateRequest) -> (Vec<ScanUnit>, BTreeMap<IndexId, usize>) {
+fn whole_where_trees_answer(
+    plan: &ScanPlan,
+    request: &AggregateRequest,
+) -> (Vec<ScanUnit>, BTreeMap<IndexId, Answers>) {
     let mut trees = BTreeMap::new();
     if !request.star_tree || !plan.indexes.iter().any(|index| matches!(index.kind, IndexKind::StarTree(_))) {
         return (plan.units.clone(), trees);
@@ -151,10 +164,12 @@ fn whole_where_trees_answer(plan: &ScanPlan, request: &AggregateRequest) -> (Vec
     for of_segment in plan.units.chunk_by(ScanUnit::is_beside) {
         let segment = &of_segment[0].segment;
         let rows: usize = of_segment.iter().map(|unit| unit.rows.len()).sum();
-        let committed = segment.as_committed().filter(|_| rows == segment.rows() as usize);
-        match committed.and_then(|committed| committed.star_tree(request)) {
-            Some(tree) => {
-                *trees.entry(tree).or_insert(0) += 1;
+        let tree = if rows == segment.rows() as usize { segment.answering_tree(request) } else { None };
+        match tree {
+            Some((tree, less)) => {
+                let answers: &mut Answers = trees.entry(tree).or_default();
+                answers.segments += 1;
+                answers.rows_less += u64::from(less);
                 units.push(ScanUnit { rows: 0..segment.rows(), ..of_segment[0].clone() });
             }
             None => units.extend_from_slice(of_segment),
@@ -206,9 +221,13 @@ impl SegmentAggregateExec {
     }
 
     fn star_trees(&self, out: &mut impl Write) -> fmt::Result {
-        for (id, segments) in self.star_trees.iter() {
+        for (id, Answers { segments, rows_less }) in self.star_trees.iter() {
             let name = self.plan.indexes.iter().find(|index| index.id == *id).map_or("?", |index| index.name.as_str());
-            write!(out, ", star_tree={name} ({segments} of {} segments)", self.plan.segments_total)?;
+            write!(out, ", star_tree={name} ({segments} of {} segments", self.plan.segments_total)?;
+            if *rows_less > 0 {
+                write!(out, ", less {rows_less} rows")?;
+            }
+            out.write_char(')')?;
         }
         Ok(())
     }
@@ -221,8 +240,10 @@ impl SegmentAggregateExec {
                 out.write_str(", ")?;
             }
             let computed = |id| self.request.computed.iter().map(|one| &one.column).find(|column| column.id == id);
-            let column = aggregate.function.column().and_then(|id| schema.column(id).or_else(|| computed(id)));
-            let column = column.map_or("*", |column| column.name.as_str());
+            let named = |id: Option<_>| {
+                let column = id.and_then(|id| schema.column(id).or_else(|| computed(id)));
+                column.map_or("*", |column| column.name.as_str())
+            };
             let name = match aggregate.function {
                 Function::Rows | Function::Count(_) => "count",
                 Function::Sum(_) => "sum",
@@ -232,8 +253,16 @@ impl SegmentAggregateExec {
                 Function::Or(_) => "bool_or",
                 Function::Distinct(_) | Function::DistinctOf(_) => "approx_distinct",
                 Function::Quantiles(_) | Function::QuantilesOf(_) => "approx_percentile",
+                Function::Mean(_) => "mean",
+                Function::Squares(_) => "squared_differences",
+                Function::First { .. } => "first",
+                Function::Last { .. } => "last",
             };
-            write!(out, "{name}({column})")?;
+            write!(out, "{name}({}", named(aggregate.function.subject()))?;
+            if aggregate.function.subject() != aggregate.function.column() {
+                write!(out, " by {}", named(aggregate.function.column()))?;
+            }
+            out.write_char(')')?;
             if let Some(filter) = &aggregate.filter {
                 out.write_str(" where ")?;
                 display::predicate(out, filter, schema)?;
@@ -375,7 +404,7 @@ impl Lane {
                 match run.way() {
                     "metadata" => self.by_metadata.add(1),
                     "kept answer" => self.by_cache.add(1),
-                    BY_STAR_TREE => self.by_star_tree.add(1),
+                    BY_STAR_TREE | BY_STAR_TREE_LESS_ROWS => self.by_star_tree.add(1),
                     _ => {}
                 }
                 self.run.insert(run)

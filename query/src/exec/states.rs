@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, AsArray, Decimal128Array, Decimal256Array, Int64Array, PrimitiveArray, UInt64Array},
-    datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, Int64Type, i256},
+    array::{
+        ArrayRef, AsArray, BooleanArray, Decimal128Array, Decimal256Array, Float64Array, Int64Array, PrimitiveArray,
+        UInt64Array,
+    },
+    datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, Float64Type, Int64Type, i256},
 };
 
 use crate::SqlError;
@@ -16,6 +19,12 @@ pub(crate) enum State {
     Same(usize),
     /// A count, as DataFusion's averages hold it: null where there is nothing, or it takes the group for one with an average.
     Unsigned(usize),
+    /// A count; 0 where there is nothing.
+    Counted(usize),
+    /// A number; 0 where there is none.
+    Number(usize),
+    /// Whether a count is above 0.
+    Any(usize),
     /// An exact sum, in the type that the query's sums have.
     Sum(usize, DataType),
 }
@@ -30,6 +39,18 @@ impl State {
                 let unsigned =
                     counts.map(|count| count.and_then(|count| u64::try_from(count).ok()).filter(|count| *count > 0));
                 Arc::new(unsigned.collect::<UInt64Array>())
+            }
+            Self::Counted(at) => {
+                let counts = columns[*at].as_primitive::<Int64Type>();
+                Arc::new(counts.values().iter().map(|count| count.unsigned_abs()).collect::<UInt64Array>())
+            }
+            Self::Number(at) => {
+                let numbers = columns[*at].as_primitive::<Float64Type>().iter();
+                Arc::new(Float64Array::from_iter_values(numbers.map(Option::unwrap_or_default)))
+            }
+            Self::Any(at) => {
+                let counts = columns[*at].as_primitive::<Int64Type>();
+                Arc::new(BooleanArray::from_iter(counts.values().iter().map(|count| Some(*count > 0))))
             }
             Self::Sum(at, to) => sum(&columns[*at], to)?,
         })
@@ -87,6 +108,14 @@ mod tests {
         let counts: ArrayRef = Arc::new(Int64Array::from(vec![3, 0]));
         let unsigned = State::Unsigned(0).column(&[counts]).unwrap();
         assert_eq!(unsigned.as_ref(), &UInt64Array::from(vec![Some(3), None]) as &dyn arrow::array::Array);
+        let counts: ArrayRef = Arc::new(Int64Array::from(vec![3, 0]));
+        let counted = State::Counted(0).column(&[Arc::clone(&counts)]).unwrap();
+        assert_eq!(counted.as_ref(), &UInt64Array::from(vec![3, 0]) as &dyn arrow::array::Array);
+        let any = State::Any(0).column(&[counts]).unwrap();
+        assert_eq!(any.as_ref(), &BooleanArray::from(vec![true, false]) as &dyn arrow::array::Array);
+        let numbers: ArrayRef = Arc::new(Float64Array::from(vec![Some(1.5), None]));
+        let numbers = State::Number(0).column(&[numbers]).unwrap();
+        assert_eq!(numbers.as_ref(), &Float64Array::from(vec![1.5, 0.0]) as &dyn arrow::array::Array);
         let given = [sums(vec![Some(i128::from(i64::MAX)), None], 0)];
         let whole = State::Sum(0, DataType::Int64).column(&given).unwrap();
         assert_eq!(whole.as_ref(), &Int64Array::from(vec![Some(i64::MAX), None]) as &dyn arrow::array::Array);

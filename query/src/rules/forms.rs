@@ -10,6 +10,7 @@
 //! | `(a, b) OVERLAPS (c, d)` | `overlaps(a, b, c, d)` |
 //! | `date(x)`, `text(x)`, `int4(x)`, … | `CAST(x AS date)`, … |
 //! | `locf(x, treat_null_as_missing => true)` | `locf(x, NULL, true)` ([`gapfill`]) |
+//! | `first(x, t)` | `first_value(x ORDER BY t) FILTER (WHERE t IS NOT NULL)` ([`ends`]) |
 //! | `x SIMILAR TO p ESCAPE e` | `x ~ <regular expression>(p, e)` |
 //! | `gen_random_uuid()` | `CAST(uuid() AS uuid)` |
 //! | `(a, b) IN (SELECT x, y …)` | `CASE WHEN EXISTS (SELECT 1 FROM (SELECT x, y …) AS s(c0, c1) WHERE c0 = a AND c1 = b) THEN true …` |
@@ -24,7 +25,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::{
-    common_types, distinct_from, gapfill, merged_columns, natural, row_values,
+    common_types, distinct_from, ends, gapfill, merged_columns, natural, row_values,
     syntax::{function, last_part, plain, query},
 };
 use crate::{SqlError, functions::regexp};
@@ -234,7 +235,7 @@ fn expression(expr: &mut Expr) -> Result<Option<Expr>, SqlError> {
         }
         Expr::Function(call) => match gapfill::settled_call(call)? {
             Some(settled) => Some(settled),
-            None => typed(call)?,
+            None => ends::rewritten(call).map_or_else(|| typed(call), |settled| Ok(Some(settled)))?,
         },
         Expr::SimilarTo { negated, expr: value, pattern, escape_char } => {
             let escape = escape_char.take().map(Expr::Value);

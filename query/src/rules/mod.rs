@@ -22,6 +22,7 @@ pub(crate) mod chains;
 mod changes;
 pub(crate) mod common_types;
 mod distinct_from;
+mod ends;
 mod forms;
 pub(crate) mod gapfill;
 mod gathered;

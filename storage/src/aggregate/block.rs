@@ -10,7 +10,11 @@ use arrow::{
     },
 };
 
-use crate::{Error, Result, bitpack::Bitmask, forward::ColumnReader};
+use crate::{
+    Error, Result,
+    bitpack::{self, Bitmask, compact::Lane},
+    forward::ColumnReader,
+};
 
 /// In which form a segment gives a column, the same for all its windows.
 #[derive(Clone, Debug)]
@@ -165,23 +169,9 @@ pub(crate) fn picked(bits: &Bitmask, selection: &Bitmask) -> Bitmask {
 }
 
 /// The values at the rows whose bit is set, one behind the other.
-pub(crate) fn compact<T: Copy + Default>(values: &[T], rows: &Bitmask, out: &mut Vec<T>) {
+pub(crate) fn compact<T: Lane>(values: &[T], rows: &Bitmask, out: &mut Vec<T>) {
     out.clear();
-    out.resize(values.len() + 1, T::default());
-    let mut place = 0;
-    for (chunk, word) in values.chunks(64).zip(rows.words()) {
-        if *word == u64::MAX {
-            out[place..place + 64].copy_from_slice(chunk);
-            place += 64;
-            continue;
-        }
-        // Every value is written, and overwritten by the next one unless its bit is set: no branch to guess wrongly.
-        for (bit, value) in chunk.iter().enumerate() {
-            out[place] = *value;
-            place += (word >> bit & 1) as usize;
-        }
-    }
-    out.truncate(place);
+    bitpack::compact::compact(values, rows.words(), out);
 }
 
 #[cfg(test)]

@@ -21,8 +21,9 @@ use super::{
     computed::Recipe,
     groups::Grouper,
     keys::Key,
+    moments::Part,
     not_merged,
-    request::AggregateRequest,
+    request::{AggregateRequest, Function},
     states::{Counts, Groups, Operation, State, Subject},
 };
 use crate::{
@@ -77,7 +78,7 @@ struct InputLayout {
 enum Output {
     Rows,
     Count { input: usize },
-    State { input: usize, operation: usize },
+    State { input: usize, operation: usize, part: Part },
 }
 
 impl Layout {
@@ -117,16 +118,20 @@ impl Layout {
                 layout.inputs.push(InputLayout { column, filter, operations: Vec::new() });
                 layout.inputs.len() - 1
             });
+            if let Some(Operation::End(_, value)) = operation {
+                layout.need(request.column(value)?, true)?;
+            }
             layout.outputs.push(match operation {
                 None => Output::Count { input },
                 Some(operation) => {
+                    let part = if let Function::Squares(_) = aggregate.function { Part::Squares } else { Part::Mean };
                     let operations = &mut layout.inputs[input].operations;
                     let known = operations.iter().position(|known| *known == operation);
                     let operation = known.unwrap_or_else(|| {
                         operations.push(operation);
                         operations.len() - 1
                     });
-                    Output::State { input, operation }
+                    Output::State { input, operation, part }
                 }
             });
         }
@@ -152,6 +157,14 @@ impl Layout {
             }
             _ => shape_of_any(&column.data_type, *has_values),
         })
+    }
+
+    /// The index in `needed` of the column that an operation's answer is made of.
+    fn subject(&self, input: &InputLayout, operation: Operation) -> Option<usize> {
+        match operation {
+            Operation::End(_, value) => self.needed.iter().position(|needed| needed.column.id == value),
+            _ => input.column,
+        }
     }
 
     /// The index of a column in `needed`.
@@ -189,7 +202,8 @@ pub(crate) struct Engine {
 #[derive(Debug)]
 struct Input {
     tally: Tally,
-    states: Vec<State>,
+    /// Each with the block of what it is about.
+    states: Vec<(State, usize)>,
     /// The numbers that ids stand for, where they are summed.
     numbers: Option<Values>,
 }
@@ -226,12 +240,9 @@ impl Engine {
             .inputs
             .iter()
             .map(|input| {
-                let column = input.column.map(|index| (&blocks[index].values, &shapes[index]));
                 let of_numbers = input.operations.iter().any(|operation| operation.is_of_numbers());
-                let (numbers, dictionary) = match column {
-                    Some((_, Shape::Ids(values))) => {
-                        (of_numbers.then(|| numbers_of(values)).transpose()?, Some(values))
-                    }
+                let (numbers, dictionary) = match input.column.map(|index| &shapes[index]) {
+                    Some(Shape::Ids(values)) => (of_numbers.then(|| numbers_of(values)).transpose()?, Some(values)),
                     _ => (None, None),
                 };
                 let data_type = input.column.map_or(&DataType::BigInt, |index| &layout.needed[index].column.data_type);
@@ -239,12 +250,13 @@ impl Engine {
                     .operations
                     .iter()
                     .map(|operation| {
-                        let values = match (&numbers, column) {
-                            (Some(numbers), _) if operation.is_of_numbers() => numbers,
-                            (_, Some((values, _))) => values,
-                            _ => &Values::None,
+                        let subject = layout.subject(input, *operation).ok_or_else(no_column)?;
+                        let values = match &numbers {
+                            Some(numbers) if operation.is_of_numbers() => numbers,
+                            _ => &blocks[subject].values,
                         };
-                        State::new(*operation, &Subject { values, data_type, dictionary }, groups)
+                        let state = State::new(*operation, &Subject { values, data_type, dictionary }, groups)?;
+                        Ok((state, subject))
                     })
                     .collect::<Result<Vec<_>>>()?;
                 let tally = match input.filter {
@@ -298,7 +310,7 @@ impl Engine {
                 }
                 _ => return Err(not_merged()),
             }
-            for (state, other) in input.states.iter_mut().zip(other.states) {
+            for ((state, _), (other, _)) in input.states.iter_mut().zip(other.states) {
                 state.merge(other)?;
             }
         }
@@ -316,9 +328,9 @@ impl Engine {
         let groups = if self.layout.keys.is_empty() { Groups::Same(0, rows) } else { Groups::of(&self.groups) };
         self.rows.add(groups);
         for (input, layout) in self.inputs.iter_mut().zip(&self.layout.inputs) {
-            let block = layout.column.map(|index| &self.blocks[index]);
             let filter = layout.filter.map(|index| &filters[index]);
-            input.update(count, rows, groups, block, filter, &mut self.scratch)?;
+            let window = Window { rows, groups, blocks: &self.blocks, block: layout.column, filter };
+            input.update(count, &window, &mut self.scratch)?;
         }
         Ok(())
     }
@@ -330,7 +342,7 @@ impl Engine {
             .iter()
             .map(|input| {
                 let (Tally::Present(counts) | Tally::Missing(counts)) = &input.tally;
-                counts.memory_bytes() + input.states.iter().map(State::memory_bytes).sum::<usize>()
+                counts.memory_bytes() + input.states.iter().map(|(state, _)| state.memory_bytes()).sum::<usize>()
             })
             .sum();
         self.grouper.memory_bytes() + self.rows.memory_bytes() + inputs
@@ -371,17 +383,18 @@ impl Engine {
             columns.push(match output {
                 Output::Rows => count_column(&row_counts),
                 Output::Count { input } => count_column(&counts[*input]),
-                Output::State { input, operation } => {
+                Output::State { input, operation, part } => {
                     let layout = &self.layout.inputs[*input];
-                    let index = layout.column.ok_or_else(|| Error::Invalid("an aggregate without a column".into()))?;
+                    let subject = self.layout.subject(layout, layout.operations[*operation]);
+                    let index = subject.ok_or_else(no_column)?;
                     let dictionary = match &self.shapes[index] {
                         Shape::Ids(values) => Some(values),
                         _ => None,
                     };
                     let data_type = &self.layout.needed[index].column.data_type;
                     let counts = &counts[*input];
-                    self.inputs[*input].states[*operation]
-                        .column(data_type, dictionary, &groups, |at| counts[at] > 0)?
+                    let (state, _) = &mut self.inputs[*input].states[*operation];
+                    state.column(data_type, dictionary, &groups, *part, |at| counts[at] > 0)?
                 }
             });
         }
@@ -399,19 +412,23 @@ impl Engine {
     }
 }
 
+/// The rows of a window, as one input sees them.
+struct Window<'a> {
+    rows: usize,
+    groups: Groups<'a>,
+    blocks: &'a [Block],
+    /// The input's column among them.
+    block: Option<usize>,
+    filter: Option<&'a Bitmask>,
+}
+
 impl Input {
-    fn update(
-        &mut self,
-        count: usize,
-        rows: usize,
-        groups: Groups<'_>,
-        block: Option<&Block>,
-        filter: Option<&Bitmask>,
-        scratch: &mut Scratch,
-    ) -> Result<()> {
+    fn update(&mut self, count: usize, window: &Window<'_>, scratch: &mut Scratch) -> Result<()> {
+        let &Window { rows, groups, blocks, filter, .. } = window;
+        let block = window.block.map(|index| &blocks[index]);
         let (Tally::Present(counts) | Tally::Missing(counts)) = &mut self.tally;
         counts.grow(count);
-        self.states.iter_mut().for_each(|state| state.grow(count));
+        self.states.iter_mut().for_each(|(state, _)| state.grow(count));
         let valid = block.and_then(|block| block.valid.as_ref());
         let both;
         let present = match (valid, filter) {
@@ -428,7 +445,7 @@ impl Input {
                 counts.add(groups);
             }
             return match block {
-                Some(block) => self.learn(groups, &block.values, &mut scratch.numbers),
+                Some(block) => self.learn(groups, &block.values, None, blocks, &mut scratch.numbers),
                 None => Ok(()),
             };
         };
@@ -450,21 +467,37 @@ impl Input {
         match block {
             Some(block) if !self.states.is_empty() => {
                 picked_values(&block.values, present, &mut scratch.values)?;
-                self.learn(groups, &scratch.values, &mut scratch.numbers)
+                self.learn(groups, &scratch.values, Some(present), blocks, &mut scratch.numbers)
             }
             _ => Ok(()),
         }
     }
 
-    fn learn(&mut self, groups: Groups<'_>, values: &Values, scratch: &mut Values) -> Result<()> {
+    /// `values`: the input's at the rows in `rows` (`None`: all), whose groups are `groups`.
+    fn learn(
+        &mut self,
+        groups: Groups<'_>,
+        values: &Values,
+        rows: Option<&Bitmask>,
+        blocks: &[Block],
+        scratch: &mut Values,
+    ) -> Result<()> {
         if let (Some(numbers), Values::Ids(ids)) = (&self.numbers, values) {
             look_up(numbers, ids, scratch);
         }
-        for state in &mut self.states {
-            state.add(groups, if state.is_of_numbers() && self.numbers.is_some() { scratch } else { values })?;
+        for (state, subject) in &mut self.states {
+            match state {
+                State::Ends(ends) => ends.add(groups, values, rows, &blocks[*subject])?,
+                state if state.is_of_numbers() && self.numbers.is_some() => state.add(groups, scratch)?,
+                state => state.add(groups, values)?,
+            }
         }
         Ok(())
     }
+}
+
+fn no_column() -> Error {
+    Error::Invalid("an aggregate without a column".into())
 }
 
 fn picked_groups<'s>(groups: Groups<'_>, rows: &Bitmask, out: &'s mut Vec<u32>) -> Groups<'s> {

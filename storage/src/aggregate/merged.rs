@@ -42,6 +42,7 @@ pub fn bounds(units: &[ScanUnit], request: &AggregateRequest) -> Result<Option<V
         let data_type = column.map(|column| &column.data_type);
         Ok(match function {
             Function::Rows | Function::Count(_) | Function::And(_) | Function::Or(_) | Function::Sum(_) => true,
+            Function::Mean(_) | Function::Squares(_) => true,
             Function::Min(_) | Function::Max(_) => data_type.is_some_and(|data_type| *data_type != DataType::Text),
             _ => false,
         })
@@ -116,6 +117,7 @@ impl MergedGroups {
             Function::Count(_) => count,
             // In 64 bits, and in 128.
             Function::Sum(_) => count + size_of::<i64>() + size_of::<i128>(),
+            Function::Mean(_) | Function::Squares(_) => count + 3 * size_of::<f64>(),
             _ => count + size_of::<i128>(),
         };
         (count + request.aggregates.iter().map(|aggregate| of(&aggregate.function)).sum::<usize>()) as u64

@@ -10,7 +10,7 @@ use arrow::{
     datatypes::SchemaRef,
 };
 
-use super::{Aggregate, AggregateRequest, Aggregation, BY_STAR_TREE, Function};
+use super::{Aggregate, AggregateRequest, Aggregation, BY_STAR_TREE, BY_STAR_TREE_LESS_ROWS, Function};
 use crate::{
     Result,
     evaluate::scalar_array,
@@ -165,6 +165,7 @@ impl Aggregation for Answered {
         match &self.rest {
             None => "metadata",
             Some(rest) if rest.way() == BY_STAR_TREE => BY_STAR_TREE,
+            Some(rest) if rest.way() == BY_STAR_TREE_LESS_ROWS => BY_STAR_TREE_LESS_ROWS,
             Some(_) => "metadata and rows",
         }
     }

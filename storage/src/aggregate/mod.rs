@@ -26,11 +26,13 @@
 pub(crate) mod block;
 pub(crate) mod computed;
 mod divide;
+pub(crate) mod ends;
 pub(crate) mod engine;
 mod groups;
 pub(crate) mod keys;
 mod merged;
 pub(crate) mod metadata;
+pub(crate) mod moments;
 mod request;
 mod results;
 mod sketches;
@@ -75,6 +77,9 @@ pub trait Aggregation: Send + fmt::Debug {
 
 /// The way of an aggregation that reads documents of a star-tree instead of rows.
 pub const BY_STAR_TREE: &str = "star tree";
+
+/// The same, less what the rows were that are not valid any more.
+pub const BY_STAR_TREE_LESS_ROWS: &str = "star tree less rows";
 
 /// Rows that a step reads: short enough to look for a cancelled query in between.
 pub const STEP_ROWS: usize = 64 * 1024;

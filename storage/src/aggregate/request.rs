@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType as ArrowType, Field, Schema as ArrowSchema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
-use super::{Computed, ResultCache, states::Operation};
+use super::{Computed, ResultCache, ends::End, states::Operation};
 use crate::{
     Error, Result,
     ids::ColumnId,
@@ -71,6 +71,8 @@ pub struct Aggregate {
 /// | `And`, `Or` | BOOLEAN | Boolean | null |
 /// | `Distinct` | BOOLEAN, integers, NUMERIC, floats, TEXT, UUID, BYTEA, DATE, TIMESTAMP(TZ) | BinaryView: a [`sketch::Distinct`](crate::sketch::Distinct) | null |
 /// | `Quantiles` | integers, NUMERIC, REAL, DOUBLE | BinaryView: a [`sketch::Quantiles`](crate::sketch::Quantiles) | null |
+/// | `Mean`, `Squares` | integers, NUMERIC, REAL, DOUBLE | Float64: the mean, the sum of the squares of the differences from it | null |
+/// | `First`, `Last` | of `value`: as `Min`, BOOLEAN, UUID, BYTEA; `by`: integers, DATE, TIMESTAMP(TZ) | that of `value`: its value where `by` is least, greatest (of several rows the first, the last) | null |
 /// | `DistinctOf`, `QuantilesOf` | BYTEA that is such sketches | BinaryView: theirs put together | null |
 ///
 /// Sums of integers and decimals are exact; one that leaves 128 bits is an error. Floats are ordered as PostgreSQL orders them.
@@ -88,9 +90,14 @@ pub enum Function {
     Quantiles(ColumnId),
     DistinctOf(ColumnId),
     QuantilesOf(ColumnId),
+    Mean(ColumnId),
+    Squares(ColumnId),
+    First { value: ColumnId, by: ColumnId },
+    Last { value: ColumnId, by: ColumnId },
 }
 
 impl Function {
+    /// The column of which a row must have a value.
     pub fn column(&self) -> Option<ColumnId> {
         match self {
             Self::Rows => None,
@@ -103,11 +110,34 @@ impl Function {
             | Self::Distinct(id)
             | Self::Quantiles(id)
             | Self::DistinctOf(id)
-            | Self::QuantilesOf(id) => Some(*id),
+            | Self::QuantilesOf(id)
+            | Self::Mean(id)
+            | Self::Squares(id)
+            | Self::First { by: id, .. }
+            | Self::Last { by: id, .. } => Some(*id),
         }
     }
 
-    /// What stands for it in the definition of a star-tree, on disk.
+    /// The column that the answer is made of.
+    pub fn subject(&self) -> Option<ColumnId> {
+        match self {
+            Self::First { value, .. } | Self::Last { value, .. } => Some(*value),
+            other => other.column(),
+        }
+    }
+
+    /// Whether rows can be ordered by the column that it orders them by, if any; `type_of`: of columns.
+    pub fn is_ordered_by<'t>(&self, type_of: impl FnOnce(ColumnId) -> Option<&'t DataType>) -> bool {
+        use DataType::{BigInt, Date, Int, SmallInt, Timestamp, TimestampTz};
+        match self {
+            Self::First { by, .. } | Self::Last { by, .. } => {
+                type_of(*by).is_some_and(|of| matches!(of, SmallInt | Int | BigInt | Date | Timestamp | TimestampTz))
+            }
+            _ => true,
+        }
+    }
+
+    /// What stands for it in the definition of a star-tree, on disk, and in what answers are kept by.
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Rows => 0,
@@ -121,12 +151,16 @@ impl Function {
             Self::Quantiles(_) => 8,
             Self::DistinctOf(_) => 9,
             Self::QuantilesOf(_) => 10,
+            Self::Mean(_) => 11,
+            Self::Squares(_) => 12,
+            Self::First { .. } => 13,
+            Self::Last { .. } => 14,
         }
     }
 
-    /// What puts states of this function together that are values of column `id`.
-    pub(crate) fn over_states(&self, id: ColumnId) -> Self {
-        match self {
+    /// What puts states of this function together that are values of column `id`; `None` where no column has all that it takes.
+    pub(crate) fn over_states(&self, id: ColumnId) -> Option<Self> {
+        Some(match self {
             Self::Rows | Self::Count(_) | Self::Sum(_) => Self::Sum(id),
             Self::Min(_) => Self::Min(id),
             Self::Max(_) => Self::Max(id),
@@ -134,7 +168,8 @@ impl Function {
             Self::Or(_) => Self::Or(id),
             Self::Distinct(_) | Self::DistinctOf(_) => Self::DistinctOf(id),
             Self::Quantiles(_) | Self::QuantilesOf(_) => Self::QuantilesOf(id),
-        }
+            Self::Mean(_) | Self::Squares(_) | Self::First { .. } | Self::Last { .. } => return None,
+        })
     }
 
     pub(crate) fn operation(&self) -> Option<Operation> {
@@ -147,6 +182,9 @@ impl Function {
             Self::Quantiles(_) => Operation::Quantiles,
             Self::DistinctOf(_) => Operation::DistinctOf,
             Self::QuantilesOf(_) => Operation::QuantilesOf,
+            Self::Mean(_) | Self::Squares(_) => Operation::Moments,
+            Self::First { value, .. } => Operation::End(End::First, *value),
+            Self::Last { value, .. } => Operation::End(End::Last, *value),
         })
     }
 }
@@ -165,7 +203,7 @@ impl GroupKey {
     }
 }
 
-/// The type of the function's column in the answer; `None` where columns of the type have no such aggregate.
+/// The type of the function's column in the answer; `None` where columns of the type ([`Function::subject`]'s) have no such aggregate.
 pub fn state_type(function: &Function, column: Option<&DataType>) -> Option<ArrowType> {
     use DataType::{
         BigInt, Boolean, Bytea, Date, Double, Int, Numeric, Real, SmallInt, Text, Timestamp, TimestampTz, Uuid,
@@ -211,6 +249,27 @@ pub fn state_type(function: &Function, column: Option<&DataType>) -> Option<Arro
         )
         | (Function::Quantiles(_), Some(SmallInt | Int | BigInt | Numeric { .. } | Real | Double))
         | (Function::DistinctOf(_) | Function::QuantilesOf(_), Some(Bytea)) => ArrowType::BinaryView,
+        (Function::Mean(_) | Function::Squares(_), Some(SmallInt | Int | BigInt | Numeric { .. } | Real | Double)) => {
+            ArrowType::Float64
+        }
+        (
+            Function::First { .. } | Function::Last { .. },
+            Some(
+                data_type @ (Boolean
+                | SmallInt
+                | Int
+                | BigInt
+                | Numeric { .. }
+                | Real
+                | Double
+                | Text
+                | Uuid
+                | Bytea
+                | Date
+                | Timestamp
+                | TimestampTz),
+            ),
+        ) => data_type.arrow(),
         _ => return None,
     })
 }
@@ -241,8 +300,9 @@ impl AggregateRequest {
             fields.push(column.data_type.field(&column.name, column.nullable));
         }
         for Aggregate { function, .. } in &self.aggregates {
-            let column = function.column().map(|id| self.column(id)).transpose()?;
+            let column = function.subject().map(|id| self.column(id)).transpose()?;
             let state = state_type(function, column.map(|column| &column.data_type))
+                .filter(|_| function.is_ordered_by(|id| self.column(id).ok().map(|column| &column.data_type)))
                 .ok_or_else(|| Error::Invalid(format!("{function:?} does not fit the type of its column")))?;
             let nullable = !matches!(function, Function::Rows | Function::Count(_));
             fields.push(Field::new(column.map_or("*", |column| &column.name), state, nullable));

@@ -280,6 +280,7 @@ impl Writer {
     fn function(&mut self, function: &Function) {
         self.tag(function.code());
         self.number(function.column().map_or(0, |column| u64::from(column.0)));
+        self.number(function.subject().map_or(0, |column| u64::from(column.0)));
     }
 
     fn condition(&mut self, condition: Option<&Predicate>) {

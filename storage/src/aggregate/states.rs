@@ -9,12 +9,15 @@ use arrow::array::{Array, ArrayRef, AsArray, StringViewArray};
 
 use super::{
     block::Values,
+    ends::{End, Ends},
+    moments::{Moments, Part},
     sketches::{DistinctValues, Merged, Spreads},
     values::{array_of_floats, array_of_integers, array_of_wide, decimals},
 };
 use crate::{
     Error, Result,
     bitpack::lanes,
+    ids::ColumnId,
     scalar::compare_floats,
     schema::DataType,
     sketch::{Distinct, Quantiles},
@@ -169,12 +172,15 @@ pub(crate) enum Operation {
     /// Of sketches.
     DistinctOf,
     QuantilesOf,
+    Moments,
+    /// Of the rows that are first or last by the input column, this one's values.
+    End(End, ColumnId),
 }
 
 impl Operation {
     /// Whether it reckons with the numbers that ids stand for.
     pub(crate) fn is_of_numbers(self) -> bool {
-        matches!(self, Self::Sum | Self::Quantiles)
+        matches!(self, Self::Sum | Self::Quantiles | Self::Moments)
     }
 }
 
@@ -203,6 +209,8 @@ pub(crate) enum State {
     Quantiles(Spreads),
     DistinctOf(Merged<Distinct>),
     QuantilesOf(Merged<Quantiles>),
+    Moments(Moments),
+    Ends(Ends),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,6 +245,10 @@ impl State {
             (Operation::Quantiles, _) => Self::Quantiles(Spreads::new(subject.data_type)),
             (Operation::DistinctOf, _) => Self::DistinctOf(Merged::new(subject)),
             (Operation::QuantilesOf, _) => Self::QuantilesOf(Merged::new(subject)),
+            (Operation::Moments, Values::Integers(_) | Values::Wide(_) | Values::Floats(_)) => {
+                Self::Moments(Moments::new(subject.data_type))
+            }
+            (Operation::End(end, _), _) => Self::Ends(Ends::new(end, values)),
             (operation, _) => return Err(Error::Invalid(format!("{operation:?} of values that have none"))),
         };
         state.grow(groups);
@@ -263,11 +275,16 @@ impl State {
             Self::Quantiles(spreads) => spreads.grow(groups),
             Self::DistinctOf(merged) => merged.grow(groups),
             Self::QuantilesOf(merged) => merged.grow(groups),
+            Self::Moments(moments) => moments.grow(groups),
+            Self::Ends(ends) => ends.grow(groups),
         }
     }
 
     pub(crate) fn is_of_numbers(&self) -> bool {
-        matches!(self, Self::IntegerSums(_) | Self::WideSums(_) | Self::FloatSums(_) | Self::Quantiles(_))
+        matches!(
+            self,
+            Self::IntegerSums(_) | Self::WideSums(_) | Self::FloatSums(_) | Self::Quantiles(_) | Self::Moments(_)
+        )
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
@@ -286,10 +303,12 @@ impl State {
             Self::Quantiles(spreads) => spreads.memory_bytes(),
             Self::DistinctOf(merged) => merged.memory_bytes(),
             Self::QuantilesOf(merged) => merged.memory_bytes(),
+            Self::Moments(moments) => moments.memory_bytes(),
+            Self::Ends(ends) => ends.memory_bytes(),
         }
     }
 
-    /// Takes the values of a window's rows, none of them null.
+    /// Takes the values of a window's rows, none of them null. Those of [`Operation::End`] are taken by [`Ends::add`].
     pub(crate) fn add(&mut self, groups: Groups<'_>, values: &Values) -> Result<()> {
         match (self, values) {
             (Self::IntegerSums(sums), Values::Integers(values)) => sums.add(groups, values),
@@ -347,6 +366,7 @@ impl State {
             (Self::Quantiles(state), values) => state.add(groups, values)?,
             (Self::DistinctOf(state), values) => state.add(groups, values)?,
             (Self::QuantilesOf(state), values) => state.add(groups, values)?,
+            (Self::Moments(state), values) => state.add(groups, values)?,
             _ => return Err(misfit()),
         }
         Ok(())
@@ -372,6 +392,7 @@ impl State {
             (Self::FloatSums(sums), Self::FloatSums(others)) => {
                 sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += other);
             }
+            (Self::Moments(moments), Self::Moments(others)) => moments.merge(others),
             (Self::Integers(best, extreme), Self::Integers(others, _)) => fold(best, &others, *extreme),
             (Self::Wide(best, extreme), Self::Wide(others, _)) => fold(best, &others, *extreme),
             (Self::Floats(best, extreme), Self::Floats(others, _)) => {
@@ -388,12 +409,13 @@ impl State {
         Ok(())
     }
 
-    /// The state column of these groups; `has_value` says by place in `groups` which have one. `dictionary` has the values of ids.
+    /// The state column of these groups (`part` of it where it has several); `has_value` says by place in `groups` which have one. `dictionary` has the values of ids.
     pub(crate) fn column(
         &mut self,
         data_type: &DataType,
         dictionary: Option<&ArrayRef>,
         groups: &[u32],
+        part: Part,
         has_value: impl Fn(usize) -> bool,
     ) -> Result<ArrayRef> {
         fn of<T: Copy>(all: &[T], groups: &[u32]) -> Vec<T> {
@@ -428,6 +450,8 @@ impl State {
             Self::Quantiles(spreads) => spreads.column(groups, has_value),
             Self::DistinctOf(merged) => merged.column(groups, has_value),
             Self::QuantilesOf(merged) => merged.column(groups, has_value),
+            Self::Moments(moments) => moments.column(part, groups),
+            Self::Ends(ends) => ends.column(data_type, dictionary, groups)?,
         })
     }
 }

@@ -4,9 +4,9 @@
 use std::arch::x86_64::{
     __m512i, _mm256_storeu_si256, _mm512_and_si512, _mm512_cmple_epi64_mask, _mm512_cmple_epu32_mask,
     _mm512_cmplt_epu32_mask, _mm512_cvtepi64_epi32, _mm512_loadu_si512, _mm512_mask_cmple_epi64_mask,
-    _mm512_mask_i32gather_epi32, _mm512_mask_test_epi32_mask, _mm512_permutexvar_epi8, _mm512_set1_epi32,
-    _mm512_set1_epi64, _mm512_setzero_si512, _mm512_sllv_epi32, _mm512_srli_epi32, _mm512_srlv_epi32,
-    _mm512_srlv_epi64, _mm512_storeu_si512, _mm512_sub_epi32,
+    _mm512_mask_i32gather_epi32, _mm512_mask_test_epi32_mask, _mm512_maskz_compress_epi32, _mm512_maskz_compress_epi64,
+    _mm512_permutexvar_epi8, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_sllv_epi32,
+    _mm512_srli_epi32, _mm512_srlv_epi32, _mm512_srlv_epi64, _mm512_storeu_si512, _mm512_sub_epi32,
 };
 
 use super::scalar;
@@ -308,3 +308,41 @@ fn range_words_i64(values: &[i64], low: i64, high: i64, out: &mut [u64]) {
         }
     }
 }
+
+/// Defines a kernel that packs the values whose bit is set, `$lanes` of a register at a time.
+macro_rules! compress {
+    ($name:ident, $kernel:ident, $instruction:ident, $mask:ty, $bytes:literal, $lanes:literal) => {
+        /// Appends those values whose bit is set; there is a word for each 64 values begun.
+        pub(super) fn $name<T: Copy>(values: &[T], words: &[u64], out: &mut Vec<T>) {
+            const { assert!(size_of::<T>() == $bytes, "lanes of another width") }
+            // SAFETY: the caller has asked the processor; of memory nothing is asked but what the arguments say.
+            unsafe { $kernel(values, words, out) }
+        }
+
+        #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,popcnt")]
+        fn $kernel<T: Copy>(values: &[T], words: &[u64], out: &mut Vec<T>) {
+            // Whole registers are written, of which the last values are overwritten or left out.
+            out.reserve(values.len() + $lanes);
+            let (mut count, whole) = (out.len(), values.len() / 64);
+            for (values, word) in values.chunks_exact(64).zip(words) {
+                for part in 0..64 / $lanes {
+                    let mask = (*word >> (part * $lanes)) as $mask;
+                    // SAFETY: the chunk has 64 values; so many more are reserved as there are values in all and in a register.
+                    unsafe {
+                        let lanes = _mm512_loadu_si512(values.as_ptr().add(part * $lanes).cast());
+                        let packed = $instruction(mask, lanes);
+                        _mm512_storeu_si512(out.as_mut_ptr().add(count).cast(), packed);
+                    }
+                    count += mask.count_ones() as usize;
+                }
+            }
+            // SAFETY: so many values were written.
+            unsafe { out.set_len(count) };
+            let rest = values[whole * 64..].iter().enumerate();
+            out.extend(rest.filter(|(bit, _)| words[whole] >> bit & 1 == 1).map(|(_, value)| *value));
+        }
+    };
+}
+
+compress!(compress32, compress32_lanes, _mm512_maskz_compress_epi32, u16, 4, 16);
+compress!(compress64, compress64_lanes, _mm512_maskz_compress_epi64, u8, 8, 8);

@@ -22,6 +22,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(crate) mod compact;
 mod compare;
 pub(crate) mod lanes;
 mod mask;
@@ -35,6 +36,9 @@ pub use mask::Bitmask;
 
 /// Bytes of zeros behind packed values that let every one of them be read by the vector kernels.
 pub const PADDING: usize = 64;
+
+/// Values that are unpacked at a time to have some of them picked.
+const CHUNK: usize = 512;
 
 /// Where fewer than one in this many values are wanted, they are read one by one.
 const SPARSE: usize = 6;
@@ -84,7 +88,8 @@ fn level() -> Level {
     #[cfg(target_arch = "x86_64")]
     {
         // The standard library asks the processor once and keeps the answer.
-        if is_x86_feature_detected!("avx512vbmi")
+        if is_x86_feature_detected!("popcnt")
+            && is_x86_feature_detected!("avx512vbmi")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512f")
         {
@@ -164,23 +169,15 @@ impl<'a> Packed<'a> {
             out.resize(before + positions.len(), 0);
             return lanes::picked(self.bytes, self.width, start, &positions, &mut out[before..]);
         }
-        let mut buffer = [0u32; 64];
-        for (index, &word) in mask.words().iter().enumerate() {
-            if word == 0 {
+        let mut buffer = [0u32; CHUNK];
+        for (index, words) in mask.words().chunks(CHUNK / 64).enumerate() {
+            if words.iter().all(|word| *word == 0) {
                 continue;
             }
-            let from = start + index * 64;
-            let count = (mask.len() - index * 64).min(64);
-            self.unpack_u32(from, &mut buffer[..count]);
-            if word == u64::MAX {
-                out.extend_from_slice(&buffer);
-                continue;
-            }
-            let mut left = word;
-            while left != 0 {
-                out.push(buffer[left.trailing_zeros() as usize]);
-                left &= left - 1;
-            }
+            let before = index * CHUNK;
+            let buffer = &mut buffer[..(mask.len() - before).min(CHUNK)];
+            self.unpack_u32(start + before, buffer);
+            compact::compact(buffer, words, out);
         }
     }
 

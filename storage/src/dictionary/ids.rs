@@ -255,9 +255,17 @@ impl Ids {
 
     /// The ids of those rows of `rows` that `selection` holds.
     pub(crate) fn gather(&self, rows: Range<usize>, selection: &Bitmask) -> Result<Vec<u32>> {
-        let mut out = Vec::with_capacity(selection.count());
+        let mut out = Vec::new();
+        self.gather_into(rows, selection, &mut out)?;
+        Ok(out)
+    }
+
+    /// As [`Self::gather`], into `out`, which is cleared first.
+    pub(crate) fn gather_into(&self, rows: Range<usize>, selection: &Bitmask, out: &mut Vec<u32>) -> Result<()> {
+        out.clear();
+        out.reserve(selection.count());
         match &self.layout {
-            Layout::Packed(packed) => self.packed(packed, self.rows).gather_u32(rows.start, selection, &mut out),
+            Layout::Packed(packed) => self.packed(packed, self.rows).gather_u32(rows.start, selection, out),
             Layout::Chunks(chunks) => {
                 let wanted = |part: Range<usize>| selection.any_in(part);
                 let mut ids = Vec::new();
@@ -278,7 +286,7 @@ impl Ids {
                 }
             }
         }
-        Ok(out)
+        Ok(())
     }
 
     /// Takes out of `mask` the rows whose id lies inside `low..=high`, or outside when `inside` is false.

@@ -33,7 +33,7 @@ impl ColumnReader {
         let Values::Dictionary(dictionary) = self.values() else { return Err(self.has_no("dictionary")) };
         match selection {
             None => dictionary.ids().read(rows, out)?,
-            Some(selection) => *out = dictionary.ids().gather(rows, selection)?,
+            Some(selection) => dictionary.ids().gather_into(rows, selection, out)?,
         }
         let largest = lanes::largest(out);
         if largest >= dictionary.len() && !out.is_empty() {
@@ -53,10 +53,7 @@ impl ColumnReader {
         let Values::Integers(integers) = self.values() else { return Err(self.has_no("integers")) };
         match selection {
             None => integers.fill(rows, out, |value| value),
-            Some(selection) => {
-                *out = integers.gather(rows, selection, |value| value)?;
-                Ok(())
-            }
+            Some(selection) => integers.gather_into(rows, selection, out),
         }
     }
 

@@ -217,14 +217,10 @@ impl Scaled {
             Width::Real => f64::from(f32::from_bits(bits as u32)),
             Width::Double => f64::from_bits(bits),
         };
-        let scaled = |integer: i64| match self.width {
-            Width::Real => f64::from(self.real(integer)),
-            Width::Double => self.double(integer),
-        };
         match selection {
             None => {
                 match self.width {
-                    Width::Real => self.integers.fill(rows.clone(), out, scaled)?,
+                    Width::Real => self.integers.fill(rows.clone(), out, |integer| f64::from(self.real(integer)))?,
                     Width::Double => {
                         let mut integers = Vec::new();
                         self.integers.fill(rows.clone(), &mut integers, |integer| integer)?;
@@ -235,7 +231,18 @@ impl Scaled {
                 self.exceptions_in(rows).for_each(|(row, bits)| out[row] = value(bits));
             }
             Some(selection) => {
-                *out = self.integers.gather(rows.clone(), selection, scaled)?;
+                let mut integers = Vec::new();
+                self.integers.gather_into(rows.clone(), selection, &mut integers)?;
+                match self.width {
+                    Width::Real => {
+                        out.clear();
+                        out.extend(integers.iter().map(|integer| f64::from(self.real(*integer))));
+                    }
+                    Width::Double => {
+                        out.resize(integers.len(), 0.0);
+                        lanes::quotients(&integers, self.divisor, out);
+                    }
+                }
                 let exceptions = self.selected_exceptions(rows, selection);
                 exceptions.iter().for_each(|(at, bits)| out[*at] = value(*bits));
             }

@@ -9,6 +9,7 @@ use std::{
 use super::{
     Found, Index, IndexKind, IndexSpec,
     file::{IndexFile, Owner},
+    geo::Inside,
     star::StarIndex,
 };
 use crate::{
@@ -94,14 +95,14 @@ impl AttachedIndex {
         self.kind == IndexKind::Geo && self.columns == [lat, lng]
     }
 
-    /// How many rows lie in the cells.
-    pub(crate) fn count_places(&self, cells: &[RangeInclusive<u64>]) -> Result<u64> {
-        self.checked(self.index()?.count_places(cells))
+    /// The rows in the cells, which ascend.
+    pub(crate) fn find_places(&self, cells: &[RangeInclusive<u64>]) -> Result<Inside> {
+        self.checked(self.index()?.find_places(cells))
     }
 
-    /// The rows of `rows` that lie in the cells, bit 0 for row `base`.
-    pub(crate) fn places(&self, cells: &[RangeInclusive<u64>], rows: &Range<u32>, base: u32) -> Result<Bitmask> {
-        self.checked(self.index()?.places(cells, rows, base))
+    /// Those of `rows`, bit 0 for row `base`.
+    pub(crate) fn places(&self, inside: &Inside, rows: &Range<u32>, base: u32) -> Result<Bitmask> {
+        self.checked(self.index()?.places(inside, rows, base))
     }
 
     /// Adds the rows found that lie in `rows` to `out`, whose bit 0 is row `base`.

@@ -94,9 +94,10 @@ impl ChunkIndex {
     ) -> Result<Option<Bitmask>> {
         let known = self.index.as_ref().filter(|_| self.kind == IndexKind::Geo && self.columns == [lat, lng]);
         let Some(index) = known else { return Ok(None) };
-        if index.count_places(cells)? > most {
+        let inside = index.find_places(cells)?;
+        if inside.rows() > most {
             return Ok(None);
         }
-        index.places(cells, &(0..self.rows), 0).map(Some)
+        index.places(&inside, &(0..self.rows), 0).map(Some)
     }
 }

@@ -266,18 +266,18 @@ impl Index {
         matches!(self, Self::Bloom(index) if index.excludes(leaf, data_type))
     }
 
-    /// How many rows lie in the cells.
-    pub(crate) fn count_places(&self, cells: &[RangeInclusive<u64>]) -> Result<u64> {
+    /// The rows in the cells, which ascend.
+    pub(crate) fn find_places(&self, cells: &[RangeInclusive<u64>]) -> Result<geo::Inside> {
         match self {
-            Self::Geo(index) => index.count(cells),
+            Self::Geo(index) => index.find(cells),
             _ => Err(Error::Invalid("an index that knows nothing of places".into())),
         }
     }
 
-    /// The rows of `rows` that lie in the cells, bit 0 for row `base`.
-    pub(crate) fn places(&self, cells: &[RangeInclusive<u64>], rows: &Range<u32>, base: u32) -> Result<Bitmask> {
+    /// Those of `rows`, bit 0 for row `base`.
+    pub(crate) fn places(&self, inside: &geo::Inside, rows: &Range<u32>, base: u32) -> Result<Bitmask> {
         match self {
-            Self::Geo(index) => index.list(cells, rows, base),
+            Self::Geo(index) => index.list(inside, rows, base),
             _ => Err(Error::Invalid("an index that knows nothing of places".into())),
         }
     }

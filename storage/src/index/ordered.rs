@@ -51,17 +51,12 @@ impl OrderedRows {
 
     /// The places of the integers from `low` to `high`.
     pub(super) fn between(&self, low: i128, high: i128) -> Result<Range<u32>> {
-        let (from, to) = (self.point(low, false)?, self.point(high, true)?);
-        Ok(from as u32..to.max(from) as u32)
+        self.finder().between(low, high)
     }
 
-    /// Integers below `bound`, or up to it.
-    fn point(&self, bound: i128, up_to: bool) -> Result<usize> {
-        let before = |value: &i64| if up_to { i128::from(*value) <= bound } else { i128::from(*value) < bound };
-        let Some(block) = self.firsts.partition_point(before).checked_sub(1) else { return Ok(0) };
-        let start = block * BLOCK;
-        let inside = self.values.decode(start..(start + BLOCK).min(self.count), |value| value)?;
-        Ok(start + inside.partition_point(before))
+    /// Finds places one after the other.
+    pub(super) fn finder(&self) -> Finder<'_> {
+        Finder { of: self, block: None, inside: Vec::new() }
     }
 
     /// Adds the rows at places, as far as they lie in `rows`, to `out`, whose bit 0 is row `base`.
@@ -69,5 +64,33 @@ impl OrderedRows {
         let packed = Packed::new(&self.rows, row_width(self.segment_rows), self.count)
             .ok_or_else(|| Error::Invalid("invariant: the rows by value were measured when they were opened".into()))?;
         add_packed(&packed, places.start as usize..places.end as usize, self.segment_rows, rows, base, out)
+    }
+}
+
+/// Keeps the block that it looked into last: a block is decoded once for all ascending questions that end in it.
+pub(super) struct Finder<'a> {
+    of: &'a OrderedRows,
+    block: Option<usize>,
+    inside: Vec<i64>,
+}
+
+impl Finder<'_> {
+    /// The places of the integers from `low` to `high`.
+    pub(super) fn between(&mut self, low: i128, high: i128) -> Result<Range<u32>> {
+        let (from, to) = (self.point(low, false)?, self.point(high, true)?);
+        Ok(from as u32..to.max(from) as u32)
+    }
+
+    /// Integers below `bound`, or up to it.
+    fn point(&mut self, bound: i128, up_to: bool) -> Result<usize> {
+        let before = |value: &i64| if up_to { i128::from(*value) <= bound } else { i128::from(*value) < bound };
+        let Some(block) = self.of.firsts.partition_point(before).checked_sub(1) else { return Ok(0) };
+        let start = block * BLOCK;
+        if self.block != Some(block) {
+            self.block = None;
+            self.of.values.fill(start..(start + BLOCK).min(self.of.count), &mut self.inside, |value| value)?;
+            self.block = Some(block);
+        }
+        Ok(start + self.inside.partition_point(before))
     }
 }

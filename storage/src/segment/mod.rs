@@ -18,7 +18,7 @@ use arrow::array::ArrayRef;
 use crate::{
     Result,
     aggregate::{AggregateRequest, Aggregation, MergedGroups},
-    ids::{ColumnId, OffsetRange, SegmentId},
+    ids::{ColumnId, IndexId, OffsetRange, SegmentId},
     scalar::Scalar,
     scan::{BatchIterator, ScanMetrics, ScanRequest},
     schema::TableSchema,
@@ -115,6 +115,10 @@ pub trait Segment: Send + Sync + fmt::Debug {
     fn masked(self: Arc<Self>, validity: Arc<Validity>) -> Arc<dyn Segment>;
     /// The segment as one that has a file, beside which its indexes lie; `None` for rows in memory, for damaged segments and for masked ones.
     fn as_committed(&self) -> Option<&committed::CommittedSegment> {
+        None
+    }
+    /// The star-tree that answers the request for all valid rows, if one does, and how many rows are taken off what it says of all.
+    fn answering_tree(&self, _request: &AggregateRequest) -> Option<(IndexId, u32)> {
         None
     }
     /// The segment as one that still takes rows.

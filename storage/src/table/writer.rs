@@ -8,7 +8,10 @@ use arrow::{
     datatypes::SchemaRef,
 };
 
-use super::Partition;
+use super::{
+    Partition,
+    key_map::{KeyMapFile, KeyMapUse},
+};
 use crate::{
     Error, Result,
     ids::{OffsetRange, SegmentId},
@@ -63,7 +66,7 @@ pub struct PartitionWriter {
     /// Above all ids that were given.
     next: SegmentId,
     /// Of a table with a key.
-    winners: Option<Winners>,
+    pub(super) winners: Option<Winners>,
 }
 
 impl PartitionWriter {
@@ -83,13 +86,34 @@ impl PartitionWriter {
         deleted: &[(SegmentId, RowSet)],
         lost: &[(SegmentId, RowSet)],
     ) -> Result<Self> {
+        Ok(Self::open_with(partition, schema, next, deleted, lost, None)?.0)
+    }
+
+    /// The same with the key map of a checkpoint, if there is one: then only the keys of segments are read that it is not about. One that cannot be used is
+    /// as none.
+    pub fn open_with(
+        partition: Arc<Partition>,
+        schema: Arc<TableSchema>,
+        next: SegmentId,
+        deleted: &[(SegmentId, RowSet)],
+        lost: &[(SegmentId, RowSet)],
+        checkpoint: Option<KeyMapFile<'_>>,
+    ) -> Result<(Self, KeyMapUse)> {
         let Some(key) = partition.key.clone() else {
             partition.publish(None, Some(Validities::default().with_deleted(deleted)));
-            return Ok(Self::new(partition, schema, next));
+            return Ok((Self::new(partition, schema, next), KeyMapUse::None));
         };
         let written = Arc::new(key.written(&schema));
-        let mut winners = Winners::new(key, &schema)?;
-        for segment in partition.view().segments() {
+        let mut winners = Winners::new(Arc::clone(&key), &schema)?;
+        let mut used = KeyMapUse::None;
+        if let Some(file) = checkpoint {
+            used = file.restore(&mut winners, &partition, &schema, next, deleted, lost);
+            if matches!(used, KeyMapUse::Refused(_)) {
+                winners = Winners::new(key, &schema)?;
+            }
+        }
+        let known = used.segments();
+        for segment in partition.view().segments().filter(|segment| !known.contains(&segment.id())) {
             let of_segment = |sets: &[(SegmentId, RowSet)]| {
                 sets.iter().find(|(id, _)| *id == segment.id()).map(|(_, rows)| rows.clone()).unwrap_or_default()
             };
@@ -99,9 +123,10 @@ impl PartitionWriter {
                 partition.put(Arc::new(QuarantinedSegment::new(id, rows, bytes, schema, offsets, None, error)));
             }
         }
+        winners.fit();
         partition.publish(None, Some(winners.validities()));
         let consuming = Arc::new(ConsumingSegment::new(next, written));
-        Ok(Self { partition, consuming, next: SegmentId(next.0 + 1), winners: Some(winners) })
+        Ok((Self { partition, consuming, next: SegmentId(next.0 + 1), winners: Some(winners) }, used))
     }
 
     pub fn partition(&self) -> &Arc<Partition> {

@@ -63,16 +63,32 @@ impl Reader {
         let plain: Vec<ArrayRef> = arrays.iter().map(plain_floats).collect();
         let (keys, rest) = plain.split_at(self.key_columns);
         let (ranks, delete) = rest.split_at(self.rank_columns);
-        let deletes = delete.first().map(|column| match column.as_boolean() {
-            column if column.null_count() == 0 => column.values().clone(),
-            column => column.values() & column.nulls().map_or(column.values(), |nulls| nulls.inner()),
-        });
         Ok(Identities {
             fingerprints: fingerprints(keys)?,
             keys: self.keys.convert_columns(keys)?,
             ranks: self.ranks.convert_columns(ranks)?,
-            deletes,
+            deletes: delete.first().map(true_rows),
         })
+    }
+
+    /// The columns that [`Self::read_keys`] takes: what is to be known of a row whose key no other has.
+    pub(super) fn columns_without_rank(&self) -> Vec<ColumnId> {
+        let (keys, rest) = self.columns.split_at(self.key_columns);
+        keys.iter().chain(&rest[self.rank_columns..]).copied().collect()
+    }
+
+    /// The fingerprints of rows, and which of them delete their keys.
+    pub(super) fn read_keys(&self, arrays: &[ArrayRef]) -> Result<(Vec<u64>, Option<BooleanBuffer>)> {
+        let (keys, delete) = arrays.split_at(self.key_columns);
+        let plain: Vec<ArrayRef> = keys.iter().map(plain_floats).collect();
+        Ok((fingerprints(&plain)?, delete.first().map(true_rows)))
+    }
+}
+
+fn true_rows(column: &ArrayRef) -> BooleanBuffer {
+    match column.as_boolean() {
+        column if column.null_count() == 0 => column.values().clone(),
+        column => column.values() & column.nulls().map_or(column.values(), |nulls| nulls.inner()),
     }
 }
 

@@ -18,6 +18,7 @@
 //! - `owner`: which partition has the rows of a key.
 //! - `winners`: these put together, by the one writer of a partition.
 //! - `merge`: a new row and the one before it, column by column, in tables that merge rows (`mode = 'partial_upsert'`).
+//! - `checkpoint`: the file that the map is kept in over restarts; `winners/capture`: writing it beside the writer, and taking it back.
 //!
 //! **Rank**: (version column, source, partition of the source, offset, row of the message), the greatest wins, NULL before every other version; in a
 //! table that keeps the first row the least wins. It is a property of the row alone, so any order of arrival, any cut into batches and any replay
@@ -29,6 +30,7 @@
 //!
 //! The plain twin is the model of `tests/it/upsert.rs`: a map from keys to rows.
 
+mod checkpoint;
 mod identity;
 mod map;
 mod merge;
@@ -37,10 +39,12 @@ mod provenance;
 mod validity;
 mod winners;
 
+pub use checkpoint::KEY_MAP_FILE;
+pub(crate) use checkpoint::{Unfinished, temporary};
 pub use provenance::{Provenance, is_provenance};
 pub use validity::{Validities, Validity};
 pub use winners::Needed;
-pub(crate) use winners::{Arriving, Rewrite, Winners};
+pub(crate) use winners::{Arriving, CAPTURED_SHARDS, Capture, Restored, Rewrite, Winners};
 
 use crate::{
     ids::ColumnId,

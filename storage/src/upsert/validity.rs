@@ -43,6 +43,49 @@ impl Validity {
         *word |= bit;
     }
 
+    /// The row is valid again.
+    pub(super) fn revalidate(&mut self, row: u32) {
+        if !self.is_valid(row)
+            && let Some(Some(words)) = self.chunks.get_mut((row / ROWS) as usize)
+        {
+            Arc::make_mut(words)[(row % ROWS / 64) as usize] &= !(1 << (row % 64));
+            self.invalid -= 1;
+        }
+    }
+
+    /// A byte for each chunk that says whether it has rows that are not valid, and then its words.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for chunk in &self.chunks {
+            bytes.push(u8::from(chunk.is_some()));
+            chunk.iter().flat_map(|words| words.iter()).for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+        }
+        bytes
+    }
+
+    /// `None` for bytes that [`Self::to_bytes`] did not make for a segment of so many rows.
+    pub(super) fn from_bytes(mut bytes: &[u8], rows: u32) -> Option<Self> {
+        let mut read = Self::default();
+        while let Some((kind, rest)) = bytes.split_first() {
+            bytes = rest;
+            read.chunks.push(match kind {
+                0 => None,
+                1 => {
+                    let (of_chunk, rest) = bytes.split_at_checked(8 * WORDS)?;
+                    bytes = rest;
+                    let mut words = [0; WORDS];
+                    for (word, bytes) in words.iter_mut().zip(of_chunk.as_chunks::<8>().0) {
+                        *word = u64::from_le_bytes(*bytes);
+                        read.invalid += word.count_ones();
+                    }
+                    Some(Arc::new(words))
+                }
+                _ => return None,
+            });
+        }
+        (read.chunks.len() <= rows.div_ceil(ROWS) as usize && read.invalid_in(0..rows) == read.invalid).then_some(read)
+    }
+
     /// Bits 64 · `index` and on.
     fn word(&self, index: usize) -> u64 {
         match self.chunks.get(index / WORDS) {
@@ -69,6 +112,23 @@ impl Validity {
         let first = base as usize / 64;
         mask.words_mut().iter_mut().enumerate().for_each(|(index, word)| *word &= !self.word(first + index));
         (base, mask)
+    }
+
+    /// Of `rows` rows those are valid here that are not there.
+    pub(crate) fn inverted(&self, rows: u32) -> Self {
+        let mut chunks = Vec::with_capacity(rows.div_ceil(ROWS) as usize);
+        for first in (0..rows).step_by(ROWS as usize) {
+            let mut words = [0u64; WORDS];
+            let here = (rows - first).min(ROWS) as usize;
+            let base = first as usize / 64;
+            for (index, word) in words.iter_mut().enumerate().take(here.div_ceil(64)) {
+                let rest = here - index * 64;
+                *word = !self.word(base + index) & if rest < 64 { (1 << rest) - 1 } else { u64::MAX };
+            }
+            chunks.push(Some(Arc::new(words)));
+        }
+        let invalid = chunks.iter().flatten().flat_map(|words| words.iter()).map(|word| word.count_ones()).sum();
+        Self { chunks, invalid }
     }
 
     /// The same rows in another order: `order` has for each place the row that comes there.
@@ -173,6 +233,18 @@ mod tests {
             check(&validity, &plain, random);
             if let Some((validity, plain)) = &kept {
                 check(validity, plain, random);
+            }
+            let bytes = validity.to_bytes();
+            let mut read = Validity::from_bytes(&bytes, rows).unwrap();
+            check(&read, &plain, random);
+            assert!(bytes.is_empty() || Validity::from_bytes(&bytes[..bytes.len() - 1], rows).is_none());
+            if let Some(last) = plain.last() {
+                assert!(Validity::from_bytes(&bytes, *last).is_none(), "a segment of fewer rows");
+                read.revalidate(*last);
+                assert!(read.is_valid(*last) && read.invalid() == validity.invalid() - 1);
+                read.revalidate(*last);
+                read.invalidate(*last);
+                check(&read, &plain, random);
             }
             let mut order: Vec<u32> = (0..rows).collect();
             (1..order.len()).for_each(|at| order.swap(at, random.below(at + 1)));

@@ -1,15 +1,20 @@
 //! The winners of a partition's keys: the map, the segments that it points into, and which of their rows are valid. Belongs to the one writer.
 
+mod capture;
 mod merging;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 
 use super::{
     Keep, KeySpec, Provenance, Validities, Validity,
     identity::{Identities, Reader},
-    map::{KeyMap, Location, Place},
+    map::{KeyMap, Location, Place, WINDOW},
 };
 use crate::{
     Error, Result,
@@ -19,8 +24,12 @@ use crate::{
     segment::{Segment, SegmentState},
 };
 
+pub(crate) use capture::{CAPTURED_SHARDS, Capture, Restored};
+
 /// Rows that are read at a time when the map is made again.
 const STEP: u32 = 64 * 1024;
+/// Of those that meet others: the more at once, the fewer blocks of the other segments are read again.
+const MET_STEP: usize = 128 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Winners {
@@ -30,6 +39,10 @@ pub(crate) struct Winners {
     /// By the numbers that the map has for them.
     segments: Vec<Slot>,
     numbers: HashMap<SegmentId, u32>,
+    /// A checkpoint of the map is being written.
+    capturing: bool,
+    /// How often segments went.
+    retirements: u64,
 }
 
 #[derive(Debug)]
@@ -40,6 +53,10 @@ struct Slot {
     validity: Arc<Validity>,
     /// Rows that lost against rows that are gone: they are not valid, and the map does not know them.
     lost: RowSet,
+    /// It is committed, and no checkpoint is being written that began before that.
+    settled: bool,
+    /// Rows of others that lost against rows of it while it was not settled: without it they may win.
+    beaten: Vec<Location>,
 }
 
 /// Rows of a committed segment that nobody sees.
@@ -64,6 +81,8 @@ pub(crate) struct Rewrite {
     moves: Vec<(Place, u32)>,
     /// Rows of the new segment that lost meanwhile, or are tombstones.
     invalid: RowSet,
+    /// Rows that segments that are not settled have beaten, and which row of the new segment each is.
+    beaten: HashMap<Location, u32>,
     /// Tombstones that are not there any more.
     dropped: Vec<(u64, Location)>,
 }
@@ -74,6 +93,8 @@ pub(crate) struct Arriving {
     fingerprints: Vec<u64>,
     /// Rows that have the fingerprint of one of these, ascending.
     met: Vec<Location>,
+    /// For each of these where in `met` one is that it meets, if it meets any.
+    places: Vec<u32>,
     /// Of each run of them in one segment: where it begins in `met`, and the identities.
     identities: Vec<(usize, Identities)>,
     /// Those of the new rows that are appended, ascending; `None`: all.
@@ -81,9 +102,14 @@ pub(crate) struct Arriving {
 }
 
 impl Arriving {
-    /// The identities that a row is in, and its place there.
-    fn identity(&self, location: Location) -> Option<(&Identities, usize)> {
-        let at = self.met.binary_search(&location).ok()?;
+    /// The identities that a row is in which one of the new rows meets, and its place there.
+    fn identity(&self, location: Location, row: usize) -> Option<(&Identities, usize)> {
+        // Most rows meet one.
+        let place = self.places[row] as usize;
+        let at = match self.met.get(place) {
+            Some(met) if *met == location => place,
+            _ => self.met.binary_search(&location).ok()?,
+        };
         let run = self.identities.partition_point(|(start, _)| *start <= at) - 1;
         let (start, identities) = &self.identities[run];
         Some((identities, at - start))
@@ -98,24 +124,72 @@ impl Arriving {
     fn row(&self, at: usize) -> usize {
         self.kept.as_ref().map_or(at, |kept| kept[at] as usize)
     }
+
+    /// Brings near what some of the new rows meet: memory is waited for once and not for each.
+    fn touch(&self, rows: Range<usize>) {
+        std::hint::black_box(rows.fold(0, |seen, row| {
+            let found = self.met.get(self.places[row] as usize).and_then(|location| self.identity(*location, row));
+            let first = |bytes: &[u8]| bytes.first().copied().unwrap_or(0);
+            seen ^ found.map_or(0, |(met, at)| first(met.key(at)) ^ first(met.rank(at)))
+        }));
+    }
 }
 
 impl Winners {
     /// No keys yet. `schema` is one of the table's.
     pub(crate) fn new(spec: Arc<KeySpec>, schema: &TableSchema) -> Result<Self> {
         let reader = Reader::new(&spec, &spec.written(schema))?;
-        Ok(Self { spec, reader, map: KeyMap::new(), segments: Vec::new(), numbers: HashMap::new() })
+        Ok(Self {
+            spec,
+            reader,
+            map: KeyMap::new(),
+            segments: Vec::new(),
+            numbers: HashMap::new(),
+            capturing: false,
+            retirements: 0,
+        })
     }
 
-    /// Puts the rows of a segment in that was there before, some of which statements deleted, and some of which have lost for good. Errors: those of
-    /// reading it.
+    /// Puts the rows of a segment in that was there before, some of which statements deleted, and some of which have lost for good. Of rows of equal
+    /// rank that of the later segment stays, in whatever order segments come. Errors: those of reading it. [`Self::fit`] is to follow.
     pub(crate) fn add(&mut self, segment: &Arc<dyn Segment>, deleted: &RowSet, lost: RowSet) -> Result<()> {
         let number = self.number_of(segment);
         self.segments[number as usize].lost = lost;
+        let columns = self.reader.columns_without_rank();
+        let mut met = Vec::new();
         for start in (0..segment.rows()).step_by(STEP as usize) {
             let rows: Vec<u32> = (start..segment.rows().min(start.saturating_add(STEP))).collect();
-            let arriving = self.meet(&segment.take(self.reader.columns(), &rows)?)?;
-            self.settle(number, start, &arriving, Some(deleted));
+            let (fingerprints, deletes) = self.reader.read_keys(&segment.take(&columns, &rows)?)?;
+            let Slot { validity, lost, .. } = &mut self.segments[number as usize];
+            let mut invalidate = |row| Arc::make_mut(validity).invalidate(row);
+            if !lost.is_empty() {
+                rows.iter().filter(|row| lost.contains(**row)).for_each(|row| invalidate(*row));
+            }
+            // Where they win they are tombstones, and where not they are not valid either.
+            deletes.iter().flat_map(|deletes| deletes.set_indices()).for_each(|at| invalidate(start + at as u32));
+            let new = fingerprints.into_iter().zip(rows).filter(|(_, row)| lost.is_empty() || !lost.contains(*row));
+            let new = new.map(|(fingerprint, row)| (fingerprint, Location { segment: number, row }));
+            // Most keys meet no other of their fingerprint: they need not be read, and rows need no rank.
+            self.map.insert_new(new, |location| met.push(location.row));
+            if met.len() >= MET_STEP {
+                self.put(number, &std::mem::take(&mut met), deleted)?;
+            }
+        }
+        deleted.iter().for_each(|row| self.invalidate(Location { segment: number, row }));
+        self.put(number, &met, deleted)
+    }
+
+    /// Gives memory back after segments were added.
+    pub(crate) fn fit(&mut self) {
+        self.map.fit();
+    }
+
+    /// Puts some rows of a segment in, which ascend.
+    fn put(&mut self, number: u32, rows: &[u32], deleted: &RowSet) -> Result<()> {
+        for rows in rows.chunks(MET_STEP) {
+            let Some(segment) = self.segments[number as usize].segment.as_ref() else { continue };
+            let arriving = self.meet(&segment.take(self.reader.columns(), rows)?)?;
+            self.settle(number, rows, &arriving, Some(deleted));
         }
         Ok(())
     }
@@ -129,7 +203,8 @@ impl Winners {
     /// The segment of [`Self::joining`] is there from now on.
     pub(crate) fn join(&mut self, segment: &Arc<dyn Segment>, arriving: &Arriving) {
         let number = self.number_of(segment);
-        self.settle(number, 0, arriving, None);
+        let rows: Vec<u32> = (0..segment.rows()).collect();
+        self.settle(number, &rows, arriving, None);
     }
 
     /// Statements delete rows: where they won they stay as the tombstones of their keys.
@@ -160,10 +235,22 @@ impl Winners {
     fn meet(&self, arrays: &[ArrayRef]) -> Result<Arriving> {
         let new = self.reader.read(arrays)?;
         let fingerprints: Vec<u64> = (0..new.rows()).map(|row| new.fingerprint(row)).collect();
-        let entries = fingerprints.iter().flat_map(|fingerprint| self.map.entries(*fingerprint));
-        let mut met: Vec<Location> = entries.map(|(_, location)| location).collect();
-        met.sort_unstable();
-        met.dedup();
+        let mut rows_met: Vec<(Location, u32)> = Vec::new();
+        for (window, of_window) in fingerprints.chunks(WINDOW).enumerate() {
+            self.map.touch(of_window.iter().copied());
+            for (row, fingerprint) in (window * WINDOW..).zip(of_window) {
+                rows_met.extend(self.map.entries(*fingerprint).map(|(_, location)| (location, row as u32)));
+            }
+        }
+        rows_met.sort_unstable();
+        let mut met: Vec<Location> = Vec::with_capacity(rows_met.len());
+        let mut places = vec![0; fingerprints.len()];
+        for (location, row) in rows_met {
+            if met.last() != Some(&location) {
+                met.push(location);
+            }
+            places[row as usize] = met.len() as u32 - 1;
+        }
         let mut identities = Vec::new();
         let mut start = 0;
         for run in met.chunk_by(|a, b| a.segment == b.segment) {
@@ -171,7 +258,7 @@ impl Winners {
             identities.push((start, self.read(run[0].segment, &rows)?));
             start += run.len();
         }
-        Ok(Arriving { new, fingerprints, met, identities, kept: None })
+        Ok(Arriving { new, fingerprints, met, places, identities, kept: None })
     }
 
     /// The identities of rows of a segment that is there.
@@ -190,7 +277,7 @@ impl Winners {
         }
         let loses = |row: usize| {
             self.map.entries(arriving.fingerprints[row]).any(|(_, location)| {
-                arriving.identity(location).is_some_and(|(known, at)| {
+                arriving.identity(location, row).is_some_and(|(known, at)| {
                     known.key(at) == arriving.new.key(row) && !self.wins(arriving.new.rank(row), known.rank(at))
                 })
             })
@@ -213,16 +300,22 @@ impl Winners {
     pub(crate) fn appended(&mut self, segment: Arc<dyn Segment>, first: u32, arriving: &Arriving) {
         let number = self.number_of(&segment);
         self.segments[number as usize].segment = Some(segment);
-        self.settle(number, first, arriving, None);
+        let rows: Vec<u32> = (first..first + arriving.rows() as u32).collect();
+        self.settle(number, &rows, arriving, None);
     }
 
-    /// Decides who wins. Rows `first` and on of the segment are the arriving ones; `deleted` has those of the segment that statements deleted.
-    fn settle(&mut self, segment: u32, first: u32, arriving: &Arriving, deleted: Option<&RowSet>) {
+    /// Decides who wins. `rows` of the segment, which ascend, are those arriving ones that are appended. After a start `deleted` has those of the segment that statements
+    /// deleted, and of rows of equal rank that of the later segment wins, or of the same segment the later row.
+    fn settle(&mut self, segment: u32, rows: &[u32], arriving: &Arriving, deleted: Option<&RowSet>) {
         let new = &arriving.new;
-        for at in 0..arriving.rows() {
+        for (at, place) in rows.iter().enumerate() {
             let row = arriving.row(at);
-            let here = Location { segment, row: first + at as u32 };
+            let here = Location { segment, row: *place };
             let fingerprint = arriving.fingerprints[row];
+            if at % WINDOW == 0 {
+                self.map.touch(arriving.fingerprints[row..].iter().take(WINDOW).copied());
+                arriving.touch(row..(row + WINDOW).min(new.rows()));
+            }
             if self.segments[segment as usize].lost.contains(here.row) {
                 self.invalidate(here);
                 continue;
@@ -231,23 +324,29 @@ impl Winners {
             let mut known = None;
             for (place, location) in self.map.entries(fingerprint) {
                 // What is not among those met came with this batch.
-                let (identities, at) = match arriving.identity(location) {
+                let (identities, at) = match arriving.identity(location, row) {
                     Some(found) => found,
-                    None => (new, arriving.row((location.row - first) as usize)),
+                    None => (new, arriving.row(rows.partition_point(|row| *row < location.row))),
                 };
                 if identities.key(at) == new.key(row) {
-                    known = Some((place, location, self.wins(new.rank(row), identities.rank(at))));
+                    let wins = match deleted {
+                        Some(_) if new.rank(row) == identities.rank(at) => self.wins_by_place(here, location),
+                        _ => self.wins(new.rank(row), identities.rank(at)),
+                    };
+                    known = Some((place, location, wins));
                     break;
                 }
             }
             match known {
                 None => self.map.insert(fingerprint, here),
+                // It is back from the checkpoint.
+                Some((_, old, _)) if old == here => {}
                 Some((place, old, true)) => {
                     self.map.set(place, here);
-                    self.invalidate(old);
+                    self.lost_against(old, here);
                 }
-                Some((_, _, false)) => {
-                    self.invalidate(here);
+                Some((_, old, false)) => {
+                    self.lost_against(here, old);
                     continue;
                 }
             }
@@ -257,13 +356,33 @@ impl Winners {
         }
     }
 
+    /// Whether the one row wins against the other of equal rank, as it would if segments came in their order.
+    fn wins_by_place(&self, this: Location, other: Location) -> bool {
+        let place = |location: Location| (self.segments[location.segment as usize].id, location.row);
+        (place(this) > place(other)) == self.wins(&[], &[])
+    }
+
+    fn lost_against(&mut self, loser: Location, winner: Location) {
+        self.invalidate(loser);
+        let slot = &mut self.segments[winner.segment as usize];
+        // Rows of one segment come and go together.
+        if !slot.settled && winner.segment != loser.segment {
+            slot.beaten.push(loser);
+        }
+    }
+
     /// A segment has become another one of the same rows: a file. `order` has for each of its rows which it was before, where that is another.
     pub(crate) fn replace(&mut self, segment: Arc<dyn Segment>, order: Option<&[u32]>) -> Result<()> {
         let Some(number) = self.numbers.get(&segment.id()).copied() else { return Ok(()) };
         if let Some(order) = order {
             self.reorder(number, order)?;
         }
-        self.segments[number as usize].segment = Some(segment);
+        let is_committed = segment.state() == SegmentState::Committed;
+        let slot = &mut self.segments[number as usize];
+        slot.segment = Some(segment);
+        if is_committed && !self.capturing {
+            (slot.settled, slot.beaten) = (true, Vec::new());
+        }
         Ok(())
     }
 
@@ -291,6 +410,8 @@ impl Winners {
         for (place, location) in moves {
             self.map.set(place, location);
         }
+        let beaten = self.segments.iter_mut().flat_map(|slot| &mut slot.beaten);
+        beaten.filter(|loser| loser.segment == number).for_each(|loser| loser.row = places[loser.row as usize]);
         let slot = &mut self.segments[number as usize];
         slot.validity = Arc::new(slot.validity.permuted(order));
         Ok(())
@@ -323,15 +444,18 @@ impl Winners {
 
     /// Of the other committed segments the rows that have lost and will not win, whatever becomes of rows in memory.
     pub(crate) fn lost_for_good(&self, apart_from: &[SegmentId]) -> Result<Vec<(SegmentId, RowSet)>> {
-        let mut lost = Vec::new();
+        let (mut lost, mut undecided) = (Vec::new(), self.undecided());
         for (number, slot) in (0..).zip(&self.segments) {
             if slot.validity.invalid() == 0 || apart_from.contains(&slot.id) || !self.is_committed(number) {
                 continue;
             }
             let needed = self.needed(slot.id)?;
+            let undecided = undecided.remove(&number).unwrap_or_default();
             let count = slot.segment.as_ref().map_or(0, |segment| segment.rows());
-            let is_lost =
-                |row: &u32| !slot.validity.is_valid(*row) && !needed.contains(*row) && !slot.lost.contains(*row);
+            let is_lost = |row: &u32| {
+                let may_win = needed.tombstones.contains(*row) || undecided.contains(*row);
+                !slot.validity.is_valid(*row) && !may_win && !slot.lost.contains(*row)
+            };
             let rows: RowSet = (0..count).filter(is_lost).collect();
             if !rows.is_empty() {
                 lost.push((slot.id, rows));
@@ -353,11 +477,13 @@ impl Winners {
         from: &[(SegmentId, u32)],
         dropped: &[(SegmentId, RowSet)],
     ) -> Result<Rewrite> {
-        let mut rewrite = Rewrite { moves: Vec::new(), invalid: RowSet::default(), dropped: Vec::new() };
+        let mut rewrite =
+            Rewrite { moves: Vec::new(), invalid: RowSet::default(), beaten: HashMap::new(), dropped: Vec::new() };
         let number_of = |id: &SegmentId| {
             let unknown = || Error::Invalid(format!("the key map does not know segment {id}"));
             self.numbers.get(id).copied().ok_or_else(unknown)
         };
+        let beaten: HashSet<Location> = self.segments.iter().flat_map(|slot| &slot.beaten).copied().collect();
         for (step, of_step) in from.chunks(STEP as usize).enumerate() {
             let Some(new) = new else { break };
             let first = step as u32 * STEP;
@@ -366,6 +492,9 @@ impl Winners {
             for (at, (segment, row)) in of_step.iter().enumerate() {
                 let here = first + at as u32;
                 let old = Location { segment: number_of(segment)?, row: *row };
+                if beaten.contains(&old) {
+                    rewrite.beaten.insert(old, here);
+                }
                 let mut entries = self.map.entries(identities.fingerprint(at));
                 match entries.find(|(_, location)| *location == old) {
                     Some((place, _)) => {
@@ -407,6 +536,11 @@ impl Winners {
                 self.map.set(*place, Location { segment: number, row: *row });
             }
             self.segments[number as usize].validity = Arc::new(rewrite.invalid.iter().collect());
+            for loser in self.segments.iter_mut().flat_map(|slot| &mut slot.beaten) {
+                if let Some(row) = rewrite.beaten.get(loser) {
+                    *loser = Location { segment: number, row: *row };
+                }
+            }
         }
         for (fingerprint, location) in &rewrite.dropped {
             self.map.remove(*fingerprint, *location);
@@ -415,8 +549,10 @@ impl Winners {
             if let Some(number) = self.numbers.remove(id) {
                 let slot = &mut self.segments[number as usize];
                 (slot.segment, slot.validity, slot.lost) = (None, Arc::default(), RowSet::default());
+                slot.beaten = Vec::new();
             }
         }
+        self.retirements += 1;
         for (id, rows) in lost {
             if let Some(number) = self.numbers.get(id) {
                 self.segments[*number as usize].lost.add(rows);
@@ -437,9 +573,10 @@ impl Winners {
         self.map.keys()
     }
 
-    /// Bytes of memory that the map takes.
+    /// Bytes of memory that the map takes, and what is kept to write it down.
     pub(crate) fn bytes(&self) -> u64 {
-        self.map.bytes()
+        let beaten: usize = self.segments.iter().map(|slot| slot.beaten.capacity()).sum();
+        self.map.bytes() + (beaten * size_of::<Location>()) as u64
     }
 
     fn invalidate(&mut self, location: Location) {
@@ -448,10 +585,16 @@ impl Winners {
     }
 
     fn number_of(&mut self, segment: &Arc<dyn Segment>) -> u32 {
-        let segments = &mut self.segments;
+        let (segments, capturing) = (&mut self.segments, self.capturing);
         *self.numbers.entry(segment.id()).or_insert_with(|| {
-            let (id, segment) = (segment.id(), Some(Arc::clone(segment)));
-            segments.push(Slot { id, segment, validity: Arc::default(), lost: RowSet::default() });
+            segments.push(Slot {
+                id: segment.id(),
+                settled: segment.state() == SegmentState::Committed && !capturing,
+                segment: Some(Arc::clone(segment)),
+                validity: Arc::default(),
+                lost: RowSet::default(),
+                beaten: Vec::new(),
+            });
             segments.len() as u32 - 1
         })
     }

@@ -22,12 +22,13 @@ use crate::scan::{CONTEXT, consuming};
 
 const POINTS: [&str; 6] =
     ["seal::create", "seal::write", "seal::sync_file", "seal::rename", "seal::sync_dir", "seal::verify"];
-const POINT: &str = "TIDEMILL_TEST_POINT";
-const DIR: &str = "TIDEMILL_TEST_DIR";
+pub(crate) const POINT: &str = "TIDEMILL_TEST_POINT";
+pub(crate) const DIR: &str = "TIDEMILL_TEST_DIR";
 
-fn child(drill: &str, point: &str, dir: &Path) -> ExitStatus {
+/// Runs a drill in a process of its own.
+pub(crate) fn child(drill: &str, point: &str, dir: &Path) -> ExitStatus {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("failpoints::{drill}")])
+        .args(["--exact", drill])
         .env(POINT, point)
         .env(DIR, dir)
         .output()
@@ -73,7 +74,7 @@ fn every_step_may_fail() {
     }
     for point in POINTS {
         let dir = tempfile::tempdir().unwrap();
-        assert!(child("every_step_may_fail", point, dir.path()).success(), "{point}");
+        assert!(child("failpoints::every_step_may_fail", point, dir.path()).success(), "{point}");
         assert!(dir.path().join("segment").try_exists().unwrap(), "{point}: the drill did not run");
     }
 }
@@ -87,7 +88,7 @@ fn the_process_may_end_at_every_step() {
     }
     for point in POINTS {
         let dir = tempfile::tempdir().unwrap();
-        let status = child("the_process_may_end_at_every_step", point, dir.path());
+        let status = child("failpoints::the_process_may_end_at_every_step", point, dir.path());
         assert_eq!(status.signal(), Some(libc::SIGABRT), "{point}");
         check_second_try(point, dir.path());
     }

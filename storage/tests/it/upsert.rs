@@ -2,6 +2,8 @@
 //! in other orders of rows; restarts that read again what was not committed. After every step the rows of each key are those of the model, and the
 //! end is the same for every order of arrival.
 
+mod key_map;
+
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,

@@ -5,6 +5,7 @@ mod arrivals;
 mod changes;
 mod damage;
 mod definitions;
+mod key_map;
 mod letters;
 mod partial;
 mod readers;

@@ -57,7 +57,7 @@ pub(super) fn groups(plan: &ScanPlan, request: &AggregateRequest) -> (u64, u64) 
         let here = u64::from(segment.rows());
         rows += here;
         // Documents are groups already.
-        if may_have_trees && segment.as_committed().is_some_and(|segment| segment.star_tree(request).is_some()) {
+        if may_have_trees && segment.answering_tree(request).is_some() {
             continue;
         }
         let product =

@@ -16,6 +16,7 @@ use datafusion::{
 };
 use tidemill_storage::{
     aggregate::{Aggregate, Bin, Computed, Function, GroupKey, state_type},
+    ids::ColumnId,
     predicate::Predicate,
     scan::ScanRequest,
     schema::{Column as StoredColumn, DataType},
@@ -42,6 +43,12 @@ pub(super) struct Reading<'a> {
     pub(super) config: &'a ConfigOptions,
     /// Arguments that are expressions over the scan's columns, with the columns that they become.
     pub(super) computed: Vec<(Arc<dyn PhysicalExpr>, Computed)>,
+}
+
+/// What `first_value` and `last_value` choose by.
+struct Order {
+    by: ColumnId,
+    is_last: bool,
 }
 
 /// A key of the plan's groups.
@@ -131,7 +138,8 @@ impl Reading<'_> {
         let name = call.fun().name();
         // Their share, and the order it goes by, are for the end: the state is that of all shares.
         let is_percentile = matches!(name, "approx_percentile_cont" | "approx_median");
-        if call.is_distinct() || call.ignore_nulls() || !(is_percentile || call.order_bys().is_empty()) {
+        let is_end = matches!(name, "first_value" | "last_value");
+        if call.is_distinct() || call.ignore_nulls() || !(is_percentile || is_end || call.order_bys().is_empty()) {
             return Ok(None);
         }
         let arguments = call.expressions();
@@ -143,6 +151,8 @@ impl Reading<'_> {
         let filter = match filter {
             None => None,
             Some(filter) => match self.predicate(filter) {
+                // What is true of every row.
+                Some(Predicate::And(all)) if all.is_empty() => None,
                 Some(predicate) => Some(predicate),
                 None => return Ok(None),
             },
@@ -163,6 +173,10 @@ impl Reading<'_> {
             let counts = !literal.value().is_null() && matches!(types[..], [ArrowType::Int64]);
             return Ok(counts.then(|| vec![State::Same(place(Function::Rows))]));
         }
+        if is_end {
+            let Some(by) = self.order(call, filter.as_ref()) else { return Ok(None) };
+            return Ok(self.end(&argument, &by, &types, &mut place));
+        }
         if let Some((column, cast)) = self.number(&argument)
             && let Some(states) = states(name, column, cast.as_ref(), &types, &mut place)
         {
@@ -171,31 +185,74 @@ impl Reading<'_> {
         if self.column(&argument).is_some() {
             return Ok(None);
         }
-        // Aggregates that nothing becomes of must leave no column behind.
-        let known = self.computed.iter().position(|(known, _)| known == &argument);
-        let fresh = match known {
-            Some(_) => None,
-            None => match computed(&argument, self.source, self.computed.len()) {
-                Some(fresh) => Some(fresh),
-                None => return Ok(None),
-            },
-        };
-        let column = match (known, &fresh) {
-            (Some(known), _) => &self.computed[known].1.column,
-            (None, Some(fresh)) => &fresh.column,
-            (None, None) => return Ok(None),
-        };
-        let states = states(name, column, None, &types, &mut place);
-        if states.is_some() {
-            self.computed.extend(fresh.map(|fresh| (argument, fresh)));
+        Ok(self.over_computed(argument, |column| states(name, column, None, &types, &mut place)))
+    }
+
+    /// The states of a column that is computed: `argument`. Where nothing becomes of them, no column is left behind.
+    fn over_computed(
+        &mut self,
+        argument: Arc<dyn PhysicalExpr>,
+        states: impl FnOnce(&StoredColumn) -> Option<Vec<State>>,
+    ) -> Option<Vec<State>> {
+        if let Some((_, known)) = self.computed.iter().find(|(known, _)| known == &argument) {
+            return states(&known.column);
         }
-        Ok(states)
+        let fresh = computed(&argument, self.source, self.computed.len())?;
+        let states = states(&fresh.column)?;
+        self.computed.push((argument, fresh));
+        Some(states)
+    }
+
+    /// The column by which `first_value` and `last_value` choose, if it has a value wherever they look.
+    fn order(&self, call: &AggregateFunctionExpr, filter: Option<&Predicate>) -> Option<Order> {
+        let [by] = call.order_bys() else { return None };
+        let expr = self.grounded(&by.expr)?;
+        let column = self.column(&expr)?;
+        let has_values = !column.nullable
+            || [filter, self.source.predicate.as_ref()].into_iter().flatten().any(|one| one.needs_value_of(column.id));
+        let is_last = (call.fun().name() == "last_value") != by.options.descending;
+        has_values.then_some(Order { by: column.id, is_last })
+    }
+
+    fn end(
+        &mut self,
+        argument: &Arc<dyn PhysicalExpr>,
+        order: &Order,
+        types: &[&ArrowType],
+        place: &mut impl FnMut(Function) -> usize,
+    ) -> Option<Vec<State>> {
+        let [of_value, of_order, ArrowType::Boolean] = types else { return None };
+        let Order { by, is_last } = *order;
+        let source = self.source;
+        let type_of = |id| source.schema.column(id).map(|column| &column.data_type);
+        let extreme = if is_last { Function::Max(by) } else { Function::Min(by) };
+        let orders = state_type(&extreme, type_of(by)).as_ref() == Some(*of_order);
+        let end = |value| if is_last { Function::Last { value, by } } else { Function::First { value, by } };
+        if !orders || !end(by).is_ordered_by(type_of) {
+            return None;
+        }
+        let mut states = |column: &StoredColumn| {
+            let end = end(column.id);
+            (state_type(&end, Some(&column.data_type)).as_ref() == Some(*of_value)).then(|| {
+                vec![State::Same(place(end)), State::Same(place(extreme)), State::Any(place(Function::Count(by)))]
+            })
+        };
+        match self.column(argument) {
+            Some(column) => states(column),
+            None => self.over_computed(Arc::clone(argument), states),
+        }
     }
 
     /// A column, or a cast of one.
     fn number(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<(&StoredColumn, Option<ArrowType>)> {
         if let Some(column) = self.column(expr) {
             return Some((column, None));
+        }
+        // A cast of NUMERIC is a function: it rounds as PostgreSQL does.
+        if let Some(call) = expr.downcast_ref::<ScalarFunctionExpr>()
+            && let ("cast_to_double_precision", [argument]) = (call.name(), call.args())
+        {
+            return Some((self.column(argument)?, Some(ArrowType::Float64)));
         }
         let cast = expr.downcast_ref::<CastExpr>()?;
         Some((self.column(cast.expr())?, Some(cast.cast_type().clone())))
@@ -238,6 +295,15 @@ fn states(
             };
             let fits = state_type(&function, Some(&column.data_type)).as_ref() == Some(*to);
             fits.then(|| vec![State::Same(place(function))])
+        }
+        ("var" | "var_pop" | "stddev" | "stddev_pop", [ArrowType::UInt64, ArrowType::Float64, ArrowType::Float64]) => {
+            let is_number =
+                matches!(cast, Some(ArrowType::Float64)) || (cast.is_none() && column.data_type == DataType::Double);
+            let fits = is_number && state_type(&Function::Mean(id), Some(&column.data_type)).is_some();
+            fits.then(|| {
+                let count = State::Counted(place(Function::Count(id)));
+                vec![count, State::Number(place(Function::Mean(id))), State::Number(place(Function::Squares(id)))]
+            })
         }
         ("approx_distinct" | "approx_percentile_cont" | "approx_median", [to]) if cast.is_none() => {
             let function = if name == "approx_distinct" { Function::Distinct(id) } else { Function::Quantiles(id) };

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Result,
-    bitpack::{Bitmask, lanes},
+    bitpack::{Bitmask, compact::compact, lanes},
     forward::format::corrupt,
 };
 
@@ -136,30 +136,47 @@ impl Integers {
 
     /// The values of the rows of `rows` that `selection` holds, each as `of` makes it.
     pub(crate) fn gather<T>(&self, rows: Range<usize>, selection: &Bitmask, of: impl Fn(i64) -> T) -> Result<Vec<T>> {
-        let mut out = Vec::with_capacity(selection.count());
+        let mut values = Vec::new();
+        self.gather_into(rows, selection, &mut values)?;
+        Ok(values.into_iter().map(of).collect())
+    }
+
+    /// As [`Self::gather`], as they are, into `out`, which is cleared first.
+    pub(crate) fn gather_into(&self, rows: Range<usize>, selection: &Bitmask, out: &mut Vec<i64>) -> Result<()> {
+        out.clear();
+        out.reserve(selection.count());
         let (mut buffer, mut data) = ([0; BLOCK], self.data());
         let mut positions = Vec::new();
         for (entry, within, before) in self.parts(rows) {
-            selection.positions_in(before..before + within.len(), &mut positions);
-            let picks = || positions.iter().map(|position| *position as usize + within.start);
-            if positions.is_empty() {
+            let places = before..before + within.len();
+            let count = selection.count_in(places.clone());
+            if count == 0 {
                 continue;
             }
-            if entry.is_simple() && positions.len() <= POINTS_MAX {
+            let few = entry.is_simple() && count <= POINTS_MAX;
+            let one_by_one = count <= 16 && entry.mode != Mode::Delta && entry.exceptions <= 16;
+            if !few && !one_by_one && before.is_multiple_of(64) {
+                let values = self.decode_block(&entry, &mut data, &mut buffer)?;
+                compact(&values[within], &selection.words()[before / 64..], out);
+                continue;
+            }
+            selection.positions_in(places, &mut positions);
+            let picks = || positions.iter().map(|position| *position as usize + within.start);
+            if few {
                 let packed = entry.packed(data.of(&entry)?);
                 out.extend(picks().map(|row| {
                     let slope = if entry.mode == Mode::Slope { on_slope(entry.extra, row) } else { 0 };
-                    of(self.restore(entry.base.wrapping_add(packed.get(row) as i64).wrapping_add(slope)))
+                    self.restore(entry.base.wrapping_add(packed.get(row) as i64).wrapping_add(slope))
                 }));
-            } else if positions.len() <= 16 && entry.mode != Mode::Delta && entry.exceptions <= 16 {
+            } else if one_by_one {
                 for row in picks() {
-                    out.push(of(self.get_in(&entry, &mut data, row)?));
+                    out.push(self.get_in(&entry, &mut data, row)?);
                 }
             } else {
                 let values = self.decode_block(&entry, &mut data, &mut buffer)?;
-                out.extend(picks().map(|row| of(values[row])));
+                out.extend(picks().map(|row| values[row]));
             }
         }
-        Ok(out)
+        Ok(())
     }
 }

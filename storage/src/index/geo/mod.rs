@@ -6,7 +6,7 @@ mod builder;
 mod reader;
 
 pub(super) use builder::build;
-pub(crate) use reader::GeoIndex;
+pub(crate) use reader::{GeoIndex, Inside};
 
 #[cfg(test)]
 mod tests;

@@ -20,25 +20,37 @@ impl GeoIndex {
         }
     }
 
-    /// Rows in the cells.
-    pub(crate) fn count(&self, cells: &[RangeInclusive<u64>]) -> Result<u64> {
-        let mut sum = 0;
+    /// Where the rows in the cells, which ascend, lie in the index.
+    pub(crate) fn find(&self, cells: &[RangeInclusive<u64>]) -> Result<Inside> {
+        let mut finder = self.0.finder();
+        let mut places: Vec<Range<u32>> = Vec::with_capacity(cells.len());
         for range in cells {
-            sum += self.places(range)?.len() as u64;
+            let found = finder.between(i128::from(*range.start()), i128::from(*range.end()))?;
+            match places.last_mut() {
+                Some(last) if last.end == found.start => last.end = found.end,
+                _ if found.is_empty() => {}
+                _ => places.push(found),
+            }
         }
-        Ok(sum)
+        Ok(Inside(places))
     }
 
-    /// The rows of `rows` that lie in the cells, bit 0 for row `base`.
-    pub(crate) fn list(&self, cells: &[RangeInclusive<u64>], rows: &Range<u32>, base: u32) -> Result<Bitmask> {
+    /// Those of `rows`, bit 0 for row `base`.
+    pub(crate) fn list(&self, inside: &Inside, rows: &Range<u32>, base: u32) -> Result<Bitmask> {
         let mut found = Bitmask::none((rows.end - base) as usize);
-        for range in cells {
-            self.0.add(&self.places(range)?, rows, base, &mut found)?;
+        for places in &inside.0 {
+            self.0.add(places, rows, base, &mut found)?;
         }
         Ok(found)
     }
+}
 
-    fn places(&self, cells: &RangeInclusive<u64>) -> Result<Range<u32>> {
-        self.0.between(i128::from(*cells.start()), i128::from(*cells.end()))
+/// Rows of a segment that lie in some cells, as places in its index.
+#[derive(Debug)]
+pub(crate) struct Inside(Vec<Range<u32>>);
+
+impl Inside {
+    pub(crate) fn rows(&self) -> u64 {
+        self.0.iter().map(|places| places.len() as u64).sum()
     }
 }

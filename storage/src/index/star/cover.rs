@@ -104,7 +104,7 @@ impl Cover<'_> {
             return Some(Function::Sum(ROWS));
         }
         let id = state_id(states.iter().position(|state| state == function)?);
-        Some(function.over_states(id))
+        function.over_states(id)
     }
 
     /// The condition; the inner `None`: there is none.

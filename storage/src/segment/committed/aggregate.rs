@@ -77,8 +77,7 @@ pub(super) fn begin(
     segment.file.check().map_err(|error| segment.failed(error))?;
     metadata::begin(segment.as_ref(), &rows, validity, request, metrics, |request| {
         let by_documents = match validity {
-            // Documents of a star-tree are about all rows.
-            Some(_) => None,
+            Some(validity) => star::less::begin(segment, &rows, validity, request, metrics)?,
             None => star::begin(segment, &rows, request, metrics)?,
         };
         match by_documents {

@@ -176,8 +176,8 @@ impl CommittedSegment {
     ) -> Option<Bitmask> {
         let list = self.indexes.list.load();
         let index = list.iter().find(|known| known.knows_places(test.lat, test.lng))?;
-        let found = match index.count_places(&test.cells) {
-            Ok(count) if worth(count) => index.places(&test.cells, rows, base),
+        let found = match index.find_places(&test.cells) {
+            Ok(inside) if worth(inside.rows()) => index.places(&inside, rows, base),
             Ok(_) => return None,
             Err(error) => Err(error),
         };

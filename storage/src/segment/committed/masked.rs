@@ -1,7 +1,7 @@
 //! A committed segment some of whose rows are not valid: one view's eyes on it.
 //!
 //! Scans and aggregations have one more set of rows that all others are intersected with. What is known of all rows is known of more than the
-//! valid ones, so statistics are bounds; what was made of all rows (star-trees, kept answers) is out of reach.
+//! valid ones, so statistics are bounds and what a star-tree says has to be set right ([`star::less`]); kept answers are out of reach.
 
 use std::{
     ops::Range,
@@ -14,11 +14,12 @@ use super::{
     super::{ColumnStats, Segment, SegmentState},
     CommittedSegment, aggregate,
     scan::CommittedScan,
+    star,
 };
 use crate::{
     Result,
     aggregate::{AggregateRequest, Aggregation, MergedGroups},
-    ids::{ColumnId, OffsetRange, SegmentId},
+    ids::{ColumnId, IndexId, OffsetRange, SegmentId},
     scan::{BatchIterator, ScanMetrics, ScanRequest},
     schema::TableSchema,
     upsert::Validity,
@@ -82,6 +83,10 @@ impl Segment for MaskedSegment {
 
     fn column_bytes(&self, column: ColumnId) -> Option<u64> {
         self.segment.column_bytes(column)
+    }
+
+    fn answering_tree(&self, request: &AggregateRequest) -> Option<(IndexId, u32)> {
+        Some((star::less::tree(&self.segment, &self.validity, request)?, self.validity.invalid()))
     }
 
     fn take(&self, columns: &[ColumnId], rows: &[u32]) -> Result<Vec<ArrayRef>> {

@@ -36,7 +36,7 @@ use crate::{
     Error, Result,
     aggregate::{AggregateRequest, Aggregation, MergedGroups},
     forward::ColumnReader,
-    ids::{ColumnId, OffsetRange, SegmentId},
+    ids::{ColumnId, IndexId, OffsetRange, SegmentId},
     mmap::MappedFile,
     scan::{BatchIterator, ScanMetrics, ScanRequest},
     schema::TableSchema,
@@ -151,6 +151,11 @@ impl CommittedSegment {
         }
     }
 
+    /// [`super::builder::SealedFile::checksum`].
+    pub(crate) fn checksum(&self) -> u32 {
+        self.checksum
+    }
+
     /// What tells the segment from all others that this process opened; `None` when its bytes are not to be trusted any more.
     pub(crate) fn serial(&self) -> Option<u64> {
         (!self.damaged.load(Ordering::Relaxed) && self.file.check().is_ok()).then_some(self.serial)
@@ -214,6 +219,10 @@ impl CommittedSegment {
 }
 
 impl Segment for CommittedSegment {
+    fn answering_tree(&self, request: &AggregateRequest) -> Option<(IndexId, u32)> {
+        self.star_tree(request).map(|tree| (tree, 0))
+    }
+
     fn id(&self) -> SegmentId {
         self.id
     }

@@ -31,6 +31,7 @@ use crate::{
         block::{Block, Shape, Values, compact},
         engine::{Needed, picked_values, shape_of},
         keys::Key,
+        moments::Part,
         states::{Groups, Operation, State, Subject},
         table::Table,
     },
@@ -334,7 +335,7 @@ impl States {
             Some(state) => state,
             None => State::new(operation, &subject(&self.block, &self.data_type), documents.len())?,
         };
-        state.column(&self.data_type, None, &documents, |at| self.counts[at] > 0)
+        state.column(&self.data_type, None, &documents, Part::Mean, |at| self.counts[at] > 0)
     }
 }
 
@@ -361,7 +362,7 @@ fn states_of_documents(
         DataType::Numeric { .. } => Shape::Wide,
         other => shape_of(other, true, Some((i64::MIN.into(), i64::MAX.into()))),
     };
-    let operation = function.over_states(ROWS).operation();
+    let operation = function.over_states(ROWS).and_then(|over| over.operation());
     let mut states = States::new(operation, data_type, level.keys.len(), shape);
     states.add(&level.places, before)?;
     states.finish()

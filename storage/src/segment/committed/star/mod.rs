@@ -3,6 +3,7 @@
 mod answer;
 mod build;
 mod image;
+pub(super) mod less;
 
 pub(super) use answer::begin;
 pub(crate) use build::sections;
