@@ -99,6 +99,22 @@ impl ColumnTest {
         })
     }
 
+    /// The test that passes what both pass, if they are two ranges of one column.
+    pub(crate) fn both(&self, other: &Self) -> Option<Self> {
+        let kind = match (&self.kind, &other.kind) {
+            (Kind::Ids { low: a, high: b, inside: true }, Kind::Ids { low: c, high: d, inside: true }) => {
+                let (low, high) = (*a.max(c), *b.min(d));
+                if low > high { Kind::Nothing } else { Kind::Ids { low, high, inside: true } }
+            }
+            (Kind::Integers { low: a, high: b, inside: true }, Kind::Integers { low: c, high: d, inside: true }) => {
+                let (low, high) = (*a.max(c), *b.min(d));
+                if low > high { Kind::Nothing } else { Kind::Integers { low, high, inside: true } }
+            }
+            _ => return None,
+        };
+        Some(Self { kind })
+    }
+
     /// No row of the segment passes: it need not be read.
     pub fn selects_nothing(&self) -> bool {
         matches!(self.kind, Kind::Nothing)

@@ -8,14 +8,16 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use arrow::array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch};
 use proptest::prelude::*;
 use tidemill_storage::{
     documents::DocumentTest,
-    ids::{ColumnId, IndexId, SegmentId},
+    ids::{ColumnId, IndexId, SchemaVersion, SegmentId},
     index::{IndexKind, IndexSpec, parse_file_name},
     predicate::{CompareOp, Condition, Predicate},
+    scalar::Scalar,
     scan::{IndexUse, ScanHints, ScanMetrics, ScanRequest},
-    schema::TableSchema,
+    schema::{Column, DataType, TableSchema},
     segment::{Segment, committed::CommittedSegment, consuming::ConsumingSegment},
     table::Table,
     testing::{
@@ -448,5 +450,60 @@ fn documents_are_left_out_by_their_index() {
             found(IndexUse::Always, 0..20_000, false).iter().filter(|id| passes(id)).count(),
             all.iter().filter(|id| passes(id)).count()
         );
+    }
+}
+
+/// Each half of a range selects half of the rows; together they are few, and these are what the index lists.
+#[test]
+fn a_range_is_asked_as_one() {
+    let column =
+        |id: u32, data_type| Column { nullable: id == 1, ..Column::new(ColumnId(id), format!("c{id}"), data_type) };
+    let schema = TableSchema {
+        version: SchemaVersion(1),
+        // Few values, which are kept by dictionary; many, which are not.
+        columns: vec![column(1, DataType::Int), column(2, DataType::BigInt)],
+        time_column: None,
+    };
+    let rows = 50_000i64;
+    let few = Int32Array::from_iter((0..rows).map(|row| (row % 7 > 0).then_some((row * 7919 % 1000) as i32)));
+    let many = Int64Array::from_iter_values((0..rows).map(|row| row * 7919 % rows * 1_000_003));
+    let columns: Vec<ArrayRef> = vec![Arc::new(few.clone()), Arc::new(many.clone())];
+    let batch = RecordBatch::try_new(schema.arrow(), columns).unwrap();
+    let segment = ConsumingSegment::new(SegmentId(1), Arc::new(schema.clone())).with(&batch, &[]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let committed = committed(&segment, dir.path());
+    for id in [1u32, 2] {
+        let spec =
+            IndexSpec { id: IndexId(id), name: format!("i{id}"), kind: IndexKind::Range, columns: vec![ColumnId(id)] };
+        of(&committed).build_index(&spec).unwrap();
+    }
+    let compare = |id: u32, op, value| Predicate::Compare { column: ColumnId(id), op, value: Scalar::Int(value) };
+    use CompareOp::{Greater, GreaterEq, Less, LessEq};
+    for (id, low, high) in [(1, 500, 502), (2, 20_000 * 1_000_003, 20_020 * 1_000_003)] {
+        let range = Predicate::And(vec![compare(id, GreaterEq, low), compare(id, Less, high)]);
+        let expected = (0..rows as usize).filter(|row| {
+            let value =
+                if id == 1 { few.is_valid(*row).then(|| few.value(*row).into()) } else { Some(many.value(*row)) };
+            value.is_some_and(|value| value >= low && value < high)
+        });
+        let expected = expected.count();
+        assert!(expected > 10 && expected < 200);
+        for indexes in [IndexUse::WhereFaster, IndexUse::Always, IndexUse::Off] {
+            let request = with(&request(&schema, vec![ColumnId(id)], Some(range.clone()), None, 8192), indexes);
+            let metrics = Arc::new(ScanMetrics::default());
+            let found = Arc::clone(&committed).scan(0..rows as u32, request, Arc::clone(&metrics)).unwrap();
+            let found: usize = found.map(|batch| batch.unwrap().num_rows()).sum();
+            assert_eq!(found, expected);
+            let listed = metrics.rows_by_index.load(Ordering::Relaxed);
+            assert_eq!(
+                listed as usize,
+                if indexes == IndexUse::Off { 0 } else { expected },
+                "column {id}, {indexes:?}"
+            );
+        }
+        // What contradicts itself is nothing.
+        let nothing = Predicate::And(vec![compare(id, Greater, high), compare(id, LessEq, low)]);
+        let request = with(&request(&schema, vec![ColumnId(id)], Some(nothing), None, 8192), IndexUse::WhereFaster);
+        assert!(scanned(&committed, 0..rows as u32, &request).is_empty());
     }
 }

@@ -71,7 +71,19 @@ impl Filter {
                         Self::Nothing => return Ok(Self::Nothing),
                         Self::Everything => {}
                         Self::And(inner) => parts.extend(inner),
-                        part => parts.push(part),
+                        part => {
+                            let together = parts
+                                .iter()
+                                .enumerate()
+                                .find_map(|(at, known)| Some((at, part.fused(known, child, segment).transpose()?)));
+                            match together {
+                                Some((at, fused)) => match fused? {
+                                    Self::Nothing => return Ok(Self::Nothing),
+                                    fused => parts[at] = fused,
+                                },
+                                None => parts.push(part),
+                            }
+                        }
                     }
                 }
                 // The cheap ones first: they leave fewer rows, or none, to the others.
@@ -133,6 +145,29 @@ impl Filter {
             let lookup = if ask { segment.lookup(leaf, index, &test)? } else { None };
             Self::Encoded { index, test, lookup }
         })
+    }
+
+    /// Two ranges of one column as one, `self` being that of `leaf`: of `low <= x AND x <= high` each half may select most rows, and listing these
+    /// or comparing twice is what an index, or a scan, would be slow by. `None`: they are something else.
+    fn fused(&self, known: &Self, leaf: &Predicate, segment: &CommittedSegment) -> Result<Option<Self>> {
+        let (
+            Self::Encoded { index, test, lookup },
+            Self::Encoded { index: known_index, test: known_test, lookup: known_lookup },
+        ) = (self, known)
+        else {
+            return Ok(None);
+        };
+        let Some(both) = test.both(known_test).filter(|_| index == known_index) else { return Ok(None) };
+        if both.selects_nothing() {
+            return Ok(Some(Self::Nothing));
+        }
+        let lookup = match (lookup, known_lookup) {
+            (Some(a), Some(b)) if both.ids().is_none() || a.is_by_value() || b.is_by_value() => a.both(b),
+            // By ids the leaf itself is not looked at.
+            (Some(_), Some(_)) => segment.lookup(leaf, *index, &both)?,
+            _ => None,
+        };
+        Ok(Some(Self::Encoded { index: *index, test: both, lookup }))
     }
 
     /// A rough order of cost.

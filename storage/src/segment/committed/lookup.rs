@@ -15,7 +15,7 @@ use super::{CommittedSegment, filter::Filter};
 use crate::{
     Result,
     bitpack::Bitmask,
-    index::{Found, attached::AttachedIndex},
+    index::{Found, Part, attached::AttachedIndex},
     predicate::Predicate,
     scan::{IndexUse, ScanHints, ScanMetrics},
     schema::TableSchema,
@@ -48,6 +48,36 @@ impl Lookup {
         match self {
             Self::Index { found, .. } => found.rows,
             Self::Runs(runs) => runs.iter().map(|run| run.len() as u64).sum(),
+        }
+    }
+
+    /// Whether it goes by values, not by ids of a dictionary.
+    pub(super) fn is_by_value(&self) -> bool {
+        match self {
+            Self::Index { found, .. } => !found.parts.iter().all(|part| matches!(part, Part::Keys(_))),
+            Self::Runs(_) => false,
+        }
+    }
+
+    /// The rows of both, of one column; `None` where that is not known.
+    pub(super) fn both(&self, other: &Self) -> Option<Self> {
+        let common = |a: &Range<u32>, b: &Range<u32>| a.start.max(b.start)..a.end.min(b.end).max(a.start.max(b.start));
+        match (self, other) {
+            (Self::Runs(these), Self::Runs(those)) => {
+                let all = these.iter().flat_map(|a| those.iter().map(move |b| common(a, b)));
+                Some(Self::Runs(all.filter(|run| !run.is_empty()).collect()))
+            }
+            (Self::Index { index, found: a }, Self::Index { index: same, found: b }) if index.id == same.id => {
+                let ([Part::Places(these)], [Part::Places(those)]) = (a.parts.as_slice(), b.parts.as_slice()) else {
+                    return None;
+                };
+                let places = common(these, those);
+                let rows = places.len() as u64;
+                let found =
+                    Found { parts: vec![Part::Places(places)], rows, exact: a.exact && b.exact, ..Found::default() };
+                Some(Self::Index { index: Arc::clone(index), found })
+            }
+            _ => None,
         }
     }
 
