@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Statement;
 
 use crate::{
-    BINARY, Options,
+    BINARY, Options, line,
     support::server::{Server, connect, runtime},
 };
 
@@ -135,10 +135,4 @@ async fn ask(client: &tokio_postgres::Client, statement: &Statement, number: u64
     let rows = client.query(statement, &[&restaurant]).await.unwrap();
     assert!(!rows.is_empty(), "an answer has rows");
     start.elapsed().as_secs_f64() * 1000.0
-}
-
-fn line(name: &str, times: &mut [f64]) {
-    times.sort_by(f64::total_cmp);
-    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
-    println!("{name:32}{:>10.2}{:>10.2}{:>10.2}{:>10.2}", at(0.5), at(0.9), at(0.99), at(1.0));
 }

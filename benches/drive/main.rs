@@ -6,10 +6,11 @@
 //! cargo bench --bench drive -- start --rows 20000000      kill -9, start, first answer with 200 committed segments
 //! cargo bench --bench drive -- kill --times 30            kill -9 at random moments; exact after each
 //! cargo bench --bench drive -- dashboard --clients 16     six prepared queries on one restaurant: latencies, queries/s (--rows, --seconds)
+//! cargo bench --bench drive -- keys --keys 50000000       upserts from a topic, look-ups, restarts, beside a table without a key (--updates, --clients)
 //! ```
 //!
 //! What stands for what: drain is ingestion under backlog, freshness is a dashboard's eye on a live stream, start is an operator's restart, kill
-//! is a power cut, dashboard an application with many users. Better is: more rows/s, fewer CPU seconds, fewer milliseconds; kill knows only right and wrong.
+//! is a power cut, dashboard an application with many users, keys one whose rows change. Better is: more rows/s, fewer CPU seconds, fewer milliseconds; kill knows only right and wrong.
 //! A broker is started by `tests/tools/kafka` unless `TIDEMILL_TEST_KAFKA` names one.
 
 #![allow(
@@ -25,6 +26,7 @@ mod support;
 mod dashboard;
 mod drain;
 mod freshness;
+mod keys;
 mod kill;
 mod start;
 
@@ -60,11 +62,19 @@ fn main() {
     match command.as_str() {
         "drain" => with_kafka(|brokers| drain::run(brokers, &options)),
         "freshness" => with_kafka(|brokers| freshness::run(brokers, &options)),
+        "keys" => with_kafka(|brokers| keys::run(brokers, &options)),
         "kill" => with_kafka(|brokers| kill::run(brokers, &options)),
         "dashboard" => dashboard::run(&options),
         "start" => start::run(&options),
-        _ => println!("drive: say drain, freshness, start, kill or dashboard; see benches/drive/main.rs"),
+        _ => println!("drive: say drain, freshness, start, kill, keys or dashboard; see benches/drive/main.rs"),
     }
+}
+
+/// Quantiles of times in milliseconds.
+pub(crate) fn line(name: &str, times: &mut [f64]) {
+    times.sort_by(f64::total_cmp);
+    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
+    println!("{name:32}{:>10.2}{:>10.2}{:>10.2}{:>10.2}", at(0.5), at(0.9), at(0.99), at(1.0));
 }
 
 /// Runs with the broker that the environment names, or with one of its own.

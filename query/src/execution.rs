@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Plan, SqlError,
-    exec::{shared::SharedQueries, snapshots::QuerySnapshots, work::Work},
+    exec::{lookup::KeyLookupExec, shared::SharedQueries, snapshots::QuerySnapshots, work::Work},
     explain,
     functions::session::SessionFacts,
     reuse,
@@ -40,12 +40,14 @@ pub(crate) struct States {
     /// Of the settings.
     pub(crate) version: u64,
     pub(crate) full: SessionState,
+    /// Whether rows of a key are looked up in the key map.
+    pub(crate) looks_up: bool,
     /// Without the functions that only planning looks up: copied at each execution.
     lean: SessionState,
 }
 
 impl States {
-    pub(crate) fn new(version: u64, full: SessionState) -> Self {
+    pub(crate) fn new(version: u64, full: SessionState, looks_up: bool) -> Self {
         let lean = SessionStateBuilder::new_from_existing(full.clone())
             .with_scalar_functions(Vec::new())
             .with_higher_order_functions(Vec::new())
@@ -53,7 +55,7 @@ impl States {
             .with_window_functions(Vec::new())
             .with_table_functions(HashMap::new())
             .build();
-        Self { version, full, lean }
+        Self { version, full, looks_up, lean }
     }
 }
 
@@ -112,7 +114,14 @@ impl Execution {
             let bound = reuse::bound(&kept, &plan.values)?;
             match state.query_planner().create_physical_plan(&bound, &state).await {
                 Err(error) if reuse::is_refused(&error) => {}
-                made => return Ok((made?, context(&state))),
+                made => {
+                    let physical = made?;
+                    let physical = match plan.reusable.lookup(self.states.version) {
+                        Some(lookup) => Arc::new(KeyLookupExec::new(lookup, Arc::clone(&plan.values), physical)),
+                        None => physical,
+                    };
+                    return Ok((physical, context(&state)));
+                }
             }
         }
         let state = self.of(&self.states.full);

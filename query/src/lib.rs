@@ -17,6 +17,7 @@ pub mod exec;
 mod execution;
 pub mod explain;
 pub mod functions;
+mod lookup;
 pub mod parse;
 pub mod pg_catalog;
 pub mod plan;

@@ -28,11 +28,19 @@ use datafusion::{
 use parking_lot::Mutex;
 use tidemill_storage::ids::TableId;
 
-use crate::{execution::States, functions::cast, rules::rounded_times::rounds, table::StoredTable};
+use crate::{execution::States, functions::cast, lookup::KeyLookup, rules::rounded_times::rounds, table::StoredTable};
 
 /// The optimized plan of one statement, or that there is none to keep; made when it is first wanted under a version of the settings.
 #[derive(Debug, Default)]
-pub(crate) struct Reusable(Mutex<Option<(u64, Option<Arc<LogicalPlan>>)>>);
+pub(crate) struct Reusable(Mutex<Option<Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    /// Of the settings.
+    version: u64,
+    optimized: Option<Arc<LogicalPlan>>,
+    lookup: Option<Arc<KeyLookup>>,
+}
 
 impl Reusable {
     pub(crate) fn optimized(
@@ -40,17 +48,21 @@ impl Reusable {
         logical: &LogicalPlan,
         states: &States,
     ) -> Result<Option<Arc<LogicalPlan>>, DataFusionError> {
-        if let Some((version, made)) = self.0.lock().as_ref()
-            && *version == states.version
-        {
-            return Ok(made.clone());
+        if let Some(kept) = self.0.lock().as_ref().filter(|kept| kept.version == states.version) {
+            return Ok(kept.optimized.clone());
         }
-        let made = match may_be_kept(logical)? {
+        let optimized = match may_be_kept(logical)? {
             true => Some(Arc::new(states.full.optimize(logical)?)),
             false => None,
         };
-        *self.0.lock() = Some((states.version, made.clone()));
-        Ok(made)
+        let lookup = optimized.as_ref().filter(|_| states.looks_up).and_then(|plan| KeyLookup::of(plan)).map(Arc::new);
+        *self.0.lock() = Some(Kept { version: states.version, optimized: optimized.clone(), lookup });
+        Ok(optimized)
+    }
+
+    /// The look-up that the statement is, once its plan was made.
+    pub(crate) fn lookup(&self, version: u64) -> Option<Arc<KeyLookup>> {
+        self.0.lock().as_ref().filter(|kept| kept.version == version)?.lookup.clone()
     }
 }
 
@@ -105,7 +117,7 @@ fn without_rows(node: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusio
 }
 
 /// `$n` as n, from 1.
-fn number(placeholder: &Placeholder) -> Option<usize> {
+pub(crate) fn number(placeholder: &Placeholder) -> Option<usize> {
     placeholder.id.strip_prefix('$')?.parse().ok().filter(|number| *number > 0)
 }
 

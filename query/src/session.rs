@@ -2,6 +2,7 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use arrow::array::RecordBatch;
 use datafusion::{
     common::{DFSchemaRef, ScalarValue},
     execution::SessionState,
@@ -17,6 +18,7 @@ use crate::{
     exec::work::Work,
     execution::{Execution, States},
     functions::session::SessionFacts,
+    lookup::KeyLookup,
     plan, rules,
     settings::Settings,
     stream::{BATCHES_IN_FLIGHT, CancelHandle, Handed},
@@ -148,10 +150,13 @@ impl Session {
         if !plan.parameters.is_empty() || (plan.values.is_empty() && plan::has_parameters(&plan.logical)) {
             return Err(SqlError::new("42P02", "there is no parameter $1").with_hint("Bind values before executing."));
         }
-        let timeout = self.settings().statement_timeout_ms().map(Duration::from_millis);
         let cancel = CancelHandle::default();
         let ticket =
             self.engine.queries().begin(self.shared.pid, &self.shared.user, Arc::clone(plan.sql()), cancel.clone());
+        if let Some(rows) = self.looked_up(plan) {
+            return Ok(QueryStream::ready(Arc::clone(plan.schema()), rows, cancel, ticket));
+        }
+        let timeout = self.settings().statement_timeout_ms().map(Duration::from_millis);
         let (sender, receiver) = mpsc::channel(BATCHES_IN_FLIGHT);
         let schema = Arc::clone(plan.schema());
         let plan = plan.clone();
@@ -177,24 +182,29 @@ impl Session {
         Ok(QueryStream::new(schema, receiver, (task, stop), cancel, timeout, ticket))
     }
 
+    /// What the key map says of a statement that asks for one key; `None`: it is to be executed.
+    fn looked_up(&self, plan: &Plan) -> Option<Result<RecordBatch, SqlError>> {
+        let lookup =
+            plan.reusable.lookup(self.settings_version()).filter(|_| !plan.is_explain() && plan.write.is_none())?;
+        lookup.run(&plan.values, plan.schema()).transpose()
+    }
+
     /// The states under the present settings.
     fn states(&self) -> Arc<States> {
-        let (version, time_zone) = {
-            let settings = self.settings();
-            (settings.version(), settings.time_zone().to_owned())
-        };
+        let settings = self.settings();
+        let version = settings.version();
         let mut cached = self.states.lock();
-        match cached.as_ref() {
-            Some(states) if states.version == version => Arc::clone(states),
-            _ => {
-                let mut state = self.engine.base_state();
-                let options = state.config_mut().options_mut();
-                options.execution.time_zone = Some(time_zone);
-                options.extensions.insert(SessionFacts { shared: Arc::clone(&self.shared), statement_us: None });
-                let states = Arc::new(States::new(version, state));
-                *cached = Some(Arc::clone(&states));
-                states
-            }
+        if let Some(states) = cached.as_ref().filter(|states| states.version == version) {
+            return Arc::clone(states);
         }
+        let (time_zone, looks_up) = (settings.time_zone().to_owned(), KeyLookup::is_wanted(&settings));
+        drop(settings);
+        let mut state = self.engine.base_state();
+        let options = state.config_mut().options_mut();
+        options.execution.time_zone = Some(time_zone);
+        options.extensions.insert(SessionFacts { shared: Arc::clone(&self.shared), statement_us: None });
+        let states = Arc::new(States::new(version, state, looks_up));
+        *cached = Some(Arc::clone(&states));
+        states
     }
 }

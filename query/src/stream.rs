@@ -58,13 +58,23 @@ impl CancelHandle {
     }
 }
 
+/// Where rows come from.
+#[derive(Debug)]
+enum Source {
+    Work {
+        batches: mpsc::Receiver<Handed>,
+        task: AbortHandle,
+        stop: StopFlag,
+    },
+    /// They are there already.
+    Ready(Option<Result<RecordBatch, SqlError>>),
+}
+
 /// Rows as they come. Dropping it stops the query.
 #[derive(Debug)]
 pub struct QueryStream {
     schema: SchemaRef,
-    batches: mpsc::Receiver<Handed>,
-    task: AbortHandle,
-    stop: StopFlag,
+    source: Source,
     cancel: CancelHandle,
     deadline: Option<Pin<Box<Sleep>>>,
     ticket: QueryTicket,
@@ -81,7 +91,18 @@ impl QueryStream {
         ticket: QueryTicket,
     ) -> Self {
         let deadline = timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
-        Self { schema, batches, task, stop, cancel, deadline, ticket, ended: false }
+        let source = Source::Work { batches, task, stop };
+        Self { schema, source, cancel, deadline, ticket, ended: false }
+    }
+
+    /// Rows that are there already, or why they are not.
+    pub(crate) fn ready(
+        schema: SchemaRef,
+        rows: Result<RecordBatch, SqlError>,
+        cancel: CancelHandle,
+        ticket: QueryTicket,
+    ) -> Self {
+        Self { schema, source: Source::Ready(Some(rows)), cancel, deadline: None, ticket, ended: false }
     }
 
     pub fn schema(&self) -> &SchemaRef {
@@ -102,14 +123,18 @@ impl QueryStream {
     }
 
     fn end_work(&self) {
-        self.stop.raise();
-        self.task.abort();
+        if let Source::Work { task, stop, .. } = &self.source {
+            stop.raise();
+            task.abort();
+        }
     }
 
     fn fail(&mut self, error: SqlError) -> Poll<Option<Result<RecordBatch, SqlError>>> {
         self.ended = true;
         self.end_work();
-        self.batches.close();
+        if let Source::Work { batches, .. } = &mut self.source {
+            batches.close();
+        }
         self.ticket.fail(&error);
         Poll::Ready(Some(Err(error)))
     }
@@ -132,7 +157,15 @@ impl Stream for QueryStream {
         {
             return this.fail(SqlError::timed_out());
         }
-        match this.batches.poll_recv(context) {
+        let handed = match &mut this.source {
+            Source::Work { batches, .. } => batches.poll_recv(context),
+            Source::Ready(rows) => Poll::Ready(Some(match rows.take() {
+                Some(Ok(batch)) if batch.num_rows() > 0 => Handed::Batch(batch),
+                Some(Err(error)) => Handed::Failed(error),
+                _ => Handed::End,
+            })),
+        };
+        match handed {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Handed::Batch(batch))) => {
                 this.ticket.add_rows(batch.num_rows());

@@ -107,13 +107,23 @@ pub(super) struct Connection<S> {
     /// After an error in the extended protocol everything up to Sync is passed over.
     pub(super) skips_to_sync: bool,
     reported: Vec<(&'static str, String)>,
+    /// Of the settings when they were compared with these.
+    reported_version: u64,
     shutdown: watch::Receiver<bool>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     pub(super) fn new(socket: Socket<S>, session: Session, shutdown: watch::Receiver<bool>) -> Self {
-        let reported = session.reported_settings();
-        Self { socket, session, portals: Portals::default(), skips_to_sync: false, reported, shutdown }
+        let (reported, reported_version) = (session.reported_settings(), session.settings_version());
+        Self {
+            socket,
+            session,
+            portals: Portals::default(),
+            skips_to_sync: false,
+            reported,
+            reported_version,
+            shutdown,
+        }
     }
 
     pub(super) async fn serve(&mut self) -> Result<(), End> {
@@ -186,6 +196,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         for notice in self.session.take_notices() {
             reply::notice(&mut self.socket.output, &notice);
         }
+        let version = self.session.settings_version();
+        if version == self.reported_version {
+            return;
+        }
+        self.reported_version = version;
         let reported = self.session.reported_settings();
         if reported != self.reported {
             for (before, now) in self.reported.iter().zip(&reported) {

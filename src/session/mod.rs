@@ -285,6 +285,11 @@ impl Session {
         self.query.settings().reported()
     }
 
+    /// Another number after each change of a setting.
+    pub fn settings_version(&self) -> u64 {
+        self.query.settings_version()
+    }
+
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }

@@ -5,6 +5,7 @@
 //!   rows/s, near those of `update`.
 //! * `start`: the key map of what was loaded and updated, made again from the segments; `start, loaded only`: the same before the updates. Better: more rows/s.
 //! * `write key map`, `start from file`: the key map written down, and taken back. Better: more keys/s.
+//! * `look-ups`: rows of random keys, one by one, as `SELECT … WHERE id = $1` has them. Better: more look-ups/s.
 //! * Bytes of the key map a key are printed; the aim is 16, an entry is 16 and a map is 68 to 85 % full.
 //! * `count`: a count and a sum over the table beside the same over a table without a key that has the live rows alone. Better: a ratio near 1.
 //!
@@ -35,7 +36,7 @@ use tidemill_storage::{
         builder::{SealContext, seal},
         committed::{Expected, open},
     },
-    table::{KeyMapFile, KeyMapUse, PartitionWriter, Table},
+    table::{Found, KeyMapFile, KeyMapUse, PartitionWriter, Table},
     testing::Random,
     upsert::{KEY_MAP_FILE, Keep, KeySpec, Provenance},
 };
@@ -125,16 +126,24 @@ fn say(what: &str, rows: usize, took: Duration) {
     println!("{what:<28} {:>12.0} rows/s   ({seconds:.2} s for {rows} rows)", rows as f64 / seconds);
 }
 
+fn spec(merges: bool) -> KeySpec {
+    KeySpec { columns: vec![ID], version: Some(AT), delete: None, keep: Keep::Last, keeps_losers: true, merges }
+}
+
+/// Rows of keys, one by one.
+fn look_up(table: &Table, keys: usize) {
+    let (schema, mut random, count) = (table.schema(), Random::new(2), 1_000_000.min(keys));
+    let start = Instant::now();
+    for _ in 0..count {
+        let key: ArrayRef = Arc::new(Int64Array::from(vec![random.below(keys) as i64]));
+        assert!(matches!(table.look_up(&schema, &[key], &[0, 1]).unwrap(), Found::Row(_)));
+    }
+    say("look-ups of two columns", count, start.elapsed());
+}
+
 fn main() {
     let keys: usize = env::var("KEYS").ok().and_then(|keys| keys.parse().ok()).unwrap_or(2_000_000);
-    let spec = KeySpec {
-        columns: vec![ID],
-        version: Some(AT),
-        delete: None,
-        keep: Keep::Last,
-        keeps_losers: true,
-        merges: false,
-    };
+    let spec = spec(false);
     let dir = tempfile::tempdir().unwrap();
     let table = Table::with_key(TableId(1), schema(), 1, Some(spec.clone()));
     let writer = PartitionWriter::open(Arc::clone(&table.partitions()[0]), schema(), SegmentId(1), &[], &[]).unwrap();
@@ -165,6 +174,8 @@ fn main() {
     bench.seal();
     let (count, bytes) = bench.writer.keys();
     println!("{:<28} {:>12.1} bytes/key", "key map", bytes as f64 / count as f64);
+
+    look_up(&table, keys);
 
     merge(&dir.path().join("merging"), keys);
 
@@ -202,14 +213,7 @@ fn main() {
 
 fn merge(dir: &Path, keys: usize) {
     std::fs::create_dir(dir).unwrap();
-    let spec = KeySpec {
-        columns: vec![ID],
-        version: Some(AT),
-        delete: None,
-        keep: Keep::Last,
-        keeps_losers: true,
-        merges: true,
-    };
+    let spec = spec(true);
     let table = Table::with_key(TableId(3), merging(), 1, Some(spec));
     let writer = PartitionWriter::open(Arc::clone(&table.partitions()[0]), merging(), SegmentId(1), &[], &[]).unwrap();
     let mut bench = Bench { dir, writer, schema: merging(), whole: true, offset: 0, sealing: Duration::ZERO };

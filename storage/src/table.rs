@@ -11,15 +11,17 @@
 
 mod bounds;
 mod key_map;
+mod lookup;
 mod writer;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::{Mutex, RwLock};
 
 use self::bounds::{Bounds, Leaves};
 pub use self::key_map::{KeyMapFile, KeyMapUse, WrittenKeyMap};
+pub use self::lookup::Found;
 pub use self::writer::{Change, PartitionWriter, PreparedChange, PreparedRewriting, Rewriting};
 use crate::{
     bitpack::Bitmask,
@@ -29,7 +31,7 @@ use crate::{
     scan::{IndexUse, ScanPlan, ScanRequest, ScanUnit},
     schema::TableSchema,
     segment::{Segment, SegmentState, consuming::ConsumingSegment},
-    upsert::{KeySpec, Validities},
+    upsert::{KeySpec, Keys, Validities},
 };
 
 /// Rows a lane takes at a time.
@@ -130,13 +132,15 @@ pub struct Partition {
     indexes: Arc<TableIndexes>,
     key: Option<Arc<KeySpec>>,
     view: ArcSwap<PartitionView>,
+    /// Of the writer, once there is one; `None` without a key.
+    keys: ArcSwapOption<Keys>,
     /// Held while a new view is made from the present one.
     edit: Mutex<()>,
 }
 
 impl Partition {
     fn new(id: PartitionId, indexes: Arc<TableIndexes>, key: Option<Arc<KeySpec>>) -> Self {
-        Self { id, indexes, key, view: ArcSwap::default(), edit: Mutex::new(()) }
+        Self { id, indexes, key, view: ArcSwap::default(), keys: ArcSwapOption::default(), edit: Mutex::new(()) }
     }
 
     /// The indexes that its segments are to have.
@@ -211,23 +215,30 @@ struct Committed {
     /// Rows of each: a plan over thousands looks at these instead of at every segment.
     sizes: Vec<u32>,
     rows: u64,
+    /// Whether one of them is quarantined.
+    damaged: bool,
     bounds: Bounds,
 }
 
 impl Committed {
     fn new(segments: Vec<Arc<dyn Segment>>) -> Self {
         let sizes = segments.iter().map(|segment| segment.rows()).collect();
-        Self { rows: rows(&segments), sizes, segments, bounds: Bounds::default() }
+        Self { rows: rows(&segments), sizes, damaged: are_damaged(&segments), segments, bounds: Bounds::default() }
     }
 
     fn extended(&self, more: Vec<Arc<dyn Segment>>) -> Self {
         Self {
             rows: self.rows + rows(&more),
+            damaged: self.damaged || are_damaged(&more),
             bounds: self.bounds.extended(&more),
             sizes: self.sizes.iter().copied().chain(more.iter().map(|segment| segment.rows())).collect(),
             segments: self.segments.iter().cloned().chain(more).collect(),
         }
     }
+}
+
+fn are_damaged(segments: &[Arc<dyn Segment>]) -> bool {
+    segments.iter().any(|segment| segment.state() == SegmentState::Quarantined)
 }
 
 fn rows(segments: &[Arc<dyn Segment>]) -> u64 {

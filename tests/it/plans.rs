@@ -67,7 +67,7 @@ fn plans_show_what_reaches_the_segments() {
     server.wait_for("SELECT bool_and(state = 'ready') FROM rt.indexes", "t", Duration::from_secs(120));
     let writes = env::var("TIDEMILL_TEST_PLANS").is_ok_and(|word| word == "write");
     let mut differences = Vec::new();
-    for name in ["conditions", "indexes", "rows", "aggregates"] {
+    for name in ["conditions", "indexes", "rows", "aggregates", "lookups"] {
         let path = folder.join(format!("{name}.txt"));
         let written = fs::read_to_string(&path).unwrap();
         let now = with_plans(&server, &written);

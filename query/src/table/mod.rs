@@ -109,6 +109,10 @@ impl StoredTable {
         &self.handle
     }
 
+    pub(crate) fn is_addressed(&self) -> bool {
+        self.is_addressed
+    }
+
     pub fn planned_schema(&self) -> &Arc<TableSchema> {
         &self.planned
     }

@@ -206,8 +206,9 @@ impl GroupKey {
 /// The type of the function's column in the answer; `None` where columns of the type ([`Function::subject`]'s) have no such aggregate.
 pub fn state_type(function: &Function, column: Option<&DataType>) -> Option<ArrowType> {
     use DataType::{
-        BigInt, Boolean, Bytea, Date, Double, Int, Numeric, Real, SmallInt, Text, Timestamp, TimestampTz, Uuid,
+        Array, BigInt, Boolean, Bytea, Date, Double, Int, Jsonb, Numeric, Real, SmallInt, Text, Timestamp, TimestampTz,
     };
+    let is_scalar = |data_type: &DataType| !matches!(data_type, Jsonb | Array(_));
     Some(match (function, column) {
         (Function::Rows, _) | (Function::Count(_), Some(_)) => ArrowType::Int64,
         (Function::Sum(_), Some(SmallInt | Int | BigInt)) => ArrowType::Decimal128(SUM_PRECISION, 0),
@@ -229,47 +230,13 @@ pub fn state_type(function: &Function, column: Option<&DataType>) -> Option<Arro
             ),
         ) => data_type.arrow(),
         (Function::And(_) | Function::Or(_), Some(Boolean)) => ArrowType::Boolean,
-        (
-            Function::Distinct(_),
-            Some(
-                Boolean
-                | SmallInt
-                | Int
-                | BigInt
-                | Numeric { .. }
-                | Real
-                | Double
-                | Text
-                | Uuid
-                | Bytea
-                | Date
-                | Timestamp
-                | TimestampTz,
-            ),
-        )
-        | (Function::Quantiles(_), Some(SmallInt | Int | BigInt | Numeric { .. } | Real | Double))
+        (Function::Distinct(_), Some(data_type)) if is_scalar(data_type) => ArrowType::BinaryView,
+        (Function::First { .. } | Function::Last { .. }, Some(data_type)) if is_scalar(data_type) => data_type.arrow(),
+        (Function::Quantiles(_), Some(SmallInt | Int | BigInt | Numeric { .. } | Real | Double))
         | (Function::DistinctOf(_) | Function::QuantilesOf(_), Some(Bytea)) => ArrowType::BinaryView,
         (Function::Mean(_) | Function::Squares(_), Some(SmallInt | Int | BigInt | Numeric { .. } | Real | Double)) => {
             ArrowType::Float64
         }
-        (
-            Function::First { .. } | Function::Last { .. },
-            Some(
-                data_type @ (Boolean
-                | SmallInt
-                | Int
-                | BigInt
-                | Numeric { .. }
-                | Real
-                | Double
-                | Text
-                | Uuid
-                | Bytea
-                | Date
-                | Timestamp
-                | TimestampTz),
-            ),
-        ) => data_type.arrow(),
         _ => return None,
     })
 }

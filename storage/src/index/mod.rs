@@ -201,6 +201,19 @@ pub(crate) struct Found {
     pub(crate) exact: bool,
 }
 
+impl Found {
+    /// The rows of both, of one index; `None` where that is not known.
+    pub(crate) fn both(&self, other: &Self) -> Option<Self> {
+        let ([Part::Places(these)], [Part::Places(those)]) = (self.parts.as_slice(), other.parts.as_slice()) else {
+            return None;
+        };
+        let start = these.start.max(those.start);
+        let places = start..these.end.min(those.end).max(start);
+        let rows = places.len() as u64;
+        Some(Self { parts: vec![Part::Places(places)], rows, exact: self.exact && other.exact, ..Self::default() })
+    }
+}
+
 /// Some rows of an index.
 #[derive(Clone, Debug)]
 pub(crate) enum Part {

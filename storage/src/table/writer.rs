@@ -125,6 +125,7 @@ impl PartitionWriter {
         }
         winners.fit();
         partition.publish(None, Some(winners.validities()));
+        partition.share(winners.shared());
         let consuming = Arc::new(ConsumingSegment::new(next, written));
         Ok((Self { partition, consuming, next: SegmentId(next.0 + 1), winners: Some(winners) }, used))
     }

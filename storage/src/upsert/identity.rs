@@ -92,6 +92,11 @@ fn true_rows(column: &ArrayRef) -> BooleanBuffer {
     }
 }
 
+/// That of one key, of whose columns `arrays` have one value each.
+pub(crate) fn fingerprint(arrays: &[ArrayRef]) -> Result<u64> {
+    fingerprints(arrays)?.first().copied().ok_or_else(|| Error::Invalid("a key without a value".into()))
+}
+
 /// A hash of each key, of whose columns `arrays` are: of one column that of its value, of several that of their hashes, one after the other.
 pub(super) fn fingerprints(arrays: &[ArrayRef]) -> Result<Vec<u64>> {
     let mut hashes = Vec::with_capacity(arrays.len());

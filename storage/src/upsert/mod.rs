@@ -12,7 +12,7 @@
 //! ```
 //!
 //! - `validity`: the rows of a segment that lost, copied on write in chunks of 64 Ki rows.
-//! - `map`: where the winner of a key is.
+//! - `map`: where the winner of a key is; `keys`: the map as readers may ask it beside the writer.
 //! - `provenance`: where a row came from, kept beside it in columns that no query sees.
 //! - `identity`: the key and the rank of a row, as bytes that compare as they do.
 //! - `owner`: which partition has the rows of a key.
@@ -32,6 +32,7 @@
 
 mod checkpoint;
 mod identity;
+mod keys;
 mod map;
 mod merge;
 mod owner;
@@ -41,6 +42,9 @@ mod winners;
 
 pub use checkpoint::KEY_MAP_FILE;
 pub(crate) use checkpoint::{Unfinished, temporary};
+pub(crate) use identity::fingerprint;
+pub(crate) use keys::Keys;
+pub(crate) use owner::owner;
 pub use provenance::{Provenance, is_provenance};
 pub use validity::{Validities, Validity};
 pub use winners::Needed;

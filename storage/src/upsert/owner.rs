@@ -19,7 +19,8 @@ impl KeySpec {
     }
 }
 
-fn owner(fingerprint: u64, partitions: u32) -> u32 {
+/// The partition of a key of the fingerprint.
+pub(crate) fn owner(fingerprint: u64, partitions: u32) -> u32 {
     let spread = fingerprint.wrapping_mul(SPREAD) >> 32;
     ((spread * u64::from(partitions)) >> 32) as u32
 }

@@ -10,11 +10,13 @@ use std::{
 };
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use parking_lot::RwLockWriteGuard;
 
 use super::{
     Keep, KeySpec, Provenance, Validities, Validity,
     identity::{Identities, Reader},
-    map::{KeyMap, Location, Place, WINDOW},
+    keys::Keys,
+    map::{Location, Place, WINDOW},
 };
 use crate::{
     Error, Result,
@@ -28,6 +30,8 @@ pub(crate) use capture::{CAPTURED_SHARDS, Capture, Restored};
 
 /// Rows that are read at a time when the map is made again.
 const STEP: u32 = 64 * 1024;
+/// Entries of the map that are changed before readers may look.
+const MOVED_AT_ONCE: usize = 4096;
 /// Of those that meet others: the more at once, the fewer blocks of the other segments are read again.
 const MET_STEP: usize = 128 * 1024;
 
@@ -35,7 +39,8 @@ const MET_STEP: usize = 128 * 1024;
 pub(crate) struct Winners {
     spec: Arc<KeySpec>,
     reader: Reader,
-    map: KeyMap,
+    /// Readers ask it, too.
+    keys: Arc<Keys>,
     /// By the numbers that the map has for them.
     segments: Vec<Slot>,
     numbers: HashMap<SegmentId, u32>,
@@ -142,7 +147,7 @@ impl Winners {
         Ok(Self {
             spec,
             reader,
-            map: KeyMap::new(),
+            keys: Arc::new(Keys::new()),
             segments: Vec::new(),
             numbers: HashMap::new(),
             capturing: false,
@@ -170,7 +175,7 @@ impl Winners {
             let new = fingerprints.into_iter().zip(rows).filter(|(_, row)| lost.is_empty() || !lost.contains(*row));
             let new = new.map(|(fingerprint, row)| (fingerprint, Location { segment: number, row }));
             // Most keys meet no other of their fingerprint: they need not be read, and rows need no rank.
-            self.map.insert_new(new, |location| met.push(location.row));
+            self.keys.write().insert_new(new, |location| met.push(location.row));
             if met.len() >= MET_STEP {
                 self.put(number, &std::mem::take(&mut met), deleted)?;
             }
@@ -181,7 +186,7 @@ impl Winners {
 
     /// Gives memory back after segments were added.
     pub(crate) fn fit(&mut self) {
-        self.map.fit();
+        self.keys.write().fit();
     }
 
     /// Puts some rows of a segment in, which ascend.
@@ -237,9 +242,10 @@ impl Winners {
         let fingerprints: Vec<u64> = (0..new.rows()).map(|row| new.fingerprint(row)).collect();
         let mut rows_met: Vec<(Location, u32)> = Vec::new();
         for (window, of_window) in fingerprints.chunks(WINDOW).enumerate() {
-            self.map.touch(of_window.iter().copied());
+            let map = self.keys.read();
+            map.touch(of_window.iter().copied());
             for (row, fingerprint) in (window * WINDOW..).zip(of_window) {
-                rows_met.extend(self.map.entries(*fingerprint).map(|(_, location)| (location, row as u32)));
+                rows_met.extend(map.entries(*fingerprint).map(|(_, location)| (location, row as u32)));
             }
         }
         rows_met.sort_unstable();
@@ -275,8 +281,9 @@ impl Winners {
         if self.spec.keeps_losers || self.spec.merges {
             return None;
         }
+        let map = self.keys.read();
         let loses = |row: usize| {
-            self.map.entries(arriving.fingerprints[row]).any(|(_, location)| {
+            map.entries(arriving.fingerprints[row]).any(|(_, location)| {
                 arriving.identity(location, row).is_some_and(|(known, at)| {
                     known.key(at) == arriving.new.key(row) && !self.wins(arriving.new.rank(row), known.rank(at))
                 })
@@ -308,12 +315,15 @@ impl Winners {
     /// deleted, and of rows of equal rank that of the later segment wins, or of the same segment the later row.
     fn settle(&mut self, segment: u32, rows: &[u32], arriving: &Arriving, deleted: Option<&RowSet>) {
         let new = &arriving.new;
+        let keys = Arc::clone(&self.keys);
+        let mut map = keys.write();
         for (at, place) in rows.iter().enumerate() {
             let row = arriving.row(at);
             let here = Location { segment, row: *place };
             let fingerprint = arriving.fingerprints[row];
             if at % WINDOW == 0 {
-                self.map.touch(arriving.fingerprints[row..].iter().take(WINDOW).copied());
+                RwLockWriteGuard::bump(&mut map);
+                map.touch(arriving.fingerprints[row..].iter().take(WINDOW).copied());
                 arriving.touch(row..(row + WINDOW).min(new.rows()));
             }
             if self.segments[segment as usize].lost.contains(here.row) {
@@ -322,7 +332,7 @@ impl Winners {
             }
             let is_deleted = deleted.is_some_and(|deleted| deleted.contains(here.row));
             let mut known = None;
-            for (place, location) in self.map.entries(fingerprint) {
+            for (place, location) in map.entries(fingerprint) {
                 // What is not among those met came with this batch.
                 let (identities, at) = match arriving.identity(location, row) {
                     Some(found) => found,
@@ -338,11 +348,11 @@ impl Winners {
                 }
             }
             match known {
-                None => self.map.insert(fingerprint, here),
+                None => map.insert(fingerprint, here),
                 // It is back from the checkpoint.
                 Some((_, old, _)) if old == here => {}
                 Some((place, old, true)) => {
-                    self.map.set(place, here);
+                    map.set(place, here);
                     self.lost_against(old, here);
                 }
                 Some((_, old, false)) => {
@@ -399,17 +409,16 @@ impl Winners {
         for start in (0..count).step_by(STEP as usize) {
             let rows: Vec<u32> = (start..count.min(start.saturating_add(STEP))).collect();
             let identities = self.read(number, &rows)?;
+            let map = self.keys.read();
             for row in 0..identities.rows() {
                 let here = Location { segment: number, row: start + row as u32 };
-                let mut entries = self.map.entries(identities.fingerprint(row));
+                let mut entries = map.entries(identities.fingerprint(row));
                 if let Some((place, _)) = entries.find(|(_, location)| *location == here) {
                     moves.push((place, Location { row: places[here.row as usize], ..here }));
                 }
             }
         }
-        for (place, location) in moves {
-            self.map.set(place, location);
-        }
+        self.moved(&moves);
         let beaten = self.segments.iter_mut().flat_map(|slot| &mut slot.beaten);
         beaten.filter(|loser| loser.segment == number).for_each(|loser| loser.row = places[loser.row as usize]);
         let slot = &mut self.segments[number as usize];
@@ -427,10 +436,11 @@ impl Winners {
         let invalid: Vec<u32> = (0..count).filter(may_win).collect();
         for rows in invalid.chunks(STEP as usize) {
             let identities = self.read(number, rows)?;
+            let map = self.keys.read();
             for (at, row) in rows.iter().enumerate() {
                 let here = Location { segment: number, row: *row };
                 // Perhaps of another key of the same fingerprint: then a row is kept for nothing.
-                for (_, location) in self.map.entries(identities.fingerprint(at)) {
+                for (_, location) in map.entries(identities.fingerprint(at)) {
                     if location == here {
                         needed.tombstones.insert(*row);
                     } else if !self.is_committed(location.segment) {
@@ -489,13 +499,14 @@ impl Winners {
             let first = step as u32 * STEP;
             let rows: Vec<u32> = (first..first + of_step.len() as u32).collect();
             let identities = self.reader.read(&new.take(self.reader.columns(), &rows)?)?;
+            let map = self.keys.read();
             for (at, (segment, row)) in of_step.iter().enumerate() {
                 let here = first + at as u32;
                 let old = Location { segment: number_of(segment)?, row: *row };
                 if beaten.contains(&old) {
                     rewrite.beaten.insert(old, here);
                 }
-                let mut entries = self.map.entries(identities.fingerprint(at));
+                let mut entries = map.entries(identities.fingerprint(at));
                 match entries.find(|(_, location)| *location == old) {
                     Some((place, _)) => {
                         rewrite.moves.push((place, here));
@@ -532,9 +543,8 @@ impl Winners {
     ) {
         if let Some(new) = new {
             let number = self.number_of(new);
-            for (place, row) in &rewrite.moves {
-                self.map.set(*place, Location { segment: number, row: *row });
-            }
+            let to = |(place, row): &(Place, u32)| (*place, Location { segment: number, row: *row });
+            self.moved(&rewrite.moves.iter().map(to).collect::<Vec<_>>());
             self.segments[number as usize].validity = Arc::new(rewrite.invalid.iter().collect());
             for loser in self.segments.iter_mut().flat_map(|slot| &mut slot.beaten) {
                 if let Some(row) = rewrite.beaten.get(loser) {
@@ -542,9 +552,7 @@ impl Winners {
                 }
             }
         }
-        for (fingerprint, location) in &rewrite.dropped {
-            self.map.remove(*fingerprint, *location);
-        }
+        self.keys.remove(&rewrite.dropped);
         for id in retired {
             if let Some(number) = self.numbers.remove(id) {
                 let slot = &mut self.segments[number as usize];
@@ -570,13 +578,25 @@ impl Winners {
 
     /// Keys, deleted ones among them.
     pub(crate) fn keys(&self) -> u64 {
-        self.map.keys()
+        self.keys.read().keys()
     }
 
     /// Bytes of memory that the map takes, and what is kept to write it down.
     pub(crate) fn bytes(&self) -> u64 {
         let beaten: usize = self.segments.iter().map(|slot| slot.beaten.capacity()).sum();
-        self.map.bytes() + (beaten * size_of::<Location>()) as u64
+        self.keys.read().bytes() + (beaten * size_of::<Location>()) as u64
+    }
+
+    /// What readers ask.
+    pub(crate) fn shared(&self) -> &Arc<Keys> {
+        &self.keys
+    }
+
+    fn moved(&self, moves: &[(Place, Location)]) {
+        for moves in moves.chunks(MOVED_AT_ONCE) {
+            let mut map = self.keys.write();
+            moves.iter().for_each(|(place, location)| map.set(*place, *location));
+        }
     }
 
     fn invalidate(&mut self, location: Location) {
@@ -587,6 +607,7 @@ impl Winners {
     fn number_of(&mut self, segment: &Arc<dyn Segment>) -> u32 {
         let (segments, capturing) = (&mut self.segments, self.capturing);
         *self.numbers.entry(segment.id()).or_insert_with(|| {
+            self.keys.numbered(segment.id());
             segments.push(Slot {
                 id: segment.id(),
                 settled: segment.state() == SegmentState::Committed && !capturing,

@@ -3,6 +3,7 @@
 //! end is the same for every order of arrival.
 
 mod key_map;
+mod lookup;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -445,6 +446,7 @@ fn check(seed: u64, count: usize) {
                 model.seen(appended()),
                 "seed {seed}, arrival {arrival}"
             );
+            lookup::check(&machine.table, &model.spec, all().take(100));
             let every = amounts(&snapshot.with_every_version(), IndexUse::Off);
             if model.spec.keeps_losers {
                 let mut wanted: Vec<i64> = appended().map(|event| event.amount).collect();
@@ -511,6 +513,7 @@ fn check_statements(seed: u64, count: usize) {
         let appended = machine.appended.iter().flat_map(|(stream, count)| &streams[stream][..*count]);
         let seen = amounts(&machine.table.snapshot(), IndexUse::WhereFaster);
         assert_eq!(seen, model.seen_after(appended, &statements), "seed {seed}, step {step}");
+        lookup::check(&machine.table, &model.spec, streams.values().flatten().take(100));
     }
 }
 

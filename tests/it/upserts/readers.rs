@@ -37,6 +37,28 @@ fn read(port: u16, stop: &AtomicBool) -> usize {
     })
 }
 
+/// Looks keys up until it is told to stop: each is there once, and never older than it was.
+fn look_up(port: u16, stop: &AtomicBool) -> usize {
+    runtime().block_on(async {
+        let client = connect(port).await.unwrap();
+        let prepared = client.prepare("SELECT round, note, k FROM t WHERE k = $1").await.unwrap();
+        let (mut random, mut known, mut reads) = (Random(3), vec![0; KEYS], 0);
+        while !stop.load(Ordering::Relaxed) {
+            let k = random.below(KEYS);
+            let rows = client.query(&prepared, &[&(k as i64)]).await.unwrap();
+            assert_eq!(rows.len(), 1, "key {k}");
+            let (round, note, found): (i64, String, i64) = (rows[0].get(0), rows[0].get(1), rows[0].get(2));
+            assert_eq!(found, k as i64);
+            assert_eq!(note, if round == 0 { format!("note {k}") } else { format!("round {round}") });
+            assert!(round >= known[k], "key {k}: round {round} after {}", known[k]);
+            known[k] = round;
+            assert!(client.query(&prepared, &[&((KEYS + k) as i64)]).await.unwrap().is_empty());
+            reads += 1;
+        }
+        reads
+    })
+}
+
 #[test]
 fn every_read_sees_every_key_once() {
     check(1);
@@ -55,8 +77,9 @@ fn check(partitions: u32) {
     ));
     server.sql(&format!("INSERT INTO t SELECT k, 0, 'note ' || k FROM generate_series(0, {}) AS s(k)", KEYS - 1));
     let stop = Arc::new(AtomicBool::new(false));
-    let readers: Vec<_> = (0..2)
-        .map(|_| {
+    let readers: Vec<_> = [read, look_up, read]
+        .into_iter()
+        .map(|read| {
             let (port, stop) = (server.pg_port, Arc::clone(&stop));
             thread::spawn(move || read(port, &stop))
         })

@@ -68,14 +68,7 @@ impl Lookup {
                 Some(Self::Runs(all.filter(|run| !run.is_empty()).collect()))
             }
             (Self::Index { index, found: a }, Self::Index { index: same, found: b }) if index.id == same.id => {
-                let ([Part::Places(these)], [Part::Places(those)]) = (a.parts.as_slice(), b.parts.as_slice()) else {
-                    return None;
-                };
-                let places = common(these, those);
-                let rows = places.len() as u64;
-                let found =
-                    Found { parts: vec![Part::Places(places)], rows, exact: a.exact && b.exact, ..Found::default() };
-                Some(Self::Index { index: Arc::clone(index), found })
+                Some(Self::Index { index: Arc::clone(index), found: a.both(b)? })
             }
             _ => None,
         }

@@ -8,7 +8,7 @@ use super::Chunk;
 use crate::{
     Result,
     bitpack::Bitmask,
-    index::chunk::ChunkIndex,
+    index::{Found, chunk::ChunkIndex},
     predicate::Predicate,
     scan::{IndexUse, PlaceTest, ScanRequest},
     schema::TableSchema,
@@ -21,6 +21,26 @@ struct Asked<'a> {
     current: &'a TableSchema,
     rows: u64,
     always: bool,
+}
+
+/// What indexes, by their places, say of a leaf or of several of one column.
+#[derive(Default)]
+struct OfLeaf {
+    found: Vec<(usize, Found)>,
+    /// Listing more rows costs more than testing all.
+    most: u64,
+}
+
+impl OfLeaf {
+    /// The rows of both, where one index knows them.
+    fn both(&self, other: &Self) -> Option<Self> {
+        let same = |(place, found): &(usize, Found)| {
+            let (_, of_other) = other.found.iter().find(|(known, _)| known == place)?;
+            Some((*place, found.both(of_other)?))
+        };
+        let found: Vec<_> = self.found.iter().filter_map(same).collect();
+        (!found.is_empty()).then(|| Self { found, most: self.most.min(other.most) })
+    }
 }
 
 /// The rows of the chunk that may be wanted, as far as its indexes know and listing them is worth it; `None`: any. An index that contradicts itself is
@@ -59,17 +79,7 @@ pub(super) fn candidates(chunk: &Chunk, written: &TableSchema, request: &ScanReq
 impl Asked<'_> {
     fn predicate(&self, predicate: &Predicate) -> Result<Option<Bitmask>> {
         match predicate {
-            Predicate::And(children) => {
-                let mut all: Option<Bitmask> = None;
-                for child in children {
-                    let Some(listed) = self.predicate(child)? else { continue };
-                    match &mut all {
-                        None => all = Some(listed),
-                        Some(all) => all.and(&listed),
-                    }
-                }
-                Ok(all)
-            }
+            Predicate::And(children) => self.all_of(children),
             Predicate::Or(children) => {
                 let mut any = Bitmask::none(self.rows as usize);
                 for child in children {
@@ -80,34 +90,64 @@ impl Asked<'_> {
                 }
                 Ok(Some(any))
             }
-            leaf => self.leaf(leaf),
+            leaf => self.listed(&self.leaf(leaf)?),
         }
     }
 
-    fn leaf(&self, leaf: &Predicate) -> Result<Option<Bitmask>> {
-        let Some(id) = leaf.column() else { return Ok(None) };
-        let (Some(now), Some(then)) = (self.current.column(id), self.written.column(id)) else { return Ok(None) };
+    /// Two ranges of one column are one, of which much less may be left.
+    fn all_of(&self, children: &[Predicate]) -> Result<Option<Bitmask>> {
+        let (mut leaves, mut all): (Vec<OfLeaf>, Option<Bitmask>) = (Vec::new(), None);
+        let mut and = |listed: Option<Bitmask>| match (&mut all, listed) {
+            (_, None) => {}
+            (Some(all), Some(listed)) => all.and(&listed),
+            (none, listed) => *none = listed,
+        };
+        for child in children {
+            if matches!(child, Predicate::And(_) | Predicate::Or(_)) {
+                and(self.predicate(child)?);
+                continue;
+            }
+            let leaf = self.leaf(child)?;
+            match leaves.iter_mut().find_map(|known| Some((leaf.both(known)?, known))) {
+                Some((both, known)) => *known = both,
+                None => leaves.push(leaf),
+            }
+        }
+        for leaf in &leaves {
+            and(self.listed(leaf)?);
+        }
+        Ok(all)
+    }
+
+    /// What each index says of a leaf.
+    fn leaf(&self, leaf: &Predicate) -> Result<OfLeaf> {
+        let mut of_leaf = OfLeaf::default();
+        let Some(id) = leaf.column() else { return Ok(of_leaf) };
+        let (Some(now), Some(then)) = (self.current.column(id), self.written.column(id)) else { return Ok(of_leaf) };
         if !then.data_type.compares_as(&now.data_type) {
-            return Ok(None);
+            return Ok(of_leaf);
         }
         // Looking for words in a text costs more than listing its row, and a document more than listing many; a value is compared as fast
         // as four are listed.
-        let most = match leaf {
+        of_leaf.most = match leaf {
             _ if self.always => u64::MAX,
             Predicate::Holds { .. } => self.rows * 4,
             Predicate::Matches { .. } => self.rows,
             _ => self.rows / 4,
         };
-        let mut best: Option<(u64, Bitmask)> = None;
-        for index in self.indexes {
-            let Some(found) = index.find(leaf, id, &then.data_type)? else { continue };
-            if found.rows <= most && best.as_ref().is_none_or(|(least, _)| found.rows < *least) {
-                let mut listed = Bitmask::none(self.rows as usize);
-                index.add(&found, &mut listed)?;
-                best = Some((found.rows, listed));
-            }
+        for (place, index) in self.indexes.iter().enumerate() {
+            of_leaf.found.extend(index.find(leaf, id, &then.data_type)?.map(|found| (place, found)));
         }
-        Ok(best.map(|(_, listed)| listed))
+        Ok(of_leaf)
+    }
+
+    /// The rows that the index lists that has the fewest, if that is worth it.
+    fn listed(&self, leaf: &OfLeaf) -> Result<Option<Bitmask>> {
+        let cheap = leaf.found.iter().filter(|(_, found)| found.rows <= leaf.most);
+        let Some((place, found)) = cheap.min_by_key(|(_, found)| found.rows) else { return Ok(None) };
+        let mut listed = Bitmask::none(self.rows as usize);
+        self.indexes[*place].add(found, &mut listed)?;
+        Ok(Some(listed))
     }
 
     fn places(&self, test: &PlaceTest) -> Result<Option<Bitmask>> {

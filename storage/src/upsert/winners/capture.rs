@@ -105,7 +105,7 @@ impl Winners {
         if self.retirements != capture.retirements {
             return false;
         }
-        for (fingerprint, location) in self.map.of_shard(shard) {
+        for (fingerprint, location) in self.keys.read().of_shard(shard) {
             // Segments that came since have higher numbers.
             let place = capture.places.get(location.segment as usize).copied().unwrap_or(NOT_COVERED);
             if place != NOT_COVERED {
@@ -158,7 +158,8 @@ impl Winners {
 
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn entries(&self) -> Vec<(u64, SegmentId, u32)> {
-        let all = (0..SHARDS).flat_map(|shard| self.map.of_shard(shard));
+        let map = self.keys.read();
+        let all = (0..SHARDS).flat_map(|shard| map.of_shard(shard));
         let mut entries: Vec<_> = all
             .map(|(fingerprint, location)| (fingerprint, self.segments[location.segment as usize].id, location.row))
             .collect();
@@ -242,7 +243,7 @@ impl Winners {
                 _ => false,
             });
             restored.keys += entries.len() as u64;
-            if !self.map.load(shard, &entries) {
+            if !self.keys.write().load(shard, &entries) {
                 return Err(file.corrupt("entries", format!("those of shard {shard}"), "others"));
             }
         }

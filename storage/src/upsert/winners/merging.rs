@@ -137,7 +137,7 @@ impl Winners {
 
     /// The winner of a new row's key among the rows that were there, its rank, and whether it is no tombstone.
     fn winner_met<'a>(&self, arriving: &'a Arriving, row: usize) -> Option<(Known, &'a [u8], bool)> {
-        self.map.entries(arriving.fingerprints[row]).find_map(|(_, location)| {
+        self.keys.read().entries(arriving.fingerprints[row]).find_map(|(_, location)| {
             let (identities, at) = arriving.identity(location, row)?;
             let is_there = self.segments[location.segment as usize].validity.is_valid(location.row);
             (identities.key(at) == arriving.new.key(row))
