@@ -12,6 +12,7 @@
 mod bounds;
 mod key_map;
 mod lookup;
+mod owning;
 mod writer;
 
 use std::sync::Arc;
@@ -105,6 +106,7 @@ impl Table {
         TableSnapshot {
             schema: self.schema(),
             indexes: self.indexes(),
+            key: self.key.clone(),
             views: self.partitions.iter().map(|partition| partition.view.load_full()).collect(),
         }
     }
@@ -328,6 +330,7 @@ pub struct TableSnapshot {
     pub schema: Arc<TableSchema>,
     /// Of the table; a segment may lack one that is still being built.
     pub indexes: Arc<[IndexSpec]>,
+    pub key: Option<Arc<KeySpec>>,
     pub views: Vec<Arc<PartitionView>>,
 }
 
@@ -354,12 +357,22 @@ impl TableSnapshot {
         Self { views: self.views.into_iter().map(whole).collect(), ..self }
     }
 
-    /// The units that may hold rows the request selects: segments that their statistics or Bloom filters rule out are left out and counted.
-    /// Reads nothing else.
+    /// The units that may hold rows the request selects: segments that their partition, their statistics or Bloom filters rule out are left out and
+    /// counted. Reads nothing else.
     pub fn plan(&self, request: &ScanRequest) -> ScanPlan {
         let mut plan = ScanPlan { indexes: Arc::clone(&self.indexes), ..ScanPlan::default() };
         let leaves = Leaves::of(request.predicate.as_ref(), &request.schema);
+        let owning = self.key.as_ref().and_then(|key| {
+            let predicate = request.predicate.as_ref();
+            owning::owning(key, &request.schema, predicate, self.views.len())
+        });
         for (partition, view) in (0..).map(PartitionId).zip(&self.views) {
+            if owning.as_ref().is_some_and(|owning| !owning[partition.0 as usize]) {
+                let segments = view.segments().count();
+                plan.segments_total += segments;
+                plan.pruned_by_partition += segments;
+                continue;
+            }
             let from = From { partition, validities: &view.validities };
             view.committed.plan(request, &leaves, from, &mut plan);
             view.recent.iter().for_each(|segment| consider(segment, request, from, &mut plan));

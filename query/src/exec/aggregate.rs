@@ -341,7 +341,7 @@ impl ExecutionPlan for SegmentAggregateExec {
             ready: VecDeque::new(),
             batch_rows: context.session_config().batch_size().max(1),
             memory,
-            counters: LaneCounters::new(&self.metrics, lane),
+            counters: LaneCounters::new(&self.metrics, lane, &self.plan),
             by_metadata: MetricBuilder::new(&self.metrics).counter("units_by_metadata", lane),
             by_cache: MetricBuilder::new(&self.metrics).counter("units_by_cache", lane),
             by_star_tree: MetricBuilder::new(&self.metrics).counter("units_by_star_tree", lane),

@@ -19,12 +19,12 @@ const VALUES_SHOWN: usize = 5;
 
 /// Which segments are read.
 pub(crate) fn segments(out: &mut impl Write, table: &str, plan: &ScanPlan) -> fmt::Result {
-    write!(
-        out,
-        "table={table}, segments={}, pruned_by_time={}, pruned_by_min_max={}",
-        plan.segments_total, plan.pruned_by_time, plan.pruned_by_min_max
-    )?;
+    write!(out, "table={table}, segments={}", plan.segments_total)?;
     // Only where there may be any.
+    if plan.pruned_by_partition > 0 {
+        write!(out, ", pruned_by_partition={}", plan.pruned_by_partition)?;
+    }
+    write!(out, ", pruned_by_time={}, pruned_by_min_max={}", plan.pruned_by_time, plan.pruned_by_min_max)?;
     if plan.indexes.iter().any(|index| matches!(index.kind, IndexKind::Bloom { .. })) {
         write!(out, ", pruned_by_bloom={}", plan.pruned_by_bloom)?;
     }

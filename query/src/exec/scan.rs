@@ -12,6 +12,7 @@
 //! above comes to know while it runs reaches the segments ([`narrowing`](super::narrowing)).
 
 use std::{
+    collections::HashMap,
     fmt,
     pin::Pin,
     sync::{
@@ -37,7 +38,12 @@ use datafusion::{
     },
 };
 use futures::Stream;
-use tidemill_storage::scan::{BatchIterator, Narrowing, ScanHints, ScanMetrics, ScanPlan, ScanRequest};
+use parking_lot::Mutex;
+use tidemill_storage::{
+    ids::IndexId,
+    index::{IndexKind, IndexSpec},
+    scan::{BatchIterator, Narrowing, ScanHints, ScanMetrics, ScanPlan, ScanRequest},
+};
 
 use super::{
     display,
@@ -252,7 +258,7 @@ impl ExecutionPlan for SegmentScanExec {
             next: Arc::clone(&self.next),
             given: Arc::clone(&self.given),
             current: None,
-            counters: LaneCounters::new(&self.metrics, lane),
+            counters: LaneCounters::new(&self.metrics, lane, &self.plan),
         }))
     }
 
@@ -284,13 +290,21 @@ pub(crate) struct LaneCounters {
     bytes_read: Count,
     units_narrowed: Count,
     rows_by_index: Count,
+    by_index: Mutex<HashMap<Option<IndexId>, Count>>,
+    indexes: Arc<[IndexSpec]>,
+    metrics: ExecutionPlanMetricsSet,
+    lane: usize,
     /// The lane's own counters, which segments add to; moved to the above after each batch.
     pub(crate) scan: Arc<ScanMetrics>,
 }
 
 impl LaneCounters {
-    pub(crate) fn new(metrics: &ExecutionPlanMetricsSet, lane: usize) -> Self {
+    pub(crate) fn new(metrics: &ExecutionPlanMetricsSet, lane: usize, plan: &ScanPlan) -> Self {
         Self {
+            by_index: Mutex::default(),
+            indexes: Arc::clone(&plan.indexes),
+            metrics: metrics.clone(),
+            lane,
             baseline: BaselineMetrics::new(metrics, lane),
             rows_scanned: MetricBuilder::new(metrics).counter("rows_scanned", lane),
             bytes_read: MetricBuilder::new(metrics).counter("bytes_read", lane),
@@ -305,6 +319,20 @@ impl LaneCounters {
         self.rows_by_index.add(self.scan.rows_by_index.swap(0, Ordering::Relaxed) as usize);
         self.bytes_read.add(self.scan.bytes_read.swap(0, Ordering::Relaxed) as usize);
         self.units_narrowed.add(self.scan.units_narrowed.swap(0, Ordering::Relaxed) as usize);
+        for (index, rows) in self.scan.take_found() {
+            let mut by_index = self.by_index.lock();
+            by_index.entry(index).or_insert_with(|| self.found_by(index)).add(rows as usize);
+        }
+    }
+
+    /// A counter of the rows that an index found; the order of rows goes by the name of the index that asked for it.
+    fn found_by(&self, index: Option<IndexId>) -> Count {
+        let is_meant = |known: &&IndexSpec| match index {
+            Some(id) => known.id == id,
+            None => known.kind == IndexKind::Sorted,
+        };
+        let name = self.indexes.iter().find(is_meant).map_or("the order of rows", |known| known.name.as_str());
+        MetricBuilder::new(&self.metrics).counter(format!("rows_by_index[{name}]"), self.lane)
     }
 }
 

@@ -4,7 +4,7 @@ mod address;
 mod narrowing;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     ops::Range,
     sync::{
         Arc,
@@ -18,6 +18,8 @@ use arrow::{
     datatypes::{Schema as ArrowSchema, SchemaRef},
 };
 
+use parking_lot::Mutex;
+
 pub(crate) use address::POSITION;
 pub use address::{Addresses, POSITION_NAME, SEGMENT_NAME, address_of, addressed};
 pub use narrowing::Narrowing;
@@ -27,7 +29,7 @@ use self::address::Addressing;
 use crate::{
     Error, Result,
     geo::Cells,
-    ids::{ColumnId, PartitionId},
+    ids::{ColumnId, IndexId, PartitionId},
     index::IndexSpec,
     predicate::Predicate,
     schema::TableSchema,
@@ -114,9 +116,21 @@ pub struct ScanMetrics {
     pub units_narrowed: AtomicU64,
     /// Rows that indexes found, before the rest of the predicate was evaluated on them.
     pub rows_by_index: AtomicU64,
+    /// Of these, by the index that found them; `None`: the order of the rows did.
+    by_index: Mutex<BTreeMap<Option<IndexId>, u64>>,
 }
 
 impl ScanMetrics {
+    /// An index was asked and found so many rows.
+    pub(crate) fn found(&self, index: Option<IndexId>, rows: u64) {
+        *self.by_index.lock().entry(index).or_default() += rows;
+    }
+
+    /// What indexes were asked since the last time, and the rows that each found; `None` is the order of the rows.
+    pub fn take_found(&self) -> BTreeMap<Option<IndexId>, u64> {
+        std::mem::take(&mut self.by_index.lock())
+    }
+
     pub fn add(&self, rows_scanned: u64, rows_selected: u64, bytes_read: u64) {
         self.rows_scanned.fetch_add(rows_scanned, Ordering::Relaxed);
         self.rows_selected.fetch_add(rows_selected, Ordering::Relaxed);
@@ -220,6 +234,8 @@ impl ScanUnit {
 pub struct ScanPlan {
     pub units: Vec<ScanUnit>,
     pub segments_total: usize,
+    /// Segments of partitions that have no row of the keys that are asked for.
+    pub pruned_by_partition: usize,
     /// Segments ruled out by the statistics of the time column.
     pub pruned_by_time: usize,
     /// Segments ruled out by the statistics of another column.

@@ -343,7 +343,8 @@ impl ConsumingSegment {
             let to = end.min(rows.end as usize);
             let verdict = if from < to { self.verdict(request, chunk) } else { Verdict::Never };
             if verdict != Verdict::Never {
-                let candidates = lookup::candidates(chunk, &self.schema, request).map(|mask| mask.to_boolean_buffer());
+                let candidates =
+                    lookup::candidates(chunk, &self.schema, request, metrics).map(|mask| mask.to_boolean_buffer());
                 for at in (from..to).step_by(batch_rows) {
                     let length = (to - at).min(batch_rows);
                     let picked = candidates.as_ref().map(|candidates| candidates.slice(at - start, length));

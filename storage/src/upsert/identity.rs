@@ -109,13 +109,32 @@ pub(super) fn fingerprints(arrays: &[ArrayRef]) -> Result<Vec<u64>> {
         return Ok(hashes.swap_remove(0));
     }
     let rows = hashes.first().map_or(0, Vec::len);
-    let mut bytes = Vec::with_capacity(8 * hashes.len());
+    let mut of_row = vec![0; hashes.len()];
     let joined = |row: usize| {
-        bytes.clear();
-        hashes.iter().for_each(|of_column| bytes.extend_from_slice(&of_column[row].to_le_bytes()));
-        hash::of_bytes(&bytes)
+        of_row.iter_mut().zip(&hashes).for_each(|(hash, of_column)| *hash = of_column[row]);
+        fingerprint_of_hashes(&of_row)
     };
     Ok((0..rows).map(joined).collect())
+}
+
+/// That of the key whose values have these hashes.
+pub(crate) fn fingerprint_of_hashes(hashes: &[u64]) -> u64 {
+    if let [one] = hashes {
+        return *one;
+    }
+    // Keys have few columns: their hashes need no memory of their own.
+    let (mut few, mut many) = ([0; 8 * 8], Vec::new());
+    let bytes = match few.get_mut(..8 * hashes.len()) {
+        Some(few) => few,
+        None => {
+            many.resize(8 * hashes.len(), 0);
+            many.as_mut_slice()
+        }
+    };
+    for (place, hash) in bytes.chunks_exact_mut(8).zip(hashes) {
+        place.copy_from_slice(&hash.to_le_bytes());
+    }
+    hash::of_bytes(bytes)
 }
 
 impl Identities {

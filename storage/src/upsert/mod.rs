@@ -42,7 +42,7 @@ mod winners;
 
 pub use checkpoint::KEY_MAP_FILE;
 pub(crate) use checkpoint::{Unfinished, temporary};
-pub(crate) use identity::fingerprint;
+pub(crate) use identity::{fingerprint, fingerprint_of_hashes};
 pub(crate) use keys::Keys;
 pub(crate) use owner::owner;
 pub use provenance::{Provenance, is_provenance};

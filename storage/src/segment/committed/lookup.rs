@@ -9,12 +9,13 @@
 //! An index is worth it where listing its rows costs less than finding them in the packed column, which SIMD does at ten rows a
 //! nanosecond: what either costs was measured by `storage/benches/index.rs`.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use super::{CommittedSegment, filter::Filter};
 use crate::{
     Result,
     bitpack::Bitmask,
+    ids::IndexId,
     index::{Found, Part, attached::AttachedIndex},
     predicate::Predicate,
     scan::{IndexUse, ScanHints, ScanMetrics},
@@ -163,6 +164,9 @@ impl Filter {
             }
             let mut listed = Bitmask::none((rows.end - base) as usize);
             let Some(exact) = parts[at].list(segment, rows, base, &mut listed) else { continue };
+            for index in parts[at].asked() {
+                metrics.found(index, listed.count() as u64);
+            }
             answered[at] = exact;
             mask = Some(match mask {
                 None => listed,
@@ -292,6 +296,20 @@ impl Filter {
                 known.min_by_key(|part| part.known_rows())?.list(segment, rows, base, out).map(|_| false)
             }
             _ => None,
+        }
+    }
+
+    /// The indexes that [`Self::list`] asks; `None`: the order of the rows is one.
+    fn asked(&self) -> BTreeSet<Option<IndexId>> {
+        match self {
+            Self::Encoded { lookup: Some(Lookup::Index { index, .. }), .. } => BTreeSet::from([Some(index.id)]),
+            Self::Encoded { lookup: Some(Lookup::Runs(_)), .. } => BTreeSet::from([None]),
+            Self::Or(parts) => parts.iter().flat_map(Self::asked).collect(),
+            Self::And(parts) => {
+                let known = parts.iter().filter(|part| part.known_rows().is_some());
+                known.min_by_key(|part| part.known_rows()).map(Self::asked).unwrap_or_default()
+            }
+            _ => BTreeSet::new(),
         }
     }
 

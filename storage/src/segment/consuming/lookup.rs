@@ -10,7 +10,7 @@ use crate::{
     bitpack::Bitmask,
     index::{Found, chunk::ChunkIndex},
     predicate::Predicate,
-    scan::{IndexUse, PlaceTest, ScanRequest},
+    scan::{IndexUse, PlaceTest, ScanMetrics, ScanRequest},
     schema::TableSchema,
 };
 
@@ -21,6 +21,7 @@ struct Asked<'a> {
     current: &'a TableSchema,
     rows: u64,
     always: bool,
+    metrics: &'a ScanMetrics,
 }
 
 /// What indexes, by their places, say of a leaf or of several of one column.
@@ -45,7 +46,12 @@ impl OfLeaf {
 
 /// The rows of the chunk that may be wanted, as far as its indexes know and listing them is worth it; `None`: any. An index that contradicts itself is
 /// not asked.
-pub(super) fn candidates(chunk: &Chunk, written: &TableSchema, request: &ScanRequest) -> Option<Bitmask> {
+pub(super) fn candidates(
+    chunk: &Chunk,
+    written: &TableSchema,
+    request: &ScanRequest,
+    metrics: &ScanMetrics,
+) -> Option<Bitmask> {
     if request.hints.indexes == IndexUse::Off {
         return None;
     }
@@ -59,6 +65,7 @@ pub(super) fn candidates(chunk: &Chunk, written: &TableSchema, request: &ScanReq
         current: &request.schema,
         rows: chunk.batch().num_rows() as u64,
         always: request.hints.indexes == IndexUse::Always,
+        metrics,
     };
     let by_predicate = request.predicate.iter().map(|predicate| asked.predicate(predicate));
     let by_places = request.hints.places.iter().map(|test| asked.places(test));
@@ -147,6 +154,7 @@ impl Asked<'_> {
         let Some((place, found)) = cheap.min_by_key(|(_, found)| found.rows) else { return Ok(None) };
         let mut listed = Bitmask::none(self.rows as usize);
         self.indexes[*place].add(found, &mut listed)?;
+        self.metrics.found(Some(self.indexes[*place].id), listed.count() as u64);
         Ok(Some(listed))
     }
 
