@@ -131,4 +131,7 @@ pub trait MetadataLog: Send + Sync {
     /// Changes partitions of a table in one step. Refuses (and changes nothing) when the table is gone, when a new segment is on the list, or when one
     /// that loses rows or is retired is not.
     fn change(&self, table: TableId, changes: &[PartitionChange]) -> Result<()>;
+
+    /// Takes all segments of tables off their lists, in one step; offsets and dead letters stay. Refuses (and changes nothing) when a table is gone.
+    fn truncate(&self, tables: &[TableId]) -> Result<()>;
 }

@@ -22,6 +22,8 @@ pub const DATABASE: &str = "tidemill";
 pub const PUBLIC: &str = "public";
 /// The tables of [`PUBLIC`] with the addresses of their rows; a name that no statement can write.
 pub(crate) const ROWS: &str = "\u{1}rows";
+/// The same with only those rows that the statement writes.
+pub(crate) const RETURNED: &str = "\u{1}returned";
 
 /// A table as SQL sees it.
 #[derive(Clone, Debug)]

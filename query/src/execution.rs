@@ -29,6 +29,7 @@ use crate::{
     reuse,
     session::SessionShared,
     stream::Handed,
+    table::returned::WrittenRows,
 };
 
 /// How long a query waits for fresh tables when it has no statement_timeout.
@@ -68,6 +69,8 @@ pub(crate) struct Execution {
     pub(crate) now_us: i64,
     pub(crate) snapshots: Arc<QuerySnapshots>,
     pub(crate) work: Arc<Work>,
+    /// What RETURNING reads.
+    pub(crate) written: Arc<WrittenRows>,
 }
 
 impl Execution {
@@ -134,6 +137,7 @@ impl Execution {
     fn of(&self, state: &SessionState) -> SessionState {
         let mut state = state.clone();
         state.config_mut().set_extension(Arc::clone(&self.snapshots));
+        state.config_mut().set_extension(Arc::clone(&self.written));
         state.config_mut().set_extension(Arc::<SharedQueries>::default());
         state
             .config_mut()

@@ -47,6 +47,34 @@ pub struct Write {
     /// The columns that the table had when the statement was planned.
     pub schema: Arc<TableSchema>,
     pub kind: WriteKind,
+    pub returning: Option<Returning>,
+}
+
+/// What a statement returns of the rows that it writes.
+#[derive(Clone, Debug)]
+pub enum Returning {
+    /// A query of the new rows, to be executed over them before they are written. It takes the parameters of the statement.
+    Query(Arc<Plan>),
+    /// Of deleted rows: what the plan gives before their addresses.
+    Read { schema: SchemaRef, origins: Vec<Option<ColumnOrigin>> },
+}
+
+impl Returning {
+    /// Names and types of what is returned.
+    pub fn schema(&self) -> &SchemaRef {
+        match self {
+            Self::Query(plan) => plan.schema(),
+            Self::Read { schema, .. } => schema,
+        }
+    }
+
+    /// One entry per column.
+    pub fn origins(&self) -> &[Option<ColumnOrigin>] {
+        match self {
+            Self::Query(plan) => plan.origins(),
+            Self::Read { origins, .. } => origins,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +83,7 @@ pub enum WriteKind {
     Insert,
     /// The same with the addresses of the rows whose places they take.
     Update,
-    /// Only the addresses, of rows that are deleted.
+    /// The addresses of rows that are deleted, after what is returned of them.
     Delete,
 }
 

@@ -22,6 +22,7 @@ use crate::{
     plan, rules,
     settings::Settings,
     stream::{BATCHES_IN_FLIGHT, CancelHandle, Handed},
+    table::returned::WrittenRows,
 };
 
 /// Who connects.
@@ -147,6 +148,15 @@ impl Session {
     /// Starts the work. Must be called inside a tokio runtime with timers (the deadline is watched there). The statement's time
     /// begins now.
     pub fn execute(&self, plan: &Plan) -> Result<QueryStream, SqlError> {
+        self.execute_with(plan, Vec::new())
+    }
+
+    /// The same for what RETURNING asks of `rows`, which a statement is about to write: the columns of its table, and perhaps others.
+    pub fn execute_returning(&self, plan: &Plan, rows: Vec<RecordBatch>) -> Result<QueryStream, SqlError> {
+        self.execute_with(plan, rows)
+    }
+
+    fn execute_with(&self, plan: &Plan, rows: Vec<RecordBatch>) -> Result<QueryStream, SqlError> {
         if !plan.parameters.is_empty() || (plan.values.is_empty() && plan::has_parameters(&plan.logical)) {
             return Err(SqlError::new("42P02", "there is no parameter $1").with_hint("Bind values before executing."));
         }
@@ -168,6 +178,7 @@ impl Session {
             now_us: self.engine.clock.now_us(),
             snapshots: Arc::default(),
             work,
+            written: Arc::new(WrittenRows(rows)),
         };
         let task = self.engine.runtime.start(async move {
             let run = AssertUnwindSafe(execution.run(&plan, &sender)).catch_unwind();

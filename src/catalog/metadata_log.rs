@@ -254,6 +254,41 @@ impl MetadataLog for RedbMetadataLog {
             })
             .map_err(|error| commit_error(&error))
     }
+
+    fn truncate(&self, tables: &[TableId]) -> Result<()> {
+        self.database
+            .write(|change| {
+                for id in tables {
+                    check_table(change, *id, PartitionId(0))?;
+                    let transaction = change.transaction();
+                    let all = (id.0, 0, 0)..=(id.0, u32::MAX, u64::MAX);
+                    let mut truncated = Truncated { id: *id, segments: 0, rows: 0 };
+                    {
+                        let mut segments = transaction.open_table(SEGMENTS)?;
+                        for entry in segments.range(all.clone())? {
+                            truncated.segments += 1;
+                            truncated.rows +=
+                                u64::from(serde_json::from_slice::<SegmentRecord>(entry?.1.value())?.rows);
+                        }
+                        segments.retain_in(all.clone(), |_, _| false)?;
+                    }
+                    for table in [DELETED, LOST] {
+                        transaction.open_table(table)?.retain_in(all.clone(), |_, _| false)?;
+                    }
+                    change.record("segment.truncate", &truncated)?;
+                }
+                Ok(())
+            })
+            .map_err(|error| commit_error(&error))
+    }
+}
+
+/// The log's record of [`MetadataLog::truncate`].
+#[derive(Debug, Serialize)]
+struct Truncated {
+    id: TableId,
+    segments: u64,
+    rows: u64,
 }
 
 /// Puts a segment on the list.

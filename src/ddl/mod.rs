@@ -12,6 +12,7 @@ mod source;
 mod source_alter;
 mod star_tree;
 mod table;
+mod truncate;
 mod view;
 
 use std::sync::Arc;
@@ -51,6 +52,7 @@ pub async fn execute(instance: &Arc<Instance>, sql: &str) -> Result<DdlOutcome> 
         Ddl::AlterTable(statement) => alter::alter(instance, statement).await,
         Ddl::AlterSource(statement) => source_alter::alter(instance, statement).await,
         Ddl::Drop(statement) => drop::drop(instance, statement).await,
+        Ddl::Truncate(statement) => truncate::truncate(instance, statement).await,
     }?;
     Ok(DdlOutcome { tag, notices })
 }

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{State, cell, error::ApiError};
-use crate::session::{self, Response, Session, Startup, statement};
+use crate::session::{self, Response, RowsTag, Session, Startup, statement};
 
 /// Rows of a JSON answer when the request does not say.
 const MAX_ROWS: usize = 10_000;
@@ -52,9 +52,9 @@ pub(super) async fn post(
     let last = run(&mut session, &request.sql).await?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     let is_stream = accept.contains("application/x-ndjson") || accept.contains("text/csv");
-    let (schema, batches) = match last {
+    let (schema, batches, tag) = match last {
         None => return Err(ApiError::bad_request("there is no statement in the text")),
-        Some(Response::Rows(rows)) => (rows.schema, rows.batches),
+        Some(Response::Rows(rows)) => (rows.schema, rows.batches, rows.tag),
         Some(Response::Command(tag)) => {
             let elapsed_ms = elapsed(&state, started_us);
             let empty: [Value; 0] = [];
@@ -81,8 +81,12 @@ pub(super) async fn post(
         .iter()
         .map(|field| json!({ "name": field.name(), "type": cell::type_name(field) }))
         .collect::<Value>();
+    let command = match tag {
+        RowsTag::Written { .. } => tag.complete(0),
+        _ => RowsTag::Select.complete(rows.len() as u64),
+    };
     Ok(Json(json!({
-        "command": format!("SELECT {}", rows.len()),
+        "command": command,
         "columns": columns,
         "row_count": rows.len(),
         "rows": rows,

@@ -105,6 +105,18 @@ impl LiveTable {
         Ok(())
     }
 
+    /// Deletes what of the log is committed, as far as rows that are not do not stand in the same file. What cannot be deleted now goes later. Blocks.
+    pub fn shed_log(&self) {
+        if let Err(error) = self.log.begin_file() {
+            tracing::warn!(%error, "a log keeps rows that are committed until its file is full");
+        }
+        let streams = self.ingest.status();
+        if let Some(committed) = streams.iter().find(|stream| stream.source == self.log_source).map(|own| own.committed)
+        {
+            self.log.trim(committed);
+        }
+    }
+
     /// Waits until rows of the log below `end` are visible.
     pub async fn wait_log(&self, end: u64) -> Result<()> {
         self.ingest.wait_visible(StreamId { source: self.log_source, partition: 0 }, end).await

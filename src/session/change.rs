@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, BooleanArray},
+    array::{Array, BooleanArray, RecordBatch, RecordBatchOptions},
     compute::filter_record_batch,
 };
 use datafusion::common::ScalarValue;
 use futures::StreamExt;
 use tidemill_ingest::consumer::RowChange;
-use tidemill_query::Plan;
+use tidemill_query::{
+    Plan,
+    plan::{Returning, Write, WriteKind},
+};
 use tidemill_storage::scan::Addresses;
 
 use super::{
@@ -17,6 +20,7 @@ use super::{
     backend::WriteTarget,
     error::{Result, SqlError, state},
     execute::died,
+    returning::Returned,
     write::{Staged, check_not_null},
 };
 use crate::runtime;
@@ -26,27 +30,39 @@ struct Read {
     change: RowChange,
     /// Some of it is in memory, and is not in the change.
     in_memory: bool,
+    /// What is returned of deleted rows.
+    returned: Staged,
 }
 
 impl Session {
-    /// Runs a statement that changes rows; how many it changed. Rows in memory are committed first where the statement is about any of them, and read
+    /// Runs a statement that changes rows; how many it changed, and what it returns of them. Rows in memory are committed first where the statement is about any of them, and read
     /// again; what came after that is not its concern. In a table that merges rows it is: what a newer version was merged with must not be changed
     /// beneath it. There no rows come meanwhile.
-    pub(super) async fn change(&mut self, plan: &Plan, values: Vec<ScalarValue>, target: &WriteTarget) -> Result<u64> {
+    pub(super) async fn change(
+        &mut self,
+        plan: &Plan,
+        write: &Write,
+        values: Vec<ScalarValue>,
+        target: &WriteTarget,
+    ) -> Result<(u64, Returned)> {
         let backend = Arc::clone(&self.shared.backend);
         let turn = Arc::new(self.interruptible(backend.turn(target)).await?);
-        let merges = plan.write().and_then(|write| write.table.table.key()).is_some_and(|key| key.merges);
+        let merges = write.table.table.key().is_some_and(|key| key.merges);
         let (mut still, mut is_sealed) = (None, false);
         loop {
-            let Read { change, in_memory } = self.read_changed(plan, values.clone(), target).await?;
+            let Read { change, in_memory, returned } = self.read_changed(plan, write, values.clone(), target).await?;
             if !in_memory || is_sealed {
                 if in_memory && merges {
                     let message = format!("rows of table '{}' came meanwhile; send the statement again", target.name);
                     return Err(SqlError::new(state::SERIALIZATION_FAILURE, message));
                 }
                 let changed = change.gone.rows();
+                let returned = match &write.returning {
+                    Some(Returning::Read { .. }) => Some(returned.batches),
+                    _ => self.returned(write, values.clone(), &change.rows).await?,
+                };
                 if changed == 0 {
-                    return Ok(0);
+                    return Ok((0, returned));
                 }
                 let (backend, target) = (Arc::clone(&backend), target.clone());
                 let held = (Arc::clone(&turn), still.clone());
@@ -60,7 +76,7 @@ impl Session {
                     outcome => {
                         outcome?;
                         self.transaction.lasting.rows = true;
-                        return Ok(changed);
+                        return Ok((changed, returned));
                     }
                 }
             }
@@ -72,14 +88,27 @@ impl Session {
         }
     }
 
-    async fn read_changed(&mut self, plan: &Plan, values: Vec<ScalarValue>, target: &WriteTarget) -> Result<Read> {
+    async fn read_changed(
+        &mut self,
+        plan: &Plan,
+        write: &Write,
+        values: Vec<ScalarValue>,
+        target: &WriteTarget,
+    ) -> Result<Read> {
         let (mut gone, mut staged, mut in_memory) = (Addresses::default(), Staged::default(), false);
+        let mut returned = Staged::default();
         let (_, mut batches) = self.start(plan, values)?;
         while let Some(batch) = batches.next().await {
             let batch = batch?;
             in_memory |= batch.columns().last().is_some_and(|positions| positions.null_count() > 0);
             let taken = BooleanArray::from(gone.take(&batch)?);
-            if batch.num_columns() > 2 {
+            if let Some(Returning::Read { schema, .. }) = &write.returning {
+                let rows = filter_record_batch(&batch, &taken)?;
+                let columns = rows.columns()[..schema.fields().len()].to_vec();
+                let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+                returned.push(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)?;
+            }
+            if write.kind == WriteKind::Update {
                 let rows = filter_record_batch(&batch, &taken)?;
                 for (column, array) in target.schema.columns.iter().zip(rows.columns()) {
                     check_not_null(target, column, array)?;
@@ -87,6 +116,7 @@ impl Session {
                 staged.push(rows)?;
             }
         }
-        Ok(Read { change: RowChange { gone, rows: staged.batches, schema: Arc::clone(&target.schema) }, in_memory })
+        let change = RowChange { gone, rows: staged.batches, schema: Arc::clone(&target.schema) };
+        Ok(Read { change, in_memory, returned })
     }
 }

@@ -17,6 +17,7 @@ use super::{
     CURSORS_MAX, CopyIn, CopyOut, CopyWriter, Cursor, Prepared, Response, Rows, RowsTag, Session, columns,
     copy::options::{Copy, What, quoted},
     error::{Result, SqlError, state},
+    returning,
     statement::{self, Discard, Fetch, Kind, Statement},
     transaction::{Lasting, Status},
     value::{PgType, Scalar},
@@ -31,7 +32,7 @@ impl Session {
         let command = |tag: &str| Ok(Response::Command(tag.to_owned()));
         match &statement.kind {
             Kind::Query(ast) => self.query(ast, prepared, values).await,
-            Kind::Definition => self.define(&statement).await,
+            Kind::Definition(tag) => self.define(&statement, tag).await,
             Kind::Set { name, value, local } => {
                 if *local && !self.transaction.is_block() {
                     self.notice(
@@ -174,21 +175,15 @@ impl Session {
     async fn query(&mut self, ast: &Ast, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Response> {
         let plan = prepared.plan.as_ref().ok_or_else(|| SqlError::internal("a query was executed without its plan"))?;
         if let Some(write) = plan.write() {
-            let kind = write.kind;
-            let name = match kind {
-                WriteKind::Insert => "INSERT",
-                WriteKind::Update => "UPDATE",
-                WriteKind::Delete => "DELETE",
-            };
-            self.writable(name)?;
+            self.writable(returning::name(write.kind))?;
             let mut target = self.shared.backend.write_target(&write.table.name)?;
             // The plan gives rows for the columns that the table had when it was made.
             target.schema = Arc::clone(&write.schema);
-            if kind != WriteKind::Insert {
-                let rows = self.change(plan, values, &target).await?;
-                return Ok(Response::Command(format!("{name} {rows}")));
+            if write.kind != WriteKind::Insert {
+                let (rows, returned) = self.change(plan, write, values, &target).await?;
+                return Ok(returning::answer(prepared, write, rows, returned));
             }
-            let (_, mut batches) = self.start(plan, values)?;
+            let (_, mut batches) = self.start(plan, values.clone())?;
             let mut staged = Staged::default();
             let schema = target.schema.arrow();
             while let Some(batch) = batches.next().await {
@@ -198,15 +193,16 @@ impl Session {
                 }
                 staged.push(RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec())?)?;
             }
+            let returned = self.returned(write, values, &staged.batches).await?;
             let rows = staged.rows;
             self.append(&target, staged).await?;
-            return Ok(Response::Command(format!("INSERT 0 {rows}")));
+            return Ok(returning::answer(prepared, write, rows, returned));
         }
         let tag = match ast {
             Ast::Explain { .. } => RowsTag::Explain,
             _ => RowsTag::Select,
         };
-        let columns = prepared.columns.clone().unwrap_or_else(|| columns(plan));
+        let columns = prepared.columns.clone().unwrap_or_else(|| columns(plan.schema(), plan.origins()));
         let (schema, batches) = self.start(plan, values)?;
         Ok(Response::Rows(Rows { schema, columns, batches, tag, binary: false }))
     }
@@ -222,8 +218,8 @@ impl Session {
         Ok(())
     }
 
-    async fn define(&mut self, statement: &Statement) -> Result<Response> {
-        self.writable("a definition statement")?;
+    async fn define(&mut self, statement: &Statement, tag: &'static str) -> Result<Response> {
+        self.writable(tag)?;
         let (shared, text) = (Arc::clone(&self.shared), Arc::clone(&statement.text));
         // In a task of its own: a definition is never left half done by a client that goes away.
         let outcome = runtime::spawn(async move {
@@ -232,7 +228,10 @@ impl Session {
             outcome
         });
         let outcome = outcome.await.map_err(died)??;
-        self.transaction.lasting.definitions = true;
+        match tag {
+            "TRUNCATE TABLE" => self.transaction.lasting.rows = true,
+            _ => self.transaction.lasting.definitions = true,
+        }
         for notice in outcome.notices {
             self.notice(false, state::SUCCESSFUL_COMPLETION, notice);
         }
@@ -379,7 +378,7 @@ impl Session {
         let prepared = self.prepare(query.clone(), Vec::new()).await?;
         let plan = prepared.plan.as_ref().ok_or_else(|| SqlError::internal("a cursor without a query"))?;
         let (schema, batches) = self.start(plan, Vec::new())?;
-        let cursor = Cursor::new(schema, columns(plan), batches, hold, binary, scroll);
+        let cursor = Cursor::new(schema, columns(plan.schema(), plan.origins()), batches, hold, binary, scroll);
         self.cursors.insert(name.to_owned(), Arc::new(cursor));
         Ok(Response::Command("DECLARE CURSOR".to_owned()))
     }

@@ -21,6 +21,7 @@ mod execute;
 pub mod functions;
 mod plans;
 pub mod registry;
+mod returning;
 pub mod statement;
 pub mod transaction;
 pub mod value;
@@ -44,7 +45,11 @@ use arrow::{
 use datafusion::common::ScalarValue;
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
-use tidemill_query::{Engine, Plan, SessionOptions, settings::Settings};
+use tidemill_query::{
+    Engine, Plan, QueryStream, SessionOptions,
+    plan::{ColumnOrigin, WriteKind},
+    settings::Settings,
+};
 use tidemill_storage::clock::Clock;
 
 pub use self::{
@@ -158,6 +163,11 @@ pub enum RowsTag {
     Show,
     /// Without a count.
     Explain,
+    /// What a statement returns of the rows that it wrote, and how many these are, however many the client takes.
+    Written {
+        kind: WriteKind,
+        rows: u64,
+    },
 }
 
 impl RowsTag {
@@ -167,6 +177,9 @@ impl RowsTag {
             Self::Fetch => format!("FETCH {rows}"),
             Self::Show => "SHOW".to_owned(),
             Self::Explain => "EXPLAIN".to_owned(),
+            Self::Written { kind: WriteKind::Insert, rows } => format!("INSERT 0 {rows}"),
+            Self::Written { kind: WriteKind::Update, rows } => format!("UPDATE {rows}"),
+            Self::Written { kind: WriteKind::Delete, rows } => format!("DELETE {rows}"),
         }
     }
 }
@@ -433,9 +446,12 @@ impl Session {
                 let plan = self.query.plan_typed(ast, &statement.text, &arrow);
                 let plan = self.interruptible(async { Ok(plan.await?) }).await?;
                 prepared.parameters = parameter_types(&plan, &prepared.types);
-                if plan.write().is_none() {
-                    prepared.columns = Some(columns(&plan));
-                }
+                prepared.columns = match plan.write() {
+                    None => Some(columns(plan.schema(), plan.origins())),
+                    Some(write) => {
+                        write.returning.as_ref().map(|returning| columns(returning.schema(), returning.origins()))
+                    }
+                };
                 prepared.plan = Some(plan);
                 self.plans.lock().keep(&prepared, settings);
             }
@@ -521,7 +537,16 @@ impl Session {
     /// Runs a planned query: its rows, which stop when the session is interrupted.
     fn start(&self, plan: &Plan, values: Vec<ScalarValue>) -> Result<(SchemaRef, Batches)> {
         let plan = self.query.bind(plan, values)?;
-        let stream = self.query.execute(&plan)?;
+        Ok(self.stoppable(self.query.execute(&plan)?))
+    }
+
+    /// The same for what RETURNING asks of rows that are about to be written.
+    fn start_returning(&self, plan: &Plan, values: Vec<ScalarValue>, rows: Vec<RecordBatch>) -> Result<Batches> {
+        let plan = self.query.bind(plan, values)?;
+        Ok(self.stoppable(self.query.execute_returning(&plan, rows)?).1)
+    }
+
+    fn stoppable(&self, stream: QueryStream) -> (SchemaRef, Batches) {
         let schema = Arc::clone(stream.schema());
         let entry = Arc::clone(self.entry());
         let batches = futures::stream::unfold((stream, entry, false), |(mut stream, entry, ended)| async move {
@@ -541,7 +566,7 @@ impl Session {
                 (batch, (stream, entry, ended))
             })
         });
-        Ok((schema, Box::pin(batches)))
+        (schema, Box::pin(batches))
     }
 
     /// Runs `work` until the session is interrupted or `statement_timeout` is over.
@@ -581,9 +606,8 @@ pub fn interrupted(why: Interrupt) -> SqlError {
     }
 }
 
-fn columns(plan: &Plan) -> Arc<[Column]> {
-    let origins = plan.origins();
-    plan.schema()
+fn columns(schema: &SchemaRef, origins: &[Option<ColumnOrigin>]) -> Arc<[Column]> {
+    schema
         .fields()
         .iter()
         .enumerate()

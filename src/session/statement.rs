@@ -38,8 +38,8 @@ pub struct Statement {
 pub enum Kind {
     /// What the engine plans: SELECT, VALUES, INSERT, UPDATE, DELETE, EXPLAIN.
     Query(Box<ast::Statement>),
-    /// Ours: CREATE, ALTER, DROP.
-    Definition,
+    /// Ours: CREATE, ALTER, DROP, TRUNCATE; the tag.
+    Definition(&'static str),
     Set {
         name: String,
         value: Option<String>,
@@ -132,7 +132,7 @@ pub(super) fn one(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<Statement
         sql::parse_one(&own, &own.tokens).map_err(|error| error.shifted(offset))?
     };
     let kind = match parsed.kind {
-        StatementKind::Ddl(_) => Kind::Definition,
+        StatementKind::Ddl(ddl) => Kind::Definition(ddl.tag()),
         StatementKind::Other(statement) => other(statement).map_err(|error| error.at(offset + 1))?,
     };
     Ok(Statement { kind, text: source, offset })
@@ -143,7 +143,6 @@ fn other(statement: Box<ast::Statement>) -> Result<Kind> {
     use ast::Statement as S;
     Ok(match statement.as_ref() {
         S::Query(_) | S::Insert(_) | S::Update(_) | S::Delete(_) | S::Explain { .. } => Kind::Query(statement),
-        S::Truncate { .. } => return Err(not_yet("TRUNCATE", "use DELETE without WHERE")),
         S::Merge { .. } => return Err(not_yet("MERGE", "use INSERT")),
         _ => {
             let text = statement.to_string();

@@ -29,6 +29,7 @@ pub enum Ddl {
     AlterTable(AlterTable),
     AlterSource(AlterSource),
     Drop(Drop),
+    Truncate(Truncate),
 }
 
 impl Ddl {
@@ -45,6 +46,7 @@ impl Ddl {
             Self::Drop(Drop { kind: ObjectKind::Source, .. }) => "DROP SOURCE",
             Self::Drop(Drop { kind: ObjectKind::View, .. }) => "DROP VIEW",
             Self::Drop(Drop { kind: ObjectKind::Index, .. }) => "DROP INDEX",
+            Self::Truncate(_) => "TRUNCATE TABLE",
         }
     }
 }
@@ -251,4 +253,10 @@ pub struct Drop {
     pub names: Vec<Name>,
     pub if_exists: bool,
     pub cascade: bool,
+}
+
+/// What else TRUNCATE says (ONLY, identities, CASCADE) makes no difference: there are no tables below others, no sequences and no references.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Truncate {
+    pub names: Vec<Name>,
 }

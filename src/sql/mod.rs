@@ -13,6 +13,7 @@ mod index;
 mod spelling;
 mod star_tree;
 pub(crate) mod tokens;
+mod truncate;
 mod types;
 mod view;
 
@@ -58,6 +59,8 @@ fn statement(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<StatementKind>
         alter::alter(&mut cursor)?
     } else if cursor.keyword("DROP") {
         alter::drop(&mut cursor)?
+    } else if cursor.keyword("TRUNCATE") {
+        Some(truncate::truncate(&mut cursor)?)
     } else {
         None
     };

@@ -10,9 +10,10 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 /// | `ORDER BY x USING <`, `USING >` | `ORDER BY x ASC`, `DESC` |
 /// | `a BETWEEN SYMMETRIC b AND c` | `a BETWEEN !! b AND c`: the rules of the planner know what is meant |
 /// | `a BETWEEN ASYMMETRIC b AND c` | `a BETWEEN b AND c` |
+/// | `FROM ONLY t`, `UPDATE ONLY (t)`, `JOIN ONLY t` | without ONLY: no table is below another |
 /// | `U&'d\0061ta'`, `U&'d!0061ta' UESCAPE '!'` | `'data'` |
 pub(super) fn respelled(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let concerned = ["TABLE", "USING", "SYMMETRIC", "ASYMMETRIC"];
+    let concerned = ["TABLE", "USING", "SYMMETRIC", "ASYMMETRIC", "ONLY"];
     let is_concerned = |token: &Token| {
         matches!(token, Token::UnicodeStringLiteral(_)) || concerned.iter().any(|word| is_word(token, word))
     };
@@ -22,6 +23,8 @@ pub(super) fn respelled(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let is_insert = tokens.iter().find(|token| is_solid(token)).is_some_and(|token| is_word(&token.token, "INSERT"));
     let mut respelled: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len() + 8);
     let mut before: Option<Token> = None;
+    // Of `ONLY (t)`: the parentheses that are still to go.
+    let mut parentheses = 0;
     for (index, token) in tokens.iter().enumerate() {
         if !is_solid(token) {
             respelled.push(token.clone());
@@ -51,6 +54,15 @@ pub(super) fn respelled(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                     put(here.clone());
                 }
             }
+            here if is_word(here, "ONLY")
+                && follows(&["FROM", "UPDATE", "JOIN"])
+                && matches!(next, Some(Token::Word(_) | Token::LParen))
+                && !next.is_some_and(|next| is_word(next, "SET")) =>
+            {
+                parentheses = if matches!(next, Some(Token::LParen)) { 2 } else { 0 };
+            }
+            Token::LParen if parentheses == 2 => parentheses = 1,
+            Token::RParen if parentheses == 1 => parentheses = 0,
             here if is_word(here, "SYMMETRIC") && follows(&["BETWEEN"]) => put(Token::DoubleExclamationMark),
             here if is_word(here, "ASYMMETRIC") && follows(&["BETWEEN"]) => {}
             here if is_word(here, "USING") => match next {

@@ -23,7 +23,7 @@ use parking_lot::{Mutex, RwLock};
 use self::bounds::{Bounds, Leaves};
 pub use self::key_map::{KeyMapFile, KeyMapUse, WrittenKeyMap};
 pub use self::lookup::Found;
-pub use self::writer::{Change, PartitionWriter, PreparedChange, PreparedRewriting, Rewriting};
+pub use self::writer::{Change, PartitionWriter, PreparedChange, PreparedClearing, PreparedRewriting, Rewriting};
 use crate::{
     bitpack::Bitmask,
     ids::{PartitionId, SegmentId, TableId},

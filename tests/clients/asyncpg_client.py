@@ -32,6 +32,17 @@ async def main(server):
         assert await c.fetchval("SELECT sum(id) FROM t") == 3
         records = await c.fetch("SELECT i FROM generate_series(1, 5000) AS g(i) ORDER BY i")
         assert [r["i"] for r in records] == list(range(1, 5001))
+        # RETURNING, described before it runs.
+        await c.execute("CREATE TABLE returned (id BIGINT, name TEXT DEFAULT 'nameless', price NUMERIC(10,2), u UUID)")
+        key = uuid.uuid4()
+        made = await c.prepare("INSERT INTO returned (id, price, u) VALUES ($1, $2, $3) RETURNING id, name, price, u, $4::int + 1 AS n")
+        assert [a.name for a in made.get_attributes()] == ["id", "name", "price", "u", "n"]
+        assert [p.name for p in made.get_parameters()] == ["int8", "numeric", "uuid", "int4"]
+        assert [tuple(r) for r in await made.fetch(7, Decimal("2.5"), key, 1)] == [(7, "nameless", Decimal("2.50"), key, 2)]
+        assert made.get_statusmsg() == "INSERT 0 1"
+        assert await c.fetchval("UPDATE returned SET name = $1 WHERE id = $2 RETURNING upper(name)", "x", 7) == "X"
+        assert [tuple(r) for r in await c.fetch("DELETE FROM returned RETURNING u, name")] == [(key, "x")]
+        assert await c.execute("TRUNCATE returned") == "TRUNCATE TABLE"
         async with c.transaction():
             seen = 0
             async for _ in c.cursor("SELECT i FROM generate_series(1, 777) AS g(i)", prefetch=50):

@@ -83,6 +83,37 @@ with Server(sys.argv[1]) as server:
             plan = plan["Plans"][0]
         check("rows of a plan", (plan["Actual Rows"], type(plan["Actual Total Time"])), (6, float))
 
+        # RETURNING: rows as they are stored, in text and binary, with and without a prepared statement, taken in parts, and the count of the tag.
+        c.execute("CREATE TABLE returned (id BIGINT PRIMARY KEY, name TEXT DEFAULT 'nameless', price NUMERIC(10,2), at TIMESTAMPTZ, tags TEXT[])")
+        for as_binary in (False, True):
+            for prepare in (False, True):
+                cursor = c.cursor(binary=as_binary)
+                what = f"binary={as_binary}, prepare={prepare}"
+                cursor.execute("INSERT INTO returned (id, price, at, tags) VALUES (%s, %s, %s, %s) RETURNING *, id + %s AS next",
+                               (1, Decimal("1.005"), ROW[12], ["a", None], 5), prepare=prepare)
+                check(f"columns, {what}", [d.name for d in cursor.description], ["id", "name", "price", "at", "tags", "next"])
+                check(f"INSERT RETURNING, {what}", cursor.fetchall(), [(1, "nameless", Decimal("1.01"), ROW[12], ["a", None], 6)])
+                check(f"tag, {what}", (cursor.rowcount, cursor.statusmessage), (1, "INSERT 0 1"))
+                cursor.execute("UPDATE returned SET price = price * %s WHERE id = %s RETURNING price, name", (2, 1), prepare=prepare)
+                check(f"UPDATE RETURNING, {what}", (cursor.fetchall(), cursor.statusmessage), ([(Decimal("2.02"), "nameless")], "UPDATE 1"))
+                cursor.execute("UPDATE returned SET price = 0 WHERE id = %s RETURNING id", (77,), prepare=prepare)
+                check(f"no row, {what}", (cursor.fetchall(), cursor.statusmessage), ([], "UPDATE 0"))
+                cursor.execute("DELETE FROM returned WHERE id = %s RETURNING id, price", (1,), prepare=prepare)
+                check(f"DELETE RETURNING, {what}", (cursor.fetchall(), cursor.statusmessage), ([(1, Decimal("2.02"))], "DELETE 1"))
+        many = c.cursor()
+        many.executemany("INSERT INTO returned (id) VALUES (%s) RETURNING id", [(i,) for i in range(10, 15)], returning=True)
+        got = []
+        while True:
+            got.append(many.fetchone()[0])
+            if not many.nextset():
+                break
+        check("executemany", got, [10, 11, 12, 13, 14])
+        c.execute("INSERT INTO returned (id, name, price, at, tags) VALUES (10, 'ten', 1, NULL, NULL) ON CONFLICT (id) DO UPDATE SET "
+                  "name = EXCLUDED.name, price = EXCLUDED.price, at = EXCLUDED.at, tags = EXCLUDED.tags")
+        check("upsert", c.execute("SELECT count(*), max(name) FROM returned WHERE id = 10").fetchone(), (1, "ten"))
+        check("truncate", c.execute("TRUNCATE returned").statusmessage, "TRUNCATE TABLE")
+        check("truncated", c.execute("SELECT count(*) FROM returned").fetchone()[0], 0)
+
         # A time zone of the session shows in text and does not change the instant.
         c.execute("SET TimeZone = 'Europe/Oslo'")
         check("shown", c.execute("SELECT tz::text FROM t WHERE id = 1").fetchone()[0], "2024-02-29 02:02:03.456789+01")

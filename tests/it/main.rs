@@ -31,4 +31,5 @@ mod star_trees;
 mod support;
 mod tidy;
 mod upserts;
+mod truncates;
 mod users_path;

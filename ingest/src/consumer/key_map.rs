@@ -45,6 +45,11 @@ impl KeyMapState {
         }
     }
 
+    /// All segments are gone.
+    pub(super) fn forget(&mut self) {
+        self.segments.clear();
+    }
+
     fn written(file: &WrittenKeyMap, now_us: i64) -> Self {
         Self { segments: file.segments.iter().copied().collect(), at_us: now_us }
     }

@@ -25,6 +25,7 @@ mod rewriting;
 mod spread;
 mod status;
 pub(crate) mod table;
+mod truncating;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -46,6 +47,7 @@ pub use self::{
     freshness::Stale,
     reset::reset,
     status::PartitionStatus,
+    truncating::truncate,
 };
 use self::{
     feed::{FeedState, StreamState, VersionedTransform},
@@ -355,7 +357,7 @@ impl TableIngest {
         Arc::clone(&self.shared.changing).lock_owned().await
     }
 
-    /// Keeps rows of a table that merges them waiting as long as it is held, but not those of dead letters. After [`Self::turn`].
+    /// Keeps rows that come to the table waiting as long as it is held. After [`Self::turn`].
     pub async fn still(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
         Arc::clone(&self.shared.still).write_owned().await
     }

@@ -65,6 +65,7 @@ impl PartitionIngest {
         let mut resolved = 0;
         for file in files {
             loop {
+                let _moving = table.still.blocking_read();
                 let mut retried = self.retry(&file, feed, &mut *decoder)?;
                 if retried.rows.is_empty() {
                     break;

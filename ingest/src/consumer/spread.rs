@@ -21,8 +21,7 @@ impl TableShared {
     /// Appends one batch; it is visible when this returns. An error, and a schema that changed, may leave it in some of the partitions: these will not
     /// take it again.
     pub(super) fn append(&self, batch: &Batch<'_>) -> Result<Appended> {
-        let merges = self.table.key().is_some_and(|key| key.merges);
-        let _moving = merges.then(|| self.still.blocking_read());
+        let _moving = self.still.blocking_read();
         let stream = batch.range.stream;
         let targets = self.targets(stream.partition);
         let Some(key) = self.table.key().filter(|_| targets.len() > 1) else { return targets[0].append(batch) };
@@ -66,6 +65,7 @@ impl TableShared {
 
     /// Moves a stream's offsets over messages that are gone: up to `to`.
     pub(super) fn skip(&self, source: &str, stream: StreamId, to: u64) -> Result<()> {
+        let _moving = self.still.blocking_read();
         for target in self.targets(stream.partition) {
             target.skip(source, stream, to)?;
         }

@@ -50,8 +50,8 @@ pub(crate) struct TableShared {
     pub(super) threads: Mutex<Vec<(SourceId, JoinHandle<()>)>>,
     /// Held by the statement that changes rows, and while segments are replaced by others.
     pub(super) changing: Arc<tokio::sync::Mutex<()>>,
-    /// Held for reading while a batch is appended to a table that merges rows, and for writing by the statement that wants none of its rows to get
-    /// newer versions.
+    /// Held for reading while rows come to the table, those of dead letters among them, and for writing by the statement that wants none to come: not
+    /// to give rows newer versions beneath it, or because all of them go.
     pub(super) still: Arc<tokio::sync::RwLock<()>>,
     /// Held while segments are written again; true when the table is closed and none may be.
     pub(crate) compacting: Mutex<bool>,

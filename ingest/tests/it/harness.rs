@@ -371,6 +371,13 @@ impl MetadataLog for MemoryLog {
         }
         Ok(())
     }
+
+    fn truncate(&self, _tables: &[TableId]) -> Result<()> {
+        for state in self.partitions.lock().values_mut() {
+            (state.segments, state.deleted, state.lost) = (Vec::new(), Vec::new(), Vec::new());
+        }
+        Ok(())
+    }
 }
 
 /// How a rig is built.

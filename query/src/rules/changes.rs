@@ -1,7 +1,7 @@
 //! UPDATE and DELETE, on the syntax tree: as queries for the rows that they change.
 //!
 //! ```text
-//! DELETE FROM t USING u WHERE p            ⇒  SELECT t.segment, t.position FROM rows.t AS t, u WHERE p
+//! DELETE FROM t USING u WHERE p            ⇒  SELECT t.segment, t.position FROM rows.t AS t, u WHERE p      what is returned comes first
 //! UPDATE t SET b = e FROM u WHERE p        ⇒  INSERT INTO rows.t (a, b, …, segment, position)
 //!                                             SELECT t.a, e, …, t.segment, t.position FROM rows.t AS t, u WHERE p
 //! ```
@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 
 use datafusion::sql::sqlparser::{
     ast::{
-        Assignment, AssignmentTarget, Delete, Expr, FromTable, Ident, Insert, ObjectName, Query, SelectItem, SetExpr,
-        Statement, TableAlias, TableFactor, TableObject, TableWithJoins, Update, UpdateTableFromKind, Value,
+        Assignment, AssignmentTarget, Delete, Expr, FromTable, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
+        Insert, ObjectName, Query, SelectItem, SetExpr, Statement, TableAlias, TableFactor, TableObject,
+        TableWithJoins, Update, UpdateTableFromKind, Value,
     },
     dialect::PostgreSqlDialect,
     parser::Parser,
@@ -24,7 +25,12 @@ use tidemill_storage::{
     schema::TableSchema,
 };
 
-use super::syntax::folded;
+use super::{
+    defaults::is_default,
+    returning::{self, Clause},
+    subqueries,
+    syntax::folded,
+};
 use crate::{
     SqlError, TableHandle,
     catalog::{PUBLIC, ROWS, TableCatalog},
@@ -37,9 +43,15 @@ use crate::{
 pub(super) struct Changing {
     pub(super) table: TableHandle,
     pub(super) kind: WriteKind,
+    /// RETURNING of UPDATE.
+    pub(super) returning: Option<Clause>,
+    /// DELETE has a RETURNING: its items are the first ones of the query.
+    pub(super) returns: bool,
+    /// Other tables may be named in it.
+    pub(super) has_others: bool,
 }
 
-/// Puts a query in the place of UPDATE and DELETE. `None` for other statements.
+/// Puts a query in the place of UPDATE and DELETE. `None` for other statements; the WITH of an INSERT goes to what it inserts.
 pub(super) fn rewrite(statement: &mut Statement, tables: &dyn TableCatalog) -> Result<Option<Changing>, SqlError> {
     // WITH … DELETE is a query whose body is one.
     let with = match statement {
@@ -49,12 +61,26 @@ pub(super) fn rewrite(statement: &mut Statement, tables: &dyn TableCatalog) -> R
                 *statement = inner;
                 with
             }
+            SetExpr::Insert(inner) => {
+                let (inner, with) = (inner.clone(), query.with.take());
+                *statement = inner;
+                let Statement::Insert(Insert { source: Some(source), .. }) = statement else { return Ok(None) };
+                source.with = match (with, source.with.take()) {
+                    (Some(mut outer), Some(inner)) => {
+                        outer.recursive |= inner.recursive;
+                        outer.cte_tables.extend(inner.cte_tables);
+                        Some(outer)
+                    }
+                    (outer, inner) => outer.or(inner),
+                };
+                return Ok(None);
+            }
             _ => return Ok(None),
         },
         Statement::Update(_) | Statement::Delete(_) => None,
         _ => return Ok(None),
     };
-    let (table, kind, mut made) = match statement {
+    let (mut changing, mut made) = match statement {
         Statement::Update(update) => update_as_insert(update, tables)?,
         Statement::Delete(delete) => delete_as_query(delete, tables)?,
         _ => return Ok(None),
@@ -65,14 +91,20 @@ pub(super) fn rewrite(statement: &mut Statement, tables: &dyn TableCatalog) -> R
         query.with = with;
     }
     *statement = made;
-    Ok(Some(Changing { table, kind }))
+    if changing.has_others
+        && let Some(clause) = &mut changing.returning
+        && clause.items.iter().any(|item| matches!(item, SelectItem::Wildcard(_)))
+    {
+        return Err(SqlError::not_supported("RETURNING * of UPDATE with FROM")
+            .with_hint(format!("Write {}.*, the columns of the table that is changed.", changing.table.name)));
+    }
+    Ok(Some(changing))
 }
 
-type Made = (TableHandle, WriteKind, Statement);
+type Made = (Changing, Statement);
 
 fn delete_as_query(delete: &Delete, tables: &dyn TableCatalog) -> Result<Made, SqlError> {
     let refused = [
-        (delete.returning.is_some(), "RETURNING"),
         (!delete.order_by.is_empty(), "ORDER BY"),
         (delete.limit.is_some(), "LIMIT"),
         (!delete.tables.is_empty() || delete.output.is_some(), "this form"),
@@ -81,15 +113,26 @@ fn delete_as_query(delete: &Delete, tables: &dyn TableCatalog) -> Result<Made, S
     let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
     let [target] = from.as_slice() else { return Err(SqlError::not_supported("DELETE from several tables")) };
     let target = Target::of(target, tables, "delete from")?;
-    let items = vec![target.column(SEGMENT_NAME), target.column(POSITION_NAME)];
+    let others = || delete.using.iter().flatten();
+    let mut items = match &delete.returning {
+        Some(items) => returning::of_deleted(items, &target.table, &target.alias, others())?,
+        None => Vec::new(),
+    };
+    items.extend([target.column(SEGMENT_NAME), target.column(POSITION_NAME)]);
     let mut statement = template("SELECT 1 FROM x")?;
-    fill(&mut statement, items, &target, delete.using.iter().flatten(), delete.selection.as_ref())?;
-    Ok((target.table, WriteKind::Delete, statement))
+    fill(&mut statement, items, &target, others(), delete.selection.as_ref())?;
+    let changing = Changing {
+        table: target.table,
+        kind: WriteKind::Delete,
+        returning: None,
+        returns: delete.returning.is_some(),
+        has_others: others().next().is_some(),
+    };
+    Ok((changing, statement))
 }
 
 fn update_as_insert(update: &Update, tables: &dyn TableCatalog) -> Result<Made, SqlError> {
     let refused = [
-        (update.returning.is_some(), "RETURNING"),
         (!update.order_by.is_empty(), "ORDER BY"),
         (update.limit.is_some(), "LIMIT"),
         (update.or.is_some() || update.output.is_some(), "this form"),
@@ -116,7 +159,15 @@ fn update_as_insert(update: &Update, tables: &dyn TableCatalog) -> Result<Made, 
         *table = TableObject::TableName(target.name());
         *columns = names.iter().map(|name| ObjectName::from(vec![Ident::with_quote('"', *name)])).collect();
     }
-    Ok((target.table, WriteKind::Update, statement))
+    let alias = target.alias;
+    let changing = Changing {
+        table: target.table,
+        kind: WriteKind::Update,
+        returning: update.returning.clone().map(|items| Clause { items, alias: Some(alias) }),
+        returns: false,
+        has_others: update.from.is_some(),
+    };
+    Ok((changing, statement))
 }
 
 /// 0A000 for the first that is there.
@@ -203,12 +254,10 @@ fn assigned(
                 .with_hint("DELETE the row and INSERT another."));
         }
         let value = match value {
-            Expr::Identifier(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("default") => {
-                match &known.default {
-                    None => Expr::Value(Value::Null.into()),
-                    Some(value) => literal(&default_sql(value, &known.data_type.to_string()))?,
-                }
-            }
+            value if is_default(value) => match &known.default {
+                None => Expr::Value(Value::Null.into()),
+                Some(value) => literal(&default_sql(value, &known.data_type.to_string()))?,
+            },
             Expr::Value(placeholder) if matches!(placeholder.value, Value::Placeholder(_)) => {
                 typed(value, &known.data_type.to_string())?
             }
@@ -222,20 +271,42 @@ fn assigned(
     for Assignment { target, value } in assignments {
         match (target, value) {
             (AssignmentTarget::ColumnName(name), value) => assign(name, value)?,
-            (AssignmentTarget::Tuple(names), Expr::Tuple(given)) if names.len() == given.len() => {
-                names.iter().zip(given).try_for_each(|(name, value)| assign(name, value))?;
+            (AssignmentTarget::Tuple(names), Expr::Subquery(query)) => {
+                let parts = subqueries::of_columns(query, names.len())?;
+                let parts = parts.into_iter().map(|part| Expr::Subquery(Box::new(part)));
+                names.iter().zip(parts).try_for_each(|(name, value)| assign(name, &value))?;
             }
-            (AssignmentTarget::Tuple(names), Expr::Nested(value)) if names.len() == 1 => assign(&names[0], value)?,
-            (AssignmentTarget::Tuple(_), Expr::Tuple(_)) => {
-                return Err(SqlError::syntax("number of columns does not match number of values"));
-            }
-            (AssignmentTarget::Tuple(_), _) => {
-                return Err(SqlError::not_supported("UPDATE of several columns by one subquery")
-                    .with_hint("Write a subquery for each, or UPDATE … FROM."));
-            }
+            (AssignmentTarget::Tuple(names), value) => match row_values(value) {
+                Some(given) if given.len() == names.len() => {
+                    names.iter().zip(&given).try_for_each(|(name, value)| assign(name, value))?;
+                }
+                Some(_) => return Err(SqlError::syntax("number of columns does not match number of values")),
+                None => {
+                    return Err(SqlError::not_supported(
+                        "a source of a multiple-column UPDATE that is no sub-SELECT and no ROW() expression",
+                    ));
+                }
+            },
         }
     }
     Ok(values)
+}
+
+/// What stands in `(a, b)`, `(a)` and `ROW(a, b)`.
+pub(super) fn row_values(value: &Expr) -> Option<Vec<Expr>> {
+    match value {
+        Expr::Tuple(given) => Some(given.clone()),
+        Expr::Nested(one) => Some(vec![one.as_ref().clone()]),
+        Expr::Function(call) if call.name.to_string().eq_ignore_ascii_case("row") => {
+            let FunctionArguments::List(list) = &call.args else { return None };
+            let plain = |arg: &FunctionArg| match arg {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => Some(value.clone()),
+                _ => None,
+            };
+            list.args.iter().map(plain).collect()
+        }
+        _ => None,
+    }
 }
 
 /// A parameter that is a column's new value is one of its type.
@@ -249,7 +320,7 @@ fn typed(value: &Expr, data_type: &str) -> Result<Expr, SqlError> {
 }
 
 /// An expression of our own making.
-fn literal(sql: &str) -> Result<Expr, SqlError> {
+pub(super) fn literal(sql: &str) -> Result<Expr, SqlError> {
     let mut frame = template(&format!("SELECT {sql}"))?;
     match query_of(&mut frame).map(|query| query.body.as_mut()) {
         Some(SetExpr::Select(select)) => match select.projection.pop() {
@@ -260,13 +331,13 @@ fn literal(sql: &str) -> Result<Expr, SqlError> {
     }
 }
 
-fn template(sql: &str) -> Result<Statement, SqlError> {
+pub(super) fn template(sql: &str) -> Result<Statement, SqlError> {
     let parsed = Parser::parse_sql(&PostgreSqlDialect {}, sql).ok().and_then(|mut parsed| parsed.pop());
     parsed.ok_or_else(|| SqlError::internal("a statement's frame cannot be read"))
 }
 
 /// The query of a SELECT, or of an INSERT.
-fn query_of(statement: &mut Statement) -> Option<&mut Query> {
+pub(super) fn query_of(statement: &mut Statement) -> Option<&mut Query> {
     match statement {
         Statement::Query(query) => Some(query),
         Statement::Insert(insert) => insert.source.as_deref_mut(),

@@ -21,6 +21,8 @@ mod casts_apart;
 pub(crate) mod chains;
 mod changes;
 pub(crate) mod common_types;
+mod conflicts;
+mod defaults;
 mod distinct_from;
 mod ends;
 mod forms;
@@ -43,6 +45,7 @@ mod output_names;
 mod parameters;
 mod quantified;
 mod results;
+mod returning;
 pub(crate) mod rounded_times;
 pub(crate) mod row;
 mod row_functions;
@@ -52,6 +55,7 @@ pub(crate) mod segment_aggregates;
 mod set_operations;
 pub(crate) mod shared_ctes;
 pub(crate) mod single_distinct;
+mod subqueries;
 mod syntax;
 pub mod types;
 pub mod views;
@@ -77,7 +81,7 @@ use crate::{
     Engine, Plan, SqlError,
     execution::States,
     explain::Explain,
-    plan::{Write, WriteKind},
+    plan::{Returning, Write, WriteKind},
     session::SessionShared,
 };
 
@@ -157,10 +161,25 @@ impl Planner {
     }
 
     async fn query(&self, statement: &Statement, sql: &str, types: &[Option<DataType>]) -> Result<Plan, SqlError> {
+        self.query_of(statement, sql, types, false).await
+    }
+
+    /// `returns`: it is what RETURNING asks.
+    async fn query_of(
+        &self,
+        statement: &Statement,
+        sql: &str,
+        types: &[Option<DataType>],
+        returns: bool,
+    ) -> Result<Plan, SqlError> {
         let state = &self.states.full;
         let located = |error: DataFusionError| SqlError::from_datafusion(&error, sql);
         let mut statement = statement.clone();
-        let changing = changes::rewrite(&mut statement, self.engine.tables().as_ref())?;
+        let mut changing = changes::rewrite(&mut statement, self.engine.tables().as_ref())?;
+        let clause = match &mut changing {
+            Some(changing) => changing.returning.take(),
+            None => returning::of_insert(&mut statement),
+        };
         views::expand(&mut statement, self.engine.tables().as_ref())?;
         named_arguments::rewrite(&mut statement)?;
         syntax::rewrite(&mut statement);
@@ -191,7 +210,19 @@ impl Planner {
             None => inserted.as_ref().and_then(|name| self.engine.tables().table(name)),
         };
         let written = written.map(|table| (table.table.schema(), table));
-        if let Some((schema, _)) = written.as_ref().filter(|_| changing.is_none()) {
+        if let Some((schema, table)) = written.as_ref().filter(|_| changing.is_none()) {
+            conflicts::settle(&mut statement, table, schema, clause.is_some())?;
+            if clause.is_some() && table.table.key().is_some_and(|key| key.merges) {
+                return Err(SqlError::not_supported(format!(
+                    "RETURNING of INSERT into table \"{}\", which merges rows",
+                    table.name
+                ))
+                .with_hint("What is stored is known when INSERT has returned: SELECT it by its key."));
+            }
+            match table.table.key() {
+                Some(key) => defaults::settle(&mut statement, &key.arriving(schema))?,
+                None => defaults::settle(&mut statement, schema)?,
+            }
             inserts::name_columns(&mut statement, &schema.arrow())?;
             inserts::settle_inner_values(&mut statement);
         }
@@ -201,6 +232,9 @@ impl Planner {
         let logical = SqlToRel::new_with_options(&context, context.parser_options())
             .statement_to_plan(statement)
             .map_err(located)?;
+        if returns || changing.as_ref().is_some_and(|changing| changing.returns) {
+            returning::check(&logical)?;
+        }
         // While copies of a query can be told from its likes.
         let logical = shared_ctes::share(logical).map_err(located)?;
         let logical = set_operations::count_copies(logical).map_err(located)?;
@@ -238,6 +272,25 @@ impl Planner {
             }
         };
         let logical = storable(logical).map_err(located)?;
+        let mut plan = finish(logical, sql)?;
+        let returning = match (&written, clause) {
+            (Some((_, table)), Some(clause)) => {
+                let has_others = changing.as_ref().is_some_and(|changing| changing.has_others);
+                let asked = self.returning(&mut plan, clause.query(table)?, sql, types).await;
+                Some(asked.map_err(|error| match (has_others, error.sqlstate) {
+                    (true, "42P01" | "42703") => error.with_hint(
+                        "RETURNING of UPDATE … FROM gives columns of the table that is changed, not of the others.",
+                    ),
+                    _ => error,
+                })?)
+            }
+            _ if changing.as_ref().is_some_and(|changing| changing.returns) => {
+                let columns = plan.schema.fields().len() - 2;
+                let schema = Arc::new(plan.schema.project(&(0..columns).collect::<Vec<_>>())?);
+                Some(Returning::Read { schema, origins: plan.origins[..columns].to_vec() })
+            }
+            _ => None,
+        };
         if let Some((planned, table)) = &written
             && table.table.schema().version != planned.version
         {
@@ -250,9 +303,36 @@ impl Planner {
                 Some(key) if kind == WriteKind::Insert => Arc::new(key.arriving(&schema)),
                 _ => schema,
             };
-            Write { table, schema, kind }
+            Write { table, schema, kind, returning }
         });
-        Ok(Plan { write, ..finish(logical, sql)? })
+        Ok(Plan { write, ..plan })
+    }
+
+    /// Plans what RETURNING asks of the rows that `plan` gives. Both have the parameters of the statement from then on.
+    async fn returning(
+        &self,
+        plan: &mut Plan,
+        query: Statement,
+        sql: &str,
+        types: &[Option<DataType>],
+    ) -> Result<Returning, SqlError> {
+        let known = plan.logical.get_parameter_names()?;
+        let is_known = |at: usize| known.contains(&format!("${}", at + 1));
+        let mut given = types.to_vec();
+        given.resize(given.len().max(plan.parameters.len()), None);
+        for (at, field) in plan.parameters.iter().enumerate().filter(|(at, _)| is_known(*at)) {
+            given[at] = Some(field.data_type().clone());
+        }
+        let mut asked = Box::pin(self.query_of(&query, sql, &given, true)).await?;
+        let places = plan.parameters.len().max(asked.parameters.len());
+        let parameters = (0..places).filter_map(|at| {
+            let (own, other) = (plan.parameters.get(at), asked.parameters.get(at));
+            if is_known(at) { own.or(other) } else { other.or(own) }.cloned()
+        });
+        let parameters: Vec<_> = parameters.collect();
+        plan.parameters.clone_from(&parameters);
+        asked.parameters = parameters;
+        Ok(Returning::Query(Arc::new(asked)))
     }
 }
 

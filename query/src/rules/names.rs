@@ -21,9 +21,9 @@ use datafusion::{
 
 use crate::{
     SqlError,
-    catalog::{DATABASE, PUBLIC, ROWS},
+    catalog::{DATABASE, PUBLIC, RETURNED, ROWS},
     error::nearest,
-    table::StoredTable,
+    table::{StoredTable, returned::ReturnedTable},
 };
 
 /// The names of one statement, looked up before it is planned.
@@ -51,14 +51,20 @@ impl<'a> Names<'a> {
                 Some(schema) => vec![schema.to_owned()],
                 None => path.to_vec(),
             };
-            if reference.schema() == Some(ROWS) {
+            if let Some(own @ (ROWS | RETURNED)) = reference.schema() {
                 let schema = database.as_ref().and_then(|database| database.schema(PUBLIC));
                 if let Some(table) = match schema {
                     Some(schema) => schema.table(reference.table()).await?,
                     None => None,
                 } && let Some(stored) = table.downcast_ref::<StoredTable>()
                 {
-                    names.tables.insert(reference.clone(), provider_as_source(Arc::new(stored.addressed())));
+                    let source = match own {
+                        ROWS => provider_as_source(Arc::new(stored.addressed())),
+                        _ => provider_as_source(Arc::new(ReturnedTable {
+                            stored: StoredTable::new(stored.handle().clone()),
+                        })),
+                    };
+                    names.tables.insert(reference.clone(), source);
                 }
                 continue;
             }

@@ -4,7 +4,7 @@ use datafusion::{common::Column, datasource::source_as_provider, logical_expr::L
 
 use crate::{
     plan::{ColumnOrigin, passed_column},
-    table::StoredTable,
+    table::{StoredTable, returned::ReturnedTable},
 };
 
 /// One entry per column of the plan's output.
@@ -40,7 +40,8 @@ fn find(plan: &LogicalPlan, column: &Column) -> Option<ColumnOrigin> {
         LogicalPlan::TableScan(scan) => {
             let provider = source_as_provider(&scan.source).ok()?;
             let provider: &dyn std::any::Any = provider.as_ref();
-            let table = provider.downcast_ref::<StoredTable>()?;
+            let returned = provider.downcast_ref::<ReturnedTable>().map(|returned| &returned.stored);
+            let table = returned.or_else(|| provider.downcast_ref::<StoredTable>())?;
             let index = table.planned_schema().columns.iter().position(|known| known.name == column.name)?;
             Some(ColumnOrigin { table_oid: table.handle().oid, column: i16::try_from(index + 1).ok()? })
         }

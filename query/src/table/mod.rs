@@ -8,6 +8,7 @@ pub(crate) mod conditions;
 pub(crate) mod documents;
 pub(crate) mod physical;
 pub(crate) mod pushdown;
+pub(crate) mod returned;
 mod statistics;
 
 use std::{collections::HashMap, sync::Arc};

@@ -58,6 +58,9 @@ pub struct PreparedChange {
     joining: Option<Arriving>,
 }
 
+/// A partition without rows: nothing can keep it from being so, as long as nothing else comes before it.
+pub struct PreparedClearing(Option<Winners>);
+
 /// See the module.
 #[derive(Debug)]
 pub struct PartitionWriter {
@@ -316,6 +319,21 @@ impl PartitionWriter {
             }
         };
         self.partition.exchange(new, &retired, validities);
+    }
+
+    /// Prepares [`Self::clear`], which has to follow before anything else. The consuming segment must be without rows. An error leaves everything as it was.
+    pub fn prepare_clearing(&self, schema: &TableSchema) -> Result<PreparedClearing> {
+        if self.consuming.rows() > 0 {
+            return Err(Error::Invalid("a partition with rows in memory cannot be emptied".into()));
+        }
+        Ok(PreparedClearing(self.winners.as_ref().map(|winners| winners.emptied(schema)).transpose()?))
+    }
+
+    /// Takes all segments away and forgets all keys, in one swap.
+    pub fn clear(&mut self, prepared: PreparedClearing) {
+        let all: Vec<SegmentId> = self.partition.view().segments().map(|segment| segment.id()).collect();
+        self.winners = prepared.0;
+        self.partition.exchange(None, &all, Validities::default());
     }
 
     /// The schema that segments of the table's schema are written under.

@@ -155,6 +155,12 @@ impl Winners {
         })
     }
 
+    /// The same without a key, in place of this: a checkpoint at work is of no use any more. `schema` is one of the table's.
+    pub(crate) fn emptied(&self, schema: &TableSchema) -> Result<Self> {
+        let fresh = Self::new(Arc::clone(&self.spec), schema)?;
+        Ok(Self { capturing: self.capturing, retirements: self.retirements + 1, ..fresh })
+    }
+
     /// Puts the rows of a segment in that was there before, some of which statements deleted, and some of which have lost for good. Of rows of equal
     /// rank that of the later segment stays, in whatever order segments come. Errors: those of reading it. [`Self::fit`] is to follow.
     pub(crate) fn add(&mut self, segment: &Arc<dyn Segment>, deleted: &RowSet, lost: RowSet) -> Result<()> {

@@ -44,7 +44,7 @@ fn errors_say_what_and_where() {
             ("COPY (SELECT nope) TO STDOUT", "42703", Some(14)),
             ("SELECT nofunction(1)", "42883", None),
             ("UPDATE nowhere SET a = 1", "42P01", None),
-            ("TRUNCATE nowhere", "0A000", None),
+            ("MERGE INTO nowhere USING a ON true WHEN MATCHED THEN DELETE", "0A000", None),
             ("SET nonsense = 1", "42704", None),
             ("SHOW nonsense", "42704", None),
             ("FETCH 1 FROM nothing", "34000", None),

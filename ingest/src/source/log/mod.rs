@@ -205,10 +205,8 @@ impl Log {
         if let Some(failed) = &writer.failed {
             return Err(failed.clone());
         }
-        if writer.log.bytes >= self.options.file_bytes && writer.log.end > writer.log.first {
-            let (log, file) = file::create(&self.directory, writer.log.end)?;
-            *writer = Writer { file, log: log.clone(), failed: None };
-            self.published.lock().files.push_back(log);
+        if writer.log.bytes >= self.options.file_bytes {
+            self.begin_next(&mut writer)?;
         }
         let first = writer.log.end;
         let written = writer.write(group);
@@ -225,8 +223,26 @@ impl Log {
         Ok(first)
     }
 
-    /// Deletes the files before the one that `offset` lies in.
-    fn trim(&self, offset: u64) {
+    /// Begins a new file, so that those before it go as soon as what is in them is committed.
+    pub fn begin_file(&self) -> Result<()> {
+        let mut writer = self.writer.lock();
+        match &writer.failed {
+            Some(failed) => Err(failed.clone()),
+            None => self.begin_next(&mut writer),
+        }
+    }
+
+    fn begin_next(&self, writer: &mut Writer) -> Result<()> {
+        if writer.log.end > writer.log.first {
+            let (log, file) = file::create(&self.directory, writer.log.end)?;
+            *writer = Writer { file, log: log.clone(), failed: None };
+            self.published.lock().files.push_back(log);
+        }
+        Ok(())
+    }
+
+    /// Deletes the files before the one that `offset` lies in, of which everything is committed.
+    pub fn trim(&self, offset: u64) {
         let mut gone = Vec::new();
         {
             let mut published = self.published.lock();
