@@ -91,6 +91,9 @@ pub struct KeyDefinition {
     pub mode: KeyMode,
     /// Whether rows that lose when they come are stored all the same.
     pub keeps_losers: bool,
+    /// The column that tells of rows whether they came too late to win.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<ColumnId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +120,7 @@ impl KeyDefinition {
                 KeyMode::Dedup => Keep::First,
             },
             keeps_losers: self.keeps_losers,
+            late: self.late,
             merges: self.mode == KeyMode::PartialUpsert,
         }
     }

@@ -241,14 +241,14 @@ fn drop_column(table: &mut TableDefinition, name: &Name, if_exists: bool, notice
 /// What rows are told apart by stays as it is.
 fn check_not_of_key(table: &TableDefinition, index: usize, name: &Name, what: &str) -> Result<()> {
     let id = table.schema.columns[index].id;
-    if !table.key.as_ref().is_some_and(|key| key.spec().needs(id)) {
+    if !table.key.as_ref().is_some_and(|key| key.spec().needs(id) || key.late == Some(id)) {
         return Ok(());
     }
     let message =
         format!("cannot {what} column \"{}\": the primary key of table \"{}\" goes by it", name.value, table.name);
-    Err(SqlError::unsupported(message)
-        .at(name.position)
-        .with_hint("columns of the key, version_column and delete_column are there for ever, in one type"))
+    Err(SqlError::unsupported(message).at(name.position).with_hint(
+        "columns of the key, version_column, delete_column and out_of_order_column are there for ever, in one type",
+    ))
 }
 
 fn column_index(table: &TableDefinition, name: &Name) -> Result<usize> {

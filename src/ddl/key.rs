@@ -15,7 +15,7 @@ use crate::{
     session::error::{Result, SqlError, state},
     sql::{
         ast::{ColumnDefinition, CreateTable},
-        options::{ColumnOptions, Mode},
+        options::{ColumnOptions, Mode, OutOfOrder},
     },
 };
 
@@ -28,7 +28,8 @@ pub(super) fn is_keyed(statement: &CreateTable, given: &ColumnOptions, notices: 
         let unkeyed = wants_key
             .or_else(|| column("version_column", &given.version_column))
             .or_else(|| column("delete_column", &given.delete_column))
-            .or_else(|| given.keeps_losers.map(|(_, position)| ("out_of_order", position)));
+            .or_else(|| column("out_of_order_column", &given.out_of_order_column))
+            .or_else(|| given.out_of_order.map(|(_, position)| ("out_of_order", position)));
         if let Some((option, position)) = unkeyed {
             let message = format!("option \"{option}\" needs a table that keeps one row of each key");
             return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, message)
@@ -81,14 +82,59 @@ pub(super) fn definition(
             Some(column.id)
         }
     };
-    let keeps_losers = match (mode, given.keeps_losers) {
-        (KeyMode::Dedup, Some((true, position))) => {
+    let late = late_column(given, schema, mode, &[&columns[..], version.as_slice(), delete.as_slice()].concat())?;
+    let keeps_losers = match (mode, given.out_of_order) {
+        (KeyMode::Dedup, Some((OutOfOrder::Keep | OutOfOrder::Flag, position))) => {
             return Err(SqlError::unsupported("a table of mode 'dedup' keeps no later rows").at(position));
         }
         (KeyMode::Dedup, _) => false,
-        (KeyMode::Upsert | KeyMode::PartialUpsert, keeps) => keeps.is_none_or(|(keeps, _)| keeps),
+        (KeyMode::Upsert | KeyMode::PartialUpsert, becomes) => {
+            becomes.is_none_or(|(becomes, _)| becomes != OutOfOrder::Drop)
+        }
     };
-    Ok(KeyDefinition { columns, version, delete, mode, keeps_losers })
+    Ok(KeyDefinition { columns, version, delete, mode, keeps_losers, late })
+}
+
+/// The column that tells which rows came too late. `taken` are the columns of key, version and deletes.
+fn late_column(
+    given: &ColumnOptions,
+    schema: &TableSchema,
+    mode: KeyMode,
+    taken: &[ColumnId],
+) -> Result<Option<ColumnId>> {
+    let (name, position) = match (&given.out_of_order, &given.out_of_order_column) {
+        (Some((OutOfOrder::Flag, position)), None) => {
+            return Err(SqlError::new(
+                state::INVALID_TABLE_DEFINITION,
+                "out_of_order = 'flag' needs a column that it flags",
+            )
+            .at(*position)
+            .with_hint("name a BOOLEAN column of the table: out_of_order_column = '…'"));
+        }
+        (_, None) => return Ok(None),
+        (Some((OutOfOrder::Keep | OutOfOrder::Drop, _)), Some((_, position))) => {
+            return Err(SqlError::new(
+                state::INVALID_TABLE_DEFINITION,
+                "option \"out_of_order_column\" needs out_of_order = 'flag'",
+            )
+            .at(*position)
+            .with_hint("rows that are dropped, or kept as all others, are not flagged"));
+        }
+        (_, Some(named)) => named,
+    };
+    if mode == KeyMode::Dedup {
+        return Err(SqlError::unsupported("a table of mode 'dedup' keeps no later rows").at(*position));
+    }
+    let column = named(schema, "out_of_order_column", name, *position)?;
+    if column.data_type != DataType::Boolean {
+        let message = format!("out_of_order_column \"{name}\" is {}, not boolean", column.data_type);
+        return Err(SqlError::new(state::DATATYPE_MISMATCH, message).at(*position));
+    }
+    if taken.contains(&column.id) {
+        let message = format!("out_of_order_column \"{name}\" is a column of the primary key, the version or deletes");
+        return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, message).at(*position));
+    }
+    Ok(Some(column.id))
 }
 
 /// MERGE is for columns of tables that merge rows, for none that says which row of a key is which, and for types that its rule can merge.
@@ -111,6 +157,7 @@ pub(super) fn check_merges<'a>(
             Some(id) if key.columns.contains(&id) => Some("a column of the primary key"),
             Some(id) if key.version == Some(id) => Some("the version_column"),
             Some(id) if key.delete == Some(id) => Some("the delete_column"),
+            Some(id) if key.late == Some(id) => Some("the out_of_order_column"),
             _ => None,
         };
         if let Some(what) = what.filter(|_| merge != Merge::Overwrite) {
@@ -183,7 +230,14 @@ mod tests {
             })
         };
         let sources = [source("rows", "json"), source("changes", "debezium-json")];
-        let key = |delete, mode| KeyDefinition { columns: Vec::new(), version: None, delete, mode, keeps_losers: true };
+        let key = |delete, mode| KeyDefinition {
+            columns: Vec::new(),
+            version: None,
+            delete,
+            mode,
+            keeps_losers: true,
+            late: None,
+        };
         let told = unheard_deletes(&key(None, KeyMode::Upsert), &sources);
         assert!(told.len() == 1 && told[0].contains("\"changes\""), "{told:?}");
         assert!(unheard_deletes(&key(Some(ColumnId(1)), KeyMode::Upsert), &sources).is_empty());

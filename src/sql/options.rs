@@ -19,6 +19,7 @@ pub const TABLE_OPTIONS: &[&str] = &[
     "version_column",
     "delete_column",
     "out_of_order",
+    "out_of_order_column",
     "partitions",
     "time_column",
     "retention",
@@ -30,7 +31,8 @@ pub const TABLE_OPTIONS: &[&str] = &[
 /// Options of what a later version does: refused by name, so that nobody takes their silence for consent.
 const LATER_OPTIONS: &[&str] = &["key_ttl", "is_deleted", "primary_key", "sorted_by", "sort_by"];
 /// Options that a table has for ever.
-const SETTLED_OPTIONS: &[&str] = &["mode", "version_column", "delete_column", "out_of_order", "partitions", "replicas"];
+const SETTLED_OPTIONS: &[&str] =
+    &["mode", "version_column", "delete_column", "out_of_order", "out_of_order_column", "partitions", "replicas"];
 
 /// A value and where it stands.
 pub type Placed<T> = Option<(T, u32)>;
@@ -42,8 +44,18 @@ pub struct ColumnOptions {
     pub version_column: Placed<String>,
     pub delete_column: Placed<String>,
     pub mode: Placed<Mode>,
-    /// `out_of_order`: whether rows that come too late to win are stored all the same.
-    pub keeps_losers: Placed<bool>,
+    pub out_of_order: Placed<OutOfOrder>,
+    pub out_of_order_column: Placed<String>,
+}
+
+/// What becomes of rows that come too late to win.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutOfOrder {
+    /// They are stored.
+    Keep,
+    Drop,
+    /// They are stored, and a column tells them from others.
+    Flag,
 }
 
 /// What a table does with rows of one key.
@@ -86,18 +98,15 @@ pub fn apply(options: &mut TableOptions, pairs: &[OptionPair], create: bool) -> 
             "version_column" => columns.version_column = Some((value.to_owned(), pair.value_position)),
             "delete_column" => columns.delete_column = Some((value.to_owned(), pair.value_position)),
             "out_of_order" => {
-                let keeps = match value {
-                    "keep" => true,
-                    "drop" => false,
-                    "flag" => {
-                        return Err(SqlError::unsupported("out_of_order = 'flag' is not supported yet")
-                            .at(pair.value_position)
-                            .with_hint("'keep' keeps late rows, which SET rt.skip_upsert = on shows"));
-                    }
-                    _ => return Err(wrong(format!("'{value}'")).with_hint("it is keep or drop")),
+                let becomes = match value {
+                    "keep" => OutOfOrder::Keep,
+                    "drop" => OutOfOrder::Drop,
+                    "flag" => OutOfOrder::Flag,
+                    _ => return Err(wrong(format!("'{value}'")).with_hint("it is keep, drop or flag")),
                 };
-                columns.keeps_losers = Some((keeps, pair.value_position));
+                columns.out_of_order = Some((becomes, pair.value_position));
             }
+            "out_of_order_column" => columns.out_of_order_column = Some((value.to_owned(), pair.value_position)),
             "kind" => {
                 return Err(
                     SqlError::unsupported(format!("kind '{value}' is not supported yet")).at(pair.value_position)

@@ -100,6 +100,7 @@ pub(super) const TABLES: &[(&str, Kind)] = &[
     ("created_at", Time),
     ("keys", Int),
     ("key_bytes", Int),
+    ("late_rows", Int),
 ];
 
 pub(super) fn tables(instance: &Instance) -> Result<Rows, SqlError> {
@@ -155,6 +156,7 @@ pub(super) fn tables(instance: &Instance) -> Result<Rows, SqlError> {
             Cell::Time(table.created_at_us),
             keys.map(|(keys, _)| keys).into(),
             keys.map(|(_, bytes)| bytes).into(),
+            live.as_ref().and_then(|live| live.ingest.late_rows()).into(),
         ]);
     }
     Ok(rows)

@@ -127,7 +127,15 @@ fn say(what: &str, rows: usize, took: Duration) {
 }
 
 fn spec(merges: bool) -> KeySpec {
-    KeySpec { columns: vec![ID], version: Some(AT), delete: None, keep: Keep::Last, keeps_losers: true, merges }
+    KeySpec {
+        columns: vec![ID],
+        version: Some(AT),
+        delete: None,
+        keep: Keep::Last,
+        keeps_losers: true,
+        late: None,
+        merges,
+    }
 }
 
 /// Rows of keys, one by one.

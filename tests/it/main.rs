@@ -30,6 +30,6 @@ mod staleness;
 mod star_trees;
 mod support;
 mod tidy;
-mod upserts;
 mod truncates;
+mod upserts;
 mod users_path;

@@ -281,6 +281,12 @@ impl TableIngest {
         of_partitions.fold((0, 0), |(keys, bytes), (more, taking)| (keys + more, bytes + taking))
     }
 
+    /// Rows that came too late to win since the table was opened, where it tells so of its rows.
+    pub fn late_rows(&self) -> Option<u64> {
+        self.shared.table.key()?.late?;
+        Some(self.shared.partitions.iter().map(|partition| partition.late_rows()).sum())
+    }
+
     /// The segments of a partition whose keys a start takes from the file of its key map. `None` without a primary key.
     pub fn key_map_segments(&self, partition: PartitionId) -> Option<HashSet<SegmentId>> {
         self.shared.table.key()?;

@@ -372,6 +372,11 @@ impl PartitionIngest {
         self.state.lock().writer.keys()
     }
 
+    /// Rows that came too late to win since the start.
+    pub(crate) fn late_rows(&self) -> u64 {
+        self.state.lock().writer.late_rows()
+    }
+
     /// Locks the partition for a change of schema; see [`SchemaChange`].
     pub(crate) fn begin_schema_change(self: &Arc<Self>) -> SchemaChange<'_> {
         SchemaChange { ingest: self, state: self.state.lock() }
@@ -677,7 +682,12 @@ impl Held<'_> {
                 state.positions.get(&stream)
             ))));
         }
+        let late_before = state.writer.late_rows();
         state.writer.prepare(batch.rows, || Provenance::of(stream, batch.row_offsets), &[batch.range])?;
+        let late = state.writer.late_rows() - late_before;
+        if late > 0 {
+            metrics::counter!("tidemill_late_rows_total").increment(late);
+        }
         state.positions.insert(stream, batch.range.to);
         if let Some(landmark) = batch.landmark {
             state.landmarks.insert(stream, landmark);

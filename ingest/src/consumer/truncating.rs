@@ -96,7 +96,8 @@ fn clear(tables: &[Arc<TableIngest>]) -> Result<()> {
             state.writer.clear(prepared);
         }
         drop(together);
-        let message = format!("all rows of table '{}' were taken away: {segments} segments ({rows} rows)", table.shared.name);
+        let message =
+            format!("all rows of table '{}' were taken away: {segments} segments ({rows} rows)", table.shared.name);
         table.shared.event(Severity::Info, "truncated_table", message);
     }
     // Readers that still hold a segment keep its pages: an unlinked file lives until its last map is gone.

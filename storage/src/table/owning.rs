@@ -107,6 +107,7 @@ mod tests {
                             delete: None,
                             keep: Keep::Last,
                             keeps_losers: true,
+                            late: None,
                             merges: false,
                         };
                         let is = |id, value: &Scalar| Predicate::Compare {
@@ -140,6 +141,7 @@ mod tests {
             delete: None,
             keep: Keep::Last,
             keeps_losers: true,
+            late: None,
             merges: false,
         };
         let is = |id, op, value| Predicate::Compare { column: ColumnId(id), op, value: Scalar::Int(value) };

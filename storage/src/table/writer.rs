@@ -70,13 +70,15 @@ pub struct PartitionWriter {
     next: SegmentId,
     /// Of a table with a key.
     pub(super) winners: Option<Winners>,
+    /// Rows that came too late to win, of a table that tells so.
+    late: u64,
 }
 
 impl PartitionWriter {
     /// Begins with an empty consuming segment `next`, which is above the id of every segment the partition ever had. For tables without a key.
     pub fn new(partition: Arc<Partition>, schema: Arc<TableSchema>, next: SegmentId) -> Self {
         let consuming = Arc::new(ConsumingSegment::new(next, schema));
-        Self { partition, consuming, next: SegmentId(next.0 + 1), winners: None }
+        Self { partition, consuming, next: SegmentId(next.0 + 1), winners: None, late: 0 }
     }
 
     /// The same, also for tables with a key, and after statements that deleted rows: reads the keys of all rows that are in the partition, and decides
@@ -130,7 +132,7 @@ impl PartitionWriter {
         partition.publish(None, Some(winners.validities()));
         partition.share(winners.shared());
         let consuming = Arc::new(ConsumingSegment::new(next, written));
-        Ok((Self { partition, consuming, next: SegmentId(next.0 + 1), winners: Some(winners) }, used))
+        Ok((Self { partition, consuming, next: SegmentId(next.0 + 1), winners: Some(winners), late: 0 }, used))
     }
 
     pub fn partition(&self) -> &Arc<Partition> {
@@ -201,6 +203,12 @@ impl PartitionWriter {
         let arrow = written.arrow();
         let mut columns = winners.with_provenance(batch, &provenance())?;
         let mut arriving = winners.arriving(written, &columns)?;
+        let mut late_rows = 0;
+        if let Some(at) = winners.late_column().and_then(|column| written.index_of(column)) {
+            let late = winners.late(&arriving);
+            late_rows = late.true_count() as u64;
+            columns[at] = Arc::new(late);
+        }
         if winners.merges() {
             columns = winners.merged(written, &mut arriving, &columns)?;
         }
@@ -215,7 +223,13 @@ impl PartitionWriter {
             winners.appended(Arc::clone(&next) as Arc<dyn Segment>, self.consuming.rows(), &arriving);
         }
         self.consuming = next;
+        self.late += late_rows;
         Ok(())
+    }
+
+    /// Rows that came too late to win since the partition was opened, of a table that tells so of its rows.
+    pub fn late_rows(&self) -> u64 {
+        self.late
     }
 
     /// Shows readers what was prepared.
@@ -334,6 +348,10 @@ impl PartitionWriter {
         let all: Vec<SegmentId> = self.partition.view().segments().map(|segment| segment.id()).collect();
         self.winners = prepared.0;
         self.partition.exchange(None, &all, Validities::default());
+        // After the view: a map that knows no keys would speak of a view that has some.
+        if let Some(winners) = &self.winners {
+            self.partition.share(winners.shared());
+        }
     }
 
     /// The schema that segments of the table's schema are written under.

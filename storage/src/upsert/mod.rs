@@ -77,6 +77,8 @@ pub struct KeySpec {
     pub keep: Keep,
     /// Whether rows that lose when they come are stored all the same.
     pub keeps_losers: bool,
+    /// BOOLEAN: tells of each row that is stored whether it came too late to win, whatever it brings. Only with [`Keep::Last`], and with `keeps_losers`.
+    pub late: Option<ColumnId>,
     /// Whether a row that takes the place of one that is seen is merged with it, as [`Column::merge`] says. Only with [`Keep::Last`].
     pub merges: bool,
 }
@@ -86,6 +88,10 @@ impl KeySpec {
     /// default is nothing that a row brings: it fills what is NULL when its key is new.
     pub fn arriving(&self, schema: &TableSchema) -> TableSchema {
         let mut arriving = schema.clone();
+        // No row need bring what is found out when it comes.
+        if let Some(late) = arriving.columns.iter_mut().find(|column| Some(column.id) == self.late) {
+            (late.default, late.nullable) = (None, true);
+        }
         let of_merged = |column: &&mut Column| self.merges && !self.needs(column.id) && column.default.is_some();
         for column in arriving.columns.iter_mut().filter(of_merged) {
             (column.default, column.nullable) = (None, true);
@@ -93,7 +99,7 @@ impl KeySpec {
         arriving
     }
 
-    /// Whether the column is one that the key or the rank is made of, so that it cannot be dropped or get another type.
+    /// Whether the column is one that the key or the rank is made of.
     pub fn needs(&self, column: ColumnId) -> bool {
         self.columns.contains(&column) || self.version == Some(column) || self.delete == Some(column)
     }

@@ -1,4 +1,4 @@
-//! Which partition of a table has the rows of a key: for ever the same one, so that its one writer decides who wins.
+//! Which partition of a table has the rows of a key: always the same one of as many, so that its one writer decides who wins.
 
 use arrow::array::{ArrayRef, RecordBatch};
 
@@ -55,8 +55,15 @@ mod tests {
         .unwrap();
         let owners = |columns: &[u32]| {
             let columns = columns.iter().map(|id| ColumnId(*id)).collect();
-            let spec =
-                KeySpec { columns, version: None, delete: None, keep: Keep::Last, keeps_losers: true, merges: false };
+            let spec = KeySpec {
+                columns,
+                version: None,
+                delete: None,
+                keep: Keep::Last,
+                keeps_losers: true,
+                late: None,
+                merges: false,
+            };
             spec.owners(&schema, &rows, 4).unwrap()
         };
         assert_eq!(owners(&[0]), OF_NUMBERS);

@@ -1,6 +1,7 @@
 //! The winners of a partition's keys: the map, the segments that it points into, and which of their rows are valid. Belongs to the one writer.
 
 mod capture;
+mod lateness;
 mod merging;
 
 use std::{

@@ -9,6 +9,7 @@ mod failpoints;
 mod fuzz;
 mod golden;
 mod index;
+mod lateness;
 mod masked;
 mod merging;
 mod narrowing;

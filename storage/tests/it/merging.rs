@@ -521,6 +521,7 @@ fn check(seed: u64, count: usize) {
         delete: (!random.one_in(3)).then_some(DELETED),
         keep: Keep::Last,
         keeps_losers: random.one_in(2),
+        late: None,
         merges: true,
     };
     let streams = streams(random, &spec.arriving(&second), count);
@@ -583,8 +584,15 @@ fn many_rows_of_one_key() {
         column(13, "some", tags.clone(), Merge::Union),
     ];
     let schema = Arc::new(TableSchema { version: SchemaVersion(1), columns, time_column: None });
-    let spec =
-        KeySpec { columns: vec![KEY], version: None, delete: None, keep: Keep::Last, keeps_losers: true, merges: true };
+    let spec = KeySpec {
+        columns: vec![KEY],
+        version: None,
+        delete: None,
+        keep: Keep::Last,
+        keeps_losers: true,
+        late: None,
+        merges: true,
+    };
     let table = Table::with_key(TableId(1), Arc::clone(&schema), 1, Some(spec));
     let partition = Arc::clone(&table.partitions()[0]);
     let mut writer = PartitionWriter::open(partition, Arc::clone(&schema), SegmentId(1), &[], &[]).unwrap();

@@ -398,6 +398,7 @@ fn spec(random: &mut Random) -> KeySpec {
         delete: (keep == Keep::Last && !random.one_in(3)).then_some(DELETED),
         keep,
         keeps_losers: keep == Keep::Last && random.one_in(2),
+        late: None,
         merges: false,
     }
 }
@@ -543,6 +544,7 @@ fn keys_that_look_alike_are_others() {
         delete: None,
         keep: Keep::Last,
         keeps_losers: true,
+        late: None,
         merges: false,
     };
     let mut machine = Machine::new(dir.path(), spec);
@@ -593,6 +595,7 @@ fn rows_have_an_origin_that_nobody_sees() {
         delete: None,
         keep: Keep::Last,
         keeps_losers: true,
+        late: None,
         merges: false,
     };
     let mut machine = Machine::new(dir.path(), spec);

@@ -128,7 +128,7 @@ fn what_a_key_cannot_be_is_refused_by_name() {
         ("PRIMARY KEY (a)) WITH (mode = 'partial')", "22023", "'partial'"),
         ("PRIMARY KEY (a)) WITH (mode = 'dedup', delete_column = 'c')", "0A000", "dedup"),
         ("PRIMARY KEY (a)) WITH (mode = 'append', version_column = 'd')", "42P16", "version_column"),
-        ("PRIMARY KEY (a)) WITH (out_of_order = 'flag')", "0A000", "flag"),
+        ("PRIMARY KEY (a)) WITH (out_of_order = 'flag')", "42P16", "out_of_order = 'flag' needs a column"),
         ("f INT) WITH (mode = 'upsert')", "42P16", "mode"),
         ("f INT) WITH (delete_column = 'c')", "42P16", "delete_column"),
         ("PRIMARY KEY (a)) WITH (key_ttl = '1 day')", "0A000", "key_ttl"),

@@ -68,7 +68,10 @@ impl Winners {
         let (version, delete) = (self.spec.version, self.spec.delete);
         // The rank of a row is that of what it brings.
         let stays = |column: &Column| {
-            is_provenance(column.id) || self.spec.columns.contains(&column.id) || version == Some(column.id)
+            is_provenance(column.id)
+                || self.spec.columns.contains(&column.id)
+                || version == Some(column.id)
+                || self.spec.late == Some(column.id)
         };
         let wanted = |(column, new): &(&Column, &ArrayRef)| {
             !plan.stored.is_empty() && !stays(column) && needs_stored(column.merge, new)
@@ -143,6 +146,11 @@ impl Winners {
             (identities.key(at) == arriving.new.key(row))
                 .then(|| (Known::Stored(location), identities.rank(at), is_there))
         })
+    }
+
+    /// The rank of the winner of a new row's key among the rows that were there.
+    pub(super) fn rank_met<'a>(&self, arriving: &'a Arriving, row: usize) -> Option<&'a [u8]> {
+        self.winner_met(arriving, row).map(|(_, rank, _)| rank)
     }
 
     /// Values of rows that are there, as the table has them now.
