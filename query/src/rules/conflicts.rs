@@ -99,7 +99,8 @@ fn check_target(
             }
             let of_key = key.iter().flat_map(|key| &key.columns).filter_map(|id| schema.column(*id));
             let mut wanted: Vec<String> = of_key.map(|column| column.name.clone()).collect();
-            (named.sort(), wanted.sort());
+            named.sort();
+            wanted.sort();
             named.dedup();
             match !wanted.is_empty() && named == wanted {
                 true => Ok(()),

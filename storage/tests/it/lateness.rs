@@ -7,7 +7,6 @@ use proptest::prelude::*;
 use tidemill_storage::{
     ids::{ColumnId, OffsetRange, SchemaVersion, SegmentId, SourceId, StreamId, TableId},
     schema::{Column, DataType, TableSchema},
-    segment::Segment,
     table::{PartitionWriter, Table},
     upsert::{Keep, KeySpec, Provenance},
 };
