@@ -124,7 +124,7 @@ impl Indexer {
     /// Builds what the rows in memory lack. False when it is time to end.
     fn serve_memory(&self, table: &TableShared, clock: &dyn Clock) -> bool {
         let specs = table.table.indexes();
-        for partition in table.table.partitions() {
+        for partition in table.table.partitions().iter() {
             loop {
                 let view = partition.view();
                 let Some(consuming) = view.consuming() else { break };
@@ -150,7 +150,7 @@ impl Indexer {
     fn serve(&self, table: &Arc<TableShared>, clock: &dyn Clock) -> bool {
         for spec in table.table.indexes().iter() {
             let (mut built, mut left) = (0u64, 0u64);
-            for partition in table.table.partitions() {
+            for partition in table.table.partitions().iter() {
                 let view = partition.view();
                 for segment in view.segments() {
                     let Some(committed) = segment.as_committed().filter(|segment| lacks(segment, spec)) else {

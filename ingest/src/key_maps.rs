@@ -39,7 +39,7 @@ impl KeyMapKeeper {
         let mut failures = 0;
         while self.rest(LOOK_EVERY + if failures > 0 { backoff(failures) } else { Duration::ZERO }) {
             for table in tables().into_iter().filter(|table| table.table.key().is_some()) {
-                for partition in &table.partitions {
+                for partition in table.partitions().iter() {
                     let began_us = clock.monotonic_us();
                     let step = catch_unwind(AssertUnwindSafe(|| table.keep_key_map(partition, false)));
                     let step = step.unwrap_or_else(|panic| {

@@ -1,7 +1,7 @@
 //! Which thread reads a source partition, and which table partition its rows go to.
 //!
-//! Tables without a key: source partition `p` goes to table partition `p mod P`, for ever, so that the offsets of one stream stand in one
-//! place of the metadata log. Tables with a key: a row goes to the partition that owns its key, whatever stream brings it, and each partition accounts
+//! Tables without a key: source partition `p` goes to table partition `p mod P`, as long as the table has `P` of them, so that the offsets of one stream
+//! stand in one place of the metadata log. Tables with a key: a row goes to the partition that owns its key, whatever stream brings it, and each partition accounts
 //! for all offsets of all streams, those without a row for it included. So each commits for itself; a stream goes on where the one that is
 //! furthest behind ends, and the others leave out what they have.
 

@@ -84,23 +84,74 @@ impl RedbMetadataLog {
         Ok(())
     }
 
-    /// Forgets all that is committed for a table, in the transaction that drops it. Its files may then be deleted.
-    pub fn drop_table(change: &mut Change<'_>, table: TableId) -> database::Result<()> {
+    /// Gives a table other partitions, in the transaction that says how many: each holds what `states` say, and nothing else is left.
+    pub fn set_partitions(change: &mut Change<'_>, table: TableId, states: &[PartitionState]) -> database::Result<()> {
+        let count = u32::try_from(states.len()).map_err(|_| DatabaseError::Refused("too many partitions".into()))?;
         let transaction = change.transaction();
-        let table = table.0;
-        transaction.open_table(TABLES)?.remove(table)?;
-        let (first, last) = ((table, 0, 0), (table, u32::MAX, u64::MAX));
-        transaction.open_table(SEGMENTS)?.retain_in(first..=last, |_, _| false)?;
-        transaction.open_table(LOST)?.retain_in(first..=last, |_, _| false)?;
-        transaction.open_table(DELETED)?.retain_in(first..=last, |_, _| false)?;
-        transaction.open_table(DEAD_LETTERS)?.retain_in(first..=last, |_, _| false)?;
-        let (first, last) = ((table, 0, 0, 0), (table, u32::MAX, u64::MAX, u32::MAX));
-        transaction.open_table(POSITIONS)?.retain_in(first..=last, |_, _| false)?;
-        transaction.open_table(WATERMARKS)?.retain_in(first..=last, |_, _| false)?;
-        transaction.open_table(LANDMARKS)?.retain_in(first..=last, |_, _| false)?;
-        transaction.open_table(NEXT_SEGMENT)?.retain_in((table, 0)..=(table, u32::MAX), |_, _| false)?;
+        if transaction.open_table(TABLES)?.insert(table.0, count)?.is_none() {
+            return Err(DatabaseError::Refused(format!("table {table} is gone")));
+        }
+        forget(change, table)?;
+        for (partition, state) in (0..).map(PartitionId).zip(states) {
+            let (t, p) = (table.0, partition.0);
+            for segment in &state.segments {
+                add_segment(change, table, partition, segment)?;
+            }
+            for (name, sets) in [(DELETED, &state.deleted), (LOST, &state.lost)] {
+                let mut known = transaction.open_table(name)?;
+                for (segment, rows) in sets {
+                    known.insert((t, p, segment.0), rows.to_bytes().as_slice())?;
+                }
+            }
+            let mut letters = transaction.open_table(DEAD_LETTERS)?;
+            for (sequence, record) in (0..).zip(&state.dead_letters) {
+                letters.insert((t, p, sequence), serde_json::to_vec(record)?.as_slice())?;
+            }
+            let key = |stream: &StreamId| (t, p, stream.source.0, stream.partition);
+            let mut positions = transaction.open_table(POSITIONS)?;
+            for (stream, offset) in &state.positions {
+                positions.insert(key(stream), offset)?;
+            }
+            let mut watermarks = transaction.open_table(WATERMARKS)?;
+            for (stream, us) in &state.watermarks {
+                watermarks.insert(key(stream), us)?;
+            }
+            let mut landmarks = transaction.open_table(LANDMARKS)?;
+            for (stream, landmark) in &state.landmarks {
+                landmarks.insert(key(stream), serde_json::to_vec(landmark)?.as_slice())?;
+            }
+            let mut next = transaction.open_table(NEXT_SEGMENT)?;
+            let known = next.get((t, p))?.map_or(0, |next| next.value());
+            next.insert((t, p), known.max(state.next_segment.0))?;
+        }
+        let segments = states.iter().map(|state| state.segments.len()).collect();
+        change.record("segment.repartition", &Repartitioned { table, segments })?;
         Ok(())
     }
+
+    /// Forgets all that is committed for a table, in the transaction that drops it. Its files may then be deleted.
+    pub fn drop_table(change: &mut Change<'_>, table: TableId) -> database::Result<()> {
+        forget(change, table)?;
+        let transaction = change.transaction();
+        transaction.open_table(TABLES)?.remove(table.0)?;
+        transaction.open_table(NEXT_SEGMENT)?.retain_in((table.0, 0)..=(table.0, u32::MAX), |_, _| false)?;
+        Ok(())
+    }
+}
+
+/// Forgets what is committed for a table, but for the ids that its segments had.
+fn forget(change: &Change<'_>, table: TableId) -> database::Result<()> {
+    let transaction = change.transaction();
+    let table = table.0;
+    let (first, last) = ((table, 0, 0), (table, u32::MAX, u64::MAX));
+    for name in [SEGMENTS, LOST, DELETED, DEAD_LETTERS] {
+        transaction.open_table(name)?.retain_in(first..=last, |_, _| false)?;
+    }
+    let (first, last) = ((table, 0, 0, 0), (table, u32::MAX, u64::MAX, u32::MAX));
+    transaction.open_table(POSITIONS)?.retain_in(first..=last, |_, _| false)?;
+    transaction.open_table(WATERMARKS)?.retain_in(first..=last, |_, _| false)?;
+    transaction.open_table(LANDMARKS)?.retain_in(first..=last, |_, _| false)?;
+    Ok(())
 }
 
 impl MetadataLog for RedbMetadataLog {
@@ -281,6 +332,14 @@ impl MetadataLog for RedbMetadataLog {
             })
             .map_err(|error| commit_error(&error))
     }
+}
+
+/// The log's record of [`RedbMetadataLog::set_partitions`].
+#[derive(Debug, Serialize)]
+struct Repartitioned {
+    table: TableId,
+    /// How many each partition has.
+    segments: Vec<usize>,
 }
 
 /// The log's record of [`MetadataLog::truncate`].

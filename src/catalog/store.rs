@@ -15,6 +15,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use parking_lot::{Mutex, RwLock};
 use redb::{ReadTransaction, ReadableTable, TableDefinition as RedbTable};
 use serde::Serialize;
+use tidemill_ingest::commit::PartitionState;
 use tidemill_storage::ids::{SourceId, TableId};
 
 use super::{
@@ -112,6 +113,14 @@ impl Catalog {
         Ok(value)
     }
 
+    /// Reads the definitions again, after a change that reported an error and may have taken place.
+    pub fn reload(&self) -> Result<Arc<Definitions>> {
+        let _edit = self.edit.lock();
+        let read = Arc::new(self.database.read(load)?);
+        *self.present.write() = Arc::clone(&read);
+        Ok(read)
+    }
+
     /// The definitions as they were right after change `version`. `Refused` for a version that is not there yet.
     pub fn at(&self, version: u64) -> Result<Definitions> {
         history::definitions_at(&self.database, version)
@@ -183,6 +192,11 @@ impl CatalogChange<'_, '_> {
         }
         self.change.record(if table.version == 1 { "table.create" } else { "table.alter" }, table)?;
         Ok(())
+    }
+
+    /// What the partitions of a table hold, when they become others.
+    pub fn set_partitions(&mut self, table: TableId, states: &[PartitionState]) -> Result<()> {
+        RedbMetadataLog::set_partitions(self.change, table, states)
     }
 
     pub fn put_view(&mut self, view: &ViewDefinition) -> Result<()> {

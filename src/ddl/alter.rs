@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tidemill_ingest::{commit::PartitionState, consumer::NotRecorded};
 use tidemill_storage::ids::{ColumnId, SchemaVersion};
 
 use super::{
@@ -54,6 +55,10 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterTable) -> Re
         }
     }
     check_retention(&after)?;
+    if after.options.partitions != before.options.partitions {
+        repartition(instance, &live, before, after, &statement.name).await?;
+        return Ok(notices);
+    }
     let (following, before) = (Arc::clone(instance), Arc::clone(before));
     runtime::blocking(move || -> Result<()> {
         following.catalog.change(|change| change.put_table(&after))?;
@@ -61,6 +66,45 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterTable) -> Re
     })
     .await?;
     Ok(notices)
+}
+
+/// Gives a table another number of partitions, and other options with it.
+async fn repartition(
+    instance: &Arc<Instance>,
+    live: &Arc<LiveTable>,
+    before: &Arc<TableDefinition>,
+    after: TableDefinition,
+    name: &Name,
+) -> Result<()> {
+    let others = TableDefinition { version: before.version, options: before.options.clone(), ..after.clone() };
+    if others != **before {
+        return Err(SqlError::unsupported("partitions cannot be changed together with columns, names or ingestion")
+            .at(name.position)
+            .with_hint("use a statement of its own: ALTER TABLE … SET (partitions = …)"));
+    }
+    let (instance, live, before) = (Arc::clone(instance), Arc::clone(live), Arc::clone(before));
+    runtime::blocking(move || -> Result<()> {
+        let record = |states: &[PartitionState]| {
+            let changed = instance.catalog.change(|change| {
+                change.put_table(&after)?;
+                change.set_partitions(after.id, states)
+            });
+            changed.or_else(|error| {
+                // It may have taken place all the same.
+                let known = instance.catalog.reload().ok().and_then(|known| known.tables.get(&after.id).cloned());
+                match known {
+                    Some(known) if *known == after => Ok(()),
+                    known => Err(NotRecorded {
+                        error: tidemill_ingest::Error::Commit(error.to_string()),
+                        is_known: known.is_some(),
+                    }),
+                }
+            })
+        };
+        live.ingest.repartition(after.options.partitions, &record)?;
+        follow(&instance, &live, &before, &after)
+    })
+    .await
 }
 
 /// Views are kept as text: what they read keeps its name and type as long as they are there.

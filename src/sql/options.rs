@@ -32,7 +32,7 @@ pub const TABLE_OPTIONS: &[&str] = &[
 const LATER_OPTIONS: &[&str] = &["key_ttl", "is_deleted", "primary_key", "sorted_by", "sort_by"];
 /// Options that a table has for ever.
 const SETTLED_OPTIONS: &[&str] =
-    &["mode", "version_column", "delete_column", "out_of_order", "out_of_order_column", "partitions", "replicas"];
+    &["mode", "version_column", "delete_column", "out_of_order", "out_of_order_column", "replicas"];
 
 /// A value and where it stands.
 pub type Placed<T> = Option<(T, u32)>;

@@ -298,7 +298,7 @@ pub(super) fn segments(instance: &Instance) -> Result<Rows, SqlError> {
     let definitions = instance.catalog.definitions();
     let mut rows = Vec::new();
     for (table, live) in instance.all_live() {
-        for partition in live.table.partitions() {
+        for partition in live.table.partitions().iter() {
             let committed = instance.log.partition(table.id, partition.id()).map_err(ingest_error)?;
             let view = partition.view();
             let in_key_map = live.ingest.key_map_segments(partition.id());

@@ -44,7 +44,7 @@ pub struct Table {
     schema: ArcSwap<TableSchema>,
     indexes: Arc<TableIndexes>,
     key: Option<Arc<KeySpec>>,
-    partitions: Vec<Arc<Partition>>,
+    partitions: ArcSwap<Vec<Arc<Partition>>>,
     /// Held by who publishes in several partitions at once, and by who takes a snapshot of these.
     moment: RwLock<()>,
 }
@@ -59,9 +59,28 @@ impl Table {
     pub fn with_key(id: TableId, schema: Arc<TableSchema>, partitions: u32, key: Option<KeySpec>) -> Self {
         let indexes = Arc::new(TableIndexes::default());
         let key = key.map(Arc::new);
-        let partition = |id| Arc::new(Partition::new(PartitionId(id), Arc::clone(&indexes), key.clone()));
-        let partitions = (0..partitions).map(partition).collect();
-        Self { id, schema: ArcSwap::new(schema), partitions, key, indexes, moment: RwLock::default() }
+        let table = Self {
+            id,
+            schema: ArcSwap::new(schema),
+            partitions: ArcSwap::default(),
+            key,
+            indexes,
+            moment: RwLock::default(),
+        };
+        table.partitions.store(Arc::new(table.unattached(partitions)));
+        table
+    }
+
+    /// New partitions, without rows, that [`Self::set_partitions`] may make those of the table.
+    pub fn unattached(&self, count: u32) -> Vec<Arc<Partition>> {
+        let partition = |id| Arc::new(Partition::new(PartitionId(id), Arc::clone(&self.indexes), self.key.clone()));
+        (0..count).map(partition).collect()
+    }
+
+    /// From now on snapshots are of these, which hold the rows that the others held. Nothing is published in those any more.
+    pub fn set_partitions(&self, partitions: Vec<Arc<Partition>>) {
+        let _moment = self.moment.write();
+        self.partitions.store(Arc::new(partitions));
     }
 
     /// What tells rows of the table apart; `None`: it keeps every row.
@@ -92,8 +111,9 @@ impl Table {
         self.schema.store(schema);
     }
 
-    pub fn partitions(&self) -> &[Arc<Partition>] {
-        &self.partitions
+    /// Those that it has now.
+    pub fn partitions(&self) -> Arc<Vec<Arc<Partition>>> {
+        self.partitions.load_full()
     }
 
     /// As long as it is held no snapshot is taken: what several partitions publish meanwhile is seen together.
@@ -102,12 +122,14 @@ impl Table {
     }
 
     pub fn snapshot(&self) -> TableSnapshot {
-        let _moment = (self.partitions.len() > 1).then(|| self.moment.read());
+        let partitions = self.partitions();
+        let _moment = (partitions.len() > 1).then(|| self.moment.read());
+        // Should they be others by now, these still hold all that there was until then.
         TableSnapshot {
             schema: self.schema(),
             indexes: self.indexes(),
             key: self.key.clone(),
-            views: self.partitions.iter().map(|partition| partition.view.load_full()).collect(),
+            views: partitions.iter().map(|partition| partition.view.load_full()).collect(),
         }
     }
 }

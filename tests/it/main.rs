@@ -21,6 +21,7 @@ mod indexes;
 mod ingest_sql;
 mod metadata;
 mod metamorphic;
+mod partitions;
 mod pgwire;
 mod plans;
 mod readme;

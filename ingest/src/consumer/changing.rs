@@ -65,8 +65,9 @@ impl TableShared {
             gone.entry(partition).or_default().push((segment, rows.clone()));
         }
         let mut parts = Vec::new();
+        let partitions = self.partitions();
         for (partition, gone) in gone {
-            let Some(ingest) = self.partitions.get(partition.0 as usize) else { continue };
+            let Some(ingest) = partitions.get(partition.0 as usize) else { continue };
             parts.push(Part { ingest, gone, new: None });
         }
         let outcome = self.change_parts(&mut parts, change);

@@ -12,11 +12,13 @@
 use std::{
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::Arc,
 };
 
 use tidemill_storage::{
-    index::IndexKind,
+    ids::{PartitionId, TableId},
+    index::{IndexKind, IndexSpec},
     segment::{
         Segment,
         builder::{SealContext, seal_sorted},
@@ -32,6 +34,7 @@ use crate::{
     dead_letters::{self, DeadLetterFile},
     events::Severity,
     quarantine::Alarm,
+    runtime::IngestRuntime,
     seal::SealStep,
 };
 
@@ -48,6 +51,67 @@ pub(super) struct Written {
     pub(super) segment: Arc<dyn Segment>,
     /// Which row each row of the file was, where they are in another order.
     pub(super) order: Option<Arc<[u32]>>,
+}
+
+/// Where segments of a partition are written.
+pub(super) struct Folder<'a> {
+    pub(super) runtime: &'a Arc<IngestRuntime>,
+    pub(super) table: TableId,
+    pub(super) table_name: &'a str,
+    pub(super) id: PartitionId,
+    pub(super) directory: &'a Path,
+    /// Those that segments are to have.
+    pub(super) indexes: &'a [IndexSpec],
+}
+
+impl Folder<'_> {
+    /// Writes the file and opens it again: what is committed has been read back. `leftovers` gets the names of files that an error leaves.
+    pub(super) fn write_segment(&self, rows: &ConsumingSegment, leftovers: &mut Vec<String>) -> Result<Written> {
+        let id = rows.id();
+        let file = segment_file(id);
+        let created_at_us = self.runtime.clock.now_us();
+        let context = SealContext { table: self.table, partition: self.id, created_at_us };
+        leftovers.extend([file.clone(), format!("{file}.tmp")]);
+        let sorted = self.indexes.iter().find(|spec| spec.kind == IndexKind::Sorted);
+        let by = sorted.map_or(&[][..], |spec| spec.columns.as_slice());
+        let sealed = seal_sorted(rows, self.directory, &file, &context, by)?;
+        let expected = Expected { id, bytes: sealed.bytes, checksum: sealed.checksum };
+        let watcher = Alarm::watcher(self.runtime, self.table, self.table_name, self.id, self.directory);
+        let segment = open_watched(&sealed.path, &expected, watcher)?;
+        if segment.rows() != rows.rows() || segment.offsets() != rows.offsets() {
+            return Err(Error::Storage(tidemill_storage::Error::corrupt(
+                &sealed.path,
+                "rows and offsets",
+                rows.rows(),
+                segment.rows(),
+            )));
+        }
+        let record = SegmentRecord {
+            id,
+            file,
+            bytes: sealed.bytes,
+            checksum: sealed.checksum,
+            rows: sealed.rows,
+            schema_version: sealed.schema_version,
+            time_range: sealed.time_range,
+            offsets: sealed.offsets,
+            committed_at_us: created_at_us,
+            tombstones: 0,
+            purged: 0,
+        };
+        Ok(Written { record, segment, order: sealed.order })
+    }
+
+    /// Gives a new segment its indexes. It is committed and readable without them: what fails is left to the background.
+    pub(super) fn index(&self, segment: &Arc<dyn Segment>) {
+        let Some(committed) = segment.as_committed() else { return };
+        for spec in self.indexes.iter().filter(|spec| committed.wants_index(spec)) {
+            if let Err(error) = committed.build_index(spec) {
+                tracing::warn!(index = spec.name, segment = segment.id().0, %error, "an index is built later");
+                self.runtime.indexer.request();
+            }
+        }
+    }
 }
 
 /// Name of the file of segment `id` in its partition's directory.
@@ -118,55 +182,28 @@ impl PartitionIngest {
         Ok((written.record, written.segment))
     }
 
-    /// Writes the file and opens it again: what is committed has been read back. `leftovers` gets the names of files that an error leaves.
+    /// Writes the file and opens it again; see [`Folder::write_segment`].
     pub(super) fn write_segment(&self, rows: &ConsumingSegment, leftovers: &mut Vec<String>) -> Result<Written> {
-        let id = rows.id();
-        let file = segment_file(id);
-        let created_at_us = self.runtime.clock.now_us();
-        let context = SealContext { table: self.table, partition: self.id, created_at_us };
-        leftovers.extend([file.clone(), format!("{file}.tmp")]);
-        let indexes = self.partition.indexes();
-        let sorted = indexes.iter().find(|spec| spec.kind == IndexKind::Sorted);
-        let by = sorted.map_or(&[][..], |spec| spec.columns.as_slice());
-        let sealed = seal_sorted(rows, &self.directory, &file, &context, by)?;
-        let expected = Expected { id, bytes: sealed.bytes, checksum: sealed.checksum };
-        let segment = open_watched(&sealed.path, &expected, self.watcher())?;
-        if segment.rows() != rows.rows() || segment.offsets() != rows.offsets() {
-            return Err(Error::Storage(tidemill_storage::Error::corrupt(
-                &sealed.path,
-                "rows and offsets",
-                rows.rows(),
-                segment.rows(),
-            )));
-        }
-        let record = SegmentRecord {
-            id,
-            file,
-            bytes: sealed.bytes,
-            checksum: sealed.checksum,
-            rows: sealed.rows,
-            schema_version: sealed.schema_version,
-            time_range: sealed.time_range,
-            offsets: sealed.offsets,
-            committed_at_us: created_at_us,
-            tombstones: 0,
-            purged: 0,
-        };
-        Ok(Written { record, segment, order: sealed.order })
+        self.folder(&self.partition.indexes()).write_segment(rows, leftovers)
     }
 
     fn watcher(&self) -> Arc<dyn Watcher> {
         Alarm::watcher(&self.runtime, self.table, &self.table_name, self.id, &self.directory)
     }
 
-    /// Gives a new segment its indexes. It is committed and readable without them: what fails is left to the background.
+    /// Gives a new segment its indexes; see [`Folder::index`].
     pub(super) fn index(&self, segment: &Arc<dyn Segment>) {
-        let Some(committed) = segment.as_committed() else { return };
-        for spec in self.partition.indexes().iter().filter(|spec| committed.wants_index(spec)) {
-            if let Err(error) = committed.build_index(spec) {
-                tracing::warn!(index = spec.name, segment = segment.id().0, %error, "an index is built later");
-                self.runtime.indexer.request();
-            }
+        self.folder(&self.partition.indexes()).index(segment);
+    }
+
+    fn folder<'a>(&'a self, indexes: &'a [IndexSpec]) -> Folder<'a> {
+        Folder {
+            runtime: &self.runtime,
+            table: self.table,
+            table_name: &self.table_name,
+            id: self.id,
+            directory: &self.directory,
+            indexes,
         }
     }
 

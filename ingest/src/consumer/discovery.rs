@@ -228,6 +228,8 @@ fn adopt(
     unknown: &[u32],
     memory: &mut Memory,
 ) -> Result<()> {
+    // The table has the same partitions until the streams are known to the feed.
+    let _moving = table.still.blocking_read();
     let source = feed.feed.source;
     let known = table.positions(source);
     let place = |partition: &u32| {
@@ -256,8 +258,8 @@ fn adopt(
         let id = StreamId { source, partition: *partition };
         let target = table.partition_of(*partition).id;
         let stream = Arc::new(StreamState::new(id, target, positions[partition]));
-        let targets = table.targets(*partition).iter();
-        stream.set_targets(targets.filter_map(|target| Some((target.id, target.position(id)?))));
+        let targets = table.targets(*partition);
+        stream.set_targets(targets.iter().filter_map(|target| Some((target.id, target.position(id)?))));
         if let Some(us) = table.partition_of(*partition).watermark_us(id) {
             stream.raise_watermark(us);
         }

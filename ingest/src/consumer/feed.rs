@@ -119,7 +119,7 @@ const NO_WATERMARK: i64 = i64::MIN;
 #[derive(Debug)]
 pub(crate) struct StreamState {
     pub(crate) id: StreamId,
-    pub(crate) partition: PartitionId,
+    partition: AtomicU32,
     /// Next offset that is not visible yet.
     pub(crate) position: AtomicU64,
     pub(crate) committed: AtomicU64,
@@ -148,7 +148,7 @@ impl StreamState {
     pub(crate) fn new(id: StreamId, partition: PartitionId, position: u64) -> Self {
         Self {
             id,
-            partition,
+            partition: AtomicU32::new(partition.0),
             position: AtomicU64::new(position),
             committed: AtomicU64::new(position),
             committed_in: Mutex::default(),
@@ -170,9 +170,20 @@ impl StreamState {
         self.position.load(Ordering::Acquire)
     }
 
+    /// The table partition that accounts for the stream, of a table with a key the first one that does.
+    pub(crate) fn partition(&self) -> PartitionId {
+        PartitionId(self.partition.load(Ordering::Relaxed))
+    }
+
+    /// The table has other partitions.
+    pub(crate) fn set_partition(&self, partition: PartitionId) {
+        self.partition.store(partition.0, Ordering::Relaxed);
+    }
+
     /// The table partitions that rows of the stream go to, and how far they have committed it.
     pub(crate) fn set_targets(&self, targets: impl Iterator<Item = (PartitionId, u64)>) {
         let mut committed_in = self.committed_in.lock();
+        committed_in.clear();
         committed_in.extend(targets);
         if let Some(least) = committed_in.values().min() {
             self.committed.store(*least, Ordering::Relaxed);
@@ -378,7 +389,7 @@ impl FeedState {
             source: self.feed.source,
             source_name: self.feed.name.clone(),
             source_partition: stream.id.partition,
-            table_partition: stream.partition,
+            table_partition: stream.partition(),
             position: stream.position(),
             committed: stream.committed.load(Ordering::Relaxed),
             high: stream.high(),

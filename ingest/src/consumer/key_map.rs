@@ -79,7 +79,7 @@ impl TableShared {
                 tracing::warn!(table = self.name, partition = partition.id.0, %error, "the key map is not written");
             }
         };
-        side_by_side(&self.partitions, self.runtime.consume_threads, keep);
+        side_by_side(&self.partitions(), self.runtime.consume_threads, keep);
     }
 }
 

@@ -19,6 +19,7 @@ mod group;
 mod key_map;
 pub(crate) mod pace;
 pub(crate) mod partition;
+mod partitioning;
 mod replay;
 mod reset;
 mod rewriting;
@@ -45,6 +46,7 @@ pub use self::{
     changing::RowChange,
     feed::{DecoderFactory, Feed, Latency, OnGap},
     freshness::Stale,
+    partitioning::{NotRecorded, RecordPartitions},
     reset::reset,
     status::PartitionStatus,
     truncating::truncate,
@@ -96,6 +98,7 @@ impl TableIngest {
     pub fn open(runtime: &Arc<IngestRuntime>, spec: TableSpec) -> Result<Arc<Self>> {
         let feeds: Feeds = Feeds::default();
         let schema = spec.table.schema();
+        partitioning::remove_others(&spec.directory, spec.table.partitions().len() as u32);
         // Keys that are not in the file of a key map are read when a partition is opened, which may take as long as all else together.
         let open = |partition: &Arc<Partition>| -> Result<Arc<PartitionIngest>> {
             let directory = partition_directory(&spec.directory, partition.id());
@@ -122,7 +125,7 @@ impl TableIngest {
             }
             Ok(ingest)
         };
-        let opened = side_by_side(spec.table.partitions(), runtime.consume_threads, open);
+        let opened = side_by_side(&spec.table.partitions(), runtime.consume_threads, open);
         let partitions = opened.into_iter().collect::<Result<Vec<_>>>()?;
         let shared = Arc::new(TableShared::new(
             Arc::clone(runtime),
@@ -148,7 +151,7 @@ impl TableIngest {
     }
 
     fn begin_feed(&self, feed: Feed, is_paused: bool) -> Result<()> {
-        let generation = self.shared.partitions.first().map_or(0, |partition| partition.generation());
+        let generation = self.shared.partitions().first().map_or(0, |partition| partition.generation());
         let source = feed.source;
         let state = Arc::new(FeedState::new(feed, generation));
         if is_paused {
@@ -190,7 +193,7 @@ impl TableIngest {
         self.stop_feeds();
         *self.shared.indexing.lock() = true;
         *self.shared.compacting.lock() = true;
-        for partition in &self.shared.partitions {
+        for partition in self.shared.partitions().iter() {
             partition.close();
         }
     }
@@ -277,24 +280,25 @@ impl TableIngest {
 
     /// Keys of a table with a primary key, deleted ones among them, and the bytes of memory that the map of them takes.
     pub fn keys(&self) -> (u64, u64) {
-        let of_partitions = self.shared.partitions.iter().map(|partition| partition.keys());
+        let partitions = self.shared.partitions();
+        let of_partitions = partitions.iter().map(|partition| partition.keys());
         of_partitions.fold((0, 0), |(keys, bytes), (more, taking)| (keys + more, bytes + taking))
     }
 
     /// Rows that came too late to win since the table was opened, where it tells so of its rows.
     pub fn late_rows(&self) -> Option<u64> {
         self.shared.table.key()?.late?;
-        Some(self.shared.partitions.iter().map(|partition| partition.late_rows()).sum())
+        Some(self.shared.partitions().iter().map(|partition| partition.late_rows()).sum())
     }
 
     /// The segments of a partition whose keys a start takes from the file of its key map. `None` without a primary key.
     pub fn key_map_segments(&self, partition: PartitionId) -> Option<HashSet<SegmentId>> {
         self.shared.table.key()?;
-        self.shared.partitions.get(partition.0 as usize).map(|partition| partition.key_map_segments())
+        self.shared.partitions().get(partition.0 as usize).map(|partition| partition.key_map_segments())
     }
 
     pub fn set_policy(&self, policy: SealPolicy) {
-        for partition in &self.shared.partitions {
+        for partition in self.shared.partitions().iter() {
             partition.set_policy(policy);
         }
     }
@@ -317,7 +321,8 @@ impl TableIngest {
                 hint: None,
             });
         }
-        let changes: Vec<_> = self.shared.partitions.iter().map(|partition| partition.begin_schema_change()).collect();
+        let partitions = self.shared.partitions();
+        let changes: Vec<_> = partitions.iter().map(|partition| partition.begin_schema_change()).collect();
         let generation = changes.first().map_or(0, |change| change.generation()) + 1;
         for (source, feed) in feeds.iter() {
             feed.transform
@@ -351,8 +356,9 @@ impl TableIngest {
 
     /// Ends the consuming segments; returns when all that was visible at the call is committed.
     pub async fn seal(&self) -> Result<()> {
-        let wanted: Vec<u64> = self.shared.partitions.iter().map(|partition| partition.seal_now()).collect();
-        for (partition, wanted) in self.shared.partitions.iter().zip(wanted) {
+        let partitions = self.shared.partitions();
+        let wanted: Vec<u64> = partitions.iter().map(|partition| partition.seal_now()).collect();
+        for (partition, wanted) in partitions.iter().zip(wanted) {
             partition.wait_sealed(wanted).await?;
         }
         Ok(())
@@ -373,6 +379,12 @@ impl TableIngest {
         self.shared.change_rows(change)
     }
 
+    /// Gives the table another number of partitions; see `consumer/partitioning.rs`. `record` makes it durable together with what the partitions hold, and
+    /// says of an error whether it is known that nothing happened. Blocks.
+    pub fn repartition(&self, count: u32, record: &RecordPartitions<'_>) -> Result<()> {
+        self.shared.repartition(&self.directory, count, record)
+    }
+
     /// Takes rows that nobody sees out of the files and puts small segments together, at once; how many segments were written again. Blocks.
     pub fn compact(&self) -> Result<u64> {
         let mut written = 0;
@@ -389,7 +401,7 @@ impl TableIngest {
         // Letters in memory belong to offsets that are not committed yet.
         self.seal().await?;
         let mut resolved = 0;
-        for partition in &self.shared.partitions {
+        for partition in self.shared.partitions().iter() {
             let (partition, feed, table) = (Arc::clone(partition), Arc::clone(&feed), Arc::clone(&self.shared));
             let task = Arc::clone(&partition);
             let (letters, wanted) = blocking(move || task.replay(&feed, &table)).await?;
@@ -408,7 +420,7 @@ impl TableIngest {
         let mut all = Vec::new();
         for (source, feed) in feeds.iter() {
             let mut of_feed = feed.status();
-            for partition in &self.shared.partitions {
+            for partition in self.shared.partitions().iter() {
                 for (stream, position) in partition.positions(*source) {
                     if !of_feed.iter().any(|known| known.source_partition == stream.partition) {
                         of_feed.push(feed.status_of(&StreamState::new(stream, partition.id, position), "waiting"));
@@ -430,7 +442,7 @@ impl TableIngest {
     /// All dead letters of the table at the call: committed ones from their files, then those in memory. Reads files as it goes; a replay
     /// meanwhile changes nothing about them. Ends early when the table is dropped.
     pub fn dead_letters(&self) -> impl Iterator<Item = Result<DeadLetter>> + Send + use<> {
-        let parts: Vec<_> = self.shared.partitions.iter().map(|partition| partition.dead_letters()).collect();
+        let parts: Vec<_> = self.shared.partitions().iter().map(|partition| partition.dead_letters()).collect();
         let shared = Arc::clone(&self.shared);
         parts.into_iter().flat_map(move |(files, waiting)| {
             let shared = Arc::clone(&shared);

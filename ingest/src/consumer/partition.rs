@@ -363,6 +363,57 @@ impl PartitionIngest {
         self.state.lock().generation
     }
 
+    /// The schema that rows come in, how often it changed since the start, and when segments end.
+    pub(super) fn settings(&self) -> (Arc<TableSchema>, u64, SealPolicy) {
+        let state = self.state.lock();
+        (Arc::clone(&state.schema), state.generation, state.policy)
+    }
+
+    /// Of a partition that takes the place of others, before the first row comes.
+    pub(super) fn set_generation(&self, generation: u64) {
+        self.state.lock().generation = generation;
+    }
+
+    /// The schema that segments are written under.
+    pub(super) fn written(&self, schema: Arc<TableSchema>) -> Arc<TableSchema> {
+        self.state.lock().writer.written(schema)
+    }
+
+    /// An id that no segment of the partition has or had.
+    pub(super) fn take_segment_id(&self) -> SegmentId {
+        self.state.lock().writer.take_id()
+    }
+
+    /// Rows of a segment that statements deleted.
+    pub(super) fn deleted_rows(&self, segment: SegmentId) -> RowSet {
+        self.state.lock().deleted.get(&segment).cloned().unwrap_or_default()
+    }
+
+    /// What the metadata log says of the partition, all of whose rows are committed.
+    pub(super) fn logged(&self) -> Result<PartitionState> {
+        let state = self.state.lock();
+        if state.closed {
+            return Err(Error::Unavailable(format!("table '{}' is being closed", self.table_name)));
+        }
+        let logged = self.runtime.log.partition(self.table, self.id)?;
+        let is_known = logged.segments.len() == state.segments.len()
+            && logged.segments.iter().all(|record| state.segments.iter().any(|known| known.id == record.id));
+        let is_committed = state.writer.consuming().rows() == 0 && state.jobs.is_empty();
+        if !is_known || !is_committed {
+            return Err(Error::Unavailable(format!(
+                "partition {} of table '{}' is not as the metadata log has it",
+                self.id, self.table_name
+            )));
+        }
+        Ok(logged)
+    }
+
+    /// Deletes the files of all segments, which others have replaced.
+    pub(super) fn remove_segment_files(&self) {
+        let files: Vec<String> = self.state.lock().segments.iter().map(|record| record.file.clone()).collect();
+        files.iter().for_each(|file| self.remove_segment_file(file));
+    }
+
     pub(crate) fn set_policy(&self, policy: SealPolicy) {
         self.state.lock().policy = policy;
     }

@@ -87,7 +87,8 @@ impl PartitionIngest {
     /// Gives the rows whose keys other partitions own to these, and returns when they have committed them; those of its own stay. After a crash in
     /// between the letters are tried again, and rows that come twice are one: they have the same key and the same rank. False when the rows are outdated.
     fn lend(&self, feed: &FeedState, table: &TableShared, retried: &mut Retried) -> Result<bool> {
-        let partitions = table.partitions.len() as u32;
+        let all = table.partitions();
+        let partitions = all.len() as u32;
         let Some(key) = table.table.key().filter(|_| partitions > 1) else { return Ok(true) };
         let versioned = feed.transform.load_full();
         if versioned.generation != retried.generation {
@@ -108,10 +109,10 @@ impl PartitionIngest {
         }
         retried.rows = own;
         for (owner, rows) in of_others {
-            let Some(wanted) = table.partitions[owner].take_retried(retried.generation, &rows)? else {
+            let Some(wanted) = all[owner].take_retried(retried.generation, &rows)? else {
                 return Ok(false);
             };
-            futures::executor::block_on(table.partitions[owner].wait_sealed(wanted))?;
+            futures::executor::block_on(all[owner].wait_sealed(wanted))?;
         }
         Ok(true)
     }

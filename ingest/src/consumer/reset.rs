@@ -103,15 +103,20 @@ async fn stop_and_move(
         let moves = gone.chain(target.iter().map(|(partition, offset)| (*partition, Some(*offset))));
         for (partition, to) in moves {
             let stream = StreamId { source, partition };
-            let targets = shared.targets(partition).iter();
-            resets.extend(targets.map(|target| StreamReset { table: shared.id, partition: target.id, stream, to }));
+            let targets = shared.targets(partition);
+            resets.extend(targets.iter().map(|target| StreamReset {
+                table: shared.id,
+                partition: target.id,
+                stream,
+                to,
+            }));
         }
     }
     let log = Arc::clone(&tables[0].shared.runtime.log);
     let resets = blocking(move || log.reset(&resets).map(|()| resets)).await?;
     for table in tables {
         for reset in resets.iter().filter(|reset| reset.table == table.shared.id) {
-            table.shared.partitions[reset.partition.0 as usize].moved(reset.stream, reset.to);
+            table.shared.partitions()[reset.partition.0 as usize].moved(reset.stream, reset.to);
         }
     }
     Ok(())

@@ -41,14 +41,14 @@ const BATCH_ROWS: usize = 64 * 1024;
 type Rewritten = (Option<Written>, Vec<(SegmentId, u32)>);
 
 /// A segment whose rows go to another one.
-struct Source {
-    segment: Arc<dyn Segment>,
+pub(super) struct Source {
+    pub(super) segment: Arc<dyn Segment>,
     /// Rows that are not valid and stay as the tombstones of their keys; of them only key and rank.
-    tombstones: RowSet,
+    pub(super) tombstones: RowSet,
     /// How many stay because a crash may bring them back.
     held: u32,
     /// Rows that stay, ascending: those that are seen, tombstones, and those that a crash may bring back.
-    kept: Vec<u32>,
+    pub(super) kept: Vec<u32>,
 }
 
 impl TableShared {
@@ -59,7 +59,7 @@ impl TableShared {
         if *closed {
             return Ok(None);
         }
-        for partition in &self.partitions {
+        for partition in self.partitions().iter() {
             let (facts, wished) = partition.compaction_facts();
             if let Some((why, ids)) = choose(&facts, wished, at_once)
                 && partition.rewrite(self, why, &ids)?
@@ -100,18 +100,22 @@ impl PartitionIngest {
         (view.segments().filter_map(facts).collect(), wished)
     }
 
+    /// A committed segment, and which of its rows stay; `validity` is of a moment before.
+    pub(super) fn source_of(&self, segment: &Arc<dyn Segment>, validity: Option<&Arc<Validity>>) -> Result<Source> {
+        let needed = self.state.lock().writer.needed(segment.id())?;
+        let is_kept = |row: &u32| validity.is_none_or(|known| known.is_valid(*row)) || needed.contains(*row);
+        let kept: Vec<u32> = (0..segment.rows()).filter(is_kept).collect();
+        let held = needed.beaten.rows() as u32;
+        Ok(Source { segment: Arc::clone(segment), tombstones: needed.tombstones, held, kept })
+    }
+
     /// Puts one segment in the places of some. False when they are not what they were, or nothing is gained. An error leaves everything as it was.
     fn rewrite(&self, table: &TableShared, why: Why, ids: &[SegmentId]) -> Result<bool> {
         let view = self.partition.view();
         let mut sources = Vec::new();
         for id in ids {
             let Some(segment) = view.segments().find(|segment| segment.id() == *id) else { return Ok(false) };
-            let needed = self.state.lock().writer.needed(*id)?;
-            let validity = view.validities().of(*id);
-            let is_kept = |row: &u32| validity.is_none_or(|known| known.is_valid(*row)) || needed.contains(*row);
-            let kept: Vec<u32> = (0..segment.rows()).filter(is_kept).collect();
-            let held = needed.beaten.rows() as u32;
-            sources.push(Source { segment: Arc::clone(segment), tombstones: needed.tombstones, held, kept });
+            sources.push(self.source_of(segment, view.validities().of(*id))?);
         }
         let before: u64 = sources.iter().map(|source| u64::from(source.segment.rows())).sum();
         let kept: usize = sources.iter().map(|source| source.kept.len()).sum();
@@ -246,7 +250,10 @@ impl PartitionIngest {
 }
 
 impl Source {
-    fn batches(&self, written: &Arc<TableSchema>) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
+    pub(super) fn batches(
+        &self,
+        written: &Arc<TableSchema>,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
         let rows = self.segment.rows();
         let request = Arc::new(ScanRequest {
             schema: Arc::clone(written),
@@ -267,7 +274,7 @@ impl Source {
     }
 
     /// Of tombstones only what keeps older rows of their keys away.
-    fn blanked(
+    pub(super) fn blanked(
         &self,
         batch: RecordBatch,
         rows: &[u32],
@@ -296,11 +303,16 @@ impl Source {
 /// The messages that the rows came from: of a stream from the first to the last of all sources.
 fn offsets(sources: &[Source]) -> Vec<OffsetRange> {
     let mut all: Vec<OffsetRange> = Vec::new();
-    for range in sources.iter().flat_map(|source| source.segment.offsets()) {
+    sources.iter().for_each(|source| merged_offsets(&mut all, source.segment.offsets()));
+    all
+}
+
+/// Adds the messages of more rows.
+pub(super) fn merged_offsets(all: &mut Vec<OffsetRange>, more: &[OffsetRange]) {
+    for range in more {
         match all.iter_mut().find(|known| known.stream == range.stream) {
             Some(known) => (known.from, known.to) = (known.from.min(range.from), known.to.max(range.to)),
             None => all.push(*range),
         }
     }
-    all
 }

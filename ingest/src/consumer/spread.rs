@@ -66,7 +66,7 @@ impl TableShared {
     /// Moves a stream's offsets over messages that are gone: up to `to`.
     pub(super) fn skip(&self, source: &str, stream: StreamId, to: u64) -> Result<()> {
         let _moving = self.still.blocking_read();
-        for target in self.targets(stream.partition) {
+        for target in self.targets(stream.partition).iter() {
             target.skip(source, stream, to)?;
         }
         Ok(())
@@ -75,7 +75,8 @@ impl TableShared {
     /// Where the streams of a source go on, as far as they were ever read.
     pub(super) fn positions(&self, source: SourceId) -> BTreeMap<u32, u64> {
         let mut least = BTreeMap::new();
-        for (stream, position) in self.partitions.iter().flat_map(|partition| partition.positions(source)) {
+        let partitions = self.partitions();
+        for (stream, position) in partitions.iter().flat_map(|partition| partition.positions(source)) {
             let known = least.entry(stream.partition).or_insert(position);
             *known = position.min(*known);
         }
@@ -84,8 +85,8 @@ impl TableShared {
 
     /// The last message that was read of a stream, and where it goes on.
     pub(super) fn place(&self, stream: StreamId) -> Option<Place> {
-        let places = self.targets(stream.partition).iter().filter_map(|target| target.place(stream));
-        places.min_by_key(|place| place.position)
+        let targets = self.targets(stream.partition);
+        targets.iter().filter_map(|target| target.place(stream)).min_by_key(|place| place.position)
     }
 
     /// Records durably where streams of a source begin in table partitions that do not know: where they go on in the others, or where `fresh` says.
@@ -93,10 +94,12 @@ impl TableShared {
     pub(super) fn begin(&self, source: SourceId, fresh: &BTreeMap<u32, u64>, last: u32) -> Result<()> {
         let mut all = self.positions(source);
         all.extend(fresh);
+        let partitions = self.partitions();
         let mut wanted: BTreeMap<usize, Vec<(StreamId, u64)>> = BTreeMap::new();
         for (partition, offset) in all {
             let stream = StreamId { source, partition };
-            for target in self.targets(partition).iter().filter(|target| target.position(stream).is_none()) {
+            let targets = self.targets(partition);
+            for target in targets.iter().filter(|target| target.position(stream).is_none()) {
                 wanted.entry(target.id.0 as usize).or_default().push((stream, offset));
             }
         }
@@ -110,7 +113,7 @@ impl TableShared {
                         streams.iter().filter(|(stream, _)| (stream.partition == last) == is_last).copied().collect()
                     }
                 };
-                self.partitions[*target].begin(&now)?;
+                partitions[*target].begin(&now)?;
             }
         }
         Ok(())

@@ -9,6 +9,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tidemill_storage::{
     ids::{SourceId, TableId},
@@ -39,7 +40,7 @@ pub(crate) struct TableShared {
     pub(crate) id: TableId,
     pub(crate) name: String,
     pub(crate) table: Arc<Table>,
-    pub(crate) partitions: Vec<Arc<PartitionIngest>>,
+    partitions: ArcSwap<Vec<Arc<PartitionIngest>>>,
     pub(crate) feeds: Feeds,
     /// Microseconds that rows are kept, by the time column.
     keep_us: AtomicI64,
@@ -73,7 +74,7 @@ impl TableShared {
             id: table.id(),
             name,
             table,
-            partitions,
+            partitions: ArcSwap::from_pointee(partitions),
             feeds,
             keep_us: AtomicI64::new(keep_us.unwrap_or(FOR_EVER)),
             retained: AtomicBool::new(false),
@@ -86,17 +87,27 @@ impl TableShared {
         }
     }
 
+    /// The partitions that it has now. They become others only while [`Self::still`] is held.
+    pub(crate) fn partitions(&self) -> Arc<Vec<Arc<PartitionIngest>>> {
+        self.partitions.load_full()
+    }
+
+    /// The table has these from now on.
+    pub(super) fn set_partitions(&self, partitions: Vec<Arc<PartitionIngest>>) {
+        self.partitions.store(Arc::new(partitions));
+    }
+
     /// The table partition that takes the rows of a source partition.
-    pub(crate) fn partition_of(&self, source_partition: u32) -> &Arc<PartitionIngest> {
-        let count = self.partitions.len() as u32;
-        &self.partitions[route::table_partition(source_partition, count).0 as usize]
+    pub(crate) fn partition_of(&self, source_partition: u32) -> Arc<PartitionIngest> {
+        let partitions = self.partitions();
+        Arc::clone(&partitions[route::table_partition(source_partition, partitions.len() as u32).0 as usize])
     }
 
     /// The table partitions that take rows of a source partition: of a table with a key all of them, and each of them all its offsets.
-    pub(crate) fn targets(&self, source_partition: u32) -> &[Arc<PartitionIngest>] {
+    pub(crate) fn targets(&self, source_partition: u32) -> Arc<Vec<Arc<PartitionIngest>>> {
         match self.table.key() {
-            Some(_) => &self.partitions,
-            None => std::slice::from_ref(self.partition_of(source_partition)),
+            Some(_) => self.partitions(),
+            None => Arc::new(vec![self.partition_of(source_partition)]),
         }
     }
 
@@ -106,7 +117,7 @@ impl TableShared {
 
     /// What has to be done from time to time.
     pub(crate) fn tend(&self, retain: bool) {
-        for partition in &self.partitions {
+        for partition in self.partitions().iter() {
             partition.seal_aged();
         }
         let keep_us = self.keep_us.load(Ordering::Relaxed);
@@ -117,7 +128,7 @@ impl TableShared {
             && let Ok(_turn) = self.changing.try_lock()
         {
             self.retained.store(true, Ordering::Relaxed);
-            for partition in &self.partitions {
+            for partition in self.partitions().iter() {
                 if let Err(error) = partition.retain(keep_us) {
                     let message = format!("retention of table '{}' failed: {error}; it is tried again", self.name);
                     self.event(Severity::Warning, "retention_failed", message);

@@ -52,9 +52,10 @@ pub async fn truncate(tables: &[Arc<TableIngest>]) -> Result<()> {
 fn clear(tables: &[Arc<TableIngest>]) -> Result<()> {
     let Some(first) = tables.first() else { return Ok(()) };
     let log = &first.shared.runtime.log;
+    let all: Vec<_> = tables.iter().map(|table| table.shared.partitions()).collect();
     let mut parts = Vec::new();
-    for table in tables {
-        for ingest in &table.shared.partitions {
+    for (table, partitions) in tables.iter().zip(&all) {
+        for ingest in partitions.iter() {
             let state = ingest.state.lock();
             if state.closed {
                 return Err(Error::Unavailable(format!("table '{}' is being closed", table.shared.name)));
@@ -102,8 +103,8 @@ fn clear(tables: &[Arc<TableIngest>]) -> Result<()> {
     }
     // Readers that still hold a segment keep its pages: an unlinked file lives until its last map is gone.
     files.iter().for_each(|(ingest, file)| ingest.remove_segment_file(file));
-    for table in tables.iter().filter(|table| table.shared.table.key().is_some()) {
-        table.shared.partitions.iter().for_each(|ingest| ingest.remove_file(KEY_MAP_FILE));
+    for ingest in all.iter().flat_map(|partitions| partitions.iter()) {
+        ingest.remove_file(KEY_MAP_FILE);
     }
     Ok(())
 }

@@ -45,11 +45,12 @@ impl Table {
         }
         let key: Vec<ArrayRef> = key.iter().map(plain_floats).collect();
         let fingerprint = fingerprint(&key)?;
-        let partition = &self.partitions[owner(fingerprint, self.partitions.len() as u32) as usize];
+        let partitions = self.partitions();
+        let partition = &partitions[owner(fingerprint, partitions.len() as u32) as usize];
         let Some(keys) = partition.keys.load_full() else { return Ok(Found::Unknown) };
         let removals = keys.removals();
         let view = {
-            let _moment = (self.partitions.len() > 1).then(|| self.moment.read());
+            let _moment = (partitions.len() > 1).then(|| self.moment.read());
             partition.view.load_full()
         };
         if view.is_damaged() {
