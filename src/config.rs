@@ -62,6 +62,7 @@ settings! {
     "http" "listen" "HOST:PORT" "console, API, metrics and health; loopback only [127.0.0.1:8433]"
     "memory" "query_bytes" "SIZE" "of all queries together; above it they spill or fail [1GB]"
     "memory" "ingest_bytes" "SIZE" "of rows that are not sealed yet; above it sources wait [1GB]"
+    "memory" "key_map_bytes" "SIZE" "of the key maps of all tables with a primary key; an event says when they take more [2GB]"
     "memory" "result_cache_bytes" "SIZE" "of answers of sealed segments that are kept; 0 keeps none [64MB]"
     "query" "lanes" "N" "parallel streams of one query [number of cores]"
     "query" "statement_timeout" "DURATION" "of sessions that do not set their own; 0 is none [0]"
@@ -93,6 +94,7 @@ pub struct Config {
     pub http_listen: SocketAddr,
     pub query_bytes: u64,
     pub ingest_bytes: u64,
+    pub key_map_bytes: u64,
     pub result_cache_bytes: u64,
     pub lanes: usize,
     /// Zero is none.
@@ -137,6 +139,7 @@ impl Default for Config {
             http_listen: SocketAddr::from(([127, 0, 0, 1], 8433)),
             query_bytes: 1 << 30,
             ingest_bytes: 1 << 30,
+            key_map_bytes: 2 << 30,
             result_cache_bytes: 64 << 20,
             lanes: std::thread::available_parallelism().map_or(2, usize::from),
             statement_timeout: Duration::ZERO,
@@ -220,6 +223,7 @@ impl Config {
             ("http", "listen") => self.http_listen.to_string(),
             ("memory", "query_bytes") => self.query_bytes.to_string(),
             ("memory", "ingest_bytes") => self.ingest_bytes.to_string(),
+            ("memory", "key_map_bytes") => self.key_map_bytes.to_string(),
             ("memory", "result_cache_bytes") => self.result_cache_bytes.to_string(),
             ("query", "lanes") => self.lanes.to_string(),
             ("query", "statement_timeout") => format!("{:?}", self.statement_timeout),
@@ -288,6 +292,7 @@ impl Config {
             ("http", "listen") => self.http_listen = address(value)?,
             ("memory", "query_bytes") => self.query_bytes = size(value)?,
             ("memory", "ingest_bytes") => self.ingest_bytes = size(value)?,
+            ("memory", "key_map_bytes") => self.key_map_bytes = options::bytes(value)?,
             ("memory", "result_cache_bytes") => self.result_cache_bytes = size(value)?,
             ("query", "lanes") => self.lanes = number(value, 1, 1024)? as usize,
             ("query", "statement_timeout") => self.statement_timeout = duration(value)?,

@@ -34,6 +34,10 @@ pub struct SegmentRecord {
     /// Of these, those of rows that statements deleted.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub purged: u64,
+    /// Its keys have left the key map (`key_ttl`): which of its rows are valid is what `deleted` and `lost` say, and no more. The newest time of the partition's
+    /// committed rows by then, microseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys_left_us: Option<i64>,
 }
 
 fn is_zero(count: &u64) -> bool {
@@ -67,6 +71,9 @@ pub struct SegmentCommit {
     /// The file of dead letters that were replayed into this segment; what is left of it is in `dead_letters`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced_dead_letters: Option<String>,
+    /// Rows of the segment, and of others that it beat, that are not valid whatever becomes of others. Of segments that are not on the list nothing is kept.
+    #[serde(skip)]
+    pub lost: Vec<(SegmentId, RowSet)>,
 }
 
 /// What is committed for one table partition.
@@ -86,7 +93,7 @@ pub struct PartitionState {
     /// Rows that statements deleted, of segments of the list, ascending by segment.
     #[serde(skip)]
     pub deleted: Vec<(SegmentId, RowSet)>,
-    /// Rows that lost against rows that are gone by now, of the same segments.
+    /// Rows that lost against rows that are gone by now, or came too late to be seen, of the same segments.
     #[serde(skip)]
     pub lost: Vec<(SegmentId, RowSet)>,
     /// Above the id of every segment the partition ever had.
@@ -111,8 +118,10 @@ pub struct PartitionChange {
     pub added: Vec<SegmentRecord>,
     /// More rows of segments of the list that are not there any more.
     pub deleted: Vec<(SegmentId, RowSet)>,
-    /// More rows of such segments that lost against rows of segments that are retired now.
+    /// More rows of such segments that lost for good, mostly against rows of segments that are retired now.
     pub lost: Vec<(SegmentId, RowSet)>,
+    /// Such segments whose keys leave the key map, with the newest time that is committed.
+    pub left: Vec<(SegmentId, i64)>,
     /// Segments that are taken off the list; their files may be deleted once no reader holds them.
     pub retired: Vec<SegmentId>,
 }

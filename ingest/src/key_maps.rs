@@ -1,10 +1,15 @@
-//! Key maps written down beside their segments, so that a start need not read all keys again: one thread, and a bounded share of one processor.
+//! What is done for key maps in the background: old keys leave them, they are written down beside their segments, so that a start need not read all keys
+//! again, and their memory is held against its bound. One thread, and a bounded share of one processor.
 //!
-//! Nothing depends on it: what is not in a file is read from the segments, and a file that is damaged is made anew.
+//! No answer depends on it: what is not in a file is read from the segments, and a file that is damaged is made anew. Nothing is refused above the bound:
+//! a person has to know before memory ends, and what helps (`key_ttl`, more memory) is theirs to choose.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,7 +19,7 @@ use tidemill_storage::clock::Clock;
 use crate::{
     Error,
     consumer::{committing::panic_text, pace::backoff, table::TableShared},
-    events::Severity,
+    events::{Event, EventSink, Severity},
 };
 
 /// How often key maps are looked at.
@@ -22,26 +27,80 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Share of one processor.
 const SHARE: f64 = 0.1;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct KeyMapKeeper {
+    /// Of the maps of all tables.
+    bytes_max: u64,
+    /// They take more, and it was said.
+    is_over: AtomicBool,
     stopping: Mutex<bool>,
     wake: Condvar,
 }
 
+/// Whether it is to be said that maps take more than they should, or that they do not any more: only when they are well below.
+fn crossed(was_over: bool, bytes: u64, bytes_max: u64) -> Option<bool> {
+    match was_over {
+        false => (bytes > bytes_max).then_some(true),
+        true => (bytes <= bytes_max - bytes_max / 10).then_some(false),
+    }
+}
+
 impl KeyMapKeeper {
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        Self { bytes_max, is_over: AtomicBool::new(false), stopping: Mutex::new(false), wake: Condvar::new() }
+    }
+
+    pub(crate) fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// Holds what all maps take against the bound.
+    fn account(&self, clock: &dyn Clock, events: &dyn EventSink, tables: &[Arc<TableShared>]) {
+        let taken =
+            |table: &Arc<TableShared>| table.partitions().iter().map(|partition| partition.keys().1).sum::<u64>();
+        let all: Vec<(u64, &str)> = tables.iter().map(|table| (taken(table), table.name.as_str())).collect();
+        let bytes = all.iter().map(|(bytes, _)| bytes).sum();
+        metrics::gauge!("tidemill_key_map_bytes").set(bytes as f64);
+        let Some(is_over) = crossed(self.is_over.load(Ordering::Relaxed), bytes, self.bytes_max) else { return };
+        self.is_over.store(is_over, Ordering::Relaxed);
+        let (severity, kind, message) = match is_over {
+            true => {
+                let largest = all.iter().max().map_or("", |(_, name)| *name);
+                let message = format!(
+                    "the key maps of all tables take {bytes} bytes, more than memory.key_map_bytes ({}); the largest is that of table '{largest}': see \
+                     rt.upsert_capacity('{largest}'). key_ttl bounds a map",
+                    self.bytes_max
+                );
+                (Severity::Page, "key_maps_large", message)
+            }
+            false => {
+                let message =
+                    format!("the key maps of all tables take {bytes} bytes, within memory.key_map_bytes again");
+                (Severity::Info, "key_maps_fit", message)
+            }
+        };
+        let at_us = clock.now_us();
+        events.record(Event { at_us, severity, kind, table: None, partition: None, stream: None, message });
+    }
+
     pub(crate) fn stop(&self) {
         *self.stopping.lock() = true;
         self.wake.notify_all();
     }
 
     /// The body of the thread: returns after [`Self::stop`], when the file at hand is written.
-    pub(crate) fn run(&self, clock: &dyn Clock, tables: impl Fn() -> Vec<Arc<TableShared>>) {
+    pub(crate) fn run(&self, clock: &dyn Clock, events: &dyn EventSink, tables: impl Fn() -> Vec<Arc<TableShared>>) {
         let mut failures = 0;
         while self.rest(LOOK_EVERY + if failures > 0 { backoff(failures) } else { Duration::ZERO }) {
-            for table in tables().into_iter().filter(|table| table.table.key().is_some()) {
+            let tables = tables();
+            self.account(clock, events, &tables);
+            for table in tables.into_iter().filter(|table| table.table.key().is_some()) {
                 for partition in table.partitions().iter() {
                     let began_us = clock.monotonic_us();
-                    let step = catch_unwind(AssertUnwindSafe(|| table.keep_key_map(partition, false)));
+                    let step = catch_unwind(AssertUnwindSafe(|| {
+                        table.leave_keys(partition)?;
+                        table.keep_key_map(partition, false)
+                    }));
                     let step = step.unwrap_or_else(|panic| {
                         Err(Error::Unavailable(format!("writing panicked: {}", panic_text(&*panic))))
                     });
@@ -51,8 +110,8 @@ impl KeyMapKeeper {
                             failures += 1;
                             if failures.is_power_of_two() {
                                 let message = format!(
-                                    "writing the key map of table '{}' partition {} failed ({failures} times): {error}; the next start reads more \
-                                     keys, it is tried again",
+                                    "letting old keys go and writing the key map of table '{}' partition {} failed ({failures} times): {error}; the \
+                                     next start reads more keys, it is tried again",
                                     table.name, partition.id
                                 );
                                 table.event(Severity::Warning, "key_map_failed", message);
@@ -75,5 +134,24 @@ impl KeyMapKeeper {
             self.wake.wait_for(&mut stopping, pause);
         }
         !*stopping
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_is_told_once_each_way() {
+        for (was_over, bytes, crosses) in [
+            (false, 100, None),
+            (false, 101, Some(true)),
+            (true, 101, None),
+            (true, 91, None),
+            (true, 90, Some(false)),
+            (false, 0, None),
+        ] {
+            assert_eq!(crossed(was_over, bytes, 100), crosses, "{was_over} {bytes}");
+        }
     }
 }

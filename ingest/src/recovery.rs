@@ -157,6 +157,7 @@ mod tests {
             committed_at_us: 0,
             tombstones: 0,
             purged: 0,
+            keys_left_us: None,
         };
         let letters = DeadLetterRecord { file: "d1.dead".into(), bytes: 0, checksum: 0, rows: 0 };
         let state = PartitionState { segments: vec![segment], dead_letters: vec![letters], ..Default::default() };

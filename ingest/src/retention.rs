@@ -67,6 +67,7 @@ mod tests {
             committed_at_us: 0,
             tombstones: 0,
             purged: 0,
+            keys_left_us: None,
         }
     }
 

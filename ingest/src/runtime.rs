@@ -7,7 +7,7 @@
 //! | `seal-n` | [`RuntimeOptions::seal_threads`] | writes and commits ended segments |
 //! | `index` | one | builds indexes of segments that are there |
 //! | `compact` | one | writes segments again, without rows that nobody sees |
-//! | `key-maps` | one | writes key maps down |
+//! | `key-maps` | one | lets old keys go, writes key maps down |
 //! | `ingest-clock` | one | ends segments by age, retention |
 
 use std::{
@@ -36,6 +36,8 @@ pub struct RuntimeOptions {
     pub events: Arc<dyn EventSink>,
     /// Bytes that consuming and sealing segments of all tables may hold; see [`crate::backpressure`].
     pub memory_bytes: u64,
+    /// Bytes that the key maps of all tables should not pass; an event says when they do.
+    pub key_map_bytes: u64,
     /// Segments that are written at the same time; 1 or 2 are enough.
     pub seal_threads: usize,
     /// Consuming threads per feed, at most: the cores.
@@ -78,7 +80,7 @@ impl IngestRuntime {
             sealer: Sealer::default(),
             indexer: Indexer::new(options.index_share),
             compactor: Compactor::new(options.compact_share),
-            key_maps: KeyMapKeeper::default(),
+            key_maps: KeyMapKeeper::new(options.key_map_bytes),
             consume_threads: options.consume_threads.max(1),
             tables: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -96,12 +98,18 @@ impl IngestRuntime {
         let thread = spawn("compact".into(), move || this.compactor.run(&*this.clock, || this.tables()))?;
         runtime.threads.lock().push(thread);
         let this = Arc::clone(&runtime);
-        let thread = spawn("key-maps".into(), move || this.key_maps.run(&*this.clock, || this.tables()))?;
+        let thread =
+            spawn("key-maps".into(), move || this.key_maps.run(&*this.clock, &*this.events, || this.tables()))?;
         runtime.threads.lock().push(thread);
         let this = Arc::clone(&runtime);
         let thread = spawn("ingest-clock".into(), move || this.keep_time())?;
         runtime.threads.lock().push(thread);
         Ok(runtime)
+    }
+
+    /// Bytes that the key maps of all tables should not pass.
+    pub fn key_map_bytes_max(&self) -> u64 {
+        self.key_maps.bytes_max()
     }
 
     /// Bytes held by consuming and sealing segments, and the bound.

@@ -7,7 +7,7 @@ use tidemill_storage::{
     ids::{ColumnId, SourceId, TableId},
     index::IndexKind,
     schema::{DataType, TableSchema},
-    upsert::{Keep, KeySpec},
+    upsert::{Keep, KeyAges, KeySpec},
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,6 +94,20 @@ pub struct KeyDefinition {
     /// The column that tells of rows whether they came too late to win.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late: Option<ColumnId>,
+    /// `key_ttl` and `tombstone_ttl`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ages: Option<AgesDefinition>,
+}
+
+/// How long keys are known, by the times of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgesDefinition {
+    /// DATE, TIMESTAMP or TIMESTAMPTZ.
+    pub column: ColumnId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_us: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tombstone_us: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +136,11 @@ impl KeyDefinition {
             keeps_losers: self.keeps_losers,
             late: self.late,
             merges: self.mode == KeyMode::PartialUpsert,
+            ages: self.ages.map(|ages| KeyAges {
+                column: ages.column,
+                key_us: ages.key_us,
+                tombstone_us: ages.tombstone_us,
+            }),
         }
     }
 }

@@ -4,7 +4,7 @@
 //!   ingest_tables          table → partitions                    tables that may be committed to
 //!   ingest_segments        (table, partition, segment) → JSON SegmentRecord
 //!   ingest_deleted         (table, partition, segment) → rows that statements deleted, in roaring's format
-//!   ingest_lost            (table, partition, segment) → rows that lost against rows that are gone, the same
+//!   ingest_lost            (table, partition, segment) → rows that lost against rows that are gone or came too late, the same
 //!   ingest_dead_letters    (table, partition, sequence) → JSON DeadLetterRecord
 //!   ingest_positions       (table, partition, source, source partition) → next offset
 //!   ingest_watermarks      (table, partition, source, source partition) → microseconds since 1970
@@ -58,6 +58,9 @@ struct Changed<'a> {
     /// How many rows of which segments.
     deleted: Vec<(SegmentId, u64)>,
     retired: &'a [SegmentId],
+    /// Segments whose keys left the key map.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left: Vec<SegmentId>,
 }
 
 impl RedbMetadataLog {
@@ -226,6 +229,19 @@ impl MetadataLog for RedbMetadataLog {
                 if let Some(segment) = &commit.segment {
                     add_segment(change, commit.table, commit.partition, segment)?;
                 }
+                if !commit.lost.is_empty() {
+                    let segments = transaction.open_table(SEGMENTS)?;
+                    let mut sets = transaction.open_table(LOST)?;
+                    for (segment, rows) in &commit.lost {
+                        let key = (t, p, segment.0);
+                        if segments.get(key)?.is_some() {
+                            let known = sets.get(key)?.map(|known| row_set(known.value())).transpose()?;
+                            let mut all = known.unwrap_or_default();
+                            all.add(rows);
+                            sets.insert(key, all.to_bytes().as_slice())?;
+                        }
+                    }
+                }
                 if let Some(replaced) = &commit.replaced_dead_letters {
                     forget_dead_letters(change, commit.table, commit.partition, replaced)?;
                 }
@@ -288,6 +304,13 @@ impl MetadataLog for RedbMetadataLog {
                             sets.remove((t, p, segment.0))?;
                         }
                     }
+                    for (segment, newest_us) in &one.left {
+                        let key = (t, p, segment.0);
+                        let known = segments.get(key)?.ok_or_else(|| unknown(segment))?.value().to_vec();
+                        let known = serde_json::from_slice::<SegmentRecord>(&known)?;
+                        let record = SegmentRecord { keys_left_us: Some(*newest_us), ..known };
+                        segments.insert(key, serde_json::to_vec(&record)?.as_slice())?;
+                    }
                     for segment in &one.retired {
                         segments.remove((t, p, segment.0))?.ok_or_else(|| unknown(segment))?;
                     }
@@ -298,6 +321,7 @@ impl MetadataLog for RedbMetadataLog {
                         added: one.added.iter().collect(),
                         deleted: one.deleted.iter().map(|(segment, rows)| (*segment, rows.rows())).collect(),
                         retired: &one.retired,
+                        left: one.left.iter().map(|(segment, _)| *segment).collect(),
                     };
                     change.record("segment.change", &record)?;
                 }

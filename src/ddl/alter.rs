@@ -82,6 +82,14 @@ async fn repartition(
             .at(name.position)
             .with_hint("use a statement of its own: ALTER TABLE … SET (partitions = …)"));
     }
+    if before.key.as_ref().is_some_and(|key| key.ages.is_some()) {
+        // Rows are as old as they are behind the newest of their partition: in others they would be of other ages.
+        let message =
+            format!("table \"{}\" has a key_ttl or a tombstone_ttl: its partitions are as it was made", name.value);
+        return Err(SqlError::unsupported(message)
+            .at(name.position)
+            .with_hint("make a table with as many partitions, and INSERT INTO it what this one has"));
+    }
     let (instance, live, before) = (Arc::clone(instance), Arc::clone(live), Arc::clone(before));
     runtime::blocking(move || -> Result<()> {
         let record = |states: &[PartitionState]| {

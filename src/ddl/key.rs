@@ -10,7 +10,7 @@ use tidemill_storage::{
 
 use super::source::has_changes;
 use crate::{
-    catalog::definition::{KeyDefinition, KeyMode, SourceDefinition},
+    catalog::definition::{AgesDefinition, KeyDefinition, KeyMode, SourceDefinition},
     server::live,
     session::error::{Result, SqlError, state},
     sql::{
@@ -29,7 +29,9 @@ pub(super) fn is_keyed(statement: &CreateTable, given: &ColumnOptions, notices: 
             .or_else(|| column("version_column", &given.version_column))
             .or_else(|| column("delete_column", &given.delete_column))
             .or_else(|| column("out_of_order_column", &given.out_of_order_column))
-            .or_else(|| given.out_of_order.map(|(_, position)| ("out_of_order", position)));
+            .or_else(|| given.out_of_order.map(|(_, position)| ("out_of_order", position)))
+            .or_else(|| given.key_ttl.map(|(_, position)| ("key_ttl", position)))
+            .or_else(|| given.tombstone_ttl.map(|(_, position)| ("tombstone_ttl", position)));
         if let Some((option, position)) = unkeyed {
             let message = format!("option \"{option}\" needs a table that keeps one row of each key");
             return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, message)
@@ -92,7 +94,22 @@ pub(super) fn definition(
             becomes.is_none_or(|(becomes, _)| becomes != OutOfOrder::Drop)
         }
     };
-    Ok(KeyDefinition { columns, version, delete, mode, keeps_losers, late })
+    let ages = ages(statement, given, schema, version)?;
+    if let (Some(_), KeyMode::Dedup, Some((_, position))) = (ages, mode, given.tombstone_ttl) {
+        return Err(SqlError::unsupported("a table of mode 'dedup' has no tombstones").at(position));
+    }
+    if let (Some(_), Some(_), Some((option, position))) = (
+        late,
+        ages,
+        (given.key_ttl.map(|(_, position)| ("key_ttl", position)))
+            .or_else(|| given.tombstone_ttl.map(|(_, position)| ("tombstone_ttl", position))),
+    ) {
+        // A row that is late by its age is compared with no other.
+        return Err(SqlError::unsupported(format!("{option} together with out_of_order = 'flag' is not supported"))
+            .at(position)
+            .with_hint("rt.tables counts the rows that come late (late_rows)"));
+    }
+    Ok(KeyDefinition { columns, version, delete, mode, keeps_losers, late, ages })
 }
 
 /// The column that tells which rows came too late. `taken` are the columns of key, version and deletes.
@@ -135,6 +152,43 @@ fn late_column(
         return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, message).at(*position));
     }
     Ok(Some(column.id))
+}
+
+/// What `key_ttl` and `tombstone_ttl` go by: the time column, or else a version that is a time.
+fn ages(
+    statement: &CreateTable,
+    given: &ColumnOptions,
+    schema: &TableSchema,
+    version: Option<ColumnId>,
+) -> Result<Option<AgesDefinition>> {
+    let (option, position) = match (given.key_ttl, given.tombstone_ttl) {
+        (Some((_, position)), _) => ("key_ttl", position),
+        (None, Some((_, position))) => ("tombstone_ttl", position),
+        (None, None) => return Ok(None),
+    };
+    let time = match &given.time_column {
+        Some((name, position)) => Some(named(schema, "time column", name, *position)?),
+        None => version.and_then(|id| schema.column(id)),
+    };
+    let is_time =
+        |column: &&Column| matches!(column.data_type, DataType::Date | DataType::Timestamp | DataType::TimestampTz);
+    let Some(column) = time.filter(is_time) else {
+        let message =
+            format!("{option} of table \"{}\" needs a column that says how old its rows are", statement.name.value);
+        return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, message)
+            .at(position)
+            .with_hint("say time_column = '…', or give it a version_column of type date, timestamp or timestamptz"));
+    };
+    let (key_us, tombstone_us) = (given.key_ttl.map(|(us, _)| us), given.tombstone_ttl.map(|(us, _)| us));
+    if let (Some(key_us), Some((tombstone_us, position))) = (key_us, given.tombstone_ttl)
+        && tombstone_us > key_us
+    {
+        let message = format!("tombstone_ttl of table \"{}\" is longer than its key_ttl", statement.name.value);
+        return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, message)
+            .at(position)
+            .with_hint("tombstones leave with their keys; leave tombstone_ttl out, or make it shorter"));
+    }
+    Ok(Some(AgesDefinition { column: column.id, key_us, tombstone_us }))
 }
 
 /// MERGE is for columns of tables that merge rows, for none that says which row of a key is which, and for types that its rule can merge.
@@ -237,6 +291,7 @@ mod tests {
             mode,
             keeps_losers: true,
             late: None,
+            ages: None,
         };
         let told = unheard_deletes(&key(None, KeyMode::Upsert), &sources);
         assert!(told.len() == 1 && told[0].contains("\"changes\""), "{told:?}");

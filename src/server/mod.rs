@@ -154,6 +154,7 @@ fn open(config: Config, directory: DataDirectory, clock: Arc<dyn Clock>) -> Resu
         clock: Arc::clone(&clock),
         events: Arc::clone(&events) as _,
         memory_bytes: config.ingest_bytes,
+        key_map_bytes: config.key_map_bytes,
         seal_threads: SEAL_THREADS,
         consume_threads: config.lanes,
         index_share: f64::from(config.index_cpu) / 100.0,

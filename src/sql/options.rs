@@ -20,6 +20,8 @@ pub const TABLE_OPTIONS: &[&str] = &[
     "delete_column",
     "out_of_order",
     "out_of_order_column",
+    "key_ttl",
+    "tombstone_ttl",
     "partitions",
     "time_column",
     "retention",
@@ -29,10 +31,18 @@ pub const TABLE_OPTIONS: &[&str] = &[
     "replicas",
 ];
 /// Options of what a later version does: refused by name, so that nobody takes their silence for consent.
-const LATER_OPTIONS: &[&str] = &["key_ttl", "is_deleted", "primary_key", "sorted_by", "sort_by"];
+const LATER_OPTIONS: &[&str] = &["is_deleted", "primary_key", "sorted_by", "sort_by"];
 /// Options that a table has for ever.
-const SETTLED_OPTIONS: &[&str] =
-    &["mode", "version_column", "delete_column", "out_of_order", "out_of_order_column", "replicas"];
+const SETTLED_OPTIONS: &[&str] = &[
+    "mode",
+    "version_column",
+    "delete_column",
+    "out_of_order",
+    "out_of_order_column",
+    "key_ttl",
+    "tombstone_ttl",
+    "replicas",
+];
 
 /// A value and where it stands.
 pub type Placed<T> = Option<(T, u32)>;
@@ -46,6 +56,10 @@ pub struct ColumnOptions {
     pub mode: Placed<Mode>,
     pub out_of_order: Placed<OutOfOrder>,
     pub out_of_order_column: Placed<String>,
+    /// Microseconds.
+    pub key_ttl: Placed<i64>,
+    /// The same.
+    pub tombstone_ttl: Placed<i64>,
 }
 
 /// What becomes of rows that come too late to win.
@@ -107,6 +121,16 @@ pub fn apply(options: &mut TableOptions, pairs: &[OptionPair], create: bool) -> 
                 columns.out_of_order = Some((becomes, pair.value_position));
             }
             "out_of_order_column" => columns.out_of_order_column = Some((value.to_owned(), pair.value_position)),
+            "key_ttl" | "tombstone_ttl" => {
+                let ttl = match value {
+                    "forever" | "none" => None,
+                    _ => Some((duration_us(value).map_err(wrong)?, pair.value_position)),
+                };
+                match key.as_str() {
+                    "key_ttl" => columns.key_ttl = ttl,
+                    _ => columns.tombstone_ttl = ttl,
+                }
+            }
             "kind" => {
                 return Err(
                     SqlError::unsupported(format!("kind '{value}' is not supported yet")).at(pair.value_position)

@@ -100,6 +100,8 @@ pub(super) const TABLES: &[(&str, Kind)] = &[
     ("created_at", Time),
     ("keys", Int),
     ("key_bytes", Int),
+    ("key_ttl", Text),
+    ("tombstone_ttl", Text),
     ("late_rows", Int),
 ];
 
@@ -119,6 +121,7 @@ pub(super) fn tables(instance: &Instance) -> Result<Rows, SqlError> {
             }
         }
         let keys = live.as_ref().filter(|_| table.key.is_some()).map(|live| live.ingest.keys());
+        let ages = table.key.as_ref().and_then(|key| key.ages);
         let error = instance.broken(table.id);
         let state = match (&live, table.paused) {
             (None, _) => "broken",
@@ -156,6 +159,8 @@ pub(super) fn tables(instance: &Instance) -> Result<Rows, SqlError> {
             Cell::Time(table.created_at_us),
             keys.map(|(keys, _)| keys).into(),
             keys.map(|(_, bytes)| bytes).into(),
+            ages.and_then(|ages| ages.key_us).map(duration).into(),
+            ages.and_then(|ages| ages.tombstone_us).map(duration).into(),
             live.as_ref().and_then(|live| live.ingest.late_rows()).into(),
         ]);
     }
@@ -292,6 +297,7 @@ pub(super) const SEGMENTS: &[(&str, Kind)] = &[
     ("file", Text),
     ("stale_pct", Float),
     ("in_key_map", Boolean),
+    ("keys_left", Boolean),
 ];
 
 pub(super) fn segments(instance: &Instance) -> Result<Rows, SqlError> {
@@ -335,11 +341,8 @@ pub(super) fn segments(instance: &Instance) -> Result<Rows, SqlError> {
                     })
                     .collect::<Vec<_>>()
                     .join(" ");
-                let file = committed
-                    .segments
-                    .iter()
-                    .find(|record| record.id == segment.id())
-                    .map(|record| record.file.clone());
+                let record = committed.segments.iter().find(|record| record.id == segment.id());
+                let file = record.map(|record| record.file.clone());
                 rows.push(vec![
                     table.name.as_str().into(),
                     partition.id().0.into(),
@@ -355,6 +358,7 @@ pub(super) fn segments(instance: &Instance) -> Result<Rows, SqlError> {
                     file.into(),
                     Cell::Float(100.0 * f64::from(stale) / f64::from(segment.rows().max(1))),
                     in_key_map.as_ref().map(|known| known.contains(&segment.id())).into(),
+                    in_key_map.as_ref().map(|_| record.is_some_and(|record| record.keys_left_us.is_some())).into(),
                 ]);
             }
         }

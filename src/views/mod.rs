@@ -2,6 +2,7 @@
 //!
 //! A view is a list of columns and a function that gives rows of [`Cell`]s; rows are computed when the view is scanned.
 
+mod capacity;
 mod catalog;
 mod indexes;
 mod ingestion;
@@ -112,13 +113,18 @@ impl SystemViews for System {
         }
     }
 
-    fn functions(&self) -> Vec<&'static str> {
-        vec!["catalog_at"]
+    fn functions(&self) -> Vec<(&'static str, DataType)> {
+        vec![("catalog_at", DataType::Int64), ("upsert_capacity", DataType::Utf8)]
     }
 
-    fn rows_for(&self, name: &str, argument: i64) -> Result<RecordBatch, SqlError> {
-        match name {
-            "catalog_at" => rows::batch(catalog::AT, catalog::at(&self.instance, argument)?),
+    fn rows_for(&self, name: &str, argument: &ScalarValue) -> Result<RecordBatch, SqlError> {
+        match (name, argument) {
+            ("catalog_at", ScalarValue::Int64(Some(version))) => {
+                rows::batch(catalog::AT, catalog::at(&self.instance, *version)?)
+            }
+            ("upsert_capacity", ScalarValue::Utf8(Some(table))) => {
+                rows::batch(capacity::CAPACITY, capacity::capacity(&self.instance, table)?)
+            }
             _ => Err(SqlError::undefined_table(&format!("rt.{name}"))),
         }
     }

@@ -134,6 +134,7 @@ fn spec(merges: bool) -> KeySpec {
         keep: Keep::Last,
         keeps_losers: true,
         late: None,
+        ages: None,
         merges,
     }
 }
@@ -257,7 +258,7 @@ fn restart(table: &Table, spec: &KeySpec, dir: &Path, what: &str, from_file: boo
         .sum();
     let file = from_file.then_some(KeyMapFile { directory: dir, table: TableId(1) });
     let (partition, next, start) = (Arc::clone(partition), SegmentId(1 << 20), Instant::now());
-    let (writer, used) = PartitionWriter::open_with(partition, schema(), next, &[], &[], file).unwrap();
+    let (writer, used) = PartitionWriter::open_with(partition, schema(), next, &[], &[], &[], file).unwrap();
     let took = start.elapsed();
     assert_eq!(matches!(used, KeyMapUse::Taken(_)), from_file);
     say(what, if from_file { writer.keys().0 as usize } else { rows }, took);

@@ -23,8 +23,11 @@ use parking_lot::{Mutex, RwLock};
 use self::bounds::{Bounds, Leaves};
 pub use self::key_map::{KeyMapFile, KeyMapUse, WrittenKeyMap};
 pub use self::lookup::Found;
-pub use self::writer::{Change, PartitionWriter, PreparedChange, PreparedClearing, PreparedRewriting, Rewriting};
+pub use self::writer::{
+    Change, PartitionWriter, PreparedChange, PreparedClearing, PreparedLeaving, PreparedRewriting, Rewriting,
+};
 use crate::{
+    Result,
     bitpack::Bitmask,
     ids::{PartitionId, SegmentId, TableId},
     index::{IndexKind, IndexSpec},
@@ -32,7 +35,7 @@ use crate::{
     scan::{IndexUse, ScanPlan, ScanRequest, ScanUnit},
     schema::TableSchema,
     segment::{Segment, SegmentState, consuming::ConsumingSegment},
-    upsert::{KeySpec, Keys, Validities},
+    upsert::{KeySpec, Keys, Validities, key_fingerprints},
 };
 
 /// Rows a lane takes at a time.
@@ -174,6 +177,11 @@ impl Partition {
 
     pub fn id(&self) -> PartitionId {
         self.id
+    }
+
+    /// Hashes of the keys of all rows of one of its segments, one after the other; none without a key. Errors: those of reading it.
+    pub fn key_fingerprints(&self, segment: &dyn Segment) -> Result<Vec<u64>> {
+        self.key.as_ref().map_or_else(|| Ok(Vec::new()), |key| key_fingerprints(key, segment))
     }
 
     pub fn view(&self) -> Arc<PartitionView> {

@@ -2,7 +2,8 @@
 //!
 //! 1. One that statements deleted rows of, a while after they did: so that deleted bytes leave the disk.
 //! 2. One of whose rows a good part is not valid.
-//! 3. Small neighbours, as soon as they are several and the largest is no more than half of them: a row is written again once for each doubling of its
+//! 3. One that has tombstones which are old enough to be forgotten.
+//! 4. Small neighbours, as soon as they are several and the largest is no more than half of them: a row is written again once for each doubling of its
 //!    segment, not once for each new neighbour.
 
 use tidemill_storage::ids::SegmentId;
@@ -30,6 +31,10 @@ pub(crate) struct Facts {
     pub(crate) deleted_us: Option<i64>,
     /// How long it has been committed.
     pub(crate) age_us: i64,
+    /// All its rows are old enough for tombstones to be forgotten, and it may have some.
+    pub(crate) forgets: bool,
+    /// Its keys have left the key map: beside those that have not they would come back.
+    pub(crate) left: bool,
 }
 
 impl Facts {
@@ -54,6 +59,7 @@ pub(crate) struct Wished {
 pub(crate) enum Why {
     Purge,
     Stale,
+    Forgotten,
     Small,
 }
 
@@ -67,6 +73,9 @@ pub(crate) fn choose(segments: &[Facts], wished: Wished, at_once: bool) -> Optio
     if let Some(facts) = segments.iter().find(is_stale) {
         return Some((Why::Stale, vec![facts.id]));
     }
+    if let Some(facts) = segments.iter().find(|facts| facts.forgets && (at_once || facts.age_us >= SETTLED_AFTER_US)) {
+        return Some((Why::Forgotten, vec![facts.id]));
+    }
     (0..segments.len()).find_map(|start| neighbours(&segments[start..], wished, at_once)).map(|ids| (Why::Small, ids))
 }
 
@@ -78,7 +87,7 @@ fn neighbours(segments: &[Facts], wished: Wished, at_once: bool) -> Option<Vec<S
         let (live_rows, live_bytes) = facts.live();
         let is_small = live_rows <= wished.rows / SMALL_SHARE && live_bytes <= wished.bytes / SMALL_SHARE;
         let fits = rows + live_rows <= wished.rows && bytes + live_bytes <= wished.bytes;
-        if !is_small || !fits || !(at_once || facts.age_us >= SETTLED_AFTER_US) {
+        if !is_small || !fits || facts.left != segments[0].left || !(at_once || facts.age_us >= SETTLED_AFTER_US) {
             break;
         }
         (rows, bytes, largest) = (rows + live_rows, bytes + live_bytes, live_rows.max(largest));
@@ -99,7 +108,7 @@ mod tests {
 
     fn segment(id: u64, rows: u32, invalid: u32) -> Facts {
         let (bytes, age_us) = (u64::from(rows) * 50, 2 * SETTLED_AFTER_US);
-        Facts { id: SegmentId(id), rows, bytes, invalid, deleted_us: None, age_us }
+        Facts { id: SegmentId(id), rows, bytes, invalid, deleted_us: None, age_us, forgets: false, left: false }
     }
 
     fn chosen(segments: &[Facts], at_once: bool) -> Option<(Why, Vec<u64>)> {
@@ -115,6 +124,12 @@ mod tests {
         segments[1].deleted_us = Some(PURGE_AFTER_US);
         assert_eq!(chosen(&segments, false), Some((Why::Purge, vec![2])));
         assert_eq!(chosen(&[segment(1, 1000, 299)], true), None);
+        let mut forgets = [segment(1, 1000, 299), segment(2, 1000, 300)];
+        forgets[0].forgets = true;
+        assert_eq!(chosen(&forgets, false), Some((Why::Stale, vec![2])));
+        assert_eq!(chosen(&forgets[..1], false), Some((Why::Forgotten, vec![1])));
+        forgets[0].age_us = 0;
+        assert_eq!(chosen(&forgets[..1], false), None);
     }
 
     #[test]
@@ -128,6 +143,10 @@ mod tests {
         let mut parted = small(1..9);
         parted[3] = segment(4, 800, 0);
         assert_eq!(chosen(&parted, false), Some((Why::Small, vec![5, 6, 7, 8])));
+        let mut left = small(1..9);
+        left[..3].iter_mut().for_each(|facts| facts.left = true);
+        assert_eq!(chosen(&left, false), Some((Why::Small, vec![4, 5, 6, 7, 8])));
+        assert_eq!(chosen(&left, true), Some((Why::Small, vec![1, 2, 3])));
         // One that is much larger than the others would be written again for each few of them.
         let uneven = [segment(1, 240, 0), segment(2, 10, 0), segment(3, 10, 0), segment(4, 10, 0), segment(5, 10, 0)];
         assert_eq!(chosen(&uneven, false), Some((Why::Small, vec![2, 3, 4, 5])));

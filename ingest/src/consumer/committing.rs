@@ -17,20 +17,22 @@ use std::{
 };
 
 use tidemill_storage::{
-    ids::{PartitionId, TableId},
+    ids::{PartitionId, SegmentId, TableId},
     index::{IndexKind, IndexSpec},
+    row_set::RowSet,
     segment::{
         Segment,
         builder::{SealContext, seal_sorted},
         committed::{Expected, Watcher, open_watched},
         consuming::ConsumingSegment,
     },
+    table::PartitionWriter,
 };
 
 use super::partition::{PartitionIngest, SealJob, tell};
 use crate::{
     Error, Result,
-    commit::{DeadLetterRecord, SegmentCommit, SegmentRecord},
+    commit::{DeadLetterRecord, PartitionChange, SegmentCommit, SegmentRecord},
     dead_letters::{self, DeadLetterFile},
     events::Severity,
     quarantine::Alarm,
@@ -43,7 +45,11 @@ struct Committed {
     /// `None` when there were no rows.
     segment: Option<(SegmentRecord, Arc<dyn Segment>)>,
     dead_letters: Option<DeadLetterRecord>,
+    lost: Lost,
 }
+
+/// Rows of segments that are not valid whatever becomes of others.
+type Lost = Vec<(SegmentId, RowSet)>;
 
 /// A segment file that nothing names yet.
 pub(super) struct Written {
@@ -98,6 +104,7 @@ impl Folder<'_> {
             committed_at_us: created_at_us,
             tombstones: 0,
             purged: 0,
+            keys_left_us: None,
         };
         Ok(Written { record, segment, order: sealed.order })
     }
@@ -115,7 +122,7 @@ impl Folder<'_> {
 }
 
 /// Name of the file of segment `id` in its partition's directory.
-pub(crate) fn segment_file(id: tidemill_storage::ids::SegmentId) -> String {
+pub(crate) fn segment_file(id: SegmentId) -> String {
     format!("s{:020}.seg", id.0)
 }
 
@@ -159,6 +166,7 @@ impl PartitionIngest {
             Some(record)
         };
         fail::fail_point!("commit::before_log", |_| Err(Error::Unavailable("failpoint commit::before_log".into())));
+        let lost = lost_with(&self.state.lock().writer, job)?;
         self.runtime.log.commit(&SegmentCommit {
             table: self.table,
             partition: self.id,
@@ -168,12 +176,13 @@ impl PartitionIngest {
             landmarks: job.landmarks.clone(),
             dead_letters: dead_letters.clone(),
             replaced_dead_letters: job.replaces.as_ref().map(|file| file.record.file.clone()),
+            lost: lost.clone(),
         })?;
         fail::fail_point!("commit::after_log", |_| Err(Error::Unavailable("failpoint commit::after_log".into())));
         if let Some((_, segment)) = &segment {
             self.index(segment);
         }
-        Ok(Committed { segment, dead_letters })
+        Ok(Committed { segment, dead_letters, lost })
     }
 
     fn write_ended(&self, job: &SealJob) -> Result<(SegmentRecord, Arc<dyn Segment>)> {
@@ -219,14 +228,14 @@ impl PartitionIngest {
         }
         let dead_letters = if job.dead_letters.is_empty() { None } else { known.dead_letters.last().cloned() };
         if job.segment.rows() == 0 {
-            return Ok(Some(Committed { segment: None, dead_letters }));
+            return Ok(Some(Committed { segment: None, dead_letters, lost: Vec::new() }));
         }
         let Some(record) = known.segments.into_iter().find(|segment| segment.id == job.segment.id()) else {
             return Ok(None);
         };
         let expected = Expected { id: record.id, bytes: record.bytes, checksum: record.checksum };
         let segment = open_watched(&self.directory.join(&record.file), &expected, self.watcher())?;
-        Ok(Some(Committed { segment: Some((record, segment)), dead_letters }))
+        Ok(Some(Committed { segment: Some((record, segment)), dead_letters, lost: known.lost }))
     }
 
     fn remove_leftovers(&self, job: &SealJob) {
@@ -249,7 +258,9 @@ impl PartitionIngest {
             let mut state = self.state.lock();
             match committed.segment {
                 Some((record, segment)) => {
+                    self.lose_more(&state.writer, job, &committed.lost)?;
                     state.writer.replace(segment, job.order.lock().as_deref())?;
+                    state.writer.lose(&committed.lost);
                     let wanted = state.policy.bytes;
                     state.learned.learn(record.rows.into(), record.bytes, wanted);
                     state.segments.push(record);
@@ -287,6 +298,19 @@ impl PartitionIngest {
         Ok(step)
     }
 
+    /// Tells the log of rows that were lost only after the commit.
+    fn lose_more(&self, writer: &PartitionWriter, job: &SealJob, known: &Lost) -> Result<()> {
+        let id = job.segment.id();
+        let known = known.iter().find(|(known, _)| *known == id).map(|(_, rows)| rows);
+        let lost = in_file(writer.lost(id), job);
+        let more: RowSet = lost.iter().filter(|row| known.is_none_or(|known| !known.contains(*row))).collect();
+        if more.is_empty() {
+            return Ok(());
+        }
+        let change = PartitionChange { partition: self.id, lost: vec![(id, more)], ..Default::default() };
+        self.runtime.log.change(self.table, &[change])
+    }
+
     fn failed(&self, job: &SealJob, error: &Error) -> SealStep {
         let failures = {
             let mut state = self.state.lock();
@@ -312,6 +336,23 @@ impl PartitionIngest {
         metrics::counter!("tidemill_seal_failures_total").increment(1);
         self.sealed.notify_waiters();
         SealStep::Failed { failures }
+    }
+}
+
+/// What is lost for good with the commit of a job; rows of its segment as they are in its file.
+fn lost_with(writer: &PartitionWriter, job: &SealJob) -> Result<Lost> {
+    let mut lost = writer.lost_with(job.segment.id())?;
+    for (_, rows) in lost.iter_mut().filter(|(id, _)| *id == job.segment.id()) {
+        *rows = in_file(std::mem::take(rows), job);
+    }
+    Ok(lost)
+}
+
+/// Rows of a job's segment as its file has them.
+fn in_file(rows: RowSet, job: &SealJob) -> RowSet {
+    match job.order.lock().as_deref().filter(|_| !rows.is_empty()) {
+        Some(order) => (0..).zip(order).filter(|(_, row)| rows.contains(**row)).map(|(place, _)| place).collect(),
+        None => rows,
     }
 }
 

@@ -12,13 +12,14 @@
 use std::{collections::HashSet, sync::Arc};
 
 use tidemill_storage::{
-    ids::SegmentId,
+    ids::{PartitionId, SegmentId},
+    segment::Segment,
     table::{KeyMapFile, KeyMapUse, PartitionWriter, WrittenKeyMap},
-    upsert::KEY_MAP_FILE,
+    upsert::{KEY_MAP_FILE, KeySpec, segment_span_us},
 };
 
 use super::{partition::PartitionIngest, table::TableShared};
-use crate::{Result, events::Severity, runtime::side_by_side};
+use crate::{Result, commit::SegmentRecord, events::Severity, runtime::side_by_side};
 
 /// So many rows that a file does not know may a start read, beside a share of the keys; it reads a million in a second or less.
 const ROWS_UNKNOWN: u64 = 64 * 1024;
@@ -53,6 +54,23 @@ impl KeyMapState {
     fn written(file: &WrittenKeyMap, now_us: i64) -> Self {
         Self { segments: file.segments.iter().copied().collect(), at_us: now_us }
     }
+}
+
+/// The key map of a partition, as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyMapStatus {
+    pub partition: PartitionId,
+    /// Deleted ones among them.
+    pub keys: u64,
+    /// Memory that the map takes.
+    pub bytes: u64,
+    /// The times from which to which its keys came, microseconds since 1970: those of their rows where the table has a time column, and those of commits
+    /// where not. `None`: not known.
+    pub span_us: Option<(i64, i64)>,
+    /// Rows that came more than `key_ttl` late, since the start.
+    pub late_rows: u64,
+    /// Segments whose keys have left the map.
+    pub segments_left: u64,
 }
 
 impl TableShared {
@@ -113,7 +131,9 @@ impl PartitionIngest {
         let now_us = self.runtime.clock.monotonic_us();
         let state = self.state.lock();
         let (keys, _) = state.writer.keys();
-        let unknown = state.segments.iter().filter(|record| !state.key_map.segments.contains(&record.id));
+        let is_unknown =
+            |record: &&SegmentRecord| record.keys_left_us.is_none() && !state.key_map.segments.contains(&record.id);
+        let unknown = state.segments.iter().filter(is_unknown);
         let unknown: u64 = unknown.map(|record| u64::from(record.rows)).sum();
         let bound = match at_end {
             true => keys / SHARE_UNKNOWN_AT_END,
@@ -137,8 +157,31 @@ impl PartitionIngest {
         Ok(true)
     }
 
+    pub(super) fn key_map_status(&self, key: &KeySpec) -> KeyMapStatus {
+        let state = self.state.lock();
+        let view = self.partition.view();
+        let has_left = |id| state.segments.iter().any(|record| record.id == id && record.keys_left_us.is_some());
+        let column = key.ages.map(|ages| ages.column).or(state.schema.time_column);
+        let span = |segment: &Arc<dyn Segment>| segment_span_us(segment.as_ref(), column?);
+        let by_rows = view.segments().filter(|segment| !has_left(segment.id())).filter_map(span).reduce(joined);
+        let commits = state.segments.iter().map(|record| (record.committed_at_us, record.committed_at_us));
+        let (keys, bytes) = state.writer.keys();
+        KeyMapStatus {
+            partition: self.id,
+            keys,
+            bytes,
+            span_us: by_rows.or_else(|| commits.reduce(joined)).filter(|(from, to)| from < to),
+            late_rows: state.writer.late_rows(),
+            segments_left: state.segments.iter().filter(|record| record.keys_left_us.is_some()).count() as u64,
+        }
+    }
+
     /// Segments whose keys a start takes from the file.
     pub(super) fn key_map_segments(&self) -> HashSet<SegmentId> {
         self.state.lock().key_map.segments.clone()
     }
+}
+
+fn joined(a: (i64, i64), b: (i64, i64)) -> (i64, i64) {
+    (a.0.min(b.0), a.1.max(b.1))
 }

@@ -17,6 +17,7 @@ mod feed;
 mod freshness;
 mod group;
 mod key_map;
+mod leaving;
 pub(crate) mod pace;
 pub(crate) mod partition;
 mod partitioning;
@@ -46,6 +47,7 @@ pub use self::{
     changing::RowChange,
     feed::{DecoderFactory, Feed, Latency, OnGap},
     freshness::Stale,
+    key_map::KeyMapStatus,
     partitioning::{NotRecorded, RecordPartitions},
     reset::reset,
     status::PartitionStatus,
@@ -285,10 +287,16 @@ impl TableIngest {
         of_partitions.fold((0, 0), |(keys, bytes), (more, taking)| (keys + more, bytes + taking))
     }
 
-    /// Rows that came too late to win since the table was opened, where it tells so of its rows.
+    /// Rows that came too late since the table was opened, to win or by their age, where the table tells rows by that.
     pub fn late_rows(&self) -> Option<u64> {
-        self.shared.table.key()?.late?;
+        self.shared.table.key().filter(|key| key.late.is_some() || key.ages.is_some())?;
         Some(self.shared.partitions().iter().map(|partition| partition.late_rows()).sum())
+    }
+
+    /// What is known of the key map of each partition; nothing without a primary key.
+    pub fn key_maps(&self) -> Vec<KeyMapStatus> {
+        let Some(key) = self.shared.table.key() else { return Vec::new() };
+        self.shared.partitions().iter().map(|partition| partition.key_map_status(key)).collect()
     }
 
     /// The segments of a partition whose keys a start takes from the file of its key map. `None` without a primary key.

@@ -10,7 +10,7 @@
 //! dead letters of the same messages; jobs are committed in the order of their segments.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fmt,
     path::PathBuf,
     sync::Arc,
@@ -149,6 +149,8 @@ pub(super) struct State {
     pub(super) deleted_at_us: HashMap<SegmentId, i64>,
     /// Rows that were kept for a crash when a segment was written again: until the next commit they would be again.
     pub(super) held: HashMap<SegmentId, u32>,
+    /// Segments that have no tombstones to forget, although all their rows are old enough.
+    pub(super) unforgettable: HashSet<SegmentId>,
     pub(super) dead_letter_files: Vec<Arc<DeadLetterFile>>,
     pub(super) key_map: KeyMapState,
     pub(super) closed: bool,
@@ -177,8 +179,10 @@ impl PartitionIngest {
         let deleted_at_us = recovered.deleted.iter().filter(has_more).map(|(id, _)| (*id, now_us)).collect();
         let (next, deleted, lost) = (recovered.next_segment, &recovered.deleted, &recovered.lost);
         let file = KeyMapFile { directory: &directory, table };
+        let left = recovered.segments.iter().filter_map(|segment| Some((segment.id, segment.keys_left_us?)));
+        let left: Vec<(SegmentId, i64)> = left.collect();
         let (opened, at) = (Arc::clone(&partition), Arc::clone(&schema));
-        let (writer, used) = PartitionWriter::open_with(opened, at, next, deleted, lost, Some(file))?;
+        let (writer, used) = PartitionWriter::open_with(opened, at, next, deleted, lost, &left, Some(file))?;
         let ingest = Arc::new(Self {
             table,
             table_name,
@@ -208,6 +212,7 @@ impl PartitionIngest {
                 deleted: recovered.deleted.into_iter().collect(),
                 deleted_at_us,
                 held: HashMap::new(),
+                unforgettable: HashSet::new(),
                 dead_letter_files,
                 key_map: KeyMapState::of(&used, now_us),
                 closed: false,
@@ -270,6 +275,7 @@ impl PartitionIngest {
             landmarks: Vec::new(),
             dead_letters: None,
             replaced_dead_letters: None,
+            lost: Vec::new(),
         };
         self.runtime.log.commit(&commit)?;
         self.state.lock().positions.extend(streams.iter().copied());
@@ -546,6 +552,8 @@ impl PartitionIngest {
 
     /// Takes committed segments away, and with a key the keys whose rows are in them; which it took.
     fn retire(self: &Arc<Self>, mut gone: Vec<SegmentId>) -> Result<Vec<SegmentId>> {
+        // Rows in memory that lost against these are lost with the commit of their segment: none may be on its way meanwhile.
+        let _working = self.working.lock();
         let mut state = self.state.lock();
         if state.writer.merges() {
             // A crash would take back what rows in memory are merged with these, and find nothing to merge them with again: they are committed first.
@@ -565,7 +573,7 @@ impl PartitionIngest {
         }
         let is_gone = |record: &&SegmentRecord| gone.contains(&record.id);
         let rows = |record: &SegmentRecord| (record.id, (0..record.rows).collect::<RowSet>());
-        // What lost against rows that go now would win at the next start.
+        // What lost against rows that go now would win at the next start. Of rows in memory the writer keeps that in mind.
         let lost = state.writer.lost_for_good(&gone)?;
         let prepared = state.writer.prepare_rewrite(Rewriting {
             dropped: state.segments.iter().filter(is_gone).map(rows).collect(),
@@ -658,6 +666,7 @@ impl State {
             self.deleted.remove(id);
             self.deleted_at_us.remove(id);
             self.held.remove(id);
+            self.unforgettable.remove(id);
         }
     }
 

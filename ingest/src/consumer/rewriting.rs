@@ -45,6 +45,8 @@ pub(super) struct Source {
     pub(super) segment: Arc<dyn Segment>,
     /// Rows that are not valid and stay as the tombstones of their keys; of them only key and rank.
     pub(super) tombstones: RowSet,
+    /// Tombstones that are old enough to be forgotten.
+    forgotten: RowSet,
     /// How many stay because a crash may bring them back.
     held: u32,
     /// Rows that stay, ascending: those that are seen, tombstones, and those that a crash may bring back.
@@ -60,11 +62,16 @@ impl TableShared {
             return Ok(None);
         }
         for partition in self.partitions().iter() {
-            let (facts, wished) = partition.compaction_facts();
-            if let Some((why, ids)) = choose(&facts, wished, at_once)
-                && partition.rewrite(self, why, &ids)?
-            {
-                return Ok(Some(ids.len()));
+            loop {
+                let (facts, wished) = partition.compaction_facts();
+                let Some((why, ids)) = choose(&facts, wished, at_once) else { break };
+                if partition.rewrite(self, why, &ids)? {
+                    return Ok(Some(ids.len()));
+                }
+                // Now it is known of these that they have none; others may.
+                if why != Why::Forgotten {
+                    break;
+                }
             }
         }
         Ok(None)
@@ -80,20 +87,28 @@ impl PartitionIngest {
             let record = state.segments.iter().find(|record| record.id == segment.id())?;
             segment.as_committed()?;
             let held = state.held.get(&record.id);
+            let stale = view.validities().of(record.id).map_or(0, |validity| validity.invalid());
             Some(Facts {
                 id: record.id,
                 rows: record.rows,
                 bytes: record.bytes,
                 invalid: {
-                    let invalid = view.validities().of(record.id).map_or(0, |validity| validity.invalid());
                     // Tombstones stay however often they are written, and what is kept for a crash.
-                    invalid.saturating_sub(record.tombstones as u32).saturating_sub(held.copied().unwrap_or(0))
+                    let stays = match record.keys_left_us {
+                        None => record.tombstones as u32 + held.copied().unwrap_or(0),
+                        Some(_) => 0,
+                    };
+                    stale.saturating_sub(stays)
                 },
                 deleted_us: match held {
                     None => state.deleted_at_us.get(&record.id).map(|at_us| monotonic_us - at_us),
                     Some(_) => None,
                 },
                 age_us: now_us - record.committed_at_us,
+                left: record.keys_left_us.is_some(),
+                forgets: stale > 0
+                    && !state.unforgettable.contains(&record.id)
+                    && state.writer.may_forget(segment.as_ref()),
             })
         };
         let wished = Wished { rows: state.policy.rows.unwrap_or(u64::MAX), bytes: state.policy.bytes };
@@ -102,11 +117,19 @@ impl PartitionIngest {
 
     /// A committed segment, and which of its rows stay; `validity` is of a moment before.
     pub(super) fn source_of(&self, segment: &Arc<dyn Segment>, validity: Option<&Arc<Validity>>) -> Result<Source> {
-        let needed = self.state.lock().writer.needed(segment.id())?;
-        let is_kept = |row: &u32| validity.is_none_or(|known| known.is_valid(*row)) || needed.contains(*row);
+        let (needed, forgotten) = {
+            let state = self.state.lock();
+            let needed = state.writer.needed(segment.id())?;
+            let forgotten = state.writer.forgotten(segment.as_ref(), &needed.tombstones)?;
+            (needed, forgotten)
+        };
+        let is_kept = |row: &u32| {
+            validity.is_none_or(|known| known.is_valid(*row)) || needed.contains(*row) && !forgotten.contains(*row)
+        };
         let kept: Vec<u32> = (0..segment.rows()).filter(is_kept).collect();
         let held = needed.beaten.rows() as u32;
-        Ok(Source { segment: Arc::clone(segment), tombstones: needed.tombstones, held, kept })
+        let tombstones = needed.tombstones.iter().filter(|row| !forgotten.contains(*row)).collect();
+        Ok(Source { segment: Arc::clone(segment), tombstones, forgotten, held, kept })
     }
 
     /// Puts one segment in the places of some. False when they are not what they were, or nothing is gained. An error leaves everything as it was.
@@ -116,6 +139,10 @@ impl PartitionIngest {
         for id in ids {
             let Some(segment) = view.segments().find(|segment| segment.id() == *id) else { return Ok(false) };
             sources.push(self.source_of(segment, view.validities().of(*id))?);
+        }
+        if why == Why::Forgotten && sources.iter().all(|source| source.forgotten.is_empty()) {
+            self.state.lock().unforgettable.extend(ids);
+            return Ok(false);
         }
         let before: u64 = sources.iter().map(|source| u64::from(source.segment.rows())).sum();
         let kept: usize = sources.iter().map(|source| source.kept.len()).sum();
@@ -132,6 +159,8 @@ impl PartitionIngest {
             fail::fail_point!("compact::written", |_| Err(Error::Unavailable("failpoint compact::written".into())));
             // After a statement that changes rows, never in the middle of one: it knows rows by their places.
             let _turn = table.changing.blocking_lock();
+            // No segment is committed meanwhile: rows in memory that lost against what goes are lost with the commit of theirs.
+            let _working = self.working.lock();
             self.exchange(new, from, &sources, ids, &mut leftovers)
         });
         if !matches!(outcome, Ok(true)) {
@@ -143,7 +172,11 @@ impl PartitionIngest {
             if ids.len() == 1 { "a segment".to_owned() } else { format!("{} segments", ids.len()) },
             self.table_name,
             self.id,
-            if why == Why::Purge { ", because rows of it were deleted" } else { "" }
+            match why {
+                Why::Purge => ", because rows of it were deleted",
+                Why::Forgotten => ", because tombstones of it are forgotten",
+                Why::Stale | Why::Small => "",
+            }
         );
         self.event(Severity::Info, "compacted", None, message);
         Ok(true)
@@ -208,19 +241,30 @@ impl PartitionIngest {
         };
         let purged = deleted.iter().filter(|row| is_blank(&from[*row as usize])).count() as u64;
         let tombstones = sources.iter().map(|source| source.tombstones.rows()).sum();
+        let dropped: Vec<_> = (sources.iter().filter(|source| !source.forgotten.is_empty()))
+            .map(|source| (source.segment.id(), source.forgotten.clone()))
+            .collect();
+        // What lost against tombstones that are forgotten would win at the next start; and where rows of a key may be far from each other, what lost against
+        // rows that lost themselves and are not written again.
+        let keeps_away = !dropped.is_empty() || state.writer.has_distant_rows();
+        let lost = if keeps_away { state.writer.lost_for_good(ids)? } else { Vec::new() };
         let prepared = state.writer.prepare_rewrite(Rewriting {
             new: new.as_ref().map(|new| Arc::clone(&new.segment)),
             from,
             retired: ids.to_vec(),
-            ..Default::default()
+            dropped,
+            lost: lost.clone(),
         })?;
-        let record = new.map(|new| SegmentRecord { tombstones, purged, ..new.record });
+        let keys_left_us = old.iter().map(|record| record.keys_left_us).collect::<Option<Vec<_>>>();
+        let keys_left_us = keys_left_us.and_then(|all| all.into_iter().max());
+        let record = new.map(|new| SegmentRecord { tombstones, purged, keys_left_us, ..new.record });
         let id = record.as_ref().map(|record| record.id);
         let change = PartitionChange {
             partition: self.id,
             added: record.iter().cloned().collect(),
             deleted: id.filter(|_| !deleted.is_empty()).map(|id| (id, deleted.clone())).into_iter().collect(),
             retired: ids.to_vec(),
+            lost,
             ..Default::default()
         };
         if let Err(error) = self.runtime.log.change(self.table, &[change]) {

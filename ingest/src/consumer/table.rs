@@ -113,6 +113,8 @@ impl TableShared {
 
     pub(super) fn set_retention(&self, keep_us: Option<i64>) {
         self.keep_us.store(keep_us.unwrap_or(FOR_EVER), Ordering::Relaxed);
+        // To be looked at now.
+        self.retained.store(false, Ordering::Relaxed);
     }
 
     /// What has to be done from time to time.

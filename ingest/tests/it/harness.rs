@@ -428,6 +428,7 @@ impl Rig {
             clock: Arc::clone(&options.clock),
             events: Arc::clone(&events) as _,
             memory_bytes: options.memory_bytes,
+            key_map_bytes: 1 << 30,
             seal_threads: 2,
             consume_threads: 2,
             index_share: 1.0,

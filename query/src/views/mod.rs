@@ -31,12 +31,12 @@ pub trait SystemViews: Send + Sync + std::fmt::Debug {
     fn schema(&self, name: &str) -> Option<SchemaRef>;
     /// The rows at this moment, in the columns of [`SystemViews::schema`].
     fn rows(&self, name: &str) -> Result<RecordBatch, SqlError>;
-    /// Views that are asked with a number, `FROM rt.<name>(<number>)`.
-    fn functions(&self) -> Vec<&'static str> {
+    /// Views that are asked with a value, `FROM rt.<name>(<value>)`, and its type: BIGINT or TEXT (as `Utf8`).
+    fn functions(&self) -> Vec<(&'static str, DataType)> {
         Vec::new()
     }
-    /// The rows of such a view.
-    fn rows_for(&self, name: &str, argument: i64) -> Result<RecordBatch, SqlError> {
+    /// The rows of such a view; the value is of its type and not NULL.
+    fn rows_for(&self, name: &str, argument: &ScalarValue) -> Result<RecordBatch, SqlError> {
         Err(SqlError::not_supported(format!("rt.{name}({argument})")))
     }
     /// Whether the rows may be more than memory holds: then they are read by [`SystemViews::pages`].
@@ -99,16 +99,18 @@ impl SchemaProvider for SystemSchema {
     }
 }
 
-/// A view that is asked with a number.
+/// A view that is asked with a value.
 #[derive(Debug)]
 pub(crate) struct SystemViewFunction {
     name: &'static str,
+    takes: DataType,
     views: Arc<dyn SystemViews>,
 }
 
 impl SystemViewFunction {
     pub(crate) fn all(views: &Arc<dyn SystemViews>) -> Vec<Self> {
-        views.functions().into_iter().map(|name| Self { name, views: Arc::clone(views) }).collect()
+        let function = |(name, takes)| Self { name, takes, views: Arc::clone(views) };
+        views.functions().into_iter().map(function).collect()
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -118,10 +120,17 @@ impl SystemViewFunction {
 
 impl TableFunctionImpl for SystemViewFunction {
     fn call_with_args(&self, args: TableFunctionArgs) -> Result<Arc<dyn TableProvider>, DataFusionError> {
-        let wrong = || SqlError::new("42883", format!("function rt.{}(bigint) takes one number", self.name));
+        let (takes, what) = match self.takes {
+            DataType::Utf8 => ("text", "text"),
+            _ => ("bigint", "number"),
+        };
+        let wrong = || SqlError::new("42883", format!("function rt.{}({takes}) takes one {what}", self.name));
         let [Expr::Literal(value, _)] = args.exprs() else { return Err(wrong().into()) };
-        let ScalarValue::Int64(Some(argument)) = value.cast_to(&DataType::Int64)? else { return Err(wrong().into()) };
-        let rows = self.views.rows_for(self.name, argument)?;
+        let argument = value.cast_to(&self.takes)?;
+        if argument.is_null() {
+            return Err(wrong().into());
+        }
+        let rows = self.views.rows_for(self.name, &argument)?;
         Ok(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?))
     }
 }

@@ -40,12 +40,14 @@ fn commit(id: u64, from: u64, to: u64) -> SegmentCommit {
             committed_at_us: 5,
             tombstones: 0,
             purged: 0,
+            keys_left_us: None,
         }),
         progress,
         watermarks: vec![(STREAM, to as i64 * 1_000_000)],
         landmarks: vec![(STREAM, Landmark::new(to.saturating_sub(1), 17, Some(b"last")))],
         dead_letters: Some(DeadLetterRecord { file: format!("{id}.dlq"), bytes: 1, checksum: 2, rows: 3 }),
         replaced_dead_letters: None,
+        lost: Vec::new(),
     }
 }
 
@@ -83,6 +85,31 @@ fn deleted_rows_add_up_and_go_with_their_segment() {
     let after = log.partition(TABLE, PARTITION).unwrap();
     assert_eq!((after.deleted, after.next_segment), (vec![], SegmentId(6)));
     assert_eq!(after.segments.iter().map(|segment| segment.id.0).collect::<Vec<_>>(), [4, 5]);
+}
+
+#[test]
+fn rows_are_lost_with_a_commit_and_keys_leave() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_database, log) = with_table(&directory);
+    let rows = |rows: &[u32]| RowSet::from_iter(rows.iter().copied());
+    log.commit(&commit(1, 0, 10)).unwrap();
+    // Of a segment that is gone nothing is kept.
+    let lost = vec![(SegmentId(2), rows(&[1])), (SegmentId(1), rows(&[2, 3])), (SegmentId(9), rows(&[4]))];
+    log.commit(&SegmentCommit { lost, ..commit(2, 10, 20) }).unwrap();
+    let left = PartitionChange {
+        partition: PARTITION,
+        lost: vec![(SegmentId(1), rows(&[3, 5]))],
+        left: vec![(SegmentId(1), 77)],
+        ..Default::default()
+    };
+    log.change(TABLE, std::slice::from_ref(&left)).unwrap();
+    let known = log.partition(TABLE, PARTITION).unwrap();
+    assert_eq!(known.lost, [(SegmentId(1), rows(&[2, 3, 5])), (SegmentId(2), rows(&[1]))]);
+    assert_eq!(known.segments.iter().map(|segment| segment.keys_left_us).collect::<Vec<_>>(), [Some(77), None]);
+    let unknown = PartitionChange { lost: Vec::new(), left: vec![(SegmentId(9), 77)], ..left };
+    assert!(log.change(TABLE, &[unknown]).unwrap_err().to_string().contains("has no segment 9"));
+    log.change(TABLE, &[retired(1)]).unwrap();
+    assert_eq!(log.partition(TABLE, PARTITION).unwrap().lost, [(SegmentId(2), rows(&[1]))]);
 }
 
 #[test]

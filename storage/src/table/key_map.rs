@@ -1,6 +1,6 @@
 //! The key map of a partition in a file beside its segments: written now and then, taken back at a start.
 
-use std::{collections::HashSet, fs, path::Path};
+use std::{collections::HashSet, fs, path::Path, sync::Arc};
 
 use super::{Partition, PartitionWriter};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     ids::{SegmentId, TableId},
     row_set::RowSet,
     schema::TableSchema,
-    segment::SegmentState,
+    segment::{Segment, SegmentState},
     upsert::{CAPTURED_SHARDS, Capture, Restored, Unfinished, Winners, temporary},
 };
 
@@ -51,6 +51,7 @@ impl KeyMapUse {
 }
 
 impl KeyMapFile<'_> {
+    #[expect(clippy::too_many_arguments, reason = "what a partition is opened with")]
     pub(super) fn restore(
         &self,
         winners: &mut Winners,
@@ -59,12 +60,14 @@ impl KeyMapFile<'_> {
         next: SegmentId,
         deleted: &[(SegmentId, RowSet)],
         lost: &[(SegmentId, RowSet)],
+        left: &[(SegmentId, i64)],
     ) -> KeyMapUse {
         let view = partition.view();
         if view.has_damage() {
             return KeyMapUse::Kept;
         }
-        let present: Vec<_> = view.segments().collect();
+        let has_left = |segment: &&Arc<dyn Segment>| left.iter().any(|(id, _)| *id == segment.id());
+        let present: Vec<_> = view.segments().filter(|segment| !has_left(segment)).collect();
         match winners.restore(self.directory, (self.table, partition.id()), schema, &present, next, deleted, lost) {
             Ok(None) => KeyMapUse::None,
             Ok(Some(Restored { segments, keys })) => KeyMapUse::Taken(WrittenKeyMap { segments, keys }),

@@ -108,6 +108,7 @@ mod tests {
                             keep: Keep::Last,
                             keeps_losers: true,
                             late: None,
+                            ages: None,
                             merges: false,
                         };
                         let is = |id, value: &Scalar| Predicate::Compare {
@@ -142,6 +143,7 @@ mod tests {
             keep: Keep::Last,
             keeps_losers: true,
             late: None,
+            ages: None,
             merges: false,
         };
         let is = |id, op, value| Predicate::Compare { column: ColumnId(id), op, value: Scalar::Int(value) };

@@ -18,7 +18,7 @@ use crate::{
     row_set::RowSet,
     schema::TableSchema,
     segment::{Segment, SegmentState, consuming::ConsumingSegment, quarantined::QuarantinedSegment},
-    upsert::{Arriving, Needed, Provenance, Rewrite, Validities, Winners},
+    upsert::{Arriving, Leaving, Needed, Provenance, Rewrite, Validities, Winners},
 };
 
 /// What a statement changes in a partition.
@@ -60,6 +60,20 @@ pub struct PreparedChange {
 
 /// A partition without rows: nothing can keep it from being so, as long as nothing else comes before it.
 pub struct PreparedClearing(Option<Winners>);
+/// Keys that nothing can keep from leaving the key map, as long as nothing else comes before it.
+pub struct PreparedLeaving(Leaving);
+
+impl PreparedLeaving {
+    /// Rows of the segment that are not valid, and never will be again, and more such rows of others.
+    pub fn lost(&self) -> &[(SegmentId, RowSet)] {
+        &self.0.lost
+    }
+
+    /// The newest time that is committed, microseconds since 1970.
+    pub fn newest_us(&self) -> i64 {
+        self.0.newest
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -91,17 +105,18 @@ impl PartitionWriter {
         deleted: &[(SegmentId, RowSet)],
         lost: &[(SegmentId, RowSet)],
     ) -> Result<Self> {
-        Ok(Self::open_with(partition, schema, next, deleted, lost, None)?.0)
+        Ok(Self::open_with(partition, schema, next, deleted, lost, &[], None)?.0)
     }
 
     /// The same with the key map of a checkpoint, if there is one: then only the keys of segments are read that it is not about. One that cannot be used is
-    /// as none.
+    /// as none. `left` are segments whose keys have left the key map, each with the newest time that was committed then: their keys are not read.
     pub fn open_with(
         partition: Arc<Partition>,
         schema: Arc<TableSchema>,
         next: SegmentId,
         deleted: &[(SegmentId, RowSet)],
         lost: &[(SegmentId, RowSet)],
+        left: &[(SegmentId, i64)],
         checkpoint: Option<KeyMapFile<'_>>,
     ) -> Result<(Self, KeyMapUse)> {
         let Some(key) = partition.key.clone() else {
@@ -112,16 +127,22 @@ impl PartitionWriter {
         let mut winners = Winners::new(Arc::clone(&key), &schema)?;
         let mut used = KeyMapUse::None;
         if let Some(file) = checkpoint {
-            used = file.restore(&mut winners, &partition, &schema, next, deleted, lost);
+            used = file.restore(&mut winners, &partition, &schema, next, deleted, lost, left);
             if matches!(used, KeyMapUse::Refused(_)) {
                 winners = Winners::new(key, &schema)?;
             }
         }
         let known = used.segments();
+        // What left by then stays away, also where the rows are gone that it was old by.
+        winners.raise(left.iter().map(|(_, newest)| *newest).max());
         for segment in partition.view().segments().filter(|segment| !known.contains(&segment.id())) {
             let of_segment = |sets: &[(SegmentId, RowSet)]| {
                 sets.iter().find(|(id, _)| *id == segment.id()).map(|(_, rows)| rows.clone()).unwrap_or_default()
             };
+            if left.iter().any(|(id, _)| *id == segment.id()) {
+                winners.add_left(segment, &of_segment(deleted), of_segment(lost));
+                continue;
+            }
             if let Err(error) = winners.add(segment, &of_segment(deleted), of_segment(lost)) {
                 let (schema, offsets) = (Arc::clone(segment.schema()), segment.offsets().to_vec());
                 let (id, rows, bytes) = (segment.id(), segment.rows(), segment.bytes());
@@ -216,20 +237,21 @@ impl PartitionWriter {
         let mut rows = batch_of(&arrow, columns, count)?;
         if let Some(wanted) = winners.wanted(&arriving) {
             rows = filter_record_batch(&rows, &wanted)?;
-            arriving = winners.arriving(written, rows.columns())?;
+            arriving = winners.arriving_wanted(written, rows.columns(), &arriving)?;
         }
         let next = Arc::new(self.consuming.with(&rows, progress)?);
         if rows.num_rows() > 0 {
             winners.appended(Arc::clone(&next) as Arc<dyn Segment>, self.consuming.rows(), &arriving);
         }
+        winners.took(&arriving);
         self.consuming = next;
         self.late += late_rows;
         Ok(())
     }
 
-    /// Rows that came too late to win since the partition was opened, of a table that tells so of its rows.
+    /// Rows that came too late since the partition was opened: to win, of a table that tells so of its rows, or by their age (`upsert::ages`).
     pub fn late_rows(&self) -> u64 {
-        self.late
+        self.late + self.winners.as_ref().map_or(0, Winners::late_by_age)
     }
 
     /// Shows readers what was prepared.
@@ -298,6 +320,59 @@ impl PartitionWriter {
     /// loses against another.
     pub fn lost_for_good(&self, apart_from: &[SegmentId]) -> Result<Vec<(SegmentId, RowSet)>> {
         self.winners.as_ref().map_or_else(|| Ok(Vec::new()), |winners| winners.lost_for_good(apart_from))
+    }
+
+    /// Rows of a segment that are not valid whatever becomes of others: they came late, or lost against rows that are gone. Those of a segment in memory are to
+    /// be committed with it.
+    pub fn lost(&self, segment: SegmentId) -> RowSet {
+        self.winners.as_ref().map_or_else(RowSet::default, |winners| winners.lost(segment))
+    }
+
+    /// What the commit of a segment in memory makes lost: rows of it, numbered as in memory, and of committed ones. To be told with the commit, and to
+    /// [`Self::lose`] after it.
+    pub fn lost_with(&self, segment: SegmentId) -> Result<Vec<(SegmentId, RowSet)>> {
+        self.winners.as_ref().map_or_else(|| Ok(Vec::new()), |winners| winners.lost_with(segment))
+    }
+
+    /// Rows of committed segments are lost, as the log says: they are not valid already.
+    pub fn lose(&mut self, lost: &[(SegmentId, RowSet)]) {
+        if let Some(winners) = &mut self.winners {
+            winners.lose(lost);
+        }
+    }
+
+    /// Whether rows of one key may be seen beside each other (`upsert::ages`).
+    pub fn has_distant_rows(&self) -> bool {
+        self.partition.key.as_ref().is_some_and(|key| key.ages.is_some_and(|ages| ages.key_us.is_some()))
+    }
+
+    /// Committed segments whose keys are old enough to leave the key map.
+    pub fn may_leave(&self) -> Vec<SegmentId> {
+        self.winners.as_ref().map_or_else(Vec::new, Winners::may_leave)
+    }
+
+    /// Reads what [`Self::leave`] needs, which has to follow before anything else; `fingerprints` are those of [`Partition::key_fingerprints`]. `None`: not
+    /// now.
+    pub fn prepare_leaving(&self, segment: SegmentId, fingerprints: &[u64]) -> Result<Option<PreparedLeaving>> {
+        let Some(winners) = &self.winners else { return Ok(None) };
+        Ok(winners.prepare_leaving(segment, fingerprints)?.map(PreparedLeaving))
+    }
+
+    /// The keys of a segment leave the key map; its rows stay as they are.
+    pub fn leave(&mut self, prepared: &PreparedLeaving) {
+        if let Some(winners) = &mut self.winners {
+            winners.leave(&prepared.0);
+        }
+    }
+
+    /// Whether all rows of a committed segment are old enough for its tombstones to be forgotten.
+    pub fn may_forget(&self, segment: &dyn Segment) -> bool {
+        self.winners.as_ref().is_some_and(|winners| winners.may_forget(segment))
+    }
+
+    /// Those of the tombstones of a committed segment that are old enough to be forgotten.
+    pub fn forgotten(&self, segment: &dyn Segment, tombstones: &RowSet) -> Result<RowSet> {
+        self.winners.as_ref().map_or_else(|| Ok(RowSet::default()), |winners| winners.forgotten(segment, tombstones))
     }
 
     /// Reads what [`Self::rewrite`] needs, which has to follow before anything else. An error leaves everything as it was.

@@ -2,22 +2,25 @@
 //! its key, made of the hashes of its values (`hash`).
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray},
+    array::{Array, ArrayRef, AsArray, Int64Array},
     buffer::BooleanBuffer,
     compute::SortOptions,
     row::{RowConverter, Rows, SortField},
 };
 
-use super::{Keep, KeySpec, provenance};
+use super::{Keep, KeySpec, ages, provenance};
 use crate::{Error, Result, evaluate::plain_floats, hash, ids::ColumnId, schema::TableSchema};
 
 /// Reads identities of rows of one table.
 #[derive(Debug)]
 pub(super) struct Reader {
-    /// The columns that it reads: the key's, then those of the rank, then the one that deletes.
+    /// The columns that it reads: the key's, then those of the rank, then the one that deletes, then the one that tells how old a row is.
     columns: Vec<ColumnId>,
     key_columns: usize,
     rank_columns: usize,
+    deletes: bool,
+    /// Whether times matter.
+    ages: bool,
     keys: RowConverter,
     ranks: RowConverter,
 }
@@ -30,6 +33,8 @@ pub(super) struct Identities {
     ranks: Rows,
     /// Rows that delete their key.
     deletes: Option<BooleanBuffer>,
+    /// Microseconds since 1970, where keys are not known for ever.
+    times: Option<Int64Array>,
 }
 
 impl Reader {
@@ -50,7 +55,11 @@ impl Reader {
             ranks: converter(&ranks)?,
             key_columns: spec.columns.len(),
             rank_columns: ranks.len(),
-            columns: spec.columns.iter().copied().chain(ranks).chain(spec.delete).collect(),
+            deletes: spec.delete.is_some(),
+            ages: spec.ages.is_some(),
+            columns: (spec.columns.iter().copied().chain(ranks).chain(spec.delete))
+                .chain(spec.ages.map(|ages| ages.column))
+                .collect(),
         })
     }
 
@@ -62,19 +71,22 @@ impl Reader {
     pub(super) fn read(&self, arrays: &[ArrayRef]) -> Result<Identities> {
         let plain: Vec<ArrayRef> = arrays.iter().map(plain_floats).collect();
         let (keys, rest) = plain.split_at(self.key_columns);
-        let (ranks, delete) = rest.split_at(self.rank_columns);
+        let (ranks, rest) = rest.split_at(self.rank_columns);
+        let (delete, times) = rest.split_at(usize::from(self.deletes));
         Ok(Identities {
             fingerprints: fingerprints(keys)?,
             keys: self.keys.convert_columns(keys)?,
             ranks: self.ranks.convert_columns(ranks)?,
             deletes: delete.first().map(true_rows),
+            times: times.first().map(ages::micros).transpose()?,
         })
     }
 
     /// The columns that [`Self::read_keys`] takes: what is to be known of a row whose key no other has.
     pub(super) fn columns_without_rank(&self) -> Vec<ColumnId> {
         let (keys, rest) = self.columns.split_at(self.key_columns);
-        keys.iter().chain(&rest[self.rank_columns..]).copied().collect()
+        let rest = &rest[self.rank_columns..];
+        keys.iter().chain(&rest[..rest.len() - usize::from(self.ages)]).copied().collect()
     }
 
     /// The fingerprints of rows, and which of them delete their keys.
@@ -152,6 +164,11 @@ impl Identities {
 
     pub(super) fn rank(&self, row: usize) -> &[u8] {
         self.ranks.row(row).data()
+    }
+
+    /// `None`: it has none, or keys are known for ever.
+    pub(super) fn time(&self, row: usize) -> Option<i64> {
+        self.times.as_ref().filter(|times| times.is_valid(row)).map(|times| times.value(row))
     }
 
     pub(super) fn deletes(&self, row: usize) -> bool {

@@ -16,6 +16,7 @@
 //! - `provenance`: where a row came from, kept beside it in columns that no query sees.
 //! - `identity`: the key and the rank of a row, as bytes that compare as they do.
 //! - `owner`: which partition has the rows of a key.
+//! - `ages`: how old a row is, and which rows of a key know of each other where keys are not known for ever.
 //! - `winners`: these put together, by the one writer of a partition.
 //! - `merge`: a new row and the one before it, column by column, in tables that merge rows (`mode = 'partial_upsert'`).
 //! - `checkpoint`: the file that the map is kept in over restarts; `winners/capture`: writing it beside the writer, and taking it back.
@@ -25,11 +26,14 @@
 //! end in the same table; where rows are merged the order of arrival counts (`winners::merging`). A row whose delete column is true wins as any other
 //! and is then not valid itself: it stays as the tombstone of its key.
 //!
+//! Where keys have an age (`ages`) rows of one key that are further apart than that are rows of two keys, in all that follows.
+//!
 //! What always holds: at most one row of a key is valid in a view; the winner's location in the map is the valid row, or a tombstone; the map can
 //! be made again from the segments alone.
 //!
 //! The plain twin is the model of `tests/it/upsert.rs`: a map from keys to rows.
 
+mod ages;
 mod checkpoint;
 mod identity;
 mod keys;
@@ -40,6 +44,7 @@ mod provenance;
 mod validity;
 mod winners;
 
+pub use ages::{segment_newest_us, segment_span_us};
 pub use checkpoint::KEY_MAP_FILE;
 pub(crate) use checkpoint::{Unfinished, temporary};
 pub(crate) use identity::{fingerprint, fingerprint_of_hashes};
@@ -48,7 +53,7 @@ pub(crate) use owner::owner;
 pub use provenance::{Provenance, is_provenance};
 pub use validity::{Validities, Validity};
 pub use winners::Needed;
-pub(crate) use winners::{Arriving, CAPTURED_SHARDS, Capture, Restored, Rewrite, Winners};
+pub(crate) use winners::{Arriving, CAPTURED_SHARDS, Capture, Leaving, Restored, Rewrite, Winners, key_fingerprints};
 
 use crate::{
     ids::ColumnId,
@@ -81,6 +86,20 @@ pub struct KeySpec {
     pub late: Option<ColumnId>,
     /// Whether a row that takes the place of one that is seen is merged with it, as [`Column::merge`] says. Only with [`Keep::Last`].
     pub merges: bool,
+    /// How long keys are known; `None`: for ever.
+    pub ages: Option<KeyAges>,
+}
+
+/// How long keys are known by the times of their rows: what came tells what is old, never a clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyAges {
+    /// DATE, TIMESTAMP or TIMESTAMPTZ.
+    pub column: ColumnId,
+    /// Rows of one key that are further apart are rows of two keys, and a row that comes so far behind the newest of its partition is not seen
+    /// (`winners::ages`). Microseconds; `None`: for ever.
+    pub key_us: Option<i64>,
+    /// So far behind the newest row of its partition a tombstone may be forgotten. Microseconds; `None`: for ever.
+    pub tombstone_us: Option<i64>,
 }
 
 impl KeySpec {
@@ -99,9 +118,12 @@ impl KeySpec {
         arriving
     }
 
-    /// Whether the column is one that the key or the rank is made of.
+    /// Whether the column is one that the key, the rank or the age of rows is made of, so that it cannot be dropped or get another type.
     pub fn needs(&self, column: ColumnId) -> bool {
-        self.columns.contains(&column) || self.version == Some(column) || self.delete == Some(column)
+        self.columns.contains(&column)
+            || self.version == Some(column)
+            || self.delete == Some(column)
+            || self.ages.is_some_and(|ages| ages.column == column)
     }
 
     /// The schema that segments are written under: the table's, and the columns of the provenance. Texts of the key are not compressed unless

@@ -63,6 +63,7 @@ mod tests {
                 keeps_losers: true,
                 late: None,
                 merges: false,
+                ages: None,
             };
             spec.owners(&schema, &rows, 4).unwrap()
         };

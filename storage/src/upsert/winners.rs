@@ -2,6 +2,7 @@
 
 mod capture;
 mod lateness;
+mod leaving;
 mod merging;
 
 use std::{
@@ -15,6 +16,7 @@ use parking_lot::RwLockWriteGuard;
 
 use super::{
     Keep, KeySpec, Provenance, Validities, Validity,
+    ages::{late_rows, segment_newest_us},
     identity::{Identities, Reader},
     keys::Keys,
     map::{Location, Place, WINDOW},
@@ -28,6 +30,7 @@ use crate::{
 };
 
 pub(crate) use capture::{CAPTURED_SHARDS, Capture, Restored};
+pub(crate) use leaving::{Leaving, key_fingerprints};
 
 /// Rows that are read at a time when the map is made again.
 const STEP: u32 = 64 * 1024;
@@ -49,6 +52,10 @@ pub(crate) struct Winners {
     capturing: bool,
     /// How often segments went.
     retirements: u64,
+    /// The newest time of all rows that came, where keys have an age.
+    newest: Option<i64>,
+    /// Rows that came late, since the start.
+    late: u64,
 }
 
 #[derive(Debug)]
@@ -57,8 +64,10 @@ struct Slot {
     /// `None`: it is gone, and no entry of the map is about it.
     segment: Option<Arc<dyn Segment>>,
     validity: Arc<Validity>,
-    /// Rows that lost against rows that are gone: they are not valid, and the map does not know them.
+    /// Rows that lost against rows that are gone, or came late: they are not valid, and the map does not know them.
     lost: RowSet,
+    /// Its keys have left the map: what is valid of it is settled, and the map knows none of its rows.
+    left: bool,
     /// It is committed, and no checkpoint is being written that began before that.
     settled: bool,
     /// Rows of others that lost against rows of it while it was not settled: without it they may win.
@@ -91,6 +100,10 @@ pub(crate) struct Rewrite {
     beaten: HashMap<Location, u32>,
     /// Tombstones that are not there any more.
     dropped: Vec<(u64, Location)>,
+    /// Rows in memory, by the numbers of their segments, that lost against these.
+    lost_in_memory: Vec<(u32, RowSet)>,
+    /// The new segment is of rows whose keys have left the map.
+    left: bool,
 }
 
 /// Rows that are about to be appended, and what they meet.
@@ -105,6 +118,12 @@ pub(crate) struct Arriving {
     identities: Vec<(usize, Identities)>,
     /// Those of the new rows that are appended, ascending; `None`: all.
     kept: Option<Vec<u32>>,
+    /// Which of the new rows come late; `None`: none.
+    late: Option<Vec<bool>>,
+    /// How many of all that came did, stored or not.
+    late_count: u64,
+    /// The newest time after them.
+    newest: Option<i64>,
 }
 
 impl Arriving {
@@ -119,6 +138,10 @@ impl Arriving {
         let run = self.identities.partition_point(|(start, _)| *start <= at) - 1;
         let (start, identities) = &self.identities[run];
         Some((identities, at - start))
+    }
+
+    fn is_late(&self, row: usize) -> bool {
+        self.late.as_ref().is_some_and(|late| late[row])
     }
 
     /// Rows that are appended.
@@ -153,6 +176,8 @@ impl Winners {
             numbers: HashMap::new(),
             capturing: false,
             retirements: 0,
+            newest: None,
+            late: 0,
         })
     }
 
@@ -167,6 +192,7 @@ impl Winners {
     pub(crate) fn add(&mut self, segment: &Arc<dyn Segment>, deleted: &RowSet, lost: RowSet) -> Result<()> {
         let number = self.number_of(segment);
         self.segments[number as usize].lost = lost;
+        self.see(segment);
         let columns = self.reader.columns_without_rank();
         let mut met = Vec::new();
         for start in (0..segment.rows()).step_by(STEP as usize) {
@@ -238,6 +264,24 @@ impl Winners {
 
     /// Reads what the rows meet. `columns` are those of `written`, in order. Changes nothing.
     pub(crate) fn arriving(&self, written: &TableSchema, columns: &[ArrayRef]) -> Result<Arriving> {
+        let mut arriving = self.arriving_on_time(written, columns)?;
+        let (new, ages) = (&arriving.new, self.spec.ages.as_ref());
+        (arriving.late, arriving.newest) = late_rows(ages, self.newest, new.rows(), |row| new.time(row));
+        arriving.late_count = arriving.late.iter().flatten().filter(|late| **late).count() as u64;
+        Ok(arriving)
+    }
+
+    /// The same of those that are left of them when others are not stored.
+    pub(crate) fn arriving_wanted(
+        &self,
+        written: &TableSchema,
+        columns: &[ArrayRef],
+        all: &Arriving,
+    ) -> Result<Arriving> {
+        Ok(Arriving { newest: all.newest, late_count: all.late_count, ..self.arriving_on_time(written, columns)? })
+    }
+
+    fn arriving_on_time(&self, written: &TableSchema, columns: &[ArrayRef]) -> Result<Arriving> {
         let of = |id| written.index_of(id).and_then(|at| columns.get(at)).cloned();
         let missing = || Error::Invalid("the rows lack a column of their key".into());
         let arrays: Option<Vec<ArrayRef>> = self.reader.columns().iter().map(|id| of(*id)).collect();
@@ -271,7 +315,17 @@ impl Winners {
             identities.push((start, self.read(run[0].segment, &rows)?));
             start += run.len();
         }
-        Ok(Arriving { new, fingerprints, met, places, identities, kept: None })
+        Ok(Arriving {
+            new,
+            fingerprints,
+            met,
+            places,
+            identities,
+            kept: None,
+            late: None,
+            late_count: 0,
+            newest: self.newest,
+        })
     }
 
     /// The identities of rows of a segment that is there.
@@ -289,15 +343,48 @@ impl Winners {
             return None;
         }
         let map = self.keys.read();
-        let loses = |row: usize| {
-            map.entries(arriving.fingerprints[row]).any(|(_, location)| {
-                arriving.identity(location, row).is_some_and(|(known, at)| {
-                    known.key(at) == arriving.new.key(row) && !self.wins(arriving.new.rank(row), known.rank(at))
-                })
-            })
+        let new = &arriving.new;
+        let is_wanted = |row: usize| {
+            let (mut loses, mut wins) = (false, false);
+            for (_, location) in map.entries(arriving.fingerprints[row]) {
+                let Some((known, at)) = arriving.identity(location, row) else { continue };
+                if known.key(at) == new.key(row) && self.are_near(new, row, known, at) {
+                    let wins_here = self.wins(new.rank(row), known.rank(at));
+                    (wins, loses) = (wins || wins_here, loses || !wins_here);
+                }
+            }
+            // One between two that are not near to each other takes the older one's place, and a start has to find it.
+            !arriving.is_late(row) && (!loses || wins && self.spec.keep == Keep::Last)
         };
-        let wanted: BooleanArray = (0..arriving.new.rows()).map(|row| Some(!loses(row))).collect();
+        let wanted: BooleanArray = (0..new.rows()).map(|row| Some(is_wanted(row))).collect();
         (wanted.true_count() < wanted.len()).then_some(wanted)
+    }
+
+    /// Whether two rows of one key know of each other.
+    fn are_near(&self, a: &Identities, at_a: usize, b: &Identities, at_b: usize) -> bool {
+        self.spec.ages.is_none_or(|ages| ages.near(a.time(at_a), b.time(at_b)))
+    }
+
+    /// Rows were there, or came: from now on others are as old as they are behind these.
+    pub(crate) fn raise(&mut self, newest: Option<i64>) {
+        self.newest = self.newest.max(newest);
+    }
+
+    fn see(&mut self, segment: &Arc<dyn Segment>) {
+        if let Some(ages) = self.spec.ages {
+            self.raise(segment_newest_us(segment.as_ref(), ages.column));
+        }
+    }
+
+    /// After rows were taken: how old others are from now on.
+    pub(crate) fn took(&mut self, arriving: &Arriving) {
+        self.raise(arriving.newest);
+        self.late += arriving.late_count;
+    }
+
+    /// Rows that came late since the start, stored or not.
+    pub(crate) fn late_by_age(&self) -> u64 {
+        self.late
     }
 
     /// Whether a row that comes later takes the place of one that is there. Of equal rank are a row and itself, read once more: merged rows hold it
@@ -333,27 +420,53 @@ impl Winners {
                 map.touch(arriving.fingerprints[row..].iter().take(WINDOW).copied());
                 arriving.touch(row..(row + WINDOW).min(new.rows()));
             }
+            if arriving.is_late(row) {
+                self.segments[segment as usize].lost.insert(here.row);
+            }
             if self.segments[segment as usize].lost.contains(here.row) {
                 self.invalidate(here);
                 continue;
             }
             let is_deleted = deleted.is_some_and(|deleted| deleted.contains(here.row));
             let mut known = None;
+            // Where keys have an age: others that it is near to, which are not all near to each other.
+            let mut overtaken: Vec<Location> = Vec::new();
             for (place, location) in map.entries(fingerprint) {
                 // What is not among those met came with this batch.
                 let (identities, at) = match arriving.identity(location, row) {
                     Some(found) => found,
                     None => (new, arriving.row(rows.partition_point(|row| *row < location.row))),
                 };
-                if identities.key(at) == new.key(row) {
+                if identities.key(at) == new.key(row) && (location == here || self.are_near(new, row, identities, at)) {
                     let wins = match deleted {
                         Some(_) if new.rank(row) == identities.rank(at) => self.wins_by_place(here, location),
                         _ => self.wins(new.rank(row), identities.rank(at)),
                     };
-                    known = Some((place, location, wins));
-                    break;
+                    if self.spec.ages.is_none() {
+                        known = Some((place, location, wins));
+                        break;
+                    }
+                    match known {
+                        // It is back from the checkpoint.
+                        _ if location == here => {
+                            (known, overtaken) = (Some((place, location, true)), Vec::new());
+                            break;
+                        }
+                        Some((_, better, false)) if wins => {
+                            debug_assert_ne!(better, location);
+                            overtaken.push(location);
+                        }
+                        Some((_, old, true)) if !wins => {
+                            overtaken.push(old);
+                            known = Some((place, location, false));
+                        }
+                        Some((_, _, true)) => overtaken.push(location),
+                        Some((_, _, false)) => {}
+                        None => known = Some((place, location, wins)),
+                    }
                 }
             }
+            let wins = known.is_none_or(|(_, old, wins)| wins || old == here);
             match known {
                 None => map.insert(fingerprint, here),
                 // It is back from the checkpoint.
@@ -362,12 +475,17 @@ impl Winners {
                     map.set(place, here);
                     self.lost_against(old, here);
                 }
-                Some((_, old, false)) => {
-                    self.lost_against(here, old);
-                    continue;
+                Some((_, old, false)) => self.lost_against(here, old),
+            }
+            // What keeps the first row stores no later one, so that these leave nothing that a start could find.
+            if wins || self.spec.keep == Keep::Last {
+                for old in overtaken {
+                    // Nobody looks up keys that have an age.
+                    map.remove(fingerprint, old);
+                    self.lost_against(old, here);
                 }
             }
-            if is_deleted || new.deletes(row) {
+            if wins && (is_deleted || new.deletes(row)) {
                 self.invalidate(here);
             }
         }
@@ -430,6 +548,7 @@ impl Winners {
         beaten.filter(|loser| loser.segment == number).for_each(|loser| loser.row = places[loser.row as usize]);
         let slot = &mut self.segments[number as usize];
         slot.validity = Arc::new(slot.validity.permuted(order));
+        slot.lost = (0..).zip(order).filter(|(_, row)| slot.lost.contains(**row)).map(|(place, _)| place).collect();
         Ok(())
     }
 
@@ -438,6 +557,14 @@ impl Winners {
         let mut needed = Needed::default();
         let Some(number) = self.numbers.get(&segment).copied() else { return Ok(needed) };
         let slot = &self.segments[number as usize];
+        if slot.left {
+            return Ok(needed);
+        }
+        let is_aged = self.spec.ages.is_some();
+        if is_aged {
+            // No more than these: others may have lost against rows that are lost by now, and would be back without them.
+            needed.beaten = self.undecided().remove(&number).unwrap_or_default();
+        }
         let count = slot.segment.as_ref().map_or(0, |segment| segment.rows());
         let may_win = |row: &u32| !slot.validity.is_valid(*row) && !slot.lost.contains(*row);
         let invalid: Vec<u32> = (0..count).filter(may_win).collect();
@@ -450,7 +577,7 @@ impl Winners {
                 for (_, location) in map.entries(identities.fingerprint(at)) {
                     if location == here {
                         needed.tombstones.insert(*row);
-                    } else if !self.is_committed(location.segment) {
+                    } else if !is_aged && !self.is_committed(location.segment) {
                         needed.beaten.insert(*row);
                     }
                 }
@@ -463,7 +590,8 @@ impl Winners {
     pub(crate) fn lost_for_good(&self, apart_from: &[SegmentId]) -> Result<Vec<(SegmentId, RowSet)>> {
         let (mut lost, mut undecided) = (Vec::new(), self.undecided());
         for (number, slot) in (0..).zip(&self.segments) {
-            if slot.validity.invalid() == 0 || apart_from.contains(&slot.id) || !self.is_committed(number) {
+            if slot.validity.invalid() == 0 || slot.left || apart_from.contains(&slot.id) || !self.is_committed(number)
+            {
                 continue;
             }
             let needed = self.needed(slot.id)?;
@@ -494,8 +622,14 @@ impl Winners {
         from: &[(SegmentId, u32)],
         dropped: &[(SegmentId, RowSet)],
     ) -> Result<Rewrite> {
-        let mut rewrite =
-            Rewrite { moves: Vec::new(), invalid: RowSet::default(), beaten: HashMap::new(), dropped: Vec::new() };
+        let mut rewrite = Rewrite {
+            moves: Vec::new(),
+            invalid: RowSet::default(),
+            beaten: HashMap::new(),
+            dropped: Vec::new(),
+            lost_in_memory: Vec::new(),
+            left: !from.is_empty(),
+        };
         let number_of = |id: &SegmentId| {
             let unknown = || Error::Invalid(format!("the key map does not know segment {id}"));
             self.numbers.get(id).copied().ok_or_else(unknown)
@@ -505,30 +639,40 @@ impl Winners {
             let Some(new) = new else { break };
             let first = step as u32 * STEP;
             let rows: Vec<u32> = (first..first + of_step.len() as u32).collect();
-            let identities = self.reader.read(&new.take(self.reader.columns(), &rows)?)?;
+            let has_left = |id: &SegmentId| self.numbers.get(id).is_some_and(|at| self.segments[*at as usize].left);
+            let all_left = of_step.iter().all(|(segment, _)| has_left(segment));
+            rewrite.left &= all_left;
+            // Without keys there is nothing to read.
+            let read = if all_left { &[][..] } else { rows.as_slice() };
+            let identities = self.reader.read(&new.take(self.reader.columns(), read)?)?;
             let map = self.keys.read();
             for (at, (segment, row)) in of_step.iter().enumerate() {
                 let here = first + at as u32;
                 let old = Location { segment: number_of(segment)?, row: *row };
+                // It was deleted meanwhile, or lost, or is a tombstone. One that is valid has an entry, unless its key has left.
+                let slot = &self.segments[old.segment as usize];
+                if !slot.validity.is_valid(old.row) {
+                    rewrite.invalid.insert(here);
+                }
+                if slot.left {
+                    continue;
+                }
                 if beaten.contains(&old) {
                     rewrite.beaten.insert(old, here);
                 }
                 let mut entries = map.entries(identities.fingerprint(at));
-                match entries.find(|(_, location)| *location == old) {
-                    Some((place, _)) => {
-                        rewrite.moves.push((place, here));
-                        if !self.segments[old.segment as usize].validity.is_valid(old.row) {
-                            rewrite.invalid.insert(here);
-                        }
-                    }
-                    None => {
-                        rewrite.invalid.insert(here);
-                    }
+                if let Some((place, _)) = entries.find(|(_, location)| *location == old) {
+                    rewrite.moves.push((place, here));
                 }
             }
         }
+        let mut going = HashMap::new();
         for (segment, rows) in dropped {
             let number = number_of(segment)?;
+            if self.segments[number as usize].left {
+                continue;
+            }
+            going.insert(number, rows.clone());
             let rows: Vec<u32> = rows.iter().collect();
             for rows in rows.chunks(STEP as usize) {
                 let identities = self.read(number, rows)?;
@@ -537,6 +681,7 @@ impl Winners {
                 rewrite.dropped.extend(fingerprints.zip(locations));
             }
         }
+        rewrite.lost_in_memory = self.lost_in_memory(&going)?;
         Ok(rewrite)
     }
 
@@ -552,7 +697,8 @@ impl Winners {
             let number = self.number_of(new);
             let to = |(place, row): &(Place, u32)| (*place, Location { segment: number, row: *row });
             self.moved(&rewrite.moves.iter().map(to).collect::<Vec<_>>());
-            self.segments[number as usize].validity = Arc::new(rewrite.invalid.iter().collect());
+            let slot = &mut self.segments[number as usize];
+            (slot.validity, slot.left) = (Arc::new(rewrite.invalid.iter().collect()), rewrite.left);
             for loser in self.segments.iter_mut().flat_map(|slot| &mut slot.beaten) {
                 if let Some(row) = rewrite.beaten.get(loser) {
                     *loser = Location { segment: number, row: *row };
@@ -560,19 +706,16 @@ impl Winners {
             }
         }
         self.keys.remove(&rewrite.dropped);
+        self.lose_in_memory(&rewrite.lost_in_memory);
         for id in retired {
             if let Some(number) = self.numbers.remove(id) {
                 let slot = &mut self.segments[number as usize];
                 (slot.segment, slot.validity, slot.lost) = (None, Arc::default(), RowSet::default());
-                slot.beaten = Vec::new();
+                (slot.beaten, slot.left) = (Vec::new(), false);
             }
         }
         self.retirements += 1;
-        for (id, rows) in lost {
-            if let Some(number) = self.numbers.get(id) {
-                self.segments[*number as usize].lost.add(rows);
-            }
-        }
+        self.lose(lost);
     }
 
     /// Of all segments that have rows that are not valid.
@@ -621,6 +764,7 @@ impl Winners {
                 segment: Some(Arc::clone(segment)),
                 validity: Arc::default(),
                 lost: RowSet::default(),
+                left: false,
                 beaten: Vec::new(),
             });
             segments.len() as u32 - 1

@@ -36,6 +36,7 @@ proptest! {
         merges in any::<bool>(),
     ) {
         let spec = KeySpec {
+            ages: None,
             columns: vec![KEY],
             version: Some(VERSION),
             delete: None,

@@ -523,6 +523,7 @@ fn check(seed: u64, count: usize) {
         keeps_losers: random.one_in(2),
         late: None,
         merges: true,
+        ages: None,
     };
     let streams = streams(random, &spec.arriving(&second), count);
     let model = Model { spec: &spec, columns: &second.columns, streams: &streams };
@@ -592,6 +593,7 @@ fn many_rows_of_one_key() {
         keeps_losers: true,
         late: None,
         merges: true,
+        ages: None,
     };
     let table = Table::with_key(TableId(1), Arc::clone(&schema), 1, Some(spec));
     let partition = Arc::clone(&table.partitions()[0]);

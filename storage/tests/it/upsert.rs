@@ -2,6 +2,7 @@
 //! in other orders of rows; restarts that read again what was not committed. After every step the rows of each key are those of the model, and the
 //! end is the same for every order of arrival.
 
+mod ages;
 mod key_map;
 mod lookup;
 
@@ -12,7 +13,10 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringViewArray},
+    array::{
+        ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringViewArray,
+        TimestampMicrosecondArray,
+    },
     compute::{concat_batches, filter_record_batch},
     datatypes::{Float64Type, Int64Type},
 };
@@ -21,7 +25,7 @@ use tidemill_storage::{
     ids::{ColumnId, OffsetRange, PartitionId, SchemaVersion, SegmentId, SourceId, StreamId, TableId},
     row_set::RowSet,
     scan::{Addresses, IndexUse, ScanHints, ScanMetrics, ScanRequest, address_of, addressed},
-    schema::{Column, DataType, TableSchema},
+    schema::{Column, DataType, TableSchema, UTC},
     segment::{
         Segment, SegmentState,
         builder::{SealContext, seal_sorted},
@@ -38,6 +42,7 @@ const PLACE: ColumnId = ColumnId(1);
 const VERSION: ColumnId = ColumnId(2);
 const DELETED: ColumnId = ColumnId(3);
 const AMOUNT: ColumnId = ColumnId(4);
+const AT: ColumnId = ColumnId(5);
 
 fn schema() -> Arc<TableSchema> {
     let column =
@@ -48,6 +53,7 @@ fn schema() -> Arc<TableSchema> {
         column(VERSION, "version", DataType::BigInt, true),
         column(DELETED, "deleted", DataType::Boolean, true),
         column(AMOUNT, "amount", DataType::BigInt, false),
+        column(AT, "at", DataType::TimestampTz, true),
     ];
     Arc::new(TableSchema { version: SchemaVersion(1), columns, time_column: None })
 }
@@ -62,6 +68,8 @@ struct Event {
     version: Option<i64>,
     deleted: Option<bool>,
     amount: i64,
+    /// Microseconds since 1970.
+    at: Option<i64>,
 }
 
 /// Two zeros are one, and so are all NaNs.
@@ -146,6 +154,7 @@ fn batch(events: &[&Event]) -> RecordBatch {
         Arc::new(events.iter().map(|event| event.version).collect::<Int64Array>()),
         Arc::new(events.iter().map(|event| event.deleted).collect::<BooleanArray>()),
         Arc::new(events.iter().map(|event| Some(event.amount)).collect::<Int64Array>()),
+        Arc::new(events.iter().map(|event| event.at).collect::<TimestampMicrosecondArray>().with_timezone(UTC)),
     ];
     RecordBatch::try_new(schema().arrow(), columns).unwrap()
 }
@@ -169,6 +178,7 @@ fn events(random: &mut Random, count: usize) -> BTreeMap<StreamId, Vec<Event>> {
             version: (!random.one_in(5)).then(|| random.below(versions) as i64),
             deleted: *random.pick(&[None, Some(false), Some(false), Some(true)]),
             amount,
+            at: None,
         });
     }
     streams
@@ -183,6 +193,9 @@ struct Machine<'a> {
     sealing: Vec<Arc<ConsumingSegment>>,
     committed: Vec<Arc<dyn Segment>>,
     deleted: Vec<(SegmentId, RowSet)>,
+    /// What the log says of rows of committed segments that lost for good, and of segments whose keys have left.
+    lost: BTreeMap<SegmentId, RowSet>,
+    left: Vec<(SegmentId, i64)>,
     /// Events of each stream that were appended.
     appended: BTreeMap<StreamId, usize>,
     /// The same, of committed segments.
@@ -202,6 +215,8 @@ impl<'a> Machine<'a> {
             sealing: Vec::new(),
             committed: Vec::new(),
             deleted: Vec::new(),
+            lost: BTreeMap::new(),
+            left: Vec::new(),
             appended: BTreeMap::new(),
             durable: Vec::new(),
         }
@@ -241,7 +256,14 @@ impl<'a> Machine<'a> {
             return;
         }
         let (segment, order) = self.written(&ended, by);
+        let mut lost = self.writer.lost_with(ended.id()).unwrap();
+        for (_, rows) in lost.iter_mut().filter(|(id, _)| *id == ended.id()) {
+            let place = |row: u32| order.as_ref().map_or(row, |order| order[row as usize]);
+            *rows = (0..ended.rows()).filter(|row| rows.contains(place(*row))).collect();
+        }
+        self.lose(&lost);
         self.writer.replace(Arc::clone(&segment), order.as_deref()).unwrap();
+        self.writer.lose(&lost);
         assert_eq!(segment.state(), SegmentState::Committed);
         self.committed.push(segment);
     }
@@ -292,8 +314,8 @@ impl<'a> Machine<'a> {
                 let segment = self.committed.iter().find(|segment| segment.id() == id).unwrap();
                 provenance.push(Provenance::of_changed(segment.as_ref(), &[row], self.spec.keep).unwrap());
             }
-            let mut columns = batch.columns()[..4].to_vec();
-            columns.push(Arc::new(new));
+            let mut columns = batch.columns()[..schema().columns.len()].to_vec();
+            columns[4] = Arc::new(new);
             rows.push(RecordBatch::try_new(schema().arrow(), columns).unwrap());
         }
         let mut added = None;
@@ -318,12 +340,19 @@ impl<'a> Machine<'a> {
         let written = self.writer.written(schema());
         let columns: Vec<ColumnId> = written.columns.iter().map(|column| column.id).collect();
         let (mut from, mut rows) = (Vec::new(), Vec::new());
+        let mut dropped = Vec::new();
         let view = self.writer.partition().view();
         for segment in &picked {
             let needed = self.writer.needed(segment.id()).unwrap();
+            let forgotten = self.writer.forgotten(segment.as_ref(), &needed.tombstones).unwrap();
             let validity = view.validities().of(segment.id());
-            let is_kept = |row: &u32| validity.is_none_or(|known| known.is_valid(*row)) || needed.contains(*row);
+            let is_kept = |row: &u32| {
+                validity.is_none_or(|known| known.is_valid(*row)) || needed.contains(*row) && !forgotten.contains(*row)
+            };
             let kept: Vec<u32> = (0..segment.rows()).filter(is_kept).collect();
+            if !forgotten.is_empty() {
+                dropped.push((segment.id(), forgotten));
+            }
             from.extend(kept.iter().map(|row| (segment.id(), *row)));
             rows.push(RecordBatch::try_new(written.arrow(), segment.take(&columns, &kept).unwrap()).unwrap());
         }
@@ -344,13 +373,32 @@ impl<'a> Machine<'a> {
         let is_deleted =
             |(id, row): &(SegmentId, u32)| self.deleted.iter().any(|(known, rows)| known == id && rows.contains(*row));
         let deleted: RowSet = (0..).zip(&from).filter(|(_, old)| is_deleted(old)).map(|(row, _)| row).collect();
-        let rewriting = Rewriting { new: new.clone(), from, retired: retired.clone(), ..Default::default() };
+        let keeps_away = !dropped.is_empty() || self.writer.has_distant_rows();
+        let lost = if keeps_away { self.writer.lost_for_good(&retired).unwrap() } else { Vec::new() };
+        self.lose(&lost);
+        let rewriting = Rewriting { new: new.clone(), from: from.clone(), retired: retired.clone(), dropped, lost };
         let prepared = self.writer.prepare_rewrite(rewriting).unwrap();
-        self.committed.retain(|segment| !retired.contains(&segment.id()));
-        self.deleted.retain(|(id, _)| !retired.contains(id));
+        let has_left = |id: &SegmentId| self.left.iter().find(|(left, _)| left == id).map(|(_, newest)| *newest);
+        let all_left: Option<Vec<i64>> = retired.iter().map(has_left).collect();
+        if let Some(newest) = all_left.and_then(|all| all.into_iter().max()).filter(|_| !from.is_empty()) {
+            self.left.push((id, newest));
+        }
+        self.forget(&retired);
         self.committed.extend(new);
         self.deleted.push((id, deleted));
         self.writer.rewrite(prepared);
+    }
+
+    fn lose(&mut self, lost: &[(SegmentId, RowSet)]) {
+        lost.iter().for_each(|(id, rows)| self.lost.entry(*id).or_default().add(rows));
+    }
+
+    /// Segments are gone.
+    fn forget(&mut self, retired: &[SegmentId]) {
+        self.committed.retain(|segment| !retired.contains(&segment.id()));
+        self.deleted.retain(|(id, _)| !retired.contains(id));
+        self.lost.retain(|id, _| !retired.contains(id));
+        self.left.retain(|(id, _)| !retired.contains(id));
     }
 
     /// What a crash leaves: the committed segments, and streams that go on where these end.
@@ -366,7 +414,9 @@ impl<'a> Machine<'a> {
         let mut deleted: BTreeMap<SegmentId, RowSet> = BTreeMap::new();
         self.deleted.iter().for_each(|(id, rows)| deleted.entry(*id).or_default().add(rows));
         let deleted: Vec<_> = deleted.into_iter().collect();
-        self.writer = PartitionWriter::open(Arc::clone(partition), schema(), next, &deleted, &[]).unwrap();
+        let lost: Vec<_> = self.lost.iter().map(|(id, rows)| (*id, rows.clone())).collect();
+        let (partition, schema) = (Arc::clone(partition), schema());
+        self.writer = PartitionWriter::open_with(partition, schema, next, &deleted, &lost, &self.left, None).unwrap().0;
     }
 }
 
@@ -400,6 +450,7 @@ fn spec(random: &mut Random) -> KeySpec {
         keeps_losers: keep == Keep::Last && random.one_in(2),
         late: None,
         merges: false,
+        ages: None,
     }
 }
 
@@ -546,6 +597,7 @@ fn keys_that_look_alike_are_others() {
         keeps_losers: true,
         late: None,
         merges: false,
+        ages: None,
     };
     let mut machine = Machine::new(dir.path(), spec);
     let stream = StreamId { source: SourceId(1), partition: 0 };
@@ -560,6 +612,7 @@ fn keys_that_look_alike_are_others() {
             version: None,
             deleted: None,
             amount: at,
+            at: None,
         })
         .collect();
     for _ in 0..events.len() {
@@ -597,6 +650,7 @@ fn rows_have_an_origin_that_nobody_sees() {
         keeps_losers: true,
         late: None,
         merges: false,
+        ages: None,
     };
     let mut machine = Machine::new(dir.path(), spec);
     assert!(machine.writer.append(&RecordBatch::new_empty(schema().arrow()), &[]).is_err());

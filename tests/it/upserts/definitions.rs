@@ -115,7 +115,8 @@ fn dedup_keeps_the_first() {
 #[test]
 fn what_a_key_cannot_be_is_refused_by_name() {
     let server = Server::start(BINARY);
-    let create = |rest: &str| format!("CREATE TABLE t (a INT, b JSONB, c BOOLEAN, d TEXT, e INT[], {rest}");
+    let create =
+        |rest: &str| format!("CREATE TABLE t (a INT, b JSONB, c BOOLEAN, d TEXT, e INT[], t TIMESTAMPTZ, {rest}");
     for (rest, state, text) in [
         ("PRIMARY KEY (b))", "0A000", "JSONB and arrays"),
         ("PRIMARY KEY (a, e))", "0A000", "JSONB and arrays"),
@@ -131,7 +132,20 @@ fn what_a_key_cannot_be_is_refused_by_name() {
         ("PRIMARY KEY (a)) WITH (out_of_order = 'flag')", "42P16", "out_of_order = 'flag' needs a column"),
         ("f INT) WITH (mode = 'upsert')", "42P16", "mode"),
         ("f INT) WITH (delete_column = 'c')", "42P16", "delete_column"),
-        ("PRIMARY KEY (a)) WITH (key_ttl = '1 day')", "0A000", "key_ttl"),
+        ("PRIMARY KEY (a)) WITH (key_ttl = '1 day')", "22023", "key_ttl"),
+        ("PRIMARY KEY (a)) WITH (tombstone_ttl = '1 day')", "22023", "tombstone_ttl"),
+        ("PRIMARY KEY (a)) WITH (key_ttl = '1 day', version_column = 'd')", "22023", "key_ttl"),
+        ("PRIMARY KEY (a)) WITH (key_ttl = '1 day', mode = 'dedup')", "22023", "time_column"),
+        ("PRIMARY KEY (a)) WITH (key_ttl = 'soon', time_column = 't')", "22023", "soon"),
+        (
+            "PRIMARY KEY (a)) WITH (key_ttl = '1 day', tombstone_ttl = '2 days', time_column = 't')",
+            "22023",
+            "tombstone_ttl",
+        ),
+        ("PRIMARY KEY (a)) WITH (tombstone_ttl = '2 days', time_column = 't', mode = 'dedup')", "0A000", "dedup"),
+        ("PRIMARY KEY (a)) WITH (key_ttl = '1 day', time_column = 'nope')", "42703", "nope"),
+        ("PRIMARY KEY (a)) WITH (mode = 'append', key_ttl = '1 day', time_column = 't')", "42P16", "key_ttl"),
+        ("f INT) WITH (key_ttl = '1 day', time_column = 't')", "42P16", "key_ttl"),
     ] {
         refused(&server, &create(rest), state, text);
     }

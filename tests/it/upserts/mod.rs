@@ -1,6 +1,7 @@
 //! Tables with a primary key, as users have them: which row of a key is seen, in every order of arrival, consuming and sealed, after kill -9, and
 //! by readers beside the writer.
 
+mod ages;
 mod arrivals;
 mod changes;
 mod damage;

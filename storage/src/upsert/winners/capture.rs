@@ -7,7 +7,7 @@
 //! lost against its own until it is settled: committed, and no checkpoint at work that began before.
 //!
 //! What always holds: of the rows of covered segments with one key, the winner is in the map that is written or is undecided. Segments that go while the
-//! map is written (compaction, retention) put an end to it.
+//! map is written (compaction, retention) put an end to it. Segments whose keys leave the map meanwhile do not: what the file says of them is passed over.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -76,7 +76,10 @@ fn identity(spec: &KeySpec, written: &TableSchema, table: TableId, partition: Pa
     };
     let columns: Vec<String> = spec.columns.iter().map(|id| named(*id)).collect();
     let [version, delete] = [spec.version, spec.delete].map(|id| id.map_or_else(|| "none".to_owned(), named));
-    let key = format!("key ({}), version {version}, delete {delete}, keep {:?}", columns.join(", "), spec.keep);
+    let mut key = format!("key ({}), version {version}, delete {delete}, keep {:?}", columns.join(", "), spec.keep);
+    if let Some(ages) = spec.ages {
+        key.push_str(&format!(", aged by {} for {:?}", named(ages.column), ages.key_us));
+    }
     let mut identity = Writer::default();
     write_identity(&mut identity, table.0, partition.0, &key)?;
     Ok(identity)
@@ -87,7 +90,8 @@ impl Winners {
     pub(crate) fn begin_capture(&mut self) -> Capture {
         let mut capture = Capture { covered: Vec::new(), places: Vec::new(), retirements: self.retirements, keys: 0 };
         for slot in &self.segments {
-            let segment = slot.segment.as_ref().filter(|segment| segment.state() == SegmentState::Committed);
+            let is_covered = |segment: &&Arc<dyn Segment>| segment.state() == SegmentState::Committed && !slot.left;
+            let segment = slot.segment.as_ref().filter(is_covered);
             let committed = segment.and_then(|segment| segment.as_committed());
             capture.places.push(committed.map_or(NOT_COVERED, |_| capture.covered.len() as u32));
             capture.covered.extend(committed.map(|segment| Covered {
@@ -167,7 +171,7 @@ impl Winners {
         entries
     }
 
-    fn undecided_where(&self, against: impl Fn(&super::Slot) -> bool) -> BTreeMap<u32, RowSet> {
+    pub(super) fn undecided_where(&self, against: impl Fn(&super::Slot) -> bool) -> BTreeMap<u32, RowSet> {
         let mut undecided: BTreeMap<u32, RowSet> = BTreeMap::new();
         for loser in self.segments.iter().filter(|slot| against(slot)).flat_map(|slot| &slot.beaten) {
             undecided.entry(loser.segment).or_default().insert(loser.row);
@@ -224,6 +228,7 @@ impl Winners {
                 .filter(|row| *row < covered.rows)
                 .for_each(|row| validity.invalidate(row));
             let number = self.number_of(segment);
+            self.see(segment);
             let slot = &mut self.segments[number as usize];
             (slot.validity, slot.lost) = (Arc::new(validity), lost);
             numbers.push(Some((number, without)));

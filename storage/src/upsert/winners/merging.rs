@@ -12,6 +12,8 @@
 //!   more (dead letters may be tried twice): neither is merged. The second is never stored.
 //! - Of the rows of a key in one batch the last is stored: the batch is there as a whole or not at all, and those between are not seen.
 //!
+//! - Where keys have an age, rows that are not near to each other (`upsert::ages`) are not merged, and neither is one that comes late.
+//!
 //! What a crash takes back are rows in memory, those that were appended last, with the offsets that they came from: segments are committed in their
 //! order. What is left of a key is what it was before those rows, and they are read and merged again. Two things must not come in between:
 //! statements that change a row that rows in memory are merged with ([`PartitionWriter::are_seen`](crate::table::PartitionWriter::are_seen)), and
@@ -106,8 +108,13 @@ impl Winners {
         let mut is_kept = vec![true; new.rows()];
         let mut stored: Vec<(Location, usize)> = Vec::new();
         for row in 0..new.rows() {
+            if arriving.is_late(row) {
+                is_kept[row] = self.spec.keeps_losers;
+                continue;
+            }
             let key = new.key(row);
-            let known = match latest.get(key) {
+            let before = latest.get(key).filter(|before| self.are_near(new, row, new, **before));
+            let known = match before {
                 Some(before) => Some((Known::Arriving(*before), new.rank(*before), !new.deletes(*before))),
                 None => self.winner_met(arriving, row),
             };
@@ -140,12 +147,15 @@ impl Winners {
 
     /// The winner of a new row's key among the rows that were there, its rank, and whether it is no tombstone.
     fn winner_met<'a>(&self, arriving: &'a Arriving, row: usize) -> Option<(Known, &'a [u8], bool)> {
-        self.keys.read().entries(arriving.fingerprints[row]).find_map(|(_, location)| {
+        let map = self.keys.read();
+        let met = map.entries(arriving.fingerprints[row]).filter_map(|(_, location)| {
             let (identities, at) = arriving.identity(location, row)?;
             let is_there = self.segments[location.segment as usize].validity.is_valid(location.row);
-            (identities.key(at) == arriving.new.key(row))
+            (identities.key(at) == arriving.new.key(row) && self.are_near(&arriving.new, row, identities, at))
                 .then(|| (Known::Stored(location), identities.rank(at), is_there))
-        })
+        });
+        // Where keys have an age there may be several, which are not near to each other.
+        met.max_by_key(|(_, rank, _)| *rank)
     }
 
     /// The rank of the winner of a new row's key among the rows that were there.

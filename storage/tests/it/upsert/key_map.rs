@@ -14,7 +14,6 @@ const TABLE: TableId = TableId(1);
 /// A machine whose segments go by retention, too.
 struct Kept<'a> {
     machine: Machine<'a>,
-    lost: BTreeMap<SegmentId, RowSet>,
     /// Above the ids of all segments that were ever committed.
     next: u64,
     by: &'static [ColumnId],
@@ -47,7 +46,6 @@ impl<'a> Kept<'a> {
     fn new(dir: &'a Path, random: &mut Random) -> Self {
         Self {
             machine: Machine::new(dir, spec(random)),
-            lost: BTreeMap::new(),
             next: 1,
             by: random.pick::<&[ColumnId]>(&[&[], &[AMOUNT], &[VERSION, CODE]]),
             amount: 0,
@@ -84,15 +82,9 @@ impl<'a> Kept<'a> {
         self.next = ids.max().unwrap_or(1).max(self.next);
     }
 
-    /// Retention. Not while rows in memory have lost: of these no log says against what, so that they are back after a start without the file, and
-    /// are not with it.
+    /// Retention, also while rows in memory have lost against those that go.
     fn retire(&mut self, random: &mut Random) {
         let machine = &mut self.machine;
-        let view = machine.writer.partition().view();
-        let in_memory = view.segments().filter(|segment| segment.state() != SegmentState::Committed);
-        if in_memory.into_iter().any(|segment| view.validities().of(segment.id()).is_some()) {
-            return;
-        }
         let gone: Vec<_> = machine.committed.iter().filter(|_| random.one_in(3)).cloned().collect();
         let ids: Vec<SegmentId> = gone.iter().map(|segment| segment.id()).collect();
         let lost = machine.writer.lost_for_good(&ids).unwrap();
@@ -104,25 +96,23 @@ impl<'a> Kept<'a> {
         };
         let prepared = machine.writer.prepare_rewrite(rewriting).unwrap();
         machine.writer.rewrite(prepared);
-        lost.iter().for_each(|(id, rows)| self.lost.entry(*id).or_default().add(rows));
-        self.lost.retain(|id, _| !ids.contains(id));
-        machine.deleted.retain(|(id, _)| !ids.contains(id));
-        machine.committed.retain(|segment| !ids.contains(&segment.id()));
+        machine.lose(&lost);
+        machine.forget(&ids);
     }
 
     /// A start with the file or without it.
     fn open(&self, table: &Table, file: Option<KeyMapFile<'_>>) -> (PartitionWriter, KeyMapUse) {
-        let partition = &table.partitions()[0];
-        self.machine.committed.iter().for_each(|segment| partition.put(Arc::clone(segment)));
+        let (partition, machine) = (&table.partitions()[0], &self.machine);
+        machine.committed.iter().for_each(|segment| partition.put(Arc::clone(segment)));
         let is_there = |id: &SegmentId| self.machine.committed.iter().any(|segment| segment.id() == *id);
         let mut deleted: BTreeMap<SegmentId, RowSet> = BTreeMap::new();
         let all = self.machine.deleted.iter().filter(|(id, _)| is_there(id));
         all.for_each(|(id, rows)| deleted.entry(*id).or_default().add(rows));
         let deleted: Vec<_> = deleted.into_iter().collect();
         let lost: Vec<_> =
-            self.lost.iter().filter(|(id, _)| is_there(id)).map(|(id, rows)| (*id, rows.clone())).collect();
-        PartitionWriter::open_with(Arc::clone(partition), schema(), SegmentId(self.next), &deleted, &lost, file)
-            .unwrap()
+            machine.lost.iter().filter(|(id, _)| is_there(id)).map(|(id, rows)| (*id, rows.clone())).collect();
+        let (partition, next) = (Arc::clone(partition), SegmentId(self.next));
+        PartitionWriter::open_with(partition, schema(), next, &deleted, &lost, &machine.left, file).unwrap()
     }
 
     fn table(&self) -> Table {
@@ -310,6 +300,7 @@ fn a_file_of_another_table_partition_or_key_is_refused() {
         SegmentId(1),
         &[],
         &[],
+        &[],
         Some(kept.file()),
     )
     .unwrap();
@@ -353,6 +344,7 @@ fn rows_in_memory_leave_nothing_in_the_file() {
         version: None,
         deleted: Some(at >= 25),
         amount: at as i64,
+        at: None,
     };
     let events: Vec<Event> = (0..30).map(event).collect();
     kept.machine.append(stream, &events, 10);
