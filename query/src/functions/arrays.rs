@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Int64Array, ListArray, StringViewArray, UInt64Array},
+    array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, ListArray, StringViewArray, UInt64Array},
     buffer::{NullBuffer, OffsetBuffer},
     compute::take,
     datatypes::{DataType, Int64Type},
@@ -36,6 +36,7 @@ pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
             let rows = (0..call.rows).map(|row| (length(row) > 0).then(|| format!("[1:{}]", length(row))));
             Ok(Arc::new(rows.collect::<StringViewArray>()))
         }),
+        Simple::udf("array_length", any(2, Immutable), Returns::Type(DataType::Int32), lengths),
         Simple::udf("trim_array", any(2, Immutable), Returns::Of(|arguments| Ok(arguments[0].clone())), trim),
         subscript_udf(),
     ]
@@ -51,6 +52,29 @@ pub(crate) fn subscript_udf() -> Arc<ScalarUDF> {
         });
         Ok(Arc::new(subscripts.collect::<Result<Int64Array, SqlError>>()?))
     })
+}
+
+/// `array_length(array, dimension)`: an empty array has no dimensions.
+fn lengths(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
+    let dimensions = call.cast(1, &DataType::Int64)?;
+    let dimensions = dimensions.as_primitive::<Int64Type>();
+    if !matches!(call.arrays[0].data_type(), DataType::List(_) | DataType::Null) {
+        return Err(SqlError::new("42883", "function array_length of this type does not exist").into());
+    }
+    let length = |row: usize| {
+        let (mut array, mut row, mut dimension) = (Arc::clone(&call.arrays[0]), row, dimensions.value(row));
+        loop {
+            let items = array.as_list_opt::<i32>().filter(|lists| lists.is_valid(row))?.value(row);
+            match dimension {
+                _ if items.is_empty() => return None,
+                1 => return i32::try_from(items.len()).ok(),
+                ..1 => return None,
+                _ => (array, row, dimension) = (items, 0, dimension - 1),
+            }
+        }
+    };
+    let rows = (0..call.rows).map(|row| if dimensions.is_valid(row) { length(row) } else { None });
+    Ok(Arc::new(rows.collect::<Int32Array>()))
 }
 
 /// `array_fill(value, ARRAY[length])`.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray};
+use arrow::array::{ArrayRef, BooleanArray, StringViewArray};
 use datafusion::{
     error::DataFusionError,
     logical_expr::{ScalarUDF, Volatility},
@@ -30,6 +30,17 @@ pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
 
 pub(crate) fn contains_udf() -> Arc<ScalarUDF> {
     udfs().remove(0)
+}
+
+/// The document if it is an object, and NULL if not.
+pub(crate) fn object_udf() -> Arc<ScalarUDF> {
+    let returns = Returns::Type(arrow::datatypes::DataType::Utf8View);
+    Simple::udf("tidemill_json_object", any(1, Volatility::Immutable), returns, |call| {
+        let documents = call.text(0)?;
+        let is_object = |text: &&str| text.trim_start().starts_with('{');
+        let objects = documents.iter().map(|document| document.filter(is_object));
+        Ok(Arc::new(objects.collect::<StringViewArray>()))
+    })
 }
 
 fn contains(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {

@@ -4,6 +4,7 @@ pub(crate) mod angles;
 pub(crate) mod any;
 pub(crate) mod approximate;
 pub(crate) mod arithmetic;
+pub(crate) mod array_sets;
 pub(crate) mod arrays;
 pub(crate) mod average;
 pub(crate) mod buckets;
@@ -39,6 +40,7 @@ pub(crate) mod search;
 pub mod session;
 pub(crate) mod simple;
 pub(crate) mod sleep;
+mod sum;
 pub mod system;
 pub(crate) mod text;
 pub(crate) mod text_input;
@@ -102,7 +104,9 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         for (aggregate, alias) in [(bool_and_udaf(), "every"), (var_samp_udaf(), "variance")] {
             state.register_udaf(Arc::new(aggregate.as_ref().clone().with_aliases([alias])))?;
         }
-        for aggregate in approximate::udafs().into_iter().chain([average::udaf()]).chain(float_extremes::udafs()) {
+        for aggregate in
+            approximate::udafs().into_iter().chain([average::udaf(), sum::udaf()]).chain(float_extremes::udafs())
+        {
             state.register_udaf(aggregate)?;
         }
         state.register_udwf(ntile::udwf())?;

@@ -23,7 +23,7 @@ use super::types::{self, is_text};
 use crate::{
     SqlError,
     functions::{
-        bytes, datetime, interval, json as jsonb, jsonb as document,
+        array_sets, bytes, datetime, interval, json as jsonb, jsonb as document,
         pieces::{self, is_bytes},
         search, text, text_input,
     },
@@ -100,7 +100,16 @@ fn plan(
     use BinaryOperator as Op;
     let both = || vec![raw.left.clone(), raw.right.clone()];
     // A parameter is a key, unless the client says that it is a number.
-    let member = || vec![raw.left.clone(), key(&raw.right, right)];
+    // The text of a number is a key all the same: no place in an array.
+    let member = || {
+        let document = match &raw.right {
+            Expr::Literal(value, _) if value.try_as_str().flatten().is_some_and(|key| key.parse::<i64>().is_ok()) => {
+                call(jsonb::object_udf(), vec![raw.left.clone()])
+            }
+            _ => raw.left.clone(),
+        };
+        vec![document, key(&raw.right, right)]
+    };
     let swapped = || vec![raw.right.clone(), raw.left.clone()];
     let number = |data_type: &DataType| data_type.is_numeric();
     let is_interval = |data_type: &DataType| matches!(data_type, DataType::Interval(_));
@@ -324,11 +333,10 @@ fn as_path(expr: &Expr) -> Expr {
 }
 
 fn arrays(op: &BinaryOperator, left: Expr, right: Expr) -> Expr {
-    use datafusion::functions_nested::array_has::{array_has_all_udf, array_has_any_udf};
     match op {
-        BinaryOperator::PGOverlap => call(array_has_any_udf(), vec![left, right]),
-        BinaryOperator::AtArrow => call(array_has_all_udf(), vec![left, right]),
-        _ => call(array_has_all_udf(), vec![right, left]),
+        BinaryOperator::PGOverlap => call(array_sets::overlaps_udf(), vec![left, right]),
+        BinaryOperator::AtArrow => call(array_sets::contains_udf(), vec![left, right]),
+        _ => call(array_sets::contains_udf(), vec![right, left]),
     }
 }
 
