@@ -30,6 +30,7 @@ use crate::{
         null_joins::{CrossJoins, JoinKeys},
         rounded_times::RoundedTimes,
         shared_ctes::Seal,
+        simplified::Simplified,
         single_distinct::SingleDistinct,
     },
     runtime::QueryRuntime,
@@ -241,8 +242,12 @@ fn base_state(config: &EngineConfig, schemas: &Arc<Schemas>) -> Result<SessionSt
 
 /// DataFusion's, some of them kept from what they get wrong.
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    let ours: [Arc<dyn OptimizerRule + Send + Sync>; 3] =
-        [Arc::new(CrossJoins::new()), Arc::new(JoinKeys::new()), Arc::new(SingleDistinct::new())];
+    let ours: [Arc<dyn OptimizerRule + Send + Sync>; 4] = [
+        Arc::new(CrossJoins::new()),
+        Arc::new(JoinKeys::new()),
+        Arc::new(Simplified::new()),
+        Arc::new(SingleDistinct::new()),
+    ];
     // Before all: what runs once is optimized alone.
     let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(Seal)];
     for rule in Optimizer::new().rules {

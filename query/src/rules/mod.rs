@@ -54,6 +54,7 @@ mod scalar_subqueries;
 pub(crate) mod segment_aggregates;
 mod set_operations;
 pub(crate) mod shared_ctes;
+pub(crate) mod simplified;
 pub(crate) mod single_distinct;
 mod subqueries;
 mod syntax;
