@@ -153,7 +153,7 @@ impl CastTo {
 }
 
 /// The float that is nearest to `value · 10^-scale`.
-fn to_float(value: i128, scale: i8) -> f64 {
+pub(crate) fn to_float(value: i128, scale: i8) -> f64 {
     /// Powers of ten up to here are floats.
     const EXACT_DIGITS: i8 = 22;
     const EXACT: u128 = 1 << 53;

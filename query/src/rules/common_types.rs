@@ -143,6 +143,15 @@ fn typed(expr: Expr, target: &Field) -> Expr {
     }
 }
 
+/// A numeric among floats is a float; DataFusion would make numerics of the floats.
+fn as_float(expr: Expr, target: &Field, schema: &DFSchema) -> Expr {
+    let is_numeric = || expr.get_type(schema).is_ok_and(|data_type| types::is_decimal(&data_type));
+    match types::is_float(target.data_type()) && is_numeric() {
+        true => cast(expr, target.data_type().clone()),
+        false => expr,
+    }
+}
+
 /// `expr` known as what the values in it are: CASE and its like forget it.
 fn known_as(expr: Expr, target: &Field) -> Expr {
     match marker(target) {
@@ -167,8 +176,9 @@ pub(super) fn settle(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>,
             let Some(target) = common("CASE", fields.iter().map(AsRef::as_ref))? else {
                 return Ok(Transformed::no(Expr::Case(Case { expr: value, when_then_expr, else_expr })));
             };
-            let branches = when_then_expr.into_iter().map(|(when, then)| (when, Box::new(typed(*then, target))));
-            let otherwise = else_expr.map(|expr| Box::new(typed(*expr, target)));
+            let made = |expr: Box<Expr>| Box::new(as_float(typed(*expr, target), target, schema));
+            let branches = when_then_expr.into_iter().map(|(when, then)| (when, made(then)));
+            let otherwise = else_expr.map(made);
             Transformed::yes(known_as(Expr::Case(Case::new(value, branches.collect(), otherwise)), target))
         }
         Expr::ScalarFunction(ScalarFunction { func, args }) => {
@@ -178,7 +188,7 @@ pub(super) fn settle(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>,
             let fields: Vec<FieldRef> = args.iter().filter_map(field).collect();
             let target = common(what, fields.iter().map(AsRef::as_ref))?;
             let args = match target {
-                Some(target) => args.into_iter().map(|arg| typed(arg, target)).collect(),
+                Some(target) => args.into_iter().map(|arg| as_float(typed(arg, target), target, schema)).collect(),
                 None => args,
             };
             let call = Expr::ScalarFunction(ScalarFunction { func: function, args });

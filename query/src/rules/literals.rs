@@ -15,13 +15,16 @@ use datafusion::{
     },
     error::DataFusionError,
     logical_expr::{
-        BinaryExpr, Cast, Expr, ExprSchemable, Operator,
+        BinaryExpr, Cast, Expr, ExprSchemable, Operator, cast,
         expr::{Between, InList, WindowFunctionDefinition},
     },
 };
 
 use super::{jsonb_keys, types};
-use crate::{SqlError, functions::pieces::is_bytes};
+use crate::{
+    SqlError,
+    functions::{cast::to_float, pieces::is_bytes},
+};
 
 /// int8 literals that fit become int4.
 pub(crate) fn narrow(expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
@@ -86,25 +89,25 @@ pub(crate) fn adapt(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
                     {
                         return Err(no_operator(&types::name(&l), &op.to_string(), &types::name(&r)).into());
                     }
-                    (adapted(*left, &r), adapted(*right, &l))
+                    (adapted(*left, &l, &r), adapted(*right, &r, &l))
                 }
                 _ => (*left, *right),
             };
             Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
         }
         Expr::Between(Between { expr, negated, low, high }) => match field_of(&expr, schema) {
-            Some(field) => Transformed::yes(Expr::Between(Between::new(
-                expr,
-                negated,
-                Box::new(adapted(*low, &field)),
-                Box::new(adapted(*high, &field)),
-            ))),
+            Some(field) => {
+                let (expr, field) = beside_floats(*expr, field, [low.as_ref(), high.as_ref()], schema);
+                let bound = |bound: Box<Expr>| Box::new(adapted_in(*bound, &field, schema));
+                Transformed::yes(Expr::Between(Between::new(Box::new(expr), negated, bound(low), bound(high))))
+            }
             None => Transformed::no(Expr::Between(Between { expr, negated, low, high })),
         },
         Expr::InList(InList { expr, list, negated }) => match field_of(&expr, schema) {
             Some(field) => {
-                let list = list.into_iter().map(|item| adapted(item, &field)).collect();
-                Transformed::yes(Expr::InList(InList::new(expr, list, negated)))
+                let (expr, field) = beside_floats(*expr, field, &list, schema);
+                let list = list.into_iter().map(|item| adapted_in(item, &field, schema)).collect();
+                Transformed::yes(Expr::InList(InList::new(Box::new(expr), list, negated)))
             }
             None => Transformed::no(Expr::InList(InList { expr, list, negated })),
         },
@@ -157,8 +160,30 @@ fn field_of(expr: &Expr, schema: &DFSchema) -> Option<FieldRef> {
     expr.to_field(schema).ok().map(|(_, field)| field)
 }
 
-/// `expr` in the type of `other`, if it is a quoted literal, or a decimal literal beside a float.
-fn adapted(expr: Expr, other: &Field) -> Expr {
+/// What is compared with floats, one or more, as a double: numeric has no room for all of them.
+fn beside_floats<'a>(
+    expr: Expr,
+    field: FieldRef,
+    others: impl IntoIterator<Item = &'a Expr>,
+    schema: &DFSchema,
+) -> (Expr, FieldRef) {
+    let is_float = |other: &Expr| field_of(other, schema).is_some_and(|other| types::is_float(other.data_type()));
+    if !types::is_decimal(field.data_type()) || !others.into_iter().any(is_float) {
+        return (expr, field);
+    }
+    let double: FieldRef = Arc::new(Field::new("", DataType::Float64, true));
+    (adapted(expr, &field, &double), double)
+}
+
+fn adapted_in(expr: Expr, other: &Field, schema: &DFSchema) -> Expr {
+    match field_of(&expr, schema) {
+        Some(own) => adapted(expr, &own, other),
+        None => expr,
+    }
+}
+
+/// `expr`, which is of the type of `own`, in the type of `other`, if it is a quoted literal, or a numeric beside a float.
+fn adapted(expr: Expr, own: &Field, other: &Field) -> Expr {
     match &expr {
         Expr::Literal(
             ScalarValue::Utf8(Some(_)) | ScalarValue::Utf8View(Some(_)) | ScalarValue::LargeUtf8(Some(_)),
@@ -171,16 +196,32 @@ fn adapted(expr: Expr, other: &Field) -> Expr {
             let target = Field::new("", other.data_type().clone(), true).with_metadata(other.metadata().clone());
             Expr::Cast(Cast { expr: Box::new(expr), field: Arc::new(target) })
         }
-        Expr::Literal(value @ ScalarValue::Decimal128(Some(_), ..), metadata) if types::is_float(other.data_type()) => {
-            match value.cast_to(&DataType::Float64) {
-                Ok(value) => Expr::Literal(value, metadata.clone()),
-                Err(_) => expr,
-            }
+        // Read from its digits: Arrow's cast is off by a rounding.
+        Expr::Literal(ScalarValue::Decimal128(Some(value), _, scale), metadata)
+            if types::is_float(other.data_type()) =>
+        {
+            Expr::Literal(ScalarValue::Float64(Some(to_float(*value, *scale))), metadata.clone())
         }
         _ if types::is_float(other.data_type()) => match &expr {
-            Expr::Negative(inner) => Expr::Negative(Box::new(adapted(inner.as_ref().clone(), other))),
+            Expr::Negative(inner) => Expr::Negative(Box::new(adapted(inner.as_ref().clone(), own, other))),
+            _ if types::is_decimal(own.data_type()) => cast(expr, DataType::Float64),
+            // A REAL holds less than an integer has, so that both are doubles.
+            _ if types::is_int(own.data_type()) && *other.data_type() == DataType::Float32 && !is_real(&expr) => {
+                cast(expr, DataType::Float64)
+            }
             _ => expr,
         },
         _ => expr,
+    }
+}
+
+/// Whether a REAL is exactly what the literal says.
+fn is_real(expr: &Expr) -> bool {
+    const LARGEST: u64 = 1 << 24;
+    match expr {
+        Expr::Literal(ScalarValue::Int16(Some(_)), _) => true,
+        Expr::Literal(ScalarValue::Int32(Some(value)), _) => u64::from(value.unsigned_abs()) <= LARGEST,
+        Expr::Literal(ScalarValue::Int64(Some(value)), _) => value.unsigned_abs() <= LARGEST,
+        _ => false,
     }
 }
