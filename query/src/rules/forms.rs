@@ -2,7 +2,7 @@
 //!
 //! | written | planned as |
 //! |---|---|
-//! | `FETCH FIRST 2 ROWS ONLY` | `LIMIT 2` |
+//! | `FETCH FIRST 2 ROWS ONLY`, `LIMIT '2'` | `LIMIT 2` |
 //! | `VALUES (1, (SELECT 2)), …` | `SELECT column1, column2 FROM (SELECT 1 AS column1, (SELECT 2) AS column2, 0 AS place UNION ALL …) ORDER BY place` |
 //! | `a BETWEEN SYMMETRIC b AND c` | `(a BETWEEN b AND c OR a BETWEEN c AND b)` |
 //! | `~x`, `\|/ x`, `\|\|/ x`, `@ x` | `x # -1`, `sqrt(x)`, `cbrt(x)`, `abs(x)` |
@@ -61,6 +61,7 @@ impl VisitorMut for Rewriter {
         let typed = if inserted { Ok(()) } else { common_types::rows(&mut query.body) };
         match typed
             .and_then(|()| fetch(query))
+            .and_then(|()| quoted_limits(query))
             .and_then(|()| values(query))
             .and_then(|()| merged_columns::rewrite(query))
         {
@@ -105,6 +106,23 @@ fn fetch(query: &mut Query) -> Result<(), SqlError> {
         }
         Some(LimitClause::LimitOffset { limit: limit @ None, .. }) => *limit = Some(rows),
         Some(_) => return Err(SqlError::syntax("multiple LIMIT clauses not allowed")),
+    }
+    Ok(())
+}
+
+/// `LIMIT '7'`: the text of a number.
+fn quoted_limits(query: &mut Query) -> Result<(), SqlError> {
+    let Some(LimitClause::LimitOffset { limit, offset, .. }) = &mut query.limit_clause else { return Ok(()) };
+    for count in limit.iter_mut().chain(offset.iter_mut().map(|offset| &mut offset.value)) {
+        if let Expr::Value(value) = count
+            && let Value::SingleQuotedString(text) = &value.value
+        {
+            let read: i64 = text
+                .trim()
+                .parse()
+                .map_err(|_| SqlError::new("22P02", format!("invalid input syntax for type bigint: \"{text}\"")))?;
+            *count = number(&read.to_string());
+        }
     }
     Ok(())
 }
@@ -209,6 +227,12 @@ fn expression(expr: &mut Expr) -> Result<Option<Expr>, SqlError> {
             UnaryOperator::PGAbs => Some(function("abs", vec![taken(operand)])),
             _ => None,
         },
+        // The tokenizer takes a sign behind an arrow for a part of it.
+        Expr::BinaryOp { left, op: BinaryOperator::Custom(op), right } if matches!(op.as_str(), "->-" | "->>-") => {
+            let arrow = if op == "->-" { BinaryOperator::Arrow } else { BinaryOperator::LongArrow };
+            let place = Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(taken(right)) };
+            Some(binary(taken(left), arrow, place))
+        }
         Expr::BinaryOp { left, op: BinaryOperator::Overlaps, right } => match (row_items(left), row_items(right)) {
             (Some(mut left), Some(right)) if left.len() == 2 && right.len() == 2 => {
                 left.extend(right);
