@@ -181,7 +181,8 @@ fn members(expr: &Expr) -> Option<Members<'_>> {
             Some(first)
         }
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (left.as_ref(), right.as_ref()) {
-            (of @ Expr::Column(_), item @ Expr::Literal(..)) | (item @ Expr::Literal(..), of @ Expr::Column(_)) => {
+            // The value may have a cast around it, which the rule evaluates first.
+            (of @ Expr::Column(_), item) | (item, of @ Expr::Column(_)) if !item.any_column_refs() => {
                 Some(Members { of, items: vec![item], is_negated: false })
             }
             _ => None,
@@ -192,7 +193,10 @@ fn members(expr: &Expr) -> Option<Members<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::logical_expr::col;
+    use datafusion::{
+        arrow::datatypes::DataType,
+        logical_expr::{cast, col},
+    };
 
     use super::*;
 
@@ -201,6 +205,7 @@ mod tests {
         let within = |items: &[i32]| col("x").in_list(items.iter().map(|item| lit(*item)).collect(), false);
         let outside = |items: &[i32]| col("x").in_list(items.iter().map(|item| lit(*item)).collect(), true);
         let null = || lit(ScalarValue::Int32(None));
+        let is_cast = |item: i64| col("x").eq(cast(lit(item), DataType::Int32));
         for (left, op, right, wanted) in [
             (outside(&[1, 2]), Operator::Or, outside(&[3, 4]), true),
             (outside(&[1, 2]), Operator::Or, !within(&[3, 4]), true),
@@ -214,6 +219,7 @@ mod tests {
             (col("x").in_list(vec![col("y")], false), Operator::And, col("x").in_list(vec![col("z")], false), true),
             (within(&[1, 2]), Operator::And, col("x").in_list(vec![lit(1), null()], true), true),
             (within(&[1, 2]), Operator::And, col("y").in_list(vec![lit(3)], false), false),
+            (is_cast(1).or(is_cast(2)), Operator::And, is_cast(3).or(is_cast(4)), true),
             (col("x"), Operator::BitwiseXor, col("x"), true),
             (col("x"), Operator::BitwiseXor, col("y"), false),
         ] {
