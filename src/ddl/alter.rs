@@ -13,7 +13,10 @@ use super::{
     view::dependents,
 };
 use crate::{
-    catalog::{Definitions, definition::TableDefinition},
+    catalog::{
+        Definitions,
+        definition::{KeyMode, TableDefinition},
+    },
     runtime,
     server::{
         instance::Instance,
@@ -58,6 +61,10 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterTable) -> Re
     if after.options.partitions != before.options.partitions {
         repartition(instance, &live, before, after, &statement.name).await?;
         return Ok(notices);
+    }
+    if after.schema != before.schema && before.key.as_ref().is_some_and(|key| key.mode == KeyMode::PartialUpsert) {
+        // A crash has rows in memory merged once more, which would be in the new types: a sum would no longer end where that of the old one did.
+        live.ingest.seal().await?;
     }
     let (following, before) = (Arc::clone(instance), Arc::clone(before));
     runtime::blocking(move || -> Result<()> {

@@ -334,15 +334,16 @@ fn retention_waits_for_rows_that_are_merged_with_old_ones() {
     let mut server = Server::start(BINARY);
     server.sql(
         "CREATE TABLE t (k BIGINT PRIMARY KEY, n BIGINT MERGE increment, at TIMESTAMPTZ)
-         WITH (mode = 'partial_upsert', time_column = 'at', retention = '30 days')",
+         WITH (mode = 'partial_upsert', time_column = 'at')",
     );
-    // Both are too old from the start; the second is merged with a row that is not.
+    // Both will be too old; the second is merged with a row that is not.
     server.sql("INSERT INTO t SELECT k, 10, now() - interval '100 days' FROM generate_series(1, 2) AS s(k)");
     server.sql("SELECT rt.seal('t')");
     server.sql("INSERT INTO t VALUES (2, 1, now())");
     let seen = "SELECT string_agg(k || ' ' || n, ', ' ORDER BY k) FROM t";
     assert!(server.value(seen).ends_with("2 11"), "{}", server.value(seen));
-    // Retention is looked at when the server starts, when rows of the log are read again.
+    // It is looked at at once, and when the server starts, when rows of the log are read again.
+    server.sql("ALTER TABLE t SET (retention = '30 days')");
     for round in 0..3 {
         server.kill_and_restart();
         server.wait_for("SELECT count(*) FROM t WHERE n = 11", "1", Duration::from_secs(20));
