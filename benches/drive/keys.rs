@@ -135,7 +135,7 @@ fn update(server: &Server, brokers: &str, keys: u64, updates: u64) {
         "{:32}{:>12} %",
         "stale rows",
         server.value(
-            "SELECT round(100.0 * sum(rows * stale_pct / 100.0) / sum(rows), 1) FROM rt.segments WHERE table_name = 't'"
+            "SELECT round((sum(rows * stale_pct) / sum(rows))::numeric, 1) FROM rt.segments WHERE \"table\" = 't'"
         )
     );
 }
@@ -147,7 +147,7 @@ fn beside_append(server: &Server) {
     server.sql("SELECT rt.seal('plain')");
     let bytes = |table: &str| -> f64 {
         server
-            .value(&format!("SELECT sum(bytes)::float8 FROM rt.segments WHERE table_name = '{table}'"))
+            .value(&format!("SELECT sum(bytes)::float8 FROM rt.segments WHERE \"table\" = '{table}'"))
             .parse()
             .unwrap()
     };
