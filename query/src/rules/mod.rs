@@ -61,6 +61,7 @@ mod syntax;
 pub mod types;
 pub mod views;
 mod walk;
+mod wrapped;
 
 use std::sync::Arc;
 

@@ -19,6 +19,8 @@ use datafusion::{
     },
 };
 
+use super::wrapped::wrapped_rule;
+
 /// `EliminateCrossJoin` with such joins apart.
 #[derive(Debug)]
 pub(crate) struct CrossJoins(EliminateCrossJoin);
@@ -82,17 +84,7 @@ impl JoinKeys {
 }
 
 impl OptimizerRule for JoinKeys {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn supports_rewrite(&self) -> bool {
-        true
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        self.0.apply_order()
-    }
+    wrapped_rule!();
 
     fn rewrite(
         &self,

@@ -23,6 +23,8 @@ use datafusion::{
     scalar::ScalarValue,
 };
 
+use super::wrapped::wrapped_rule;
+
 /// Tells our names from all others.
 const APART: &str = "tidemill.apart";
 
@@ -39,17 +41,7 @@ impl Simplified {
 }
 
 impl OptimizerRule for Simplified {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn supports_rewrite(&self) -> bool {
-        true
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        self.0.apply_order()
-    }
+    wrapped_rule!();
 
     fn rewrite(
         &self,

@@ -10,6 +10,8 @@ use datafusion::{
     optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule, single_distinct_to_groupby::SingleDistinctToGroupBy},
 };
 
+use super::wrapped::wrapped_rule;
+
 #[derive(Debug)]
 pub(crate) struct SingleDistinct(SingleDistinctToGroupBy);
 
@@ -20,17 +22,7 @@ impl SingleDistinct {
 }
 
 impl OptimizerRule for SingleDistinct {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn supports_rewrite(&self) -> bool {
-        true
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        self.0.apply_order()
-    }
+    wrapped_rule!();
 
     fn rewrite(
         &self,
