@@ -62,7 +62,7 @@ settings! {
     "http" "listen" "HOST:PORT" "console, API, metrics and health; loopback only [127.0.0.1:8433]"
     "memory" "query_bytes" "SIZE" "of all queries together; above it they spill or fail [1GB]"
     "memory" "ingest_bytes" "SIZE" "of rows that are not sealed yet; above it sources wait [1GB]"
-    "memory" "key_map_bytes" "SIZE" "of the key maps of all tables with a primary key; an event says when they take more [2GB]"
+    "memory" "key_map_bytes" "SIZE" "of memory for the key maps of all tables with a primary key; what is more goes to files [2GB]"
     "memory" "result_cache_bytes" "SIZE" "of answers of sealed segments that are kept; 0 keeps none [64MB]"
     "query" "lanes" "N" "parallel streams of one query [number of cores]"
     "query" "statement_timeout" "DURATION" "of sessions that do not set their own; 0 is none [0]"

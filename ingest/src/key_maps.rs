@@ -1,8 +1,8 @@
 //! What is done for key maps in the background: old keys leave them, they are written down beside their segments, so that a start need not read all keys
-//! again, and their memory is held against its bound. One thread, and a bounded share of one processor.
+//! again, and it is told when they take more than their memory. One thread, and a bounded share of one processor.
 //!
 //! No answer depends on it: what is not in a file is read from the segments, and a file that is damaged is made anew. Nothing is refused above the bound:
-//! a person has to know before memory ends, and what helps (`key_ttl`, more memory) is theirs to choose.
+//! maps go on in files (`storage/src/upsert/memory.rs`).
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -14,7 +14,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use tidemill_storage::clock::Clock;
+use tidemill_storage::{clock::Clock, upsert::KeyMemory};
 
 use crate::{
     Error,
@@ -30,8 +30,8 @@ const SHARE: f64 = 0.1;
 #[derive(Debug)]
 pub(crate) struct KeyMapKeeper {
     /// Of the maps of all tables.
-    bytes_max: u64,
-    /// They take more, and it was said.
+    memory: Arc<KeyMemory>,
+    /// They take more than its bound, and it was said.
     is_over: AtomicBool,
     stopping: Mutex<bool>,
     wake: Condvar,
@@ -46,36 +46,41 @@ fn crossed(was_over: bool, bytes: u64, bytes_max: u64) -> Option<bool> {
 }
 
 impl KeyMapKeeper {
-    pub(crate) fn new(bytes_max: u64) -> Self {
-        Self { bytes_max, is_over: AtomicBool::new(false), stopping: Mutex::new(false), wake: Condvar::new() }
+    pub(crate) fn new(memory: Arc<KeyMemory>) -> Self {
+        Self { memory, is_over: AtomicBool::new(false), stopping: Mutex::new(false), wake: Condvar::new() }
     }
 
-    pub(crate) fn bytes_max(&self) -> u64 {
-        self.bytes_max
+    pub(crate) fn memory(&self) -> &Arc<KeyMemory> {
+        &self.memory
     }
 
-    /// Holds what all maps take against the bound.
+    /// Tells when maps begin to take more than their memory, and when they are back in it.
     fn account(&self, clock: &dyn Clock, events: &dyn EventSink, tables: &[Arc<TableShared>]) {
-        let taken =
-            |table: &Arc<TableShared>| table.partitions().iter().map(|partition| partition.keys().1).sum::<u64>();
-        let all: Vec<(u64, &str)> = tables.iter().map(|table| (taken(table), table.name.as_str())).collect();
-        let bytes = all.iter().map(|(bytes, _)| bytes).sum();
-        metrics::gauge!("tidemill_key_map_bytes").set(bytes as f64);
-        let Some(is_over) = crossed(self.is_over.load(Ordering::Relaxed), bytes, self.bytes_max) else { return };
+        let (in_memory, in_files, bytes_max) =
+            (self.memory.in_memory(), self.memory.in_files(), self.memory.bytes_max());
+        metrics::gauge!("tidemill_key_map_bytes").set(in_memory as f64);
+        metrics::gauge!("tidemill_key_map_file_bytes").set(in_files as f64);
+        let Some(is_over) = crossed(self.is_over.load(Ordering::Relaxed), in_memory + in_files, bytes_max) else {
+            return;
+        };
         self.is_over.store(is_over, Ordering::Relaxed);
         let (severity, kind, message) = match is_over {
             true => {
-                let largest = all.iter().max().map_or("", |(_, name)| *name);
+                let taken = |table: &Arc<TableShared>| {
+                    table.partitions().iter().map(|partition| partition.keys().bytes).sum::<u64>()
+                };
+                let largest = tables.iter().map(|table| (taken(table), table.name.as_str())).max();
+                let largest = largest.map_or("", |(_, name)| name);
                 let message = format!(
-                    "the key maps of all tables take {bytes} bytes, more than memory.key_map_bytes ({}); the largest is that of table '{largest}': see \
-                     rt.upsert_capacity('{largest}'). key_ttl bounds a map",
-                    self.bytes_max
+                    "the key maps of all tables take {} bytes, more than memory.key_map_bytes ({bytes_max}): {in_files} of them are in files, and upserts \
+                     may wait for the disk; the largest map is that of table '{largest}': see rt.upsert_capacity('{largest}'). key_ttl bounds a map",
+                    in_memory + in_files
                 );
-                (Severity::Page, "key_maps_large", message)
+                (Severity::Warning, "key_maps_large", message)
             }
             false => {
                 let message =
-                    format!("the key maps of all tables take {bytes} bytes, within memory.key_map_bytes again");
+                    format!("the key maps of all tables take {in_memory} bytes, within memory.key_map_bytes again");
                 (Severity::Info, "key_maps_fit", message)
             }
         };

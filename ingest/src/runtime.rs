@@ -21,7 +21,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tidemill_storage::clock::Clock;
+use tidemill_storage::{clock::Clock, upsert::KeyMemory};
 
 use crate::{
     Error, Result, backpressure::MemoryBudget, commit::MetadataLog, compaction::Compactor,
@@ -36,8 +36,8 @@ pub struct RuntimeOptions {
     pub events: Arc<dyn EventSink>,
     /// Bytes that consuming and sealing segments of all tables may hold; see [`crate::backpressure`].
     pub memory_bytes: u64,
-    /// Bytes that the key maps of all tables should not pass; an event says when they do.
-    pub key_map_bytes: u64,
+    /// What the key maps of all tables share; an event says when they take more than its bound.
+    pub key_memory: Arc<KeyMemory>,
     /// Segments that are written at the same time; 1 or 2 are enough.
     pub seal_threads: usize,
     /// Consuming threads per feed, at most: the cores.
@@ -80,7 +80,7 @@ impl IngestRuntime {
             sealer: Sealer::default(),
             indexer: Indexer::new(options.index_share),
             compactor: Compactor::new(options.compact_share),
-            key_maps: KeyMapKeeper::new(options.key_map_bytes),
+            key_maps: KeyMapKeeper::new(options.key_memory),
             consume_threads: options.consume_threads.max(1),
             tables: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -107,9 +107,9 @@ impl IngestRuntime {
         Ok(runtime)
     }
 
-    /// Bytes that the key maps of all tables should not pass.
-    pub fn key_map_bytes_max(&self) -> u64 {
-        self.key_maps.bytes_max()
+    /// What the key maps of all tables share.
+    pub fn key_memory(&self) -> &Arc<KeyMemory> {
+        self.key_maps.memory()
     }
 
     /// Bytes held by consuming and sealing segments, and the bound.

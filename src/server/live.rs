@@ -56,11 +56,12 @@ impl LiveTable {
     /// Recovers what is committed and begins to consume. Blocks.
     pub fn open(parts: &Parts<'_>, definition: &TableDefinition, definitions: &Definitions) -> Result<Self> {
         let schema = Arc::new(definition.schema.clone());
-        let table = Arc::new(Table::with_key(
+        let table = Arc::new(Table::with_key_in(
             definition.id,
             Arc::clone(&schema),
             definition.options.partitions,
             definition.key.as_ref().map(KeyDefinition::spec),
+            Arc::clone(parts.runtime.key_memory()),
         ));
         table.set_indexes(index_specs(definition));
         let log = Log::open(parts.directory.log(definition.id), LogOptions::default(), Arc::new(arriving(definition)))?;

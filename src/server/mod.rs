@@ -18,7 +18,10 @@ use tidemill_ingest::{
     runtime::{IngestRuntime, RuntimeOptions},
 };
 use tidemill_query::{Engine, EngineConfig, TableCatalog};
-use tidemill_storage::clock::{Clock, SystemClock};
+use tidemill_storage::{
+    clock::{Clock, SystemClock},
+    upsert::KeyMemory,
+};
 use tokio::{net::TcpListener, sync::watch};
 
 use self::{
@@ -154,7 +157,7 @@ fn open(config: Config, directory: DataDirectory, clock: Arc<dyn Clock>) -> Resu
         clock: Arc::clone(&clock),
         events: Arc::clone(&events) as _,
         memory_bytes: config.ingest_bytes,
-        key_map_bytes: config.key_map_bytes,
+        key_memory: KeyMemory::bounded(config.key_map_bytes, &directory.spill()),
         seal_threads: SEAL_THREADS,
         consume_threads: config.lanes,
         index_share: f64::from(config.index_cpu) / 100.0,

@@ -11,12 +11,15 @@ use super::{
 use crate::{server::instance::Instance, session};
 
 const DAY_US: f64 = 86_400_000_000.0;
+/// Of less nothing is said about a day: ten minutes.
+const SPAN_US_MIN: f64 = 600_000_000.0;
 
 pub(super) const CAPACITY: &[(&str, Kind)] = &[
     ("table", Text),
     ("partition", Int),
     ("keys", Int),
     ("bytes", Int),
+    ("bytes_in_files", Int),
     ("bytes_per_key", Float),
     ("keys_per_day", Float),
     ("bytes_per_day", Float),
@@ -35,9 +38,13 @@ pub(super) fn capacity(instance: &Instance, name: &str) -> Result<Rows, SqlError
         let error = session::SqlError::new(session::error::state::WRONG_OBJECT_TYPE, message);
         return Err(engine_error(error.with_hint("tables with a PRIMARY KEY have one, unless their mode is 'append'")));
     };
-    let limit = instance.ingest.key_map_bytes_max();
-    let taken: u64 = instance.all_live().iter().map(|(_, live)| live.ingest.keys().1).sum();
-    let room = Room { limit, free: limit.saturating_sub(taken), ttl_us: key.ages.and_then(|ages| ages.key_us) };
+    let memory = instance.ingest.key_memory();
+    let limit = memory.bytes_max();
+    let room = Room {
+        limit,
+        free: limit.saturating_sub(memory.in_memory() + memory.in_files()),
+        ttl_us: key.ages.and_then(|ages| ages.key_us),
+    };
     let maps = live.ingest.key_maps();
     let mut rows = vec![row(&table.name, None, &total(&maps), &room)];
     rows.extend(maps.iter().map(|map| row(&table.name, Some(map.partition.0), map, &room)));
@@ -58,6 +65,7 @@ fn total(maps: &[KeyMapStatus]) -> KeyMapStatus {
         partition: Default::default(),
         keys: maps.iter().map(|map| map.keys).sum(),
         bytes: maps.iter().map(|map| map.bytes).sum(),
+        bytes_in_files: maps.iter().map(|map| map.bytes_in_files).sum(),
         span_us: spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))),
         late_rows: maps.iter().map(|map| map.late_rows).sum(),
         segments_left: maps.iter().map(|map| map.segments_left).sum(),
@@ -66,7 +74,8 @@ fn total(maps: &[KeyMapStatus]) -> KeyMapStatus {
 
 fn row(table: &str, partition: Option<u32>, map: &KeyMapStatus, room: &Room) -> Vec<Cell> {
     let per_key = (map.keys > 0).then(|| map.bytes as f64 / map.keys as f64);
-    let per_day = map.span_us.map(|(from, to)| map.keys as f64 / (to as f64 - from as f64) * DAY_US);
+    let span = map.span_us.filter(|(from, to)| *to as f64 - *from as f64 >= SPAN_US_MIN);
+    let per_day = span.map(|(from, to)| map.keys as f64 / (to as f64 - from as f64) * DAY_US);
     let bytes_per_day = per_key.zip(per_day).map(|(bytes, keys)| bytes * keys);
     let float = |value: Option<f64>| value.map_or(Cell::Null, Cell::Float);
     vec![
@@ -74,6 +83,7 @@ fn row(table: &str, partition: Option<u32>, map: &KeyMapStatus, room: &Room) -> 
         partition.into(),
         map.keys.into(),
         map.bytes.into(),
+        map.bytes_in_files.into(),
         float(per_key),
         float(per_day),
         float(bytes_per_day),
@@ -85,7 +95,7 @@ fn row(table: &str, partition: Option<u32>, map: &KeyMapStatus, room: &Room) -> 
     ]
 }
 
-/// Days until there is no room, at this growth; infinite where old keys leave before.
+/// Days until there is no room in memory, at this growth; infinite where old keys leave before.
 fn days_left(bytes: u64, bytes_per_day: f64, room: &Room) -> f64 {
     let days = room.free as f64 / bytes_per_day;
     // A key stays for twice its ttl, until no row that comes on time may be near to it.

@@ -36,7 +36,7 @@ use tidemill_storage::{
         builder::{SealContext, seal},
         committed::{Expected, open},
     },
-    table::{Found, KeyMapFile, KeyMapUse, PartitionWriter, Table},
+    table::{Found, KeyMapFile, KeyMapUse, PartitionKeys, PartitionWriter, Table},
     testing::Random,
     upsert::{KEY_MAP_FILE, Keep, KeySpec, Provenance},
 };
@@ -181,7 +181,7 @@ fn main() {
     update(&mut bench, keys);
     say("update, without sealing", keys, start.elapsed() - bench.sealing);
     bench.seal();
-    let (count, bytes) = bench.writer.keys();
+    let PartitionKeys { keys: count, bytes, .. } = bench.writer.keys();
     println!("{:<28} {:>12.1} bytes/key", "key map", bytes as f64 / count as f64);
 
     look_up(&table, keys);
@@ -202,7 +202,7 @@ fn main() {
     let restored = restart(&table, &spec, dir.path(), "start from file", true);
     let bytes = std::fs::metadata(dir.path().join(KEY_MAP_FILE)).unwrap().len();
     println!("{:<28} {:>12.1} bytes/key", "file", bytes as f64 / count as f64);
-    assert_eq!((rebuilt.keys().0, restored.keys().0), (count, count));
+    assert_eq!((rebuilt.keys().keys, restored.keys().keys), (count, count));
 
     let plain = Table::new(TableId(2), schema(), 1);
     let writer = PartitionWriter::new(Arc::clone(&plain.partitions()[0]), schema(), SegmentId(1));
@@ -261,7 +261,7 @@ fn restart(table: &Table, spec: &KeySpec, dir: &Path, what: &str, from_file: boo
     let (writer, used) = PartitionWriter::open_with(partition, schema(), next, &[], &[], &[], file).unwrap();
     let took = start.elapsed();
     assert_eq!(matches!(used, KeyMapUse::Taken(_)), from_file);
-    say(what, if from_file { writer.keys().0 as usize } else { rows }, took);
+    say(what, if from_file { writer.keys().keys as usize } else { rows }, took);
     writer
 }
 

@@ -28,7 +28,7 @@ use std::{
 };
 
 use arrow::buffer::Buffer;
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 use parking_lot::Mutex;
 
 use crate::{Error, Result};
@@ -105,6 +105,83 @@ impl Drop for MappedFile {
     fn drop(&mut self) {
         unregister(self.slot);
     }
+}
+
+/// Memory, zeros at first, whose pages the kernel may write to a file and take away until they are asked for. The file has no name and goes with it.
+#[derive(Debug)]
+pub struct FileMemory {
+    directory: PathBuf,
+    slot: &'static Slot,
+    map: MmapMut,
+    pairs: usize,
+}
+
+impl FileMemory {
+    /// So many pairs of words in a file of the directory. Errors: `Io` when there is no room for them, which is taken at once.
+    pub fn new(directory: &Path, pairs: usize) -> Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        install_handler();
+        let name = format!("{}-{}.spill", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = directory.join(name);
+        let bytes = (pairs * size_of::<[u64; 2]>()).max(1) as u64;
+        let mut options = File::options();
+        let file = options.read(true).write(true).create_new(true).open(&path);
+        let file = file.map_err(|error| Error::io("create", &path, &error))?;
+        std::fs::remove_file(&path).map_err(|error| Error::io("delete", &path, &error))?;
+        reserve(&file, bytes).map_err(|error| Error::io("make room for", &path, &error))?;
+        // SAFETY: the file was made here and has no name, so nobody else writes to it or shrinks it; the map is private to this type. What a disk
+        // does not give back the handler below turns into zeros and a raised flag.
+        let map = unsafe { MmapMut::map_mut(&file) }.map_err(|error| Error::io("map", &path, &error))?;
+        // A hint: errors do not matter.
+        let _ = map.advise(memmap2::Advice::Random);
+        let start = map.as_ptr() as usize;
+        let slot = register(start, start + map.len());
+        Ok(Self { directory: directory.to_owned(), slot, map, pairs })
+    }
+
+    pub fn pairs(&self) -> &[[u64; 2]] {
+        // SAFETY: any bytes are words, and a map begins at a page.
+        let (_, pairs, _) = unsafe { self.map.align_to() };
+        &pairs[..self.pairs]
+    }
+
+    pub fn pairs_mut(&mut self) -> &mut [[u64; 2]] {
+        // SAFETY: any bytes are words, and any words are bytes; a map begins at a page.
+        let (_, pairs, _) = unsafe { self.map.align_to_mut() };
+        &mut pairs[..self.pairs]
+    }
+
+    /// `Ok` when all that was read so far was really there.
+    pub fn check(&self) -> Result<()> {
+        // The fence keeps the reads of map bytes before this load.
+        fence(Ordering::SeqCst);
+        match self.slot.poisoned.load(Ordering::SeqCst) {
+            true => Err(Error::Poisoned { path: self.directory.clone() }),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Drop for FileMemory {
+    fn drop(&mut self) {
+        unregister(self.slot);
+    }
+}
+
+/// Makes the file so long, with room on the disk, so that writing to a map of it finds some.
+fn reserve(file: &File, bytes: u64) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+        let length = libc::off_t::try_from(bytes).map_err(|_| std::io::ErrorKind::FileTooLarge)?;
+        // SAFETY: a plain call with the descriptor of an open file.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) } {
+            0 => Ok(()),
+            code => Err(std::io::Error::from_raw_os_error(code)),
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    file.set_len(bytes)
 }
 
 /// One entry of the registry. `version` is odd while `start` and `end` change (a sequence lock whose reader is the handler).
@@ -246,13 +323,13 @@ fn put_zeros(address: usize) -> bool {
     let bytes = PAGE_BYTES.load(Ordering::SeqCst);
     let page = address & !(bytes - 1);
     // SAFETY: the page is inside a map of ours (the caller looked it up), which stays mapped because the faulting thread borrows it; so this
-    // replaces only our own pages. They were readable and stay readable. `errno` belongs to the code that was interrupted.
+    // replaces only our own pages. They were readable and stay so, and those of a map that is written to stay writable. `errno` belongs to the code that was interrupted.
     unsafe {
         let errno = *errno_location();
         let done = libc::mmap(
             page as *mut libc::c_void,
             bytes,
-            libc::PROT_READ,
+            libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
             -1,
             0,
@@ -331,6 +408,41 @@ mod tests {
             assert!(find(start).is_some_and(|slot| ptr::eq(slot, map.slot)));
             assert!(find(start + 4999).is_some_and(|slot| ptr::eq(slot, map.slot)));
         }
+    }
+
+    #[test]
+    fn memory_in_a_file_is_as_other_memory_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        for pairs in [0, 1, 100_000] {
+            let mut memory = FileMemory::new(dir.path(), pairs).unwrap();
+            assert_eq!(memory.pairs(), vec![[0; 2]; pairs]);
+            for (at, pair) in memory.pairs_mut().iter_mut().enumerate() {
+                *pair = [at as u64, u64::MAX];
+            }
+            assert!(memory.pairs().iter().enumerate().all(|(at, pair)| *pair == [at as u64, u64::MAX]));
+            assert!(memory.check().is_ok());
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
+        assert!(matches!(FileMemory::new(&dir.path().join("none"), 1), Err(Error::Io { .. })));
+    }
+
+    #[test]
+    fn memory_whose_file_cannot_be_read_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut memory = FileMemory::new(dir.path(), 100_000).unwrap();
+        memory.pairs_mut()[50_000] = [1, 1];
+        // As a disk that does not give a page back.
+        assert!(put_zeros_where(&memory, 50_000));
+        assert_eq!(memory.pairs()[50_000], [0, 0]);
+        memory.pairs_mut()[50_000] = [2, 2];
+        assert!(matches!(memory.check(), Err(Error::Poisoned { .. })));
+    }
+
+    fn put_zeros_where(memory: &FileMemory, pair: usize) -> bool {
+        let address = memory.map.as_ptr() as usize + pair * 16;
+        let slot = find(address).unwrap();
+        slot.poisoned.store(true, Ordering::SeqCst);
+        put_zeros(address)
     }
 
     #[test]

@@ -24,7 +24,8 @@ use self::bounds::{Bounds, Leaves};
 pub use self::key_map::{KeyMapFile, KeyMapUse, WrittenKeyMap};
 pub use self::lookup::Found;
 pub use self::writer::{
-    Change, PartitionWriter, PreparedChange, PreparedClearing, PreparedLeaving, PreparedRewriting, Rewriting,
+    Change, PartitionKeys, PartitionWriter, PreparedChange, PreparedClearing, PreparedLeaving, PreparedRewriting,
+    Rewriting,
 };
 use crate::{
     Result,
@@ -35,7 +36,7 @@ use crate::{
     scan::{IndexUse, ScanPlan, ScanRequest, ScanUnit},
     schema::TableSchema,
     segment::{Segment, SegmentState, consuming::ConsumingSegment},
-    upsert::{KeySpec, Keys, Validities, key_fingerprints},
+    upsert::{KeyMemory, KeySpec, Keys, Validities, key_fingerprints},
 };
 
 /// Rows a lane takes at a time.
@@ -47,6 +48,7 @@ pub struct Table {
     schema: ArcSwap<TableSchema>,
     indexes: Arc<TableIndexes>,
     key: Option<Arc<KeySpec>>,
+    key_memory: Arc<KeyMemory>,
     partitions: ArcSwap<Vec<Arc<Partition>>>,
     /// Held by who publishes in several partitions at once, and by who takes a snapshot of these.
     moment: RwLock<()>,
@@ -60,6 +62,17 @@ impl Table {
 
     /// An empty table; with a key, of the rows that have the same one is there for readers.
     pub fn with_key(id: TableId, schema: Arc<TableSchema>, partitions: u32, key: Option<KeySpec>) -> Self {
+        Self::with_key_in(id, schema, partitions, key, KeyMemory::unbounded())
+    }
+
+    /// The same, its key maps in memory that tables share.
+    pub fn with_key_in(
+        id: TableId,
+        schema: Arc<TableSchema>,
+        partitions: u32,
+        key: Option<KeySpec>,
+        key_memory: Arc<KeyMemory>,
+    ) -> Self {
         let indexes = Arc::new(TableIndexes::default());
         let key = key.map(Arc::new);
         let table = Self {
@@ -67,6 +80,7 @@ impl Table {
             schema: ArcSwap::new(schema),
             partitions: ArcSwap::default(),
             key,
+            key_memory,
             indexes,
             moment: RwLock::default(),
         };
@@ -76,7 +90,7 @@ impl Table {
 
     /// New partitions, without rows, that [`Self::set_partitions`] may make those of the table.
     pub fn unattached(&self, count: u32) -> Vec<Arc<Partition>> {
-        let partition = |id| Arc::new(Partition::new(PartitionId(id), Arc::clone(&self.indexes), self.key.clone()));
+        let partition = |id| Arc::new(Partition::new(PartitionId(id), self));
         (0..count).map(partition).collect()
     }
 
@@ -158,6 +172,7 @@ pub struct Partition {
     id: PartitionId,
     indexes: Arc<TableIndexes>,
     key: Option<Arc<KeySpec>>,
+    key_memory: Arc<KeyMemory>,
     view: ArcSwap<PartitionView>,
     /// Of the writer, once there is one; `None` without a key.
     keys: ArcSwapOption<Keys>,
@@ -166,8 +181,16 @@ pub struct Partition {
 }
 
 impl Partition {
-    fn new(id: PartitionId, indexes: Arc<TableIndexes>, key: Option<Arc<KeySpec>>) -> Self {
-        Self { id, indexes, key, view: ArcSwap::default(), keys: ArcSwapOption::default(), edit: Mutex::new(()) }
+    fn new(id: PartitionId, table: &Table) -> Self {
+        Self {
+            id,
+            indexes: Arc::clone(&table.indexes),
+            key: table.key.clone(),
+            key_memory: Arc::clone(&table.key_memory),
+            view: ArcSwap::default(),
+            keys: ArcSwapOption::default(),
+            edit: Mutex::new(()),
+        }
     }
 
     /// The indexes that its segments are to have.

@@ -27,7 +27,11 @@ CREATE INDEX by_doc ON orders USING json (doc);
 CREATE INDEX by_note ON orders USING text (note);
 CREATE INDEX by_place ON orders USING geo (lat, lng);
 CREATE TABLE rides (id BIGINT PRIMARY KEY, city TEXT, tip INT, fare NUMERIC(10,2))
+CREATE TABLE trips (id BIGINT PRIMARY KEY, city TEXT)
 CREATE INDEX rides_star_tree ON rides USING star_tree (city) AGGREGATE (count(*), sum(tip), min(fare)) WITH (max_leaf_records = 10)
 INSERT INTO rides SELECT i, 'city ' || (i % 5)::text, (i % 7)::int, (i % 100) / 4.0 FROM generate_series(1, 5000) AS s(i)
 SELECT rt.seal('rides')
 INSERT INTO rides SELECT i, 'city 1', 1, 1.00 FROM generate_series(1, 100) AS s(i)
+INSERT INTO trips SELECT i, 'city ' || i % 200 FROM generate_series(1, 70000) AS s(i)
+SELECT rt.seal('trips')
+INSERT INTO trips SELECT i, 'city 1' FROM generate_series(1, 100) AS s(i)

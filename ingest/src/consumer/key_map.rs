@@ -14,7 +14,7 @@ use std::{collections::HashSet, sync::Arc};
 use tidemill_storage::{
     ids::{PartitionId, SegmentId},
     segment::Segment,
-    table::{KeyMapFile, KeyMapUse, PartitionWriter, WrittenKeyMap},
+    table::{KeyMapFile, KeyMapUse, PartitionKeys, PartitionWriter, WrittenKeyMap},
     upsert::{KEY_MAP_FILE, KeySpec, segment_span_us},
 };
 
@@ -62,8 +62,9 @@ pub struct KeyMapStatus {
     pub partition: PartitionId,
     /// Deleted ones among them.
     pub keys: u64,
-    /// Memory that the map takes.
+    /// What the map takes, in memory and in files.
     pub bytes: u64,
+    pub bytes_in_files: u64,
     /// The times from which to which its keys came, microseconds since 1970: those of their rows where the table has a time column, and those of commits
     /// where not. `None`: not known.
     pub span_us: Option<(i64, i64)>,
@@ -130,7 +131,7 @@ impl PartitionIngest {
     fn wants_key_map(&self, at_end: bool) -> bool {
         let now_us = self.runtime.clock.monotonic_us();
         let state = self.state.lock();
-        let (keys, _) = state.writer.keys();
+        let keys = state.writer.keys().keys;
         let is_unknown =
             |record: &&SegmentRecord| record.keys_left_us.is_none() && !state.key_map.segments.contains(&record.id);
         let unknown = state.segments.iter().filter(is_unknown);
@@ -165,11 +166,12 @@ impl PartitionIngest {
         let span = |segment: &Arc<dyn Segment>| segment_span_us(segment.as_ref(), column?);
         let by_rows = view.segments().filter(|segment| !has_left(segment.id())).filter_map(span).reduce(joined);
         let commits = state.segments.iter().map(|record| (record.committed_at_us, record.committed_at_us));
-        let (keys, bytes) = state.writer.keys();
+        let PartitionKeys { keys, bytes, bytes_in_files } = state.writer.keys();
         KeyMapStatus {
             partition: self.id,
             keys,
             bytes,
+            bytes_in_files,
             span_us: by_rows.or_else(|| commits.reduce(joined)).filter(|(from, to)| from < to),
             late_rows: state.writer.late_rows(),
             segments_left: state.segments.iter().filter(|record| record.keys_left_us.is_some()).count() as u64,

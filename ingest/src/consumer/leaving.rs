@@ -47,9 +47,9 @@ impl PartitionIngest {
             fail::fail_point!("keys::after_log", |_| Err(crate::Error::Unavailable(
                 "failpoint keys::after_log".into()
             )));
-            let before = state.writer.keys().0;
+            let before = state.writer.keys().keys;
             state.writer.leave(&prepared);
-            keys += before - state.writer.keys().0;
+            keys += before - state.writer.keys().keys;
             segments += 1;
             if let Some(record) = state.segments.iter_mut().find(|record| record.id == id) {
                 record.keys_left_us = Some(prepared.newest_us());

@@ -40,7 +40,7 @@ use tidemill_storage::{
     ids::{IndexId, PartitionId, SegmentId, SourceId, StreamId},
     index::IndexSpec,
     schema::TableSchema,
-    table::{Partition, Table},
+    table::{Partition, PartitionKeys, Table},
 };
 
 pub use self::{
@@ -280,11 +280,15 @@ impl TableIngest {
         self.shared.runtime.indexer.error_of(self.shared.id, index)
     }
 
-    /// Keys of a table with a primary key, deleted ones among them, and the bytes of memory that the map of them takes.
-    pub fn keys(&self) -> (u64, u64) {
+    /// Of all partitions; none without a primary key.
+    pub fn keys(&self) -> PartitionKeys {
         let partitions = self.shared.partitions();
         let of_partitions = partitions.iter().map(|partition| partition.keys());
-        of_partitions.fold((0, 0), |(keys, bytes), (more, taking)| (keys + more, bytes + taking))
+        of_partitions.fold(PartitionKeys::default(), |all, more| PartitionKeys {
+            keys: all.keys + more.keys,
+            bytes: all.bytes + more.bytes,
+            bytes_in_files: all.bytes_in_files + more.bytes_in_files,
+        })
     }
 
     /// Rows that came too late since the table was opened, to win or by their age, where the table tells rows by that.

@@ -23,7 +23,7 @@ use tidemill_storage::{
     row_set::RowSet,
     schema::TableSchema,
     segment::{Segment, consuming::ConsumingSegment},
-    table::{KeyMapFile, Partition, PartitionWriter, Rewriting},
+    table::{KeyMapFile, Partition, PartitionKeys, PartitionWriter, Rewriting},
     upsert::Provenance,
 };
 use tokio::sync::Notify;
@@ -424,8 +424,8 @@ impl PartitionIngest {
         self.state.lock().policy = policy;
     }
 
-    /// Keys, deleted ones among them, and the bytes of memory that the map of them takes.
-    pub(crate) fn keys(&self) -> (u64, u64) {
+    /// None without a primary key.
+    pub(crate) fn keys(&self) -> PartitionKeys {
         self.state.lock().writer.keys()
     }
 

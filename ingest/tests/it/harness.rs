@@ -37,6 +37,7 @@ use tidemill_storage::{
     scan::{ScanHints, ScanMetrics, ScanRequest},
     schema::{Column, DataType, TableSchema},
     table::Table,
+    upsert::KeyMemory,
 };
 
 pub const SOURCE: SourceId = SourceId(3);
@@ -428,7 +429,7 @@ impl Rig {
             clock: Arc::clone(&options.clock),
             events: Arc::clone(&events) as _,
             memory_bytes: options.memory_bytes,
-            key_map_bytes: 1 << 30,
+            key_memory: KeyMemory::unbounded(),
             seal_threads: 2,
             consume_threads: 2,
             index_share: 1.0,

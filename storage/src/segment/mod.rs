@@ -57,7 +57,7 @@ pub struct ColumnStats {
     pub max: Option<Scalar>,
     pub exact: bool,
     pub nulls: u64,
-    /// Distinct non-null values where they were counted (dictionary-encoded columns).
+    /// Distinct non-null values where they were counted (dictionary-encoded columns); of a masked segment as `nulls`: of all its rows, so at most so many.
     pub distinct: Option<u64>,
     /// Values never decrease from row to row, nulls aside.
     pub sorted: bool,

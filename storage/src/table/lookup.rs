@@ -59,7 +59,7 @@ impl Table {
         if view.is_damaged() {
             return Ok(Found::Unknown);
         }
-        let candidates = keys.candidates(fingerprint);
+        let Ok(candidates) = keys.candidates(fingerprint) else { return Ok(Found::Unknown) };
         if candidates.is_empty() {
             return Ok(if keys.removals() == removals { Found::Nothing } else { Found::Unknown });
         }

@@ -21,6 +21,16 @@ use crate::{
     upsert::{Arriving, Leaving, Needed, Provenance, Rewrite, Validities, Winners},
 };
 
+/// The keys of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartitionKeys {
+    /// Deleted ones among them.
+    pub keys: u64,
+    /// What the map of them takes, in memory and in files.
+    pub bytes: u64,
+    pub bytes_in_files: u64,
+}
+
 /// What a statement changes in a partition.
 #[derive(Debug, Default)]
 pub struct Change {
@@ -124,12 +134,12 @@ impl PartitionWriter {
             return Ok((Self::new(partition, schema, next), KeyMapUse::None));
         };
         let written = Arc::new(key.written(&schema));
-        let mut winners = Winners::new(Arc::clone(&key), &schema)?;
+        let mut winners = Winners::new(Arc::clone(&key), &schema, &partition.key_memory)?;
         let mut used = KeyMapUse::None;
         if let Some(file) = checkpoint {
             used = file.restore(&mut winners, &partition, &schema, next, deleted, lost, left);
             if matches!(used, KeyMapUse::Refused(_)) {
-                winners = Winners::new(key, &schema)?;
+                winners = Winners::new(key, &schema, &partition.key_memory)?;
             }
         }
         let known = used.segments();
@@ -150,6 +160,7 @@ impl PartitionWriter {
             }
         }
         winners.fit();
+        winners.check()?;
         partition.publish(None, Some(winners.validities()));
         partition.share(winners.shared());
         let consuming = Arc::new(ConsumingSegment::new(next, written));
@@ -165,9 +176,12 @@ impl PartitionWriter {
         &self.consuming
     }
 
-    /// Keys of the partition, deleted ones among them, and the bytes of memory that the map of them takes; nothing without a key.
-    pub fn keys(&self) -> (u64, u64) {
-        self.winners.as_ref().map_or((0, 0), |winners| (winners.keys(), winners.bytes()))
+    /// The keys of the partition; none without a key.
+    pub fn keys(&self) -> PartitionKeys {
+        self.winners.as_ref().map_or_else(PartitionKeys::default, |winners| {
+            let (bytes, bytes_in_files) = winners.bytes();
+            PartitionKeys { keys: winners.keys(), bytes, bytes_in_files }
+        })
     }
 
     /// Whether rows that take the places of others are merged with them.
@@ -242,6 +256,7 @@ impl PartitionWriter {
         let next = Arc::new(self.consuming.with(&rows, progress)?);
         if rows.num_rows() > 0 {
             winners.appended(Arc::clone(&next) as Arc<dyn Segment>, self.consuming.rows(), &arriving);
+            winners.check()?;
         }
         winners.took(&arriving);
         self.consuming = next;

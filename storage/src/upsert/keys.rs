@@ -4,12 +4,18 @@
 //! hold: a row that is valid in it and has the key is the row of the key, as no view has two. So an answer that is behind the view or before it is
 //! no wrong answer, it is none. Whoever writes lets others in after a few rows.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::map::{KeyMap, Location};
-use crate::ids::SegmentId;
+use super::{
+    map::{KeyMap, Location},
+    memory::KeyMemory,
+};
+use crate::{Result, ids::SegmentId};
 
 /// See the module.
 #[derive(Debug)]
@@ -22,8 +28,8 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn new() -> Self {
-        Self { map: RwLock::new(KeyMap::new()), segments: RwLock::default(), removals: AtomicU64::new(0) }
+    pub(super) fn new(memory: &Arc<KeyMemory>) -> Self {
+        Self { map: RwLock::new(KeyMap::new(memory)), segments: RwLock::default(), removals: AtomicU64::new(0) }
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, KeyMap> {
@@ -55,17 +61,20 @@ impl Keys {
         self.removals.load(Ordering::SeqCst)
     }
 
-    /// Rows that a key of the fingerprint may be in.
-    pub(crate) fn candidates(&self, fingerprint: u64) -> Vec<(SegmentId, u32)> {
-        let locations: Vec<Location> = self.read().entries(fingerprint).map(|(_, location)| location).collect();
+    /// Rows that a key of the fingerprint may be in. Errors: when some of the map cannot be read.
+    pub(crate) fn candidates(&self, fingerprint: u64) -> Result<Vec<(SegmentId, u32)>> {
+        let locations: Vec<Location> = {
+            let map = self.read();
+            let locations = map.entries(fingerprint).map(|(_, location)| location).collect();
+            map.check_of(fingerprint)?;
+            locations
+        };
         if locations.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let segments = self.segments.read();
-        locations
-            .into_iter()
-            .filter_map(|location| Some((*segments.get(location.segment as usize)?, location.row)))
-            .collect()
+        let named = |location: Location| Some((*segments.get(location.segment as usize)?, location.row));
+        Ok(locations.into_iter().filter_map(named).collect())
     }
 }
 

@@ -3,7 +3,12 @@
 //! Open addressing in 256 shards by the highest bits of the fingerprint, each grown by itself by a quarter: no insert waits for more than its shard, and
 //! memory follows the number of keys closely (16 bytes an entry, shards between 68 % and 85 % full). Of entries that follow each other those stand first
 //! whose search begins first (Robin Hood hashing), so that a search ends where its own entries would be, however full the shard is. Keys leave the
-//! map when their tombstones do.
+//! map when their tombstones do. What shards are kept in says [`KeyMemory`].
+
+use std::sync::Arc;
+
+use super::memory::{Entries, KeyMemory, Words};
+use crate::Result;
 
 /// Where a row is: the number of its segment, and the row in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +34,19 @@ struct Entry {
 const NOTHING: u32 = u32::MAX;
 const EMPTY: Entry = Entry { fingerprint: 0, location: Location { segment: NOTHING, row: 0 } };
 
+impl Entry {
+    fn of([fingerprint, location]: Words) -> Self {
+        let (segment, row) = (((location >> 32) as u32).wrapping_sub(1), location as u32);
+        Self { fingerprint, location: Location { segment, row } }
+    }
+
+    /// [`EMPTY`] is zeros.
+    fn words(self) -> Words {
+        let Location { segment, row } = self.location;
+        [self.fingerprint, u64::from(segment.wrapping_add(1)) << 32 | u64::from(row)]
+    }
+}
+
 const SHARD_BITS: u32 = 8;
 /// Of a hundred entries of a shard, at most so many are taken.
 const FULL_PERCENT: usize = 85;
@@ -44,28 +62,44 @@ fn shard_of(fingerprint: u64) -> usize {
     (fingerprint >> (64 - SHARD_BITS)) as usize
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 struct Shard {
-    entries: Vec<Entry>,
+    entries: Entries,
     taken: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct KeyMap {
     shards: Box<[Shard]>,
 }
 
 impl KeyMap {
-    pub(super) fn new() -> Self {
-        Self { shards: vec![Shard::default(); SHARDS].into() }
+    pub(super) fn new(memory: &Arc<KeyMemory>) -> Self {
+        Self { shards: (0..SHARDS).map(|_| Shard::new(memory, 0)).collect() }
     }
 
     pub(super) fn keys(&self) -> u64 {
         self.shards.iter().map(|shard| shard.taken as u64).sum()
     }
 
-    pub(super) fn bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| (shard.entries.capacity() * size_of::<Entry>()) as u64).sum()
+    /// Bytes, and how many of them are in files.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        let sizes = self.shards.iter().map(|shard| shard.entries.bytes());
+        sizes.fold((0, 0), |(all, in_files), (bytes, in_file)| (all + bytes, in_files + in_file))
+    }
+
+    pub(super) fn memory(&self) -> &Arc<KeyMemory> {
+        self.shards[0].entries.memory()
+    }
+
+    /// `Ok` when all that was found so far, and found missing, is so. An error stays: the map is of no use any more.
+    pub(super) fn check(&self) -> Result<()> {
+        self.shards.iter().try_for_each(|shard| shard.entries.check())
+    }
+
+    /// The same of those of a fingerprint.
+    pub(super) fn check_of(&self, fingerprint: u64) -> Result<()> {
+        self.shards[shard_of(fingerprint)].entries.check()
     }
 
     /// The entries of a fingerprint: of its key, and perhaps of others that have the same.
@@ -79,7 +113,8 @@ impl KeyMap {
 
     /// The row of an entry is another one from now on.
     pub(super) fn set(&mut self, place: Place, location: Location) {
-        self.shards[place.shard].entries[place.at].location = location;
+        let shard = &mut self.shards[place.shard];
+        shard.set(place.at, Entry { location, ..shard.at(place.at) });
     }
 
     /// Takes the entry of a row out, if it is there.
@@ -115,7 +150,7 @@ impl KeyMap {
             for (fingerprint, location) in window {
                 let shard = &mut self.shards[shard_of(*fingerprint)];
                 if shard.is_full() {
-                    shard.resize((shard.entries.len() + shard.entries.len() / 2).max(ENTRIES_MIN));
+                    shard.resize((shard.len() + shard.len() / 2).max(ENTRIES_MIN));
                 }
                 if !shard.put_new(Entry { fingerprint: *fingerprint, location: *location }) {
                     met(*location);
@@ -128,26 +163,27 @@ impl KeyMap {
     pub(super) fn touch(&self, fingerprints: impl Iterator<Item = u64>) {
         std::hint::black_box(fingerprints.fold(0, |seen, fingerprint| {
             let shard = &self.shards[shard_of(fingerprint)];
-            seen ^ shard.entries.get(shard.first(fingerprint)).map_or(0, |entry| entry.fingerprint)
+            seen ^ shard.first(fingerprint)
         }));
     }
 
     /// Gives memory back that shards took while many keys came at once.
     pub(super) fn fit(&mut self) {
-        for shard in self.shards.iter_mut().filter(|shard| shard.taken * 100 < shard.entries.len() * SPARSE_PERCENT) {
+        for shard in self.shards.iter_mut().filter(|shard| shard.taken * 100 < shard.len() * SPARSE_PERCENT) {
             shard.resize(Shard::sized(shard.taken));
         }
     }
 
     /// The entries of a shard, in the order in which [`Self::load`] takes them best.
     pub(super) fn of_shard(&self, shard: usize) -> impl Iterator<Item = (u64, Location)> + '_ {
-        let taken = self.shards[shard].entries.iter().filter(|entry| entry.location.segment != NOTHING);
+        let entries = self.shards[shard].entries.words().iter().map(|words| Entry::of(*words));
+        let taken = entries.filter(|entry| entry.location.segment != NOTHING);
         taken.map(|entry| (entry.fingerprint, entry.location))
     }
 
     /// Fills a shard that is empty. False when an entry is of another one.
     pub(super) fn load(&mut self, shard: usize, entries: &[(u64, Location)]) -> bool {
-        let mut loaded = Shard { entries: vec![EMPTY; Shard::sized(entries.len())], taken: 0 };
+        let mut loaded = Shard::new(self.memory(), Shard::sized(entries.len()));
         for (fingerprint, location) in entries {
             if shard_of(*fingerprint) != shard {
                 return false;
@@ -163,45 +199,49 @@ impl KeyMap {
 pub(super) const WINDOW: usize = 32;
 
 impl Shard {
-    /// Where the search for a fingerprint begins.
-    fn first(&self, fingerprint: u64) -> usize {
-        let spread = fingerprint >> (32 - SHARD_BITS) & u64::from(u32::MAX);
-        ((spread * self.entries.len() as u64) >> 32) as usize
+    fn new(memory: &Arc<KeyMemory>, length: usize) -> Self {
+        Self { entries: Entries::new(memory, length), taken: 0 }
+    }
+
+    /// Its places, taken or not.
+    fn len(&self) -> usize {
+        self.entries.words().len()
+    }
+
+    fn at(&self, at: usize) -> Entry {
+        Entry::of(self.entries.words()[at])
+    }
+
+    fn set(&mut self, at: usize, entry: Entry) {
+        self.entries.words_mut()[at] = entry.words();
+    }
+
+    /// The fingerprint where the search for this one begins.
+    fn first(&self, fingerprint: u64) -> u64 {
+        let words = self.entries.words();
+        words.get(first(fingerprint, words.len())).map_or(0, |[fingerprint, _]| *fingerprint)
     }
 
     /// The taken entries from there on, up to the first that would stand behind those of the fingerprint.
     fn chain(&self, fingerprint: u64) -> impl Iterator<Item = (usize, Entry)> + '_ {
-        let mut at = self.first(fingerprint);
+        let words = self.entries.words();
+        let mut at = first(fingerprint, words.len());
         let mut distance = 0;
         std::iter::from_fn(move || {
-            let entry = *self.entries.get(at)?;
-            if distance == self.entries.len() || self.stands_behind(entry, at, distance) {
+            let entry = Entry::of(*words.get(at)?);
+            if distance == words.len() || stands_behind(entry, at, distance, words.len()) {
                 return None;
             }
             let found = (at, entry);
-            at = self.next(at);
+            at = next(at, words.len());
             distance += 1;
             Some(found)
         })
     }
 
-    fn next(&self, at: usize) -> usize {
-        if at + 1 == self.entries.len() { 0 } else { at + 1 }
-    }
-
-    /// Whether there is nothing, or an entry whose search begins later than one that is so far from its beginning.
-    fn stands_behind(&self, entry: Entry, at: usize, distance: usize) -> bool {
-        if entry.location.segment == NOTHING {
-            return true;
-        }
-        let first = self.first(entry.fingerprint);
-        let of_entry = if at >= first { at - first } else { at + self.entries.len() - first };
-        of_entry < distance
-    }
-
     /// Whether one more does not fit in.
     fn is_full(&self) -> bool {
-        (self.taken + 1) * 100 > self.entries.len() * FULL_PERCENT
+        (self.taken + 1) * 100 > self.len() * FULL_PERCENT
     }
 
     /// Places for so many keys, with room for some more.
@@ -211,60 +251,89 @@ impl Shard {
 
     /// Puts an entry in unless one of its fingerprint is there.
     fn put_new(&mut self, entry: Entry) -> bool {
-        let (mut at, mut distance) = (self.first(entry.fingerprint), 0);
-        while !self.stands_behind(self.entries[at], at, distance) {
-            if self.entries[at].fingerprint == entry.fingerprint {
-                return false;
-            }
-            at = self.next(at);
-            distance += 1;
-        }
-        self.put_at(at, entry);
-        true
+        self.put_unless(entry, |known| known.fingerprint == entry.fingerprint)
     }
 
     fn put(&mut self, entry: Entry) {
-        let (mut at, mut distance) = (self.first(entry.fingerprint), 0);
-        while !self.stands_behind(self.entries[at], at, distance) {
-            at = self.next(at);
-            distance += 1;
-        }
-        self.put_at(at, entry);
+        self.put_unless(entry, |_| false);
     }
 
-    /// Puts an entry in the place of another one, which goes to the next place, and so on.
-    fn put_at(&mut self, mut at: usize, mut entry: Entry) {
+    /// Puts an entry in unless one is met that forbids it.
+    fn put_unless(&mut self, mut entry: Entry, forbids: impl Fn(&Entry) -> bool) -> bool {
+        let words = self.entries.words_mut();
+        let (mut at, mut distance) = (first(entry.fingerprint, words.len()), 0);
+        loop {
+            let known = Entry::of(words[at]);
+            if stands_behind(known, at, distance, words.len()) {
+                break;
+            }
+            if forbids(&known) {
+                return false;
+            }
+            at = next(at, words.len());
+            distance += 1;
+        }
+        // In the place of another one, which goes to the next place, and so on.
         while entry.location.segment != NOTHING {
-            std::mem::swap(&mut self.entries[at], &mut entry);
-            at = self.next(at);
+            let known = std::mem::replace(&mut words[at], entry.words());
+            entry = Entry::of(known);
+            at = next(at, words.len());
         }
         self.taken += 1;
+        true
     }
 
     /// Empties an entry, and moves those behind it that are not where their search begins.
     fn remove(&mut self, at: usize) {
-        let (mut hole, mut next) = (at, self.next(at));
-        while self.entries[next].location.segment != NOTHING && self.first(self.entries[next].fingerprint) != next {
-            self.entries[hole] = self.entries[next];
-            (hole, next) = (next, self.next(next));
+        let words = self.entries.words_mut();
+        let (mut hole, mut behind) = (at, next(at, words.len()));
+        loop {
+            let entry = Entry::of(words[behind]);
+            if entry.location.segment == NOTHING || first(entry.fingerprint, words.len()) == behind {
+                break;
+            }
+            words[hole] = words[behind];
+            (hole, behind) = (behind, next(behind, words.len()));
         }
-        self.entries[hole] = EMPTY;
+        words[hole] = EMPTY.words();
         self.taken -= 1;
     }
 
     fn grow(&mut self) {
-        self.resize((self.entries.len() + self.entries.len() / 4).max(ENTRIES_MIN));
+        self.resize((self.len() + self.len() / 4).max(ENTRIES_MIN));
     }
 
+    /// In memory or in a file, as is left then.
     fn resize(&mut self, length: usize) {
-        let before = std::mem::replace(&mut self.entries, vec![EMPTY; length]);
-        self.taken = 0;
-        for entry in before {
+        let mut resized = Self::new(self.entries.memory(), length);
+        for words in self.entries.words() {
+            let entry = Entry::of(*words);
             if entry.location.segment != NOTHING {
-                self.put(entry);
+                resized.put(entry);
             }
         }
+        *self = resized;
     }
+}
+
+/// Where the search for a fingerprint begins among so many places.
+fn first(fingerprint: u64, length: usize) -> usize {
+    let spread = fingerprint >> (32 - SHARD_BITS) & u64::from(u32::MAX);
+    ((spread * length as u64) >> 32) as usize
+}
+
+fn next(at: usize, length: usize) -> usize {
+    if at + 1 == length { 0 } else { at + 1 }
+}
+
+/// Whether there is nothing, or an entry whose search begins later than one that is so far from its beginning.
+fn stands_behind(entry: Entry, at: usize, distance: usize, length: usize) -> bool {
+    if entry.location.segment == NOTHING {
+        return true;
+    }
+    let first = first(entry.fingerprint, length);
+    let of_entry = if at >= first { at - first } else { at + length - first };
+    of_entry < distance
 }
 
 #[cfg(test)]
@@ -274,12 +343,21 @@ mod tests {
     use super::*;
     use crate::testing::Random;
 
+    /// Where maps are kept: in memory, and in files but for a few shards.
+    fn memories() -> (tempfile::TempDir, [Arc<KeyMemory>; 2]) {
+        let directory = tempfile::tempdir().unwrap();
+        let memories = [KeyMemory::unbounded(), KeyMemory::bounded(40_000, directory.path())];
+        (directory, memories)
+    }
+
     /// Fingerprints of few values, so that shards fill, and some are the same for several entries.
     #[test]
     fn finds_what_a_plain_map_has() {
         let random = &mut Random::new(7);
-        for bits in [3, 12, 64] {
-            let (mut map, mut plain) = (KeyMap::new(), HashMap::<u64, Vec<Location>>::new());
+        let (_directory, memories) = memories();
+        for (bits, memory) in [3, 12, 64].into_iter().flat_map(|bits| memories.iter().map(move |memory| (bits, memory)))
+        {
+            let (mut map, mut plain) = (KeyMap::new(memory), HashMap::<u64, Vec<Location>>::new());
             for number in 0..20_000u32 {
                 let fingerprint = random.next() >> (64 - bits) << random.below(65 - bits);
                 let location = Location { segment: number % 7, row: number };
@@ -304,6 +382,7 @@ mod tests {
             }
             assert_eq!(map.keys() as usize, plain.values().map(Vec::len).sum::<usize>());
             assert!(map.entries(random.next() | 1 << 63 | 1).count() <= 1);
+            assert!(map.check().is_ok());
         }
     }
 
@@ -314,7 +393,7 @@ mod tests {
             let new: Vec<(u64, Location)> = (0..count)
                 .map(|row| (random.next() >> (64 - bits) << (64 - bits), Location { segment: 1, row }))
                 .collect();
-            let (mut map, mut met) = (KeyMap::new(), Vec::new());
+            let (mut map, mut met) = (KeyMap::new(&KeyMemory::unbounded()), Vec::new());
             map.insert_new(new.iter().copied(), |location| met.push(location));
             let mut known = HashMap::new();
             let mut wanted = Vec::new();
@@ -326,7 +405,7 @@ mod tests {
             assert_eq!(met, wanted);
             assert_eq!(map.keys() as usize, known.len());
             map.fit();
-            let mut loaded = KeyMap::new();
+            let mut loaded = KeyMap::new(&KeyMemory::unbounded());
             for shard in 0..SHARDS {
                 let entries: Vec<_> = map.of_shard(shard).collect();
                 assert!(loaded.load(shard, &entries));
@@ -336,19 +415,39 @@ mod tests {
                 for (fingerprint, _) in &new {
                     assert_eq!(map.entries(*fingerprint).count(), 1);
                 }
-                let each = map.bytes() as f64 / map.keys() as f64;
+                let each = map.bytes().0 as f64 / map.keys() as f64;
                 assert!(count < 100_000 || each < 24.0, "{each} bytes a key");
             }
         }
     }
 
     #[test]
+    fn what_does_not_fit_into_memory_is_in_files() {
+        let (directory, [_, memory]) = memories();
+        let (mut map, random) = (KeyMap::new(&memory), &mut Random::new(5));
+        for row in 0..300_000 {
+            map.insert(random.next(), Location { segment: 0, row });
+        }
+        let (bytes, in_files) = map.bytes();
+        assert_eq!((memory.in_memory(), memory.in_files()), (bytes - in_files, in_files));
+        assert!(bytes > 300_000 * 16 && bytes - in_files <= 40_000, "{bytes} bytes, {in_files} in files");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        drop(map);
+        assert_eq!((memory.in_memory(), memory.in_files()), (0, 0));
+        // Where no file can be made it is memory all the same.
+        let memory = KeyMemory::bounded(1000, &directory.path().join("none"));
+        let mut map = KeyMap::new(&memory);
+        (0..300_000).for_each(|row| map.insert(random.next(), Location { segment: 0, row }));
+        assert_eq!((map.keys(), map.bytes().1, memory.in_files()), (300_000, 0, 0));
+    }
+
+    #[test]
     fn takes_little_more_than_sixteen_bytes_a_key() {
-        let (mut map, random) = (KeyMap::new(), &mut Random::new(3));
+        let (mut map, random) = (KeyMap::new(&KeyMemory::unbounded()), &mut Random::new(3));
         for row in 0..1_000_000 {
             map.insert(random.next(), Location { segment: 0, row });
         }
-        let each = map.bytes() as f64 / map.keys() as f64;
+        let each = map.bytes().0 as f64 / map.keys() as f64;
         assert!(each < 24.0, "{each} bytes a key");
     }
 }

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! - `validity`: the rows of a segment that lost, copied on write in chunks of 64 Ki rows.
-//! - `map`: where the winner of a key is; `keys`: the map as readers may ask it beside the writer.
+//! - `map`: where the winner of a key is; `memory`: what maps are kept in, memory and files beyond a bound; `keys`: the map as readers may ask it beside the writer.
 //! - `provenance`: where a row came from, kept beside it in columns that no query sees.
 //! - `identity`: the key and the rank of a row, as bytes that compare as they do.
 //! - `owner`: which partition has the rows of a key.
@@ -38,6 +38,7 @@ mod checkpoint;
 mod identity;
 mod keys;
 mod map;
+mod memory;
 mod merge;
 mod owner;
 mod provenance;
@@ -49,6 +50,7 @@ pub use checkpoint::KEY_MAP_FILE;
 pub(crate) use checkpoint::{Unfinished, temporary};
 pub(crate) use identity::{fingerprint, fingerprint_of_hashes};
 pub(crate) use keys::Keys;
+pub use memory::KeyMemory;
 pub(crate) use owner::owner;
 pub use provenance::{Provenance, is_provenance};
 pub use validity::{Validities, Validity};

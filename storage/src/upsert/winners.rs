@@ -20,6 +20,7 @@ use super::{
     identity::{Identities, Reader},
     keys::Keys,
     map::{Location, Place, WINDOW},
+    memory::KeyMemory,
 };
 use crate::{
     Error, Result,
@@ -166,12 +167,12 @@ impl Arriving {
 
 impl Winners {
     /// No keys yet. `schema` is one of the table's.
-    pub(crate) fn new(spec: Arc<KeySpec>, schema: &TableSchema) -> Result<Self> {
+    pub(crate) fn new(spec: Arc<KeySpec>, schema: &TableSchema, memory: &Arc<KeyMemory>) -> Result<Self> {
         let reader = Reader::new(&spec, &spec.written(schema))?;
         Ok(Self {
             spec,
             reader,
-            keys: Arc::new(Keys::new()),
+            keys: Arc::new(Keys::new(memory)),
             segments: Vec::new(),
             numbers: HashMap::new(),
             capturing: false,
@@ -183,7 +184,7 @@ impl Winners {
 
     /// The same without a key, in place of this: a checkpoint at work is of no use any more. `schema` is one of the table's.
     pub(crate) fn emptied(&self, schema: &TableSchema) -> Result<Self> {
-        let fresh = Self::new(Arc::clone(&self.spec), schema)?;
+        let fresh = Self::new(Arc::clone(&self.spec), schema, self.keys.read().memory())?;
         Ok(Self { capturing: self.capturing, retirements: self.retirements + 1, ..fresh })
     }
 
@@ -299,6 +300,7 @@ impl Winners {
                 rows_met.extend(map.entries(*fingerprint).map(|(_, location)| (location, row as u32)));
             }
         }
+        self.check()?;
         rows_met.sort_unstable();
         let mut met: Vec<Location> = Vec::with_capacity(rows_met.len());
         let mut places = vec![0; fingerprints.len()];
@@ -583,6 +585,7 @@ impl Winners {
                 }
             }
         }
+        self.check()?;
         Ok(needed)
     }
 
@@ -682,6 +685,7 @@ impl Winners {
             }
         }
         rewrite.lost_in_memory = self.lost_in_memory(&going)?;
+        self.check()?;
         Ok(rewrite)
     }
 
@@ -731,10 +735,17 @@ impl Winners {
         self.keys.read().keys()
     }
 
-    /// Bytes of memory that the map takes, and what is kept to write it down.
-    pub(crate) fn bytes(&self) -> u64 {
+    /// Bytes that the map takes, and what is kept to write it down; and how many of them are in files.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
         let beaten: usize = self.segments.iter().map(|slot| slot.beaten.capacity()).sum();
-        self.keys.read().bytes() + (beaten * size_of::<Location>()) as u64
+        let (bytes, in_files) = self.keys.read().bytes();
+        (bytes + (beaten * size_of::<Location>()) as u64, in_files)
+    }
+
+    /// `Ok` when the map was read rightly so far. After an error it has forgotten keys: what was made of it must not be published, and only a start makes
+    /// it again.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.keys.read().check()
     }
 
     /// What readers ask.

@@ -619,7 +619,7 @@ fn keys_that_look_alike_are_others() {
         machine.append(stream, &events, 1);
     }
     assert_eq!(amounts(&machine.table.snapshot(), IndexUse::Off), [1, 2, 5, 6]);
-    assert_eq!(machine.writer.keys().0, 4);
+    assert_eq!(machine.writer.keys().keys, 4);
     let places = machine.table.snapshot();
     assert!(!places.is_whole());
     machine.rotate();

@@ -62,14 +62,41 @@ fn check_late_rows(server: &Server) {
 
 #[test]
 fn a_start_takes_the_keys_from_the_file() {
-    let mut server = Server::start(BINARY);
+    takes_the_keys_from_the_file(Server::start(BINARY), false);
+}
+
+/// The same where there is no memory for most of the map.
+#[test]
+fn keys_beyond_their_memory_are_in_files() {
+    takes_the_keys_from_the_file(Server::start_with(BINARY, &["--memory-key-map-bytes", "64kB"]), true);
+}
+
+fn takes_the_keys_from_the_file(mut server: Server, spills: bool) {
     filled(&server);
+    // What is said of memory.
+    let check = |server: &Server| {
+        let sizes = "SELECT key_bytes > 1000000 AND key_bytes_in_files < key_bytes, key_bytes_in_files > key_bytes - 70000 FROM rt.tables";
+        let in_files = if spills { "t" } else { "f" };
+        assert_eq!(server.sql(sizes), [[Some("t".to_owned()), Some(in_files.to_owned())]]);
+        let capacity = "SELECT bytes_in_files > bytes - 70000 FROM rt.upsert_capacity('t') WHERE partition IS NULL";
+        assert_eq!(server.value(capacity), in_files);
+        // Files without names: a process that ends leaves nothing.
+        let mut files = fs::read_dir(server.data_dir.join("spill")).unwrap().map(|file| file.unwrap().file_name());
+        assert!(!files.any(|name| name.to_string_lossy().ends_with(".spill")));
+        let by_key = "SELECT note FROM t WHERE k = 2500";
+        assert_eq!(server.value(by_key), "changed");
+    };
+    check(&server);
+    if spills {
+        server.wait_for("SELECT count(*) FROM rt.events WHERE kind = 'key_maps_large'", "1", LONG);
+    }
     server.wait_for(UNKNOWN, "0", LONG);
     let before = state(&server);
     assert!(before.len() == 2 && before[0][1] == Some("1000".into()), "{before:?}");
     for round in 0..3 {
         server.kill_and_restart();
         assert_eq!(state(&server), before);
+        check(&server);
         assert_eq!(server.value(&format!("SELECT ({KNOWN}) > 0")), "t", "round {round}");
         assert_eq!(server.value("SELECT keys FROM rt.tables WHERE name = 't'"), ROWS.to_string());
         check_late_rows(&server);

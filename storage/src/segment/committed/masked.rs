@@ -40,9 +40,9 @@ impl MaskedSegment {
 }
 
 impl ColumnStats {
-    /// What these say of some of the rows.
+    /// What these say of some of the rows: bounds, of `nulls` and `distinct` too.
     pub(crate) fn of_some(&self) -> Self {
-        Self { exact: false, distinct: None, ..self.clone() }
+        Self { exact: false, ..self.clone() }
     }
 }
 

@@ -137,6 +137,7 @@ impl Winners {
                 (slot.settled, slot.beaten) = (true, Vec::new());
             }
         }
+        self.check()?;
         if !whole {
             return Ok(None);
         }

@@ -3,7 +3,7 @@
 //! order of arrival.
 
 use tidemill_storage::{
-    table::KeyMapFile,
+    table::{KeyMapFile, PartitionKeys},
     upsert::{KeyAges, segment_newest_us},
 };
 
@@ -166,9 +166,9 @@ fn check(seed: u64, count: usize) -> Happened {
                 2..=4 => aged.machine.commit(by),
                 5 => happened.left += aged.leave(),
                 6 => {
-                    let before = aged.machine.writer.keys().0;
+                    let before = aged.machine.writer.keys().keys;
                     aged.machine.compact(random, by, |_, _| {});
-                    happened.forgotten += (before - aged.machine.writer.keys().0) as usize;
+                    happened.forgotten += (before - aged.machine.writer.keys().keys) as usize;
                 }
                 7 => {
                     let file = KeyMapFile { directory: dir.path(), table: TableId(1) };
@@ -268,10 +268,10 @@ fn the_map_shrinks_when_keys_leave() {
         aged.machine.rotate();
         aged.machine.commit(&[]);
         aged.leave();
-        most = aged.machine.writer.keys().0.max(most);
+        most = aged.machine.writer.keys().keys.max(most);
     }
     assert_eq!(aged.machine.table.snapshot().rows(), 100_000);
-    let (keys, bytes) = aged.machine.writer.keys();
+    let PartitionKeys { keys, bytes, .. } = aged.machine.writer.keys();
     assert!((20_000..=21_000).contains(&keys) && most <= 22_000, "{keys} keys, {most} at most");
     assert!(bytes < keys * 24 + 16_384, "{bytes} bytes");
     // Twice is late, and not stored.
