@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! key ─hash─► its partition ─► view, taken as by a snapshot
-//!                        └───► key map ─► segment, row ─► valid in the view, and the key is the same?  ─ yes ─► the row
+//!                        └───► key map ─► segment, row ─► in the view, and the key is the same?  ─ yes ─► the row if it is valid; if not, it was deleted
 //!                                   └ no entry, and none was taken out meanwhile ─► there is no such key
 //! ```
 //!
 //! The plain twin is the scan; it is asked wherever the map and the view do not agree (a batch between the two, a segment in another order), where a
-//! segment is damaged, and for deleted keys.
+//! segment is damaged, and for keys whose tombstone is in memory.
 
 use std::sync::Arc;
 
@@ -66,11 +66,14 @@ impl Table {
         let asked: Vec<&Column> = columns.iter().filter_map(|at| schema.columns.get(*at)).collect();
         for (id, row) in candidates {
             let Some(segment) = view.segment(id).filter(|segment| row < segment.rows()) else { continue };
-            if view.validities.of(id).is_some_and(|validity| !validity.is_valid(row)) {
-                continue;
-            }
-            if let Some(found) = values_of(segment, row, &spec.columns, &key, &asked)? {
+            let Some(found) = values_of(segment, row, &spec.columns, &key, &asked)? else { continue };
+            if view.validities.of(id).is_none_or(|validity| validity.is_valid(row)) {
                 return Ok(Found::Row(found));
+            }
+            // The map is asked after the view, and who wins is beaten only by rows that come later: nothing of the view is above this row, which is a
+            // tombstone. Rows of a segment in memory may have other places in the map already.
+            if segment.state() == SegmentState::Committed {
+                return Ok(Found::Nothing);
             }
         }
         Ok(Found::Unknown)

@@ -49,7 +49,7 @@ pub(super) fn check<'e>(table: &Table, spec: &KeySpec, events: impl Iterator<Ite
                 assert_eq!(values[0].as_primitive::<Int64Type>().value(0), *amount);
                 assert_eq!(values[1].as_string_view().value(0), event.code);
             }
-            // Tombstones are left to the scan.
+            // Tombstones in memory are left to the scan.
             (Found::Nothing | Found::Unknown, None) => {}
             (found, scanned) => panic!("{found:?} is not {scanned:?}"),
         }
