@@ -143,7 +143,11 @@ fn update(server: &Server, brokers: &str, keys: u64, updates: u64) {
 /// The same questions to the table and to one without a key that has the rows that are seen.
 fn beside_append(server: &Server) {
     server.sql(&format!("CREATE TABLE plain ({COLUMNS}) WITH (partitions = 2, seal_rows = 1000000)"));
-    server.sql("INSERT INTO plain SELECT * FROM t");
+    let most: i64 = server.value("SELECT max(id) FROM t").parse().unwrap();
+    for from in (-i64::from(PARTITIONS)..=most).step_by(STEP as usize) {
+        let to = from + STEP as i64 - 1;
+        server.sql(&format!("INSERT INTO plain SELECT * FROM t WHERE id BETWEEN {from} AND {to}"));
+    }
     server.sql("SELECT rt.seal('plain')");
     let bytes = |table: &str| -> f64 {
         server

@@ -4,16 +4,20 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch},
+    array::{ArrayRef, AsArray, BooleanArray, Date32Array, Int32Array, Int64Array, RecordBatch, StringViewArray},
     datatypes::Int64Type,
 };
 use proptest::prelude::*;
 use tidemill_storage::{
     Error,
-    aggregate::{Aggregate, AggregateRequest, Function, MergedGroups, ResultCache, bounds},
+    aggregate::{
+        Aggregate, AggregateRequest, BY_STAR_TREE_LESS_ROWS, Function, GroupKey, MergedGroups, ResultCache, bounds,
+    },
     clock::ManualClock,
     ids::{ColumnId, PartitionId, SchemaVersion, SegmentId},
-    predicate::{Condition, Predicate},
+    index::star::StarTree,
+    predicate::{CompareOp, Condition, Predicate},
+    scalar::Scalar,
     scan::{IndexUse, ScanHints, ScanMetrics, ScanRequest, ScanUnit},
     schema::{Column, DataType, TableSchema},
     segment::{Segment, consuming::ConsumingSegment},
@@ -201,6 +205,80 @@ fn nor_among_many_rows() {
     for seed in 0..3 {
         check(seed, 90_000);
     }
+}
+
+/// Groups whose least and greatest values were those of rows that are not valid, once or several times; by a tree as by the rows.
+#[test]
+fn ends_are_those_of_valid_rows() {
+    use Function::{Count, Max, Min, Rows, Sum};
+    let types = [DataType::Int, DataType::Text, DataType::BigInt, DataType::Date];
+    let columns: Vec<Column> = (0..)
+        .zip(types)
+        .map(|(id, data_type)| Column {
+            nullable: id % 2 == 1,
+            ..Column::new(ColumnId(id), format!("c{id}"), data_type)
+        })
+        .collect();
+    let [k, l, v, w] = [0, 1, 2, 3].map(ColumnId);
+    let schema = TableSchema { version: SchemaVersion(1), columns, time_column: None };
+    let key = |column| GroupKey { column, bin: None };
+    let mut by_tree = 0;
+    for seed in 0..40 {
+        let random = &mut Random::new(seed);
+        let rows = *random.pick(&[200, 3000, 20_000]);
+        let (few, values) = (*random.pick(&[3, 40, 500]), *random.pick(&[4, 100, 1_000_000]));
+        let texts: StringViewArray =
+            (0..rows).map(|_| if random.one_in(20) { None } else { Some(*random.pick(&["a", "b", "c"])) }).collect();
+        let numbers: Int32Array = (0..rows).map(|_| Some(random.below(few) as i32)).collect();
+        let bigs: Int64Array = (0..rows).map(|_| Some(random.below(values) as i64)).collect();
+        let dates: Date32Array =
+            (0..rows).map(|_| if random.one_in(3) { None } else { Some(random.below(values) as i32) }).collect();
+        let arrays: Vec<ArrayRef> = vec![Arc::new(numbers), Arc::new(texts), Arc::new(bigs), Arc::new(dates)];
+        let batch = RecordBatch::try_new(schema.arrow(), arrays).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let consuming = ConsumingSegment::new(SegmentId(1), Arc::new(schema.clone())).with(&batch, &[]).unwrap();
+        let segment = committed(&consuming, dir.path());
+        let tree = StarTree {
+            dimensions: vec![key(k), key(l)],
+            aggregates: vec![Rows, Sum(v), Min(v), Max(v), Count(w), Min(w), Max(w)],
+            max_leaf_records: 10,
+        };
+        of(&segment).build_index(&star_tree::spec(1, tree)).unwrap();
+        for _ in 0..20 {
+            let one_in = *random.pick(&[4, 20, 100]);
+            let validity: Validity = (0..rows as u32).filter(|_| random.one_in(one_in)).collect();
+            let masked = Arc::clone(&segment).masked(Arc::new(validity));
+            let keys = random.pick(&[vec![], vec![k], vec![l], vec![l, k]]).clone();
+            let predicate = random.one_in(2).then(|| Predicate::Compare {
+                column: k,
+                op: *random.pick(&[CompareOp::Less, CompareOp::NotEq]),
+                value: Scalar::Int(random.below(few) as i64),
+            });
+            let aggregates = [Rows, Min(v), Max(v), Min(w), Max(w), Sum(v)];
+            let asked = AggregateRequest {
+                schema: Arc::new(schema.clone()),
+                keys: keys.iter().map(|column| key(*column)).collect(),
+                aggregates: aggregates
+                    .into_iter()
+                    .filter(|_| random.one_in(2))
+                    .map(|function| Aggregate { function, filter: None })
+                    .collect(),
+                computed: Vec::new(),
+                predicate,
+                indexes: IndexUse::WhereFaster,
+                results: None,
+                star_tree: true,
+            };
+            let plain = Arc::new(AggregateRequest { star_tree: false, ..asked.clone() });
+            let metrics = Arc::new(ScanMetrics::default());
+            let mut run = Arc::clone(&masked).aggregate(0..rows as u32, Arc::new(asked), metrics).unwrap();
+            by_tree += usize::from(run.way() == BY_STAR_TREE_LESS_ROWS);
+            while run.step().unwrap() {}
+            let found = aggregate::answered(&plain, &run.take().unwrap());
+            assert_eq!(found, grouped(&masked, 0..rows as u32, &plain).unwrap(), "seed {seed}: {plain:#?}");
+        }
+    }
+    assert!(by_tree > 500, "{by_tree} of 800 by the tree");
 }
 
 /// Fails for 3.

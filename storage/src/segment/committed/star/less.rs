@@ -1,7 +1,7 @@
 //! A star-tree's answer about a segment some of whose rows are not valid: what documents say of all rows, less what these rows were.
 //!
-//! Counts and exact sums can be taken back; the least value of the rows that are left cannot be told from that of all. Groups that only rows
-//! had that are not valid are no groups: a count of rows goes along with every question, and one of values with every sum.
+//! Counts and exact sums can be taken back; the least value of the rows that are left is that of all, or is looked for ([`Touched`]). Groups that only rows
+//! had that are not valid are no groups: a count of rows goes along with every question, and one of values with every sum and every end.
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
@@ -9,10 +9,13 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array, RecordBatch, RecordBatchOptions},
     compute::filter_record_batch,
     datatypes::{DataType as ArrowType, Decimal128Type, Int64Type, SchemaRef},
-    row::{RowConverter, SortField},
+    row::{RowConverter, Rows, SortField},
 };
 
-use super::super::{CommittedSegment, aggregate::CommittedAggregation};
+use super::{
+    super::{CommittedSegment, aggregate::CommittedAggregation},
+    touched::{self, Touched},
+};
 use crate::{
     Error, Result,
     aggregate::{Aggregate, AggregateRequest, Aggregation, BY_STAR_TREE_LESS_ROWS, Function},
@@ -28,7 +31,7 @@ const LOST_SHARE: u32 = 3;
 /// A request with all that is to be known to take rows off its answer.
 struct Complete {
     request: Arc<AggregateRequest>,
-    /// For each aggregate of the complete request, if it is a sum, the place of the count of its values.
+    /// For each aggregate of the complete request, if it is a sum or an end, the place of the count of its values.
     counts: Vec<Option<usize>>,
     /// The place of the count of rows.
     rows: usize,
@@ -50,6 +53,9 @@ fn complete(request: &AggregateRequest) -> Option<Complete> {
             Function::Rows | Function::Count(_) => None,
             // What was added to a float may have swallowed what was there.
             Function::Sum(id) if !matches!(request.column(id).ok()?.data_type, DataType::Real | DataType::Double) => {
+                Some(place(Aggregate { function: Function::Count(id), filter: aggregate.filter.clone() }))
+            }
+            Function::Min(id) | Function::Max(id) if touched::is_comparable(&request.column(id).ok()?.data_type) => {
                 Some(place(Aggregate { function: Function::Count(id), filter: aggregate.filter.clone() }))
             }
             _ => return None,
@@ -152,11 +158,22 @@ impl Less {
         if rows.iter().any(|rows| *rows < 0) {
             return Err(Error::Invalid("documents of fewer rows than are not valid".into()));
         }
+        let touched = Touched {
+            segment: &self.segment,
+            validity: &self.validity,
+            request: &self.request,
+            metrics: &self.metrics,
+            all: &all,
+            places: &places,
+        };
         let mut columns = all.columns()[..keys].to_vec();
         for (place, aggregate) in self.request.aggregates.iter().enumerate() {
             let (all, lost) = (&all.columns()[keys + place], &lost.columns()[keys + place]);
             columns.push(match (aggregate.function, self.complete.counts[place]) {
                 (Function::Sum(_), Some(count)) => difference_of_sums(all, lost, &places, &counts(count)?)?,
+                (Function::Min(_) | Function::Max(_), Some(count)) => {
+                    touched.ends(aggregate, all, lost, &counts(count)?)?
+                }
                 _ => Arc::new(Int64Array::from(counts(place)?)),
             });
         }
@@ -178,10 +195,7 @@ fn places(all: &RecordBatch, lost: &RecordBatch, keys: usize) -> Result<Vec<Opti
     if lost.num_rows() == 0 {
         return Ok(vec![None; all.num_rows()]);
     }
-    let fields = all.columns()[..keys].iter().map(|key| SortField::new(key.data_type().clone())).collect();
-    let converter = RowConverter::new(fields)?;
-    let of_lost = converter.convert_columns(&lost.columns()[..keys])?;
-    let of_all = converter.convert_columns(&all.columns()[..keys])?;
+    let [of_all, of_lost] = rows_as_bytes([all, lost], keys)?;
     let by_key: HashMap<&[u8], usize, foldhash::fast::FixedState> =
         of_lost.iter().enumerate().map(|(place, row)| (row.data(), place)).collect();
     let places: Vec<Option<usize>> = of_all.iter().map(|row| by_key.get(row.data()).copied()).collect();
@@ -189,6 +203,14 @@ fn places(all: &RecordBatch, lost: &RecordBatch, keys: usize) -> Result<Vec<Opti
         return Err(Error::Invalid("rows of groups that no document is about".into()));
     }
     Ok(places)
+}
+
+/// The keys of groups, comparable between both.
+pub(super) fn rows_as_bytes(groups: [&RecordBatch; 2], keys: usize) -> Result<[Rows; 2]> {
+    let columns = groups.map(|groups| &groups.columns()[..keys]);
+    let fields = columns[0].iter().map(|key| SortField::new(key.data_type().clone())).collect();
+    let converter = RowConverter::new(fields)?;
+    Ok([converter.convert_columns(columns[0])?, converter.convert_columns(columns[1])?])
 }
 
 fn difference_of_counts(all: &ArrayRef, lost: &ArrayRef, places: &[Option<usize>]) -> Result<Vec<i64>> {

@@ -4,6 +4,7 @@ mod answer;
 mod build;
 mod image;
 pub(super) mod less;
+mod touched;
 
 pub(super) use answer::begin;
 pub(crate) use build::sections;
