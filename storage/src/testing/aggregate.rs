@@ -95,6 +95,24 @@ pub fn request(random: &mut Random, schema: &TableSchema) -> AggregateRequest {
     }
 }
 
+/// Requests for nothing but the distinct values of each column of `schema`, of all rows or of some.
+pub fn distinct_requests(random: &mut Random, schema: &TableSchema) -> Vec<AggregateRequest> {
+    let keys = schema.columns.iter().map(|column| (GroupKey { column: column.id, bin: None }, &column.data_type));
+    let supported = keys.filter(|(key, data_type)| key.is_supported(data_type));
+    supported
+        .map(|(key, _)| AggregateRequest {
+            schema: Arc::new(schema.clone()),
+            keys: vec![key],
+            aggregates: Vec::new(),
+            computed: Vec::new(),
+            predicate: random.one_in(4).then(|| generate::predicate(random, schema, 1)),
+            indexes: Default::default(),
+            results: None,
+            star_tree: true,
+        })
+        .collect()
+}
+
 /// Keys, then states; in the order of what they look like.
 pub type Groups = Vec<(String, Row)>;
 

@@ -111,7 +111,7 @@ fn check(seed: u64, rows: usize) {
                 .collect(),
             ..asked.clone()
         };
-        for asked in [asked, counts] {
+        for asked in aggregate::distinct_requests(random, &current).into_iter().chain([asked, counts]) {
             let asked = Arc::new(AggregateRequest { results: Some(Arc::clone(&cache)), ..asked });
             let Some(expected) = aggregate::groups(&part, &asked) else { continue };
             for segment in segments {

@@ -197,9 +197,7 @@ fn by_values_of_keys(
 
 fn understood<'a>(partial: &'a AggregateExec, config: &ConfigOptions) -> Result<Option<Partial<'a>>, DataFusionError> {
     let groups = partial.group_expr();
-    // LIMIT over DISTINCT stops early, which reading all groups does not.
-    let stops_early = partial.limit_options().is_some_and(|limit| limit.descending().is_none());
-    if groups.has_grouping_set() || groups.groups().len() > 1 || stops_early {
+    if groups.has_grouping_set() || groups.groups().len() > 1 {
         return Ok(None);
     }
     let mut projections: Vec<&ProjectionExec> = Vec::new();
@@ -246,7 +244,10 @@ fn understood<'a>(partial: &'a AggregateExec, config: &ConfigOptions) -> Result<
         results: results(config),
         star_tree: crate::table::star_trees(config),
     };
-    Ok(Some(Partial { scan, request, keys, states, widths }))
+    // LIMIT over DISTINCT stops early, which reading all groups does not.
+    let stops_early = partial.limit_options().is_some_and(|limit| limit.descending().is_none());
+    let stays = stops_early && !estimate::is_known(scan.plan(), &request);
+    Ok((!stays).then_some(Partial { scan, request, keys, states, widths }))
 }
 
 fn results(config: &ConfigOptions) -> Option<Arc<ResultCache>> {
