@@ -271,6 +271,7 @@ impl SegmentAggregateExec {
                 Function::Quantiles(_) | Function::QuantilesOf(_) => "approx_percentile",
                 Function::Mean(_) => "mean",
                 Function::Squares(_) => "squared_differences",
+                Function::Set(_) => "distinct",
                 Function::First { .. } => "first",
                 Function::Last { .. } => "last",
             };

@@ -112,7 +112,7 @@ fn check_merged(seed: u64, rows: usize) {
             let data_type = one.function.column().map(|id| column_type(&request.computed, &current, id));
             match (&one.function, data_type) {
                 (Function::Min(_) | Function::Max(_), Some(DataType::Text)) => false,
-                (Function::Distinct(_) | Function::Quantiles(_), _) => false,
+                (Function::Distinct(_) | Function::Quantiles(_) | Function::Set(_), _) => false,
                 // Depend on the order.
                 (Function::Sum(_), Some(DataType::Real | DataType::Double)) => lanes == 1,
                 _ => true,

@@ -145,7 +145,7 @@ fn merged(
         let data_type = one.function.column().and_then(|id| asked.schema.column(id)).map(|column| &column.data_type);
         match (&one.function, data_type) {
             (Function::Min(_) | Function::Max(_), Some(DataType::Text) | None) => false,
-            (Function::Distinct(_) | Function::Quantiles(_), _) => false,
+            (Function::Distinct(_) | Function::Quantiles(_) | Function::Set(_), _) => false,
             (Function::Sum(_), Some(DataType::Real | DataType::Double) | None) => false,
             (Function::Rows, _) => true,
             (_, data_type) => data_type.is_some(),

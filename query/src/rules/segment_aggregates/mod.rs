@@ -9,7 +9,7 @@
 //!
 //! Where nearly every row is a group of its own and the keys lie close together, it takes the place of the final aggregate as well ([`merged`]).
 //! Else what comes out of [`SegmentAggregateExec`] has exactly the columns of the partial aggregate that it replaces. An aggregate in one
-//! step (`Single`) becomes a final one above it. Whatever is not understood to the last detail stays as it was: DISTINCT,
+//! step (`Single`) becomes a final one above it. Whatever is not understood to the last detail stays as it was: DISTINCT of other aggregates than count,
 //! aggregates ordered by more than one column, grouping sets, keys that are expressions over several columns, conditions that segments do not evaluate; and groups so many that
 //! there is nothing to gain ([`estimate`]). Arguments of aggregates may be expressions: segments compute them for the rows that are left. Keys that
 //! are expressions over one column are computed of its groups.
