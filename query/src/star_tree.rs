@@ -50,7 +50,11 @@ pub fn aggregates(tree: &StarTree, schema: &TableSchema) -> String {
             Function::Distinct(_) | Function::DistinctOf(_) => format!("approx_distinct({column})"),
             Function::Quantiles(_) | Function::QuantilesOf(_) => format!("approx_percentile({column})"),
             // No documents keep these.
-            Function::Mean(_) | Function::Squares(_) | Function::First { .. } | Function::Last { .. } => "?".to_owned(),
+            Function::Mean(_)
+            | Function::Squares(_)
+            | Function::Set(_)
+            | Function::First { .. }
+            | Function::Last { .. } => "?".to_owned(),
         }
     };
     tree.aggregates.iter().map(text).collect::<Vec<_>>().join(", ")

@@ -67,6 +67,8 @@ pub struct SegmentAggregateExec {
     request: Arc<AggregateRequest>,
     states: Arc<[State]>,
     schema: SchemaRef,
+    /// Segments of which no row is read.
+    by_metadata: usize,
     /// Which star-trees answer for how many segments.
     star_trees: Arc<BTreeMap<IndexId, Answers>>,
     /// Gives final groups instead of partial ones.
@@ -105,7 +107,7 @@ impl SegmentAggregateExec {
         // Powers of two: while the table grows, its older segments go on being cut where they were, and their answers are found again.
         let unit_rows = (rows / (scan.lanes() * UNITS_PER_LANE)).clamp(UNIT_ROWS_MIN, UNIT_ROWS_MAX);
         let unit_rows = 1 << unit_rows.ilog2();
-        let (units, star_trees) = whole_where_trees_answer(scan.plan(), &request);
+        let Whole { units, by_metadata, star_trees } = Whole::of(scan.plan(), &request);
         let plan = ScanPlan { units: joined(&units, unit_rows as u32), ..scan.plan().as_ref().clone() };
         let lanes = scan.lanes().min(plan.units.len()).max(1);
         let properties = PlanProperties::new(
@@ -120,6 +122,7 @@ impl SegmentAggregateExec {
             request: Arc::new(request),
             states: states.into(),
             schema,
+            by_metadata,
             star_trees: Arc::new(star_trees),
             merging: None,
             meeting: Arc::default(),
@@ -132,6 +135,8 @@ impl SegmentAggregateExec {
     /// In place of the final aggregate as well, whose answer has `partitions` partitions.
     pub(crate) fn merged(mut self, merging: Merging, partitions: usize) -> Self {
         self.schema = Arc::clone(&merging.schema);
+        // The places of all segments are filled by their rows.
+        self.by_metadata = 0;
         self.merging = Some(Arc::new(merging));
         self.properties = Arc::new(PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&self.schema)),
@@ -151,31 +156,39 @@ impl SegmentAggregateExec {
     }
 }
 
-/// The units of a plan, those of a segment that a star-tree answers for put together; and which trees answer for how many segments.
-fn whole_where_trees_answer(
-    plan: &ScanPlan,
-    request: &AggregateRequest,
-) -> (Vec<ScanUnit>, BTreeMap<IndexId, Answers>) {
-    let mut trees = BTreeMap::new();
-    if !request.star_tree || !plan.indexes.iter().any(|index| matches!(index.kind, IndexKind::StarTree(_))) {
-        return (plan.units.clone(), trees);
-    }
-    let mut units = Vec::new();
-    for of_segment in plan.units.chunk_by(ScanUnit::is_beside) {
-        let segment = &of_segment[0].segment;
-        let rows: usize = of_segment.iter().map(|unit| unit.rows.len()).sum();
-        let tree = if rows == segment.rows() as usize { segment.answering_tree(request) } else { None };
-        match tree {
-            Some((tree, less)) => {
-                let answers: &mut Answers = trees.entry(tree).or_default();
+/// The units of a plan, those of a segment put together that something answers for as a whole.
+struct Whole {
+    units: Vec<ScanUnit>,
+    by_metadata: usize,
+    star_trees: BTreeMap<IndexId, Answers>,
+}
+
+impl Whole {
+    fn of(plan: &ScanPlan, request: &AggregateRequest) -> Self {
+        let mut whole = Self { units: Vec::new(), by_metadata: 0, star_trees: BTreeMap::new() };
+        let may_have_trees =
+            request.star_tree && plan.indexes.iter().any(|index| matches!(index.kind, IndexKind::StarTree(_)));
+        for of_segment in plan.units.chunk_by(ScanUnit::is_beside) {
+            let segment = &of_segment[0].segment;
+            let rows: usize = of_segment.iter().map(|unit| unit.rows.len()).sum();
+            let is_all = rows == segment.rows() as usize;
+            if is_all && segment.answers_by_metadata(request) {
+                whole.by_metadata += 1;
+            } else if may_have_trees
+                && is_all
+                && let Some((tree, less)) = segment.answering_tree(request)
+            {
+                let answers: &mut Answers = whole.star_trees.entry(tree).or_default();
                 answers.segments += 1;
                 answers.rows_less += u64::from(less);
-                units.push(ScanUnit { rows: 0..segment.rows(), ..of_segment[0].clone() });
+            } else {
+                whole.units.extend_from_slice(of_segment);
+                continue;
             }
-            None => units.extend_from_slice(of_segment),
+            whole.units.push(ScanUnit { rows: 0..segment.rows(), ..of_segment[0].clone() });
         }
+        whole
     }
-    (units, trees)
 }
 
 impl DisplayAs for SegmentAggregateExec {
@@ -189,6 +202,9 @@ impl DisplayAs for SegmentAggregateExec {
         self.aggregates(f)?;
         if let Some(predicate) = &self.request.predicate {
             display::condition(f, predicate, &self.request.schema, &self.plan, self.request.indexes)?;
+        }
+        if self.by_metadata > 0 {
+            write!(f, ", metadata ({} of {} segments)", self.by_metadata, self.plan.segments_total)?;
         }
         self.star_trees(f)
     }
@@ -255,6 +271,7 @@ impl SegmentAggregateExec {
                 Function::Quantiles(_) | Function::QuantilesOf(_) => "approx_percentile",
                 Function::Mean(_) => "mean",
                 Function::Squares(_) => "squared_differences",
+                Function::Set(_) => "distinct",
                 Function::First { .. } => "first",
                 Function::Last { .. } => "last",
             };
@@ -315,6 +332,7 @@ impl ExecutionPlan for SegmentAggregateExec {
             request: Arc::clone(&self.request),
             states: Arc::clone(&self.states),
             schema: Arc::clone(&self.schema),
+            by_metadata: self.by_metadata,
             star_trees: Arc::clone(&self.star_trees),
             merging: self.merging.clone(),
             meeting: Arc::default(),

@@ -245,6 +245,10 @@ impl Engine {
                     Some(Shape::Ids(values)) => (of_numbers.then(|| numbers_of(values)).transpose()?, Some(values)),
                     _ => (None, None),
                 };
+                let bounds = match input.column.map(|index| &shapes[index]) {
+                    Some(Shape::Integers(bounds)) => *bounds,
+                    _ => None,
+                };
                 let data_type = input.column.map_or(&DataType::BigInt, |index| &layout.needed[index].column.data_type);
                 let states = input
                     .operations
@@ -255,7 +259,7 @@ impl Engine {
                             Some(numbers) if operation.is_of_numbers() => numbers,
                             _ => &blocks[subject].values,
                         };
-                        let state = State::new(*operation, &Subject { values, data_type, dictionary }, groups)?;
+                        let state = State::new(*operation, &Subject { values, data_type, dictionary, bounds }, groups)?;
                         Ok((state, subject))
                     })
                     .collect::<Result<Vec<_>>>()?;

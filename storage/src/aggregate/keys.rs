@@ -325,7 +325,7 @@ fn binned(data_type: &DataType, values: &ArrayRef, bin: Bin) -> Result<Space> {
 
 /// Gives texts and wide decimals numbers, from 1 on; null is 0.
 #[derive(Debug, Default)]
-struct Interner {
+pub(super) struct Interner {
     /// Texts of up to 12 bytes by their Arrow view, which is all of them; longer ones by a number for the text; decimals as they are.
     keys: Table<u128>,
     long: std::collections::HashMap<Box<[u8]>, u32, foldhash::fast::FixedState>,
@@ -338,7 +338,16 @@ struct Interner {
 const LONG: u128 = 13;
 
 impl Interner {
-    fn numbers(&mut self, values: &Values, valid: Option<&Bitmask>, mut each: impl FnMut(u32)) -> Result<()> {
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn numbers(
+        &mut self,
+        values: &Values,
+        valid: Option<&Bitmask>,
+        mut each: impl FnMut(u32),
+    ) -> Result<()> {
         let is_valid = |row: usize| valid.is_none_or(|valid| valid.get(row));
         match values {
             Values::Wide(values) => {
@@ -378,7 +387,7 @@ impl Interner {
         u128::from(number) << 32 | LONG
     }
 
-    fn values(&self, data_type: &DataType, ids: &[u128]) -> Result<ArrayRef> {
+    pub(super) fn values(&self, data_type: &DataType, ids: &[u128]) -> Result<ArrayRef> {
         let key = |id: &u128| (*id as usize).checked_sub(1).map(|number| self.keys.keys()[number]);
         if let DataType::Numeric { .. } = data_type {
             let values: Vec<i128> = ids.iter().map(|id| key(id).unwrap_or(0) as i128).collect();

@@ -1,7 +1,8 @@
 //! Answers from a segment's statistics, without reading a row.
 //!
 //! They say something of whole segments only: no keys, every row of the segment, no condition (or one that the statistics say is
-//! true of every row). What they leave open is aggregated from the rows; nothing needs to be when they leave nothing open.
+//! true of every row). What they leave open is aggregated from the rows; nothing needs to be when they leave nothing open. Distinct values
+//! of one column are known where it has a dictionary, too: the segment knows that ([`Answered::of`]).
 
 use std::{ops::Range, sync::Arc};
 
@@ -43,8 +44,19 @@ fn answers(
     validity: Option<&Validity>,
     request: &AggregateRequest,
 ) -> Result<Option<Vec<Option<ArrayRef>>>> {
-    if !request.keys.is_empty() || *rows != (0..segment.rows()) || rows.is_empty() {
+    if !request.keys.is_empty() || !is_of_all_rows(segment, rows, request) {
         return Ok(None);
+    }
+    let invalid = validity.map_or(0, |validity| validity.invalid_in(rows.clone()));
+    let answer = |aggregate| answer(segment, invalid, request, aggregate);
+    let known = request.aggregates.iter().map(answer).collect::<Result<Vec<_>>>()?;
+    Ok(known.iter().any(Option::is_some).then_some(known))
+}
+
+/// Whether the request is for every row of the segment that is there, of which there may be none.
+pub(crate) fn is_of_all_rows(segment: &dyn Segment, rows: &Range<u32>, request: &AggregateRequest) -> bool {
+    if *rows != (0..segment.rows()) || rows.is_empty() {
+        return false;
     }
     let written = segment.schema();
     let run = Run {
@@ -52,15 +64,14 @@ fn answers(
         written,
         stats: |index: usize| segment.stats(written.columns[index].id),
     };
-    if let Some(predicate) = &request.predicate
-        && judge(predicate, &request.schema, &run, None) != Verdict::Always
-    {
-        return Ok(None);
-    }
-    let invalid = validity.map_or(0, |validity| validity.invalid_in(rows.clone()));
-    let answer = |aggregate| answer(segment, invalid, request, aggregate);
-    let known = request.aggregates.iter().map(answer).collect::<Result<Vec<_>>>()?;
-    Ok(known.iter().any(Option::is_some).then_some(known))
+    let predicate = request.predicate.as_ref();
+    predicate.is_none_or(|predicate| judge(predicate, &request.schema, &run, None) == Verdict::Always)
+}
+
+/// Whether statistics leave nothing open of a request without keys for all valid rows.
+pub(crate) fn answers_all(segment: &dyn Segment, validity: Option<&Validity>, request: &AggregateRequest) -> bool {
+    let known = answers(segment, &(0..segment.rows()), validity, request);
+    known.is_ok_and(|known| known.is_some_and(|known| known.iter().all(Option::is_some)))
 }
 
 /// `invalid` rows of the segment are not there for the request: then statistics are about others as well.
@@ -113,7 +124,7 @@ fn rest(request: &AggregateRequest, known: &[Option<ArrayRef>]) -> AggregateRequ
 
 /// Known columns beside those that an inner aggregation finds.
 #[derive(Debug)]
-struct Answered {
+pub(crate) struct Answered {
     schema: SchemaRef,
     known: Vec<Option<ArrayRef>>,
     /// `None`: nothing is left to find.
@@ -122,6 +133,11 @@ struct Answered {
 }
 
 impl Answered {
+    /// The groups of all `rows` of a segment, which are known without reading these.
+    pub(crate) fn of(schema: SchemaRef, columns: Vec<ArrayRef>, rows: u32, metrics: &ScanMetrics) -> Self {
+        Self::new(schema, columns.into_iter().map(Some).collect(), None, rows, metrics)
+    }
+
     fn new(
         schema: SchemaRef,
         known: Vec<Option<ArrayRef>>,
@@ -156,7 +172,8 @@ impl Aggregation for Answered {
         let mut found = found.iter().flat_map(|batch| batch.columns().iter().cloned());
         let columns =
             self.known.iter().cloned().map(|known| known.or_else(|| found.next())).collect::<Option<Vec<_>>>();
-        let options = RecordBatchOptions::new().with_row_count(Some(1));
+        let groups = columns.iter().flatten().next().map_or(1, |column| column.len());
+        let options = RecordBatchOptions::new().with_row_count(Some(groups));
         let columns = columns.ok_or_else(|| crate::Error::Invalid("an aggregate that nobody answered".into()))?;
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
     }

@@ -14,12 +14,13 @@
 //!
 //! - `request`: what is asked, what the answer's columns are.
 //! - `block`: how segments hand over a window's values; `keys`, `groups`: from values to the number of a group (`table`: hashing,
-//!   `divide`: rounding down); `computed`: values that the layer above computes; `states`: counts, sums, extremes; `sketches`: what approximate answers are made of; `engine` puts these together; `values`: back to Arrow.
+//!   `divide`: rounding down); `computed`: values that the layer above computes; `states`: counts, sums, extremes; `sets`: distinct values; `sketches`: what approximate answers are made of; `engine` puts these together; `values`: back to Arrow.
 //! - `merged`: places for all groups of all segments, where their keys lie close together.
 //! - `metadata`: what a segment's statistics answer alone; `results`: answers kept for when they are asked for again.
 //!
 //! What always holds: an answer is exact (integers and decimals to the digit; floats are added in the order of the rows within a run);
-//! rows are those that a scan with the same predicate gives; a run may be cut anywhere, its parts' answers merge to the same. Not here: DISTINCT, ORDER BY inside of aggregates.
+//! rows are those that a scan with the same predicate gives; a run may be cut anywhere, its parts' answers merge to the same. Not here: DISTINCT of other
+//! aggregates than count, ORDER BY inside of aggregates.
 //!
 //! The plain twin is [`testing::aggregate`](crate::testing), which groups the rows of a scan one by one.
 
@@ -35,6 +36,7 @@ pub(crate) mod metadata;
 pub(crate) mod moments;
 mod request;
 mod results;
+mod sets;
 mod sketches;
 pub(crate) mod states;
 pub(crate) mod table;

@@ -73,6 +73,7 @@ pub struct Aggregate {
 /// | `Quantiles` | integers, NUMERIC, REAL, DOUBLE | BinaryView: a [`sketch::Quantiles`](crate::sketch::Quantiles) | null |
 /// | `Mean`, `Squares` | integers, NUMERIC, REAL, DOUBLE | Float64: the mean, the sum of the squares of the differences from it | null |
 /// | `First`, `Last` | of `value`: as `Min`, BOOLEAN, UUID, BYTEA; `by`: integers, DATE, TIMESTAMP(TZ) | that of `value`: its value where `by` is least, greatest (of several rows the first, the last) | null |
+/// | `Set` | BOOLEAN, integers, NUMERIC, floats, TEXT, UUID, DATE, TIMESTAMP(TZ) | List of the column's type: its distinct values in no order | empty |
 /// | `DistinctOf`, `QuantilesOf` | BYTEA that is such sketches | BinaryView: theirs put together | null |
 ///
 /// Sums of integers and decimals are exact; one that leaves 128 bits is an error. Floats are ordered as PostgreSQL orders them.
@@ -94,6 +95,7 @@ pub enum Function {
     Squares(ColumnId),
     First { value: ColumnId, by: ColumnId },
     Last { value: ColumnId, by: ColumnId },
+    Set(ColumnId),
 }
 
 impl Function {
@@ -113,6 +115,7 @@ impl Function {
             | Self::QuantilesOf(id)
             | Self::Mean(id)
             | Self::Squares(id)
+            | Self::Set(id)
             | Self::First { by: id, .. }
             | Self::Last { by: id, .. } => Some(*id),
         }
@@ -155,6 +158,7 @@ impl Function {
             Self::Squares(_) => 12,
             Self::First { .. } => 13,
             Self::Last { .. } => 14,
+            Self::Set(_) => 15,
         }
     }
 
@@ -168,7 +172,7 @@ impl Function {
             Self::Or(_) => Self::Or(id),
             Self::Distinct(_) | Self::DistinctOf(_) => Self::DistinctOf(id),
             Self::Quantiles(_) | Self::QuantilesOf(_) => Self::QuantilesOf(id),
-            Self::Mean(_) | Self::Squares(_) | Self::First { .. } | Self::Last { .. } => return None,
+            Self::Mean(_) | Self::Squares(_) | Self::First { .. } | Self::Last { .. } | Self::Set(_) => return None,
         })
     }
 
@@ -185,6 +189,7 @@ impl Function {
             Self::Mean(_) | Self::Squares(_) => Operation::Moments,
             Self::First { value, .. } => Operation::End(End::First, *value),
             Self::Last { value, .. } => Operation::End(End::Last, *value),
+            Self::Set(_) => Operation::Set,
         })
     }
 }
@@ -231,6 +236,9 @@ pub fn state_type(function: &Function, column: Option<&DataType>) -> Option<Arro
         ) => data_type.arrow(),
         (Function::And(_) | Function::Or(_), Some(Boolean)) => ArrowType::Boolean,
         (Function::Distinct(_), Some(data_type)) if is_scalar(data_type) => ArrowType::BinaryView,
+        (Function::Set(_), Some(data_type)) if is_scalar(data_type) && *data_type != Bytea => {
+            ArrowType::List(Arc::new(Field::new_list_field(data_type.arrow(), true)))
+        }
         (Function::First { .. } | Function::Last { .. }, Some(data_type)) if is_scalar(data_type) => data_type.arrow(),
         (Function::Quantiles(_), Some(SmallInt | Int | BigInt | Numeric { .. } | Real | Double))
         | (Function::DistinctOf(_) | Function::QuantilesOf(_), Some(Bytea)) => ArrowType::BinaryView,
@@ -271,7 +279,7 @@ impl AggregateRequest {
             let state = state_type(function, column.map(|column| &column.data_type))
                 .filter(|_| function.is_ordered_by(|id| self.column(id).ok().map(|column| &column.data_type)))
                 .ok_or_else(|| Error::Invalid(format!("{function:?} does not fit the type of its column")))?;
-            let nullable = !matches!(function, Function::Rows | Function::Count(_));
+            let nullable = !matches!(function, Function::Rows | Function::Count(_) | Function::Set(_));
             fields.push(Field::new(column.map_or("*", |column| &column.name), state, nullable));
         }
         Ok(Arc::new(ArrowSchema::new(fields)))

@@ -15,7 +15,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions},
+    array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions},
     datatypes::DataType as ArrowType,
 };
 use quick_cache::{Weighter, sync::Cache};
@@ -117,12 +117,25 @@ impl Weighter<Key, RecordBatch> for Weight {
     }
 }
 
+/// A list of values in memory of their own.
+fn own_list(list: &ListArray) -> ArrayRef {
+    match list.values().data_type() {
+        ArrowType::Utf8View => {
+            let (field, offsets, values, nulls) = list.clone().into_parts();
+            let values = Arc::new(values.as_string_view().gc());
+            Arc::new(ListArray::new(field, offsets, values, nulls))
+        }
+        _ => Arc::new(list.clone()),
+    }
+}
+
 /// The answer in memory of its own: texts are views of the segment's file, which is not to be held by them.
 fn compact(answer: &RecordBatch) -> Result<RecordBatch> {
     let column = |column: &ArrayRef| -> ArrayRef {
         match column.data_type() {
             ArrowType::Utf8View => Arc::new(column.as_string_view().gc()),
             ArrowType::BinaryView => Arc::new(column.as_binary_view().gc()),
+            ArrowType::List(_) => own_list(column.as_list()),
             _ => Arc::clone(column),
         }
     };

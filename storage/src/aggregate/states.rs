@@ -11,6 +11,7 @@ use super::{
     block::Values,
     ends::{End, Ends},
     moments::{Moments, Part},
+    sets::Sets,
     sketches::{DistinctValues, Merged, Spreads},
     values::{array_of_floats, array_of_integers, array_of_wide, decimals},
 };
@@ -173,6 +174,7 @@ pub(crate) enum Operation {
     DistinctOf,
     QuantilesOf,
     Moments,
+    Set,
     /// Of the rows that are first or last by the input column, this one's values.
     End(End, ColumnId),
 }
@@ -192,6 +194,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) data_type: &'a DataType,
     /// The values of ids.
     pub(crate) dictionary: Option<&'a ArrayRef>,
+    /// Of the integers that come, where they are known.
+    pub(crate) bounds: Option<(i64, i64)>,
 }
 
 #[derive(Debug)]
@@ -210,6 +214,7 @@ pub(crate) enum State {
     DistinctOf(Merged<Distinct>),
     QuantilesOf(Merged<Quantiles>),
     Moments(Moments),
+    Set(Sets),
     Ends(Ends),
 }
 
@@ -248,6 +253,7 @@ impl State {
             (Operation::Moments, Values::Integers(_) | Values::Wide(_) | Values::Floats(_)) => {
                 Self::Moments(Moments::new(subject.data_type))
             }
+            (Operation::Set, _) => Self::Set(Sets::new(subject)?),
             (Operation::End(end, _), _) => Self::Ends(Ends::new(end, values)),
             (operation, _) => return Err(Error::Invalid(format!("{operation:?} of values that have none"))),
         };
@@ -276,6 +282,7 @@ impl State {
             Self::DistinctOf(merged) => merged.grow(groups),
             Self::QuantilesOf(merged) => merged.grow(groups),
             Self::Moments(moments) => moments.grow(groups),
+            Self::Set(sets) => sets.grow(groups),
             Self::Ends(ends) => ends.grow(groups),
         }
     }
@@ -304,6 +311,7 @@ impl State {
             Self::DistinctOf(merged) => merged.memory_bytes(),
             Self::QuantilesOf(merged) => merged.memory_bytes(),
             Self::Moments(moments) => moments.memory_bytes(),
+            Self::Set(sets) => sets.memory_bytes(),
             Self::Ends(ends) => ends.memory_bytes(),
         }
     }
@@ -367,6 +375,7 @@ impl State {
             (Self::DistinctOf(state), values) => state.add(groups, values)?,
             (Self::QuantilesOf(state), values) => state.add(groups, values)?,
             (Self::Moments(state), values) => state.add(groups, values)?,
+            (Self::Set(state), values) => state.add(groups, values)?,
             _ => return Err(misfit()),
         }
         Ok(())
@@ -451,6 +460,7 @@ impl State {
             Self::DistinctOf(merged) => merged.column(groups, has_value),
             Self::QuantilesOf(merged) => merged.column(groups, has_value),
             Self::Moments(moments) => moments.column(part, groups),
+            Self::Set(sets) => sets.column(data_type, dictionary, groups)?,
             Self::Ends(ends) => ends.column(data_type, dictionary, groups)?,
         })
     }

@@ -36,7 +36,7 @@ use arrow::{
 use super::{ColumnStats, Segment, SegmentState, chunk::Chunk};
 use crate::{
     Error, Result,
-    aggregate::{AggregateRequest, Aggregation, MergedGroups},
+    aggregate::{AggregateRequest, Aggregation, MergedGroups, metadata},
     evaluate::{evaluate, project},
     ids::{ColumnId, OffsetRange, SegmentId},
     index::IndexSpec,
@@ -220,6 +220,10 @@ fn advance(known: &Arc<[OffsetRange]>, progress: &[OffsetRange]) -> Result<Arc<[
 }
 
 impl Segment for ConsumingSegment {
+    fn answers_by_metadata(&self, request: &AggregateRequest) -> bool {
+        metadata::answers_all(self, self.validity.as_deref(), request)
+    }
+
     fn id(&self) -> SegmentId {
         self.id
     }

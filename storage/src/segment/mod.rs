@@ -121,6 +121,10 @@ pub trait Segment: Send + Sync + fmt::Debug {
     fn answering_tree(&self, _request: &AggregateRequest) -> Option<(IndexId, u32)> {
         None
     }
+    /// Whether statistics and dictionaries answer the request for all valid rows, so that none is read.
+    fn answers_by_metadata(&self, _request: &AggregateRequest) -> bool {
+        false
+    }
     /// The segment as one that still takes rows.
     fn as_consuming(&self) -> Option<&consuming::ConsumingSegment> {
         None

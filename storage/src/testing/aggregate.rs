@@ -56,7 +56,7 @@ pub fn request(random: &mut Random, schema: &TableSchema) -> AggregateRequest {
             let same = crate::schema::Column { id, ..column.clone() };
             computed.push(Computed { column: same, inputs: vec![column.id], computation: Arc::new(Same) });
         }
-        use Function::{And, Count, Distinct, First, Last, Max, Mean, Min, Or, Quantiles, Rows, Squares, Sum};
+        use Function::{And, Count, Distinct, First, Last, Max, Mean, Min, Or, Quantiles, Rows, Set, Squares, Sum};
         let by = random.pick(&schema.columns).id;
         let type_of = |id| schema.column(id).map(|column| &column.data_type);
         let functions = [
@@ -71,6 +71,7 @@ pub fn request(random: &mut Random, schema: &TableSchema) -> AggregateRequest {
             Quantiles(id),
             Mean(id),
             Squares(id),
+            Set(id),
             First { value: id, by },
             Last { value: id, by },
         ];
@@ -93,6 +94,24 @@ pub fn request(random: &mut Random, schema: &TableSchema) -> AggregateRequest {
         results: None,
         star_tree: true,
     }
+}
+
+/// Requests for nothing but the distinct values of each column of `schema`, of all rows or of some.
+pub fn distinct_requests(random: &mut Random, schema: &TableSchema) -> Vec<AggregateRequest> {
+    let keys = schema.columns.iter().map(|column| (GroupKey { column: column.id, bin: None }, &column.data_type));
+    let supported = keys.filter(|(key, data_type)| key.is_supported(data_type));
+    supported
+        .map(|(key, _)| AggregateRequest {
+            schema: Arc::new(schema.clone()),
+            keys: vec![key],
+            aggregates: Vec::new(),
+            computed: Vec::new(),
+            predicate: random.one_in(4).then(|| generate::predicate(random, schema, 1)),
+            indexes: Default::default(),
+            results: None,
+            star_tree: true,
+        })
+        .collect()
 }
 
 /// Keys, then states; in the order of what they look like.
@@ -185,6 +204,9 @@ fn state(written: &Written, request: &AggregateRequest, rows: &[&Row], aggregate
             other => panic!("{other:?} in an aggregate"),
         })
         .collect();
+    if let Function::Set(_) = aggregate.function {
+        return Some(set(scalars.into_iter().map(plain).map(Some).collect()));
+    }
     if scalars.is_empty() {
         return Some(Value::Null);
     }
@@ -235,6 +257,21 @@ fn in_order(bytes: &[u8]) -> Vec<u8> {
             [&[0], tokens.as_flattened()].concat()
         }
         _ => bytes.to_vec(),
+    }
+}
+
+/// Each once, in the order of what they look like.
+fn set(mut values: Vec<Option<Scalar>>) -> Value {
+    values.sort_by_key(|value| format!("{value:?}"));
+    values.dedup_by_key(|value| format!("{value:?}"));
+    Value::List(values)
+}
+
+/// Zeros are one, and so are NaNs.
+fn plain(scalar: Scalar) -> Scalar {
+    match scalar {
+        Scalar::Float(value) => Scalar::Float(if value.is_nan() { f64::NAN } else { value + 0.0 }),
+        other => other,
     }
 }
 
@@ -293,12 +330,23 @@ pub fn answered(request: &AggregateRequest, batch: &RecordBatch) -> Groups {
         },
         Function::Min(id) | Function::Max(id) | Function::And(id) | Function::Or(id) => type_of(id),
         Function::First { value, .. } | Function::Last { value, .. } => type_of(value),
+        Function::Set(id) => DataType::Array(Box::new(type_of(id))),
         Function::Mean(_) | Function::Squares(_) => DataType::Double,
         Function::Distinct(_) | Function::Quantiles(_) | Function::DistinctOf(_) | Function::QuantilesOf(_) => {
             DataType::Bytea
         }
     }));
     let mut rows = oracle::rows_of(&types, batch);
+    for (index, _) in request.aggregates.iter().enumerate().filter(|(_, one)| matches!(one.function, Function::Set(_)))
+    {
+        for row in &mut rows {
+            let given = &mut row[request.keys.len() + index];
+            let Value::List(values) = given else { panic!("{given:?} is no list") };
+            let count = values.len();
+            *given = set(std::mem::take(values));
+            assert!(matches!(given, Value::List(values) if values.len() == count), "a value comes once: {given:?}");
+        }
+    }
     for (index, aggregate) in request.aggregates.iter().enumerate() {
         if !matches!(aggregate.function, Function::Distinct(_) | Function::DistinctOf(_)) {
             continue;
@@ -325,6 +373,8 @@ pub fn agree(found: &Groups, expected: &Groups) -> bool {
             }
             _ => false,
         },
+        // NaN is NaN here.
+        (Value::List(found), Value::List(expected)) => format!("{found:?}") == format!("{expected:?}"),
         (found, expected) => found == expected,
     };
     let same_rows = |a: &Row, b: &Row| a.len() == b.len() && a.iter().zip(b).all(same);

@@ -59,6 +59,14 @@ fn check(seed: u64, rows: usize) {
             rows: written.rows[range.start as usize..range.end as usize].to_vec(),
         };
         let expected = aggregate::groups(&part, &request);
+        for asked in aggregate::distinct_requests(random, &current) {
+            let asked = Arc::new(asked);
+            let expected = aggregate::groups(&part, &asked).unwrap();
+            for segment in [&consuming, &committed] {
+                let found = grouped(segment, range.clone(), &asked).unwrap();
+                assert!(aggregate::agree(&found, &expected), "seed {seed}, {asked:#?}:\n{found:?}\n{expected:?}");
+            }
+        }
         for segment in [&consuming, &committed] {
             match (grouped(segment, range.clone(), &request), &expected) {
                 (Ok(found), Some(expected)) => assert!(
@@ -104,7 +112,7 @@ fn check_merged(seed: u64, rows: usize) {
             let data_type = one.function.column().map(|id| column_type(&request.computed, &current, id));
             match (&one.function, data_type) {
                 (Function::Min(_) | Function::Max(_), Some(DataType::Text)) => false,
-                (Function::Distinct(_) | Function::Quantiles(_), _) => false,
+                (Function::Distinct(_) | Function::Quantiles(_) | Function::Set(_), _) => false,
                 // Depend on the order.
                 (Function::Sum(_), Some(DataType::Real | DataType::Double)) => lanes == 1,
                 _ => true,
@@ -182,4 +190,32 @@ fn they_agree_on_many_rows() {
         check(seed, 30_000);
     }
     check(4, 80_000);
+}
+
+/// Distinct values of a column that has a dictionary, of one value and of none are known, whatever reads them, unless rows are not valid.
+#[test]
+fn distinct_values_are_those_of_the_dictionary() {
+    let (mut random, mut known) = (Random::new(7), 0);
+    for _ in 0..20 {
+        let (consuming, written) = consuming(&mut random, 400);
+        let dir = tempfile::tempdir().unwrap();
+        let committed = committed(&consuming, dir.path());
+        let one_less = Arc::clone(&committed).masked(Arc::new([3].into_iter().collect()));
+        for asked in aggregate::distinct_requests(&mut random, &written.schema) {
+            let request = Arc::new(AggregateRequest { predicate: None, ..asked });
+            let way = |segment: &Arc<dyn Segment>, rows| {
+                let metrics = Arc::new(ScanMetrics::default());
+                Arc::clone(segment).aggregate(rows, Arc::clone(&request), metrics).unwrap().way()
+            };
+            let by_dictionary = committed.encoding(request.keys[0].column).unwrap().contains("dictionary");
+            known += usize::from(by_dictionary);
+            let is_known = committed.answers_by_metadata(&request);
+            assert!(is_known || !by_dictionary);
+            assert_eq!(way(&committed, 0..400) == "metadata", is_known);
+            assert!(!one_less.answers_by_metadata(&request));
+            assert_ne!(way(&one_less, 0..400), "metadata");
+            assert_ne!(way(&committed, 0..399), "metadata");
+        }
+    }
+    assert!(known > 5, "{known}");
 }

@@ -115,7 +115,7 @@ fn check(seed: u64, rows: usize) {
                 .collect(),
             ..asked.clone()
         };
-        for asked in [asked, counts] {
+        for asked in aggregate::distinct_requests(random, &current).into_iter().chain([asked, counts]) {
             let asked = Arc::new(AggregateRequest { results: Some(Arc::clone(&cache)), ..asked });
             let Some(expected) = aggregate::groups(&part, &asked) else { continue };
             for segment in segments {
@@ -149,7 +149,7 @@ fn merged(
         let data_type = one.function.column().and_then(|id| asked.schema.column(id)).map(|column| &column.data_type);
         match (&one.function, data_type) {
             (Function::Min(_) | Function::Max(_), Some(DataType::Text) | None) => false,
-            (Function::Distinct(_) | Function::Quantiles(_), _) => false,
+            (Function::Distinct(_) | Function::Quantiles(_) | Function::Set(_), _) => false,
             (Function::Sum(_), Some(DataType::Real | DataType::Double) | None) => false,
             (Function::Rows, _) => true,
             (_, data_type) => data_type.is_some(),

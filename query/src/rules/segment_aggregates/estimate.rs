@@ -6,7 +6,7 @@ use tidemill_storage::{
     aggregate::{AggregateRequest, GroupKey},
     index::IndexKind,
     scalar::Scalar,
-    scan::ScanPlan,
+    scan::{ScanPlan, ScanUnit},
     schema::DataType,
     segment::{ColumnStats, Segment, SegmentState},
 };
@@ -19,11 +19,20 @@ const ROWS_PER_VALUE_MIN: u64 = 8;
 const GROUPS_SMALL: u64 = 64 * 1024;
 
 pub(super) fn pays(plan: &ScanPlan, request: &AggregateRequest) -> bool {
-    if request.keys.is_empty() {
+    if request.keys.is_empty() || is_known(plan, request) {
         return true;
     }
     let (rows, groups) = groups(plan, request);
     groups.saturating_mul(ROWS_PER_GROUP_MIN) <= rows
+}
+
+/// Whether committed segments know their groups without reading rows.
+pub(super) fn is_known(plan: &ScanPlan, request: &AggregateRequest) -> bool {
+    let committed = |unit: &&ScanUnit| unit.segment.state() == SegmentState::Committed;
+    request.keys.len() == 1
+        && request.aggregates.is_empty()
+        && plan.units.iter().any(|unit| committed(&unit))
+        && plan.units.iter().filter(committed).all(|unit| unit.segment.answers_by_metadata(request))
 }
 
 /// Whether the values of a column are so few that what is computed of each is computed of few.

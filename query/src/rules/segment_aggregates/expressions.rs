@@ -27,13 +27,16 @@ use crate::{
         computed::{OverColumns, computed, over_columns},
         states::State,
     },
-    functions::{datetime::rounding::Step, zone::Zone},
+    functions::{datetime::rounding::Step, floats::ONE_FLOAT, zone::Zone},
     table::{
         conditions,
         physical::{logical, stored_column},
         pushdown,
     },
 };
+
+/// What `count(DISTINCT x)` is called here: its state is the values.
+const DISTINCT_COUNT: &str = "count distinct";
 
 /// The scan below, and how its columns reach the aggregate.
 pub(super) struct Reading<'a> {
@@ -135,11 +138,13 @@ impl Reading<'_> {
         filter: Option<&Arc<dyn PhysicalExpr>>,
         aggregates: &mut Vec<Aggregate>,
     ) -> Result<Option<Vec<State>>, DataFusionError> {
-        let name = call.fun().name();
+        let is_set = call.is_distinct() && call.fun().name() == "count";
+        let name = if is_set { DISTINCT_COUNT } else { call.fun().name() };
         // Their share, and the order it goes by, are for the end: the state is that of all shares.
         let is_percentile = matches!(name, "approx_percentile_cont" | "approx_median");
         let is_end = matches!(name, "first_value" | "last_value");
-        if call.is_distinct() || call.ignore_nulls() || !(is_percentile || is_end || call.order_bys().is_empty()) {
+        let is_other_set = call.is_distinct() && !is_set;
+        if is_other_set || call.ignore_nulls() || !(is_percentile || is_end || call.order_bys().is_empty()) {
             return Ok(None);
         }
         let arguments = call.expressions();
@@ -157,7 +162,14 @@ impl Reading<'_> {
                 None => return Ok(None),
             },
         };
-        let Some(argument) = self.grounded(argument) else { return Ok(None) };
+        let Some(mut argument) = self.grounded(argument) else { return Ok(None) };
+        // Segments take floats that are equal for one by themselves.
+        if is_set
+            && let Some(call) = argument.downcast_ref::<ScalarFunctionExpr>()
+            && let (ONE_FLOAT, [inner]) = (call.name(), call.args())
+        {
+            argument = Arc::clone(inner);
+        }
         let fields = call.state_fields()?;
         let types: Vec<&ArrowType> = fields.iter().map(|field| field.data_type()).collect();
         let mut place = |function: Function| {
@@ -282,6 +294,11 @@ fn states(
     let id = column.id;
     match (name, types) {
         ("count", [ArrowType::Int64]) if cast.is_none() => Some(vec![State::Same(place(Function::Count(id)))]),
+        (DISTINCT_COUNT, [to]) if cast.is_none() => {
+            let function = Function::Set(id);
+            let fits = state_type(&function, Some(&column.data_type)).as_ref() == Some(*to);
+            fits.then(|| vec![State::Same(place(function))])
+        }
         ("sum", [to]) => sum(column, cast, to).map(|()| vec![State::Sum(place(Function::Sum(id)), (*to).clone())]),
         ("avg", [ArrowType::UInt64, to]) => sum(column, cast, to).map(|()| {
             vec![State::Unsigned(place(Function::Count(id))), State::Sum(place(Function::Sum(id)), (*to).clone())]

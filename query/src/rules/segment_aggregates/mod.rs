@@ -9,7 +9,7 @@
 //!
 //! Where nearly every row is a group of its own and the keys lie close together, it takes the place of the final aggregate as well ([`merged`]).
 //! Else what comes out of [`SegmentAggregateExec`] has exactly the columns of the partial aggregate that it replaces. An aggregate in one
-//! step (`Single`) becomes a final one above it. Whatever is not understood to the last detail stays as it was: DISTINCT,
+//! step (`Single`) becomes a final one above it. Whatever is not understood to the last detail stays as it was: DISTINCT of other aggregates than count,
 //! aggregates ordered by more than one column, grouping sets, keys that are expressions over several columns, conditions that segments do not evaluate; and groups so many that
 //! there is nothing to gain ([`estimate`]). Arguments of aggregates may be expressions: segments compute them for the rows that are left. Keys that
 //! are expressions over one column are computed of its groups.
@@ -197,9 +197,7 @@ fn by_values_of_keys(
 
 fn understood<'a>(partial: &'a AggregateExec, config: &ConfigOptions) -> Result<Option<Partial<'a>>, DataFusionError> {
     let groups = partial.group_expr();
-    // LIMIT over DISTINCT stops early, which reading all groups does not.
-    let stops_early = partial.limit_options().is_some_and(|limit| limit.descending().is_none());
-    if groups.has_grouping_set() || groups.groups().len() > 1 || stops_early {
+    if groups.has_grouping_set() || groups.groups().len() > 1 {
         return Ok(None);
     }
     let mut projections: Vec<&ProjectionExec> = Vec::new();
@@ -246,7 +244,10 @@ fn understood<'a>(partial: &'a AggregateExec, config: &ConfigOptions) -> Result<
         results: results(config),
         star_tree: crate::table::star_trees(config),
     };
-    Ok(Some(Partial { scan, request, keys, states, widths }))
+    // LIMIT over DISTINCT stops early, which reading all groups does not.
+    let stops_early = partial.limit_options().is_some_and(|limit| limit.descending().is_none());
+    let stays = stops_early && !estimate::is_known(scan.plan(), &request);
+    Ok((!stays).then_some(Partial { scan, request, keys, states, widths }))
 }
 
 fn results(config: &ConfigOptions) -> Option<Arc<ResultCache>> {

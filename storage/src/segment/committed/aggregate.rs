@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use arrow::array::{ArrayRef, RecordBatch};
 
-use super::{CommittedSegment, detach::detach, filter::Filter, star};
+use super::{CommittedSegment, detach::detach, distinct, filter::Filter, star};
 use crate::{
     Error, Result,
     aggregate::{
@@ -75,6 +75,9 @@ pub(super) fn begin(
     metrics: &Arc<ScanMetrics>,
 ) -> Result<Box<dyn Aggregation>> {
     segment.file.check().map_err(|error| segment.failed(error))?;
+    if let Some(known) = distinct::begin(segment, &rows, validity, request, metrics)? {
+        return Ok(known);
+    }
     metadata::begin(segment.as_ref(), &rows, validity, request, metrics, |request| {
         let by_documents = match validity {
             Some(validity) => star::less::begin(segment, &rows, validity, request, metrics)?,

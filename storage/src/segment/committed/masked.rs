@@ -12,13 +12,13 @@ use arrow::array::ArrayRef;
 
 use super::{
     super::{ColumnStats, Segment, SegmentState},
-    CommittedSegment, aggregate,
+    CommittedSegment, aggregate, distinct,
     scan::CommittedScan,
     star,
 };
 use crate::{
     Result,
-    aggregate::{AggregateRequest, Aggregation, MergedGroups},
+    aggregate::{AggregateRequest, Aggregation, MergedGroups, metadata},
     ids::{ColumnId, IndexId, OffsetRange, SegmentId},
     scan::{BatchIterator, ScanMetrics, ScanRequest},
     schema::TableSchema,
@@ -87,6 +87,12 @@ impl Segment for MaskedSegment {
 
     fn answering_tree(&self, request: &AggregateRequest) -> Option<(IndexId, u32)> {
         Some((star::less::tree(&self.segment, &self.validity, request)?, self.validity.invalid()))
+    }
+
+    fn answers_by_metadata(&self, request: &AggregateRequest) -> bool {
+        let validity = Some(self.validity.as_ref());
+        distinct::is_known(&self.segment, validity, request)
+            || metadata::answers_all(self.segment.as_ref(), validity, request)
     }
 
     fn take(&self, columns: &[ColumnId], rows: &[u32]) -> Result<Vec<ArrayRef>> {

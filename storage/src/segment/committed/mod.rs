@@ -6,6 +6,7 @@
 
 mod aggregate;
 mod detach;
+mod distinct;
 mod filter;
 mod indexes;
 mod lookup;
@@ -34,7 +35,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    aggregate::{AggregateRequest, Aggregation, MergedGroups},
+    aggregate::{AggregateRequest, Aggregation, MergedGroups, metadata},
     forward::ColumnReader,
     ids::{ColumnId, IndexId, OffsetRange, SegmentId},
     mmap::MappedFile,
@@ -221,6 +222,10 @@ impl CommittedSegment {
 impl Segment for CommittedSegment {
     fn answering_tree(&self, request: &AggregateRequest) -> Option<(IndexId, u32)> {
         self.star_tree(request).map(|tree| (tree, 0))
+    }
+
+    fn answers_by_metadata(&self, request: &AggregateRequest) -> bool {
+        distinct::is_known(self, None, request) || metadata::answers_all(self, None, request)
     }
 
     fn id(&self) -> SegmentId {

@@ -340,7 +340,7 @@ impl States {
 }
 
 fn subject<'a>(block: &'a Block, data_type: &'a DataType) -> Subject<'a> {
-    Subject { values: &block.values, data_type, dictionary: None }
+    Subject { values: &block.values, data_type, dictionary: None, bounds: None }
 }
 
 /// Counts of documents, of those of the level below.
