@@ -183,6 +183,48 @@ fn held(table: &TableDefinition, aggregates: &[StarAggregate], notices: &mut Vec
     Ok(functions)
 }
 
+/// Aggregates that queries have and star-trees do not.
+const OTHER_AGGREGATES: &[&str] = &[
+    "any_value",
+    "array_agg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "corr",
+    "covar_pop",
+    "covar_samp",
+    "every",
+    "first",
+    "first_value",
+    "json_agg",
+    "json_object_agg",
+    "jsonb_agg",
+    "jsonb_object_agg",
+    "last",
+    "last_value",
+    "median",
+    "mode",
+    "percentile_cont",
+    "percentile_disc",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+    "stddev",
+    "stddev_pop",
+    "stddev_samp",
+    "string_agg",
+    "var",
+    "var_pop",
+    "var_samp",
+    "variance",
+];
+
 fn functions_of(name: &Name, column: &Column) -> Result<Vec<Function>> {
     let id = column.id;
     Ok(match name.value.as_str() {
@@ -195,6 +237,12 @@ fn functions_of(name: &Name, column: &Column) -> Result<Vec<Function>> {
         "bool_or" => vec![Function::Or(id)],
         "approx_distinct" => vec![Function::Distinct(id)],
         "approx_percentile" | "approx_percentile_cont" | "approx_median" => vec![Function::Quantiles(id)],
+        other if OTHER_AGGREGATES.contains(&other) => {
+            let held = AGGREGATES.join(", ");
+            return Err(SqlError::unsupported(format!("aggregate \"{other}\" in a star-tree"))
+                .at(name.position)
+                .with_hint(format!("A star-tree holds {held}; what else is asked is answered from rows.")));
+        }
         other => {
             let hint = suggest::hint(other, AGGREGATES);
             return Err(SqlError::new(state::UNDEFINED_FUNCTION, format!("aggregate \"{other}\" does not exist"))

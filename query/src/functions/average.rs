@@ -18,6 +18,7 @@ use datafusion::{
     scalar::ScalarValue,
 };
 
+use super::float_frames::{self, Averages, Frame, Of};
 use crate::{SqlError, rules::types};
 
 /// Digits after the point that whole numbers are summed with: those that the segments' sums are made for.
@@ -55,6 +56,11 @@ fn longer(field: &FieldRef) -> FieldRef {
         }
         None => Arc::clone(field),
     }
+}
+
+/// Whether doubles are averaged, each as often as it comes.
+fn is_float(args: &AccumulatorArgs<'_>) -> bool {
+    !args.is_distinct && *args.return_type() == DataType::Float64
 }
 
 fn round(value: i128) -> i128 {
@@ -107,12 +113,19 @@ impl AggregateUDFImpl for Average {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>, DataFusionError> {
+        if is_float(&args) {
+            return Ok(Box::new(float_frames::Average::default()));
+        }
         let target = numeric(args.return_type());
         let inner = self.inner.accumulator(AccumulatorArgs { return_field: longer(&args.return_field), ..args })?;
         Ok(match target {
             Some((precision, scale)) => Box::new(Rounded { inner, precision, scale }),
             None => inner,
         })
+    }
+
+    fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>, DataFusionError> {
+        if is_float(&args) { Ok(Box::new(Frame::new(Of::Average))) } else { self.accumulator(args) }
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>, DataFusionError> {
@@ -127,6 +140,9 @@ impl AggregateUDFImpl for Average {
         &self,
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn GroupsAccumulator>, DataFusionError> {
+        if is_float(&args) {
+            return Ok(Box::new(Averages::default()));
+        }
         let target = numeric(args.return_type());
         let longer = longer(&args.return_field);
         let inner = self.inner.create_groups_accumulator(AccumulatorArgs { return_field: longer, ..args })?;

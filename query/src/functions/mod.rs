@@ -13,6 +13,7 @@ pub(crate) mod cast;
 pub(crate) mod chain;
 pub(crate) mod datetime;
 mod float_extremes;
+mod float_frames;
 pub(crate) mod floats;
 pub(crate) mod geo;
 pub(crate) mod integers;

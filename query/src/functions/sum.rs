@@ -22,6 +22,7 @@ use datafusion::{
     },
 };
 
+use super::float_frames::{Frame, Of};
 use crate::SqlError;
 
 pub(crate) fn udaf() -> Arc<AggregateUDF> {
@@ -66,6 +67,7 @@ impl AggregateUDFImpl for Sum {
             (result @ DataType::Decimal128(..), false) => {
                 Ok(Box::new(One::<Decimal128Type>::new(result.clone(), Start::Sliding)))
             }
+            (DataType::Float64, false) => Ok(Box::new(Frame::new(Of::Sum))),
             _ => self.known.create_sliding_accumulator(args),
         }
     }
@@ -118,7 +120,7 @@ impl AggregateUDFImpl for Sum {
 }
 
 /// What sums are made of. A sum is exact or `None`.
-trait Summed: ArrowPrimitiveType + Debug + Sized {
+pub(super) trait Summed: ArrowPrimitiveType + Debug + Sized {
     /// Of one accumulator, wide enough for sums whose parts pass all bounds and that come back.
     type Wide: Copy + Default + Debug + Send + Sync;
 

@@ -11,10 +11,15 @@ use datafusion::{
 };
 
 use super::types;
-use crate::functions::arithmetic::{Checked, Op, Quotient};
+use crate::{
+    SqlError,
+    functions::arithmetic::{Checked, Op, Quotient},
+};
 
 /// Decimals that a quotient has at least.
 const QUOTIENT_SCALE: i8 = 16;
+/// Digits after the point that a numeric can have.
+const SCALE_MAX: i16 = 38;
 
 /// `mod(a, b)` is `a % b`.
 pub(crate) fn settle_mod(expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
@@ -31,8 +36,35 @@ pub(crate) fn settle_mod(expr: Expr) -> Result<Transformed<Expr>, DataFusionErro
     }
 }
 
-/// real with a whole number or a numeric is double precision.
+/// real with a whole number or a numeric is double precision. In a list of several constants these are real instead, as PostgreSQL finds one type for
+/// all of them: `r IN (0.1, 0.2)` finds a real 0.1, `r = 0.1` does not.
 pub(crate) fn widen_reals(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
+    let exact = |expr: &Expr| {
+        expr.get_type(schema).is_ok_and(|data_type| types::is_int(&data_type) || types::is_decimal(&data_type))
+    };
+    let real = |expr: &Expr| expr.get_type(schema).is_ok_and(|data_type| data_type == DataType::Float32);
+    let expr = match expr {
+        Expr::InList(mut list) if real(&list.expr) => {
+            let is_constant = |item: &Expr| !item.any_column_refs();
+            let constants: Vec<&Expr> = list.list.iter().filter(|item| is_constant(item)).collect();
+            let is_real = constants.len() > 1 && constants.iter().all(|item| exact(item) || real(item));
+            let mut changed = false;
+            for item in list.list.iter_mut().filter(|item| is_real && is_constant(item) && exact(item)) {
+                *item = cast(std::mem::take(item), DataType::Float32);
+                changed = true;
+            }
+            return Ok(Transformed::new_transformed(Expr::InList(list), changed));
+        }
+        Expr::Case(mut case) if case.expr.as_deref().is_some_and(real) => {
+            let changed = case.when_then_expr.iter().any(|(when, _)| exact(when));
+            let compared = case.expr.iter_mut().chain(case.when_then_expr.iter_mut().map(|(when, _)| when));
+            for compared in compared.filter(|_| changed) {
+                **compared = cast(std::mem::take(compared.as_mut()), DataType::Float64);
+            }
+            return Ok(Transformed::new_transformed(Expr::Case(case), changed));
+        }
+        other => other,
+    };
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else { return Ok(Transformed::no(expr)) };
     let is_arithmetic = matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide);
     let types = match is_arithmetic {
@@ -40,6 +72,18 @@ pub(crate) fn widen_reals(expr: Expr, schema: &DFSchema) -> Result<Transformed<E
         false => (None, None),
     };
     let exact = |data_type: &DataType| types::is_int(data_type) || types::is_decimal(data_type);
+    if op == Operator::Multiply
+        && let (Some(DataType::Decimal128(p, a)), Some(DataType::Decimal128(q, b))) = &types
+        && i16::from(*a) + i16::from(*b) > SCALE_MAX
+    {
+        let message = format!("numeric({p},{a}) * numeric({q},{b}) would have {} digits after the point", a + b);
+        return Err(SqlError::new("22003", message)
+            .with_hint(format!(
+                "A numeric has at most {SCALE_MAX}: cast an operand to fewer, as in x::numeric(38, {}), or to double precision.",
+                (SCALE_MAX - i16::from(*b)).max(0)
+            ))
+            .into());
+    }
     let (left, right, changed) = match types {
         (Some(DataType::Float32), Some(other)) | (Some(other), Some(DataType::Float32)) if exact(&other) => {
             (Box::new(cast(*left, DataType::Float64)), Box::new(cast(*right, DataType::Float64)), true)

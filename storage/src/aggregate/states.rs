@@ -3,7 +3,7 @@
 //! All loops are over plain slices: the group of each row, and its value. Where all rows of a window are of one group, it is known once and
 //! the values are taken as a whole.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::HashSet};
 
 use arrow::array::{Array, ArrayRef, AsArray, StringViewArray};
 
@@ -162,6 +162,55 @@ impl IntegerSums {
     }
 }
 
+/// Sums of floats. An infinite one of nothing but finite values is an overflow.
+#[derive(Debug, Default)]
+pub(crate) struct FloatSums {
+    sums: Vec<f64>,
+    /// Groups with an infinite value, as few as they are.
+    infinite: HashSet<u32>,
+}
+
+impl FloatSums {
+    fn add(&mut self, groups: Groups<'_>, values: &[f64]) {
+        if values.iter().fold(false, |any, value| any | value.is_infinite()) {
+            let Self { infinite, .. } = self;
+            each(groups, values.len(), |group, row| {
+                if values[row].is_infinite() {
+                    infinite.insert(group as u32);
+                }
+            });
+        }
+        // In the order of the rows, as one would by hand: a sum of floats depends on it.
+        match groups {
+            Groups::Same(group, _) => {
+                let sum = &mut self.sums[group as usize];
+                *sum = values.iter().fold(*sum, |sum, value| sum + value);
+            }
+            Groups::Each(groups) => {
+                let sums = &mut self.sums[..];
+                groups.iter().zip(values).for_each(|(group, value)| sums[*group as usize] += value);
+            }
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.sums.iter_mut().zip(other.sums).for_each(|(sum, other)| *sum += other);
+        self.infinite.extend(other.infinite);
+    }
+
+    /// The sums of these groups.
+    fn of(&self, groups: &[u32]) -> Result<Vec<f64>> {
+        let sum = |group: &u32| {
+            let sum = self.sums[*group as usize];
+            match sum.is_infinite() && !self.infinite.contains(group) {
+                true => Err(Error::OutOfRange("value out of range: overflow".into())),
+                false => Ok(sum),
+            }
+        };
+        groups.iter().map(sum).collect()
+    }
+}
+
 /// A kind of aggregate over one input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -202,7 +251,7 @@ pub(crate) struct Subject<'a> {
 pub(crate) enum State {
     IntegerSums(IntegerSums),
     WideSums(Vec<i128>),
-    FloatSums(Vec<f64>),
+    FloatSums(FloatSums),
     /// Of ids, integers, decimals, floats. What a group without values has means nothing.
     Ids(Vec<u32>, Extreme),
     Integers(Vec<i64>, Extreme),
@@ -240,7 +289,7 @@ impl State {
                 Self::IntegerSums(IntegerSums { low: Vec::new(), high: Vec::new(), reach: 0 })
             }
             (Operation::Sum, Values::Wide(_)) => Self::WideSums(Vec::new()),
-            (Operation::Sum, Values::Floats(_)) => Self::FloatSums(Vec::new()),
+            (Operation::Sum, Values::Floats(_)) => Self::FloatSums(FloatSums::default()),
             (Operation::Min | Operation::Max, Values::Ids(_)) => Self::Ids(Vec::new(), extreme),
             (Operation::Min | Operation::Max, Values::Integers(_)) => Self::Integers(Vec::new(), extreme),
             (Operation::Min | Operation::Max, Values::Wide(_)) => Self::Wide(Vec::new(), extreme),
@@ -271,7 +320,7 @@ impl State {
                 sums.high.resize(groups, 0);
             }
             Self::WideSums(sums) => sums.resize(groups, 0),
-            Self::FloatSums(sums) => sums.resize(groups, 0.0),
+            Self::FloatSums(sums) => sums.sums.resize(groups, 0.0),
             Self::Ids(best, extreme) => best.resize(groups, worst(*extreme, 0, u32::MAX)),
             Self::Integers(best, extreme) => best.resize(groups, worst(*extreme, i64::MIN, i64::MAX)),
             Self::Wide(best, extreme) => best.resize(groups, worst(*extreme, i128::MIN, i128::MAX)),
@@ -298,7 +347,9 @@ impl State {
         match self {
             Self::IntegerSums(sums) => sums.low.capacity() * (size_of::<i64>() + size_of::<i128>()),
             Self::WideSums(best) | Self::Wide(best, _) => best.capacity() * size_of::<i128>(),
-            Self::FloatSums(sums) => sums.capacity() * size_of::<f64>(),
+            Self::FloatSums(sums) => {
+                sums.sums.capacity() * size_of::<f64>() + sums.infinite.capacity() * size_of::<u64>()
+            }
             Self::Ids(best, _) => best.capacity() * size_of::<u32>(),
             Self::Integers(best, _) => best.capacity() * size_of::<i64>(),
             Self::Floats(best, _) => best.capacity() * size_of::<Option<f64>>(),
@@ -337,17 +388,7 @@ impl State {
                     }
                 }
             }
-            // In the order of the rows, as one would by hand: a sum of floats depends on it.
-            (Self::FloatSums(sums), Values::Floats(values)) => match groups {
-                Groups::Same(group, _) => {
-                    let sum = &mut sums[group as usize];
-                    *sum = values.iter().fold(*sum, |sum, value| sum + value);
-                }
-                Groups::Each(groups) => {
-                    let sums = &mut sums[..];
-                    groups.iter().zip(values).for_each(|(group, value)| sums[*group as usize] += value);
-                }
-            },
+            (Self::FloatSums(sums), Values::Floats(values)) => sums.add(groups, values),
             (Self::Ids(best, extreme), Values::Ids(values)) => extremes(best, *extreme, groups, values),
             (Self::Integers(best, extreme), Values::Integers(values)) => extremes(best, *extreme, groups, values),
             (Self::Wide(best, extreme), Values::Wide(values)) => extremes(best, *extreme, groups, values),
@@ -398,9 +439,7 @@ impl State {
                     *sum = sum.checked_add(other).ok_or_else(overflow)?;
                 }
             }
-            (Self::FloatSums(sums), Self::FloatSums(others)) => {
-                sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += other);
-            }
+            (Self::FloatSums(sums), Self::FloatSums(others)) => sums.merge(others),
             (Self::Moments(moments), Self::Moments(others)) => moments.merge(others),
             (Self::Integers(best, extreme), Self::Integers(others, _)) => fold(best, &others, *extreme),
             (Self::Wide(best, extreme), Self::Wide(others, _)) => fold(best, &others, *extreme),
@@ -437,7 +476,7 @@ impl State {
                 sum_column(&of(&sums.high, groups), scale, has_value)?
             }
             Self::WideSums(sums) => sum_column(&of(sums, groups), scale, has_value)?,
-            Self::FloatSums(sums) => array_of_floats(&DataType::Double, &of(sums, groups), has_value)?,
+            Self::FloatSums(sums) => array_of_floats(&DataType::Double, &sums.of(groups)?, has_value)?,
             Self::Ids(best, _) => {
                 let ids: arrow::array::UInt32Array =
                     groups.iter().enumerate().map(|(at, group)| has_value(at).then(|| best[*group as usize])).collect();

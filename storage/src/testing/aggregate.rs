@@ -221,7 +221,11 @@ fn state(written: &Written, request: &AggregateRequest, rows: &[&Row], aggregate
         Function::Sum(_) => match first {
             Scalar::Float(_) => {
                 let floats = scalars.iter().map(|scalar| if let Scalar::Float(v) = scalar { *v } else { f64::NAN });
-                Scalar::Float(floats.fold(0.0, |sum, value| sum + value))
+                let sum = floats.clone().fold(0.0, |sum, value| sum + value);
+                if sum.is_infinite() && !floats.clone().any(f64::is_infinite) {
+                    return None;
+                }
+                Scalar::Float(sum)
             }
             _ => {
                 let mut sum = 0i128;
