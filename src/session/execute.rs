@@ -31,7 +31,10 @@ impl Session {
         let statement = Arc::clone(&prepared.statement);
         let command = |tag: &str| Ok(Response::Command(tag.to_owned()));
         match &statement.kind {
-            Kind::Query(ast) => self.query(ast, prepared, values).await,
+            Kind::Query(ast) => match self.with_digits(prepared, &values).await? {
+                Some(exact) => self.query(ast, &exact, values).await,
+                None => self.query(ast, prepared, values).await,
+            },
             Kind::Definition(tag) => self.define(&statement, tag).await,
             Kind::Set { name, value, local } => {
                 if *local && !self.transaction.is_block() {
@@ -490,6 +493,8 @@ pub(super) fn duration(shown: &str) -> Option<Duration> {
 /// An argument of EXECUTE as a parameter's type. Texts are of any length, and numerics keep all digits that they are written with until the statement has its scale.
 fn argument_of(argument: &str, wanted: PgType) -> String {
     let name = match wanted.scalar {
+        // With the digits that are written.
+        Scalar::Numeric if argument.trim_start().starts_with('\'') && !wanted.array => wanted.scalar.name(),
         Scalar::Bool
         | Scalar::Bytea
         | Scalar::Date

@@ -442,8 +442,7 @@ impl Session {
                 if let Some(known) = self.plans.lock().find(&prepared, settings) {
                     return Ok(known);
                 }
-                let arrow: Vec<_> = prepared.types.iter().map(|given| given.map(|pg_type| pg_type.arrow())).collect();
-                let plan = self.query.plan_typed(ast, &statement.text, &arrow);
+                let plan = self.query.plan_typed(ast, &statement.text, &arrow_types(&prepared.types));
                 let plan = self.interruptible(async { Ok(plan.await?) }).await?;
                 prepared.parameters = parameter_types(&plan, &prepared.types);
                 prepared.columns = match plan.write() {
@@ -474,6 +473,22 @@ impl Session {
             _ => {}
         }
         Ok(prepared)
+    }
+
+    /// The statement planned anew for values that have more digits than the parameters of its plan; `None`: it fits them all.
+    async fn with_digits(&self, prepared: &Prepared, values: &[ScalarValue]) -> Result<Option<Prepared>> {
+        let (Some(plan), Kind::Query(ast)) = (&prepared.plan, &prepared.statement.kind) else { return Ok(None) };
+        let fields = plan.parameters().iter().zip(values);
+        let exact: Vec<_> = fields.map(|(field, value)| value::digits::exact(value, field.data_type())).collect();
+        if exact.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let mut types = arrow_types(&prepared.types);
+        types.resize(exact.len(), None);
+        let types: Vec<_> = exact.into_iter().zip(types).map(|(exact, given)| exact.or(given)).collect();
+        let plan = self.query.plan_typed(ast, &prepared.statement.text, &types);
+        let plan = self.interruptible(async { Ok(plan.await?) }).await?;
+        Ok(Some(Prepared { plan: Some(plan), ..prepared.clone() }))
     }
 
     /// A statement prepared by name, through either protocol or SQL.
@@ -636,6 +651,11 @@ fn text_columns(names: &[&str]) -> Arc<[Column]> {
             modifier: -1,
         })
         .collect()
+}
+
+/// Types that were given, as the planner has them.
+fn arrow_types(types: &[Option<PgType>]) -> Vec<Option<DataType>> {
+    types.iter().map(|given| given.map(|pg_type| pg_type.arrow())).collect()
 }
 
 fn parameter_types(plan: &Plan, given: &[Option<PgType>]) -> Vec<PgType> {

@@ -89,6 +89,11 @@ const WORDS: &[(&str, &str, &str)] = &[
     ("Failed to decode value using base64", "22023", "invalid base64 text"),
     ("regex parse error", "2201B", "invalid regular expression"),
     ("Regular expression did not compile", "2201B", "invalid regular expression"),
+    (
+        "Cannot get result type for decimal operation",
+        "22003",
+        "numeric field overflow: the result would have more digits than a numeric can have (38); cast an operand to fewer digits after the point",
+    ),
     ("Unsupported CAST from", "42846", "cannot cast type {from} to {to}"),
     ("Unsupported binary operator", "42883", "operator does not exist for these types"),
     ("Unsupported SQL unary operator", "42883", "operator does not exist for this type"),

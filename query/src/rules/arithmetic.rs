@@ -11,15 +11,10 @@ use datafusion::{
 };
 
 use super::types;
-use crate::{
-    SqlError,
-    functions::arithmetic::{Checked, Op, Quotient},
-};
+use crate::functions::arithmetic::{Checked, Op, Quotient};
 
 /// Decimals that a quotient has at least.
 const QUOTIENT_SCALE: i8 = 16;
-/// Digits after the point that a numeric can have.
-const SCALE_MAX: i16 = 38;
 
 /// `mod(a, b)` is `a % b`.
 pub(crate) fn settle_mod(expr: Expr) -> Result<Transformed<Expr>, DataFusionError> {
@@ -72,18 +67,6 @@ pub(crate) fn widen_reals(expr: Expr, schema: &DFSchema) -> Result<Transformed<E
         false => (None, None),
     };
     let exact = |data_type: &DataType| types::is_int(data_type) || types::is_decimal(data_type);
-    if op == Operator::Multiply
-        && let (Some(DataType::Decimal128(p, a)), Some(DataType::Decimal128(q, b))) = &types
-        && i16::from(*a) + i16::from(*b) > SCALE_MAX
-    {
-        let message = format!("numeric({p},{a}) * numeric({q},{b}) would have {} digits after the point", a + b);
-        return Err(SqlError::new("22003", message)
-            .with_hint(format!(
-                "A numeric has at most {SCALE_MAX}: cast an operand to fewer, as in x::numeric(38, {}), or to double precision.",
-                (SCALE_MAX - i16::from(*b)).max(0)
-            ))
-            .into());
-    }
     let (left, right, changed) = match types {
         (Some(DataType::Float32), Some(other)) | (Some(other), Some(DataType::Float32)) if exact(&other) => {
             (Box::new(cast(*left, DataType::Float64)), Box::new(cast(*right, DataType::Float64)), true)

@@ -19,12 +19,22 @@ use datafusion::{
 use super::{common_types, types, walk};
 use crate::functions::datetime::bucket::TIME_BUCKET;
 
+/// What NUMERIC is declared as where no digits are said.
+const DECLARED_NUMERIC: DataType = DataType::Decimal128(38, 10);
+
+/// Whether a NUMERIC without digits stands where others have them: then it has these.
+fn is_numeric_of(given: &DataType, place: Option<&Field>) -> bool {
+    *given == DECLARED_NUMERIC && place.is_some_and(|place| place.data_type().is_decimal())
+}
+
 /// Gives every placeholder a type.
 pub(crate) fn infer(plan: LogicalPlan, given: &[Option<DataType>]) -> Result<LogicalPlan, DataFusionError> {
     let typed = |field: Option<FieldRef>, id: &str| -> Option<FieldRef> {
         let number: usize = id.trim_start_matches('$').parse().ok()?;
         match given.get(number.checked_sub(1)?) {
-            Some(Some(data_type)) => Some(Arc::new(Field::new(id, data_type.clone(), true))),
+            Some(Some(data_type)) if !is_numeric_of(data_type, field.as_deref()) => {
+                Some(Arc::new(Field::new(id, data_type.clone(), true)))
+            }
             _ => field.filter(|field| field.data_type() != &DataType::Null),
         }
     };
@@ -217,6 +227,7 @@ pub(crate) fn cast_for_storage(plan: LogicalPlan, given: &[Option<DataType>]) ->
             if let Expr::Placeholder(Placeholder { id, field: Some(column) }) = expr
                 && let Some(given) = told(id)
                 && given != column.data_type()
+                && !is_numeric_of(given, Some(column))
             {
                 let parameter = Arc::new(Field::new(id.as_str(), given.clone(), true));
                 let parameter = Expr::Placeholder(Placeholder::new_with_field(id.clone(), Some(parameter)));

@@ -6,6 +6,7 @@
 pub mod binary;
 pub mod build;
 pub mod calendar;
+pub mod digits;
 pub mod encode;
 pub mod parse;
 pub mod text;
