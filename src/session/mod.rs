@@ -42,9 +42,10 @@ use arrow::{
     array::RecordBatch,
     datatypes::{Field, SchemaRef},
 };
-use datafusion::common::ScalarValue;
+use datafusion::{common::ScalarValue, sql::sqlparser::ast};
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
+use tidemill_ingest::pipeline::plan::relations;
 use tidemill_query::{
     Engine, Plan, QueryStream, SessionOptions,
     plan::{ColumnOrigin, WriteKind},
@@ -73,6 +74,7 @@ use self::{
     statement::Kind,
     transaction::Transaction,
 };
+use crate::sql::ast::{EXPLAIN, INSERT};
 
 /// Prepared statements of one session.
 const PREPARED_MAX: usize = 10_000;
@@ -437,6 +439,13 @@ impl Session {
             version,
         };
         match &statement.kind {
+            Kind::Query(ast) if self.begins_pipeline(ast) => {
+                let definition = Statement { kind: Kind::Definition(INSERT), ..statement.as_ref().clone() };
+                prepared.statement = Arc::new(definition);
+            }
+            Kind::Definition(EXPLAIN) => {
+                prepared.columns = Some(text_columns(&["QUERY PLAN"]));
+            }
             Kind::Query(ast) => {
                 let settings = self.query.settings_version();
                 if let Some(known) = self.plans.lock().find(&prepared, settings) {
@@ -474,6 +483,13 @@ impl Session {
             _ => {}
         }
         Ok(prepared)
+    }
+
+    /// Whether a statement is an INSERT from a source.
+    fn begins_pipeline(&self, statement: &ast::Statement) -> bool {
+        let ast::Statement::Insert(insert) = statement else { return false };
+        let query = insert.source.as_ref().filter(|query| !matches!(*query.body, ast::SetExpr::Values(_)));
+        query.is_some_and(|query| self.shared.backend.reads_source(&relations(query)))
     }
 
     /// A statement prepared by name, through either protocol or SQL.
