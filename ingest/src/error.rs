@@ -15,6 +15,10 @@ pub enum Error {
     #[error("{message}")]
     Expression { state: &'static str, message: String },
 
+    /// A value of one type is to go where another one is. The user's to fix.
+    #[error("{message}")]
+    Mismatch { message: String, hint: Option<String> },
+
     /// What is asked for exists elsewhere and not here.
     #[error("{message}")]
     Unsupported { message: String, hint: Option<String> },

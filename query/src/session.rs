@@ -2,12 +2,12 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use arrow::array::RecordBatch;
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::{
     common::{DFSchemaRef, ScalarValue},
     execution::SessionState,
-    logical_expr::Expr,
-    sql::sqlparser::ast::{Expr as SqlExpr, Statement},
+    logical_expr::{Expr, LogicalPlan, ScalarUDF},
+    sql::sqlparser::ast::{Expr as SqlExpr, Query, Statement},
 };
 use futures::FutureExt;
 use parking_lot::{Mutex, MutexGuard};
@@ -118,6 +118,17 @@ impl Session {
     /// An expression over rows of `schema` that come from no table, as a query would understand it.
     pub fn row_expression(&self, expression: SqlExpr, schema: &DFSchemaRef) -> Result<Expr, SqlError> {
         rules::row::expression(&self.states().full, schema, expression)
+    }
+
+    /// A query over sources (name, columns), which are all the relations that it can name, as one over tables would be understood. `functions` are known
+    /// beside those of queries. It is not optimized, and cannot be executed here.
+    pub fn source_query(
+        &self,
+        query: Query,
+        sources: &[(String, SchemaRef)],
+        functions: &[Arc<ScalarUDF>],
+    ) -> Result<LogicalPlan, SqlError> {
+        rules::stream::query(&self.states().full, sources, functions, query)
     }
 
     /// What makes expressions of [`Session::row_expression`] physical.

@@ -1,4 +1,4 @@
-//! Definitions of sources, tables and views, as they are kept (JSON; each change is a record of the metadata log).
+//! Definitions of sources, tables, pipelines and views, as they are kept (JSON; each change is a record of the metadata log).
 
 use std::collections::BTreeMap;
 
@@ -153,6 +153,54 @@ pub struct IndexDefinition {
     pub kind: IndexKind,
     pub columns: Vec<ColumnId>,
     pub created_at_us: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipelineDefinition {
+    /// Of the same numbers as tables: for sources it is one more reader.
+    pub id: TableId,
+    pub oid: u32,
+    pub name: String,
+    /// Counts changes, from 1.
+    pub version: u64,
+    /// The log behind it, as a source of its tables.
+    pub log: SourceId,
+    /// Sources that the query reads.
+    pub sources: Vec<SourceId>,
+    pub targets: Vec<PipelineTargetDefinition>,
+    /// As it was written.
+    pub query: String,
+    pub options: PipelineOptions,
+    pub paused: bool,
+    pub created_at_us: i64,
+}
+
+/// A table that a pipeline writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipelineTargetDefinition {
+    pub table: TableId,
+    /// Where each column of the query goes.
+    pub columns: Vec<ColumnId>,
+}
+
+/// Times are microseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipelineOptions {
+    pub checkpoint_interval_us: i64,
+    pub idle_timeout_us: i64,
+    pub watermark_jump_us: i64,
+    pub memory_limit: u64,
+}
+
+impl Default for PipelineOptions {
+    fn default() -> Self {
+        Self {
+            checkpoint_interval_us: 1_000_000,
+            idle_timeout_us: 5_000_000,
+            watermark_jump_us: 86_400_000_000,
+            memory_limit: 256 << 20,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

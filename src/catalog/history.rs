@@ -22,7 +22,7 @@ pub(super) fn changes(database: &Database, last: u64) -> Result<Vec<(u64, LogRec
         let Some((end, _)) = page.last() else { return Ok(changes) };
         from = end + 1;
         let wanted = page.into_iter().filter(|(version, record)| {
-            let kinds = ["source.", "table.", "view."];
+            let kinds = ["source.", "table.", "view.", "pipeline."];
             *version <= last && kinds.iter().any(|kind| record.kind.starts_with(kind))
         });
         changes.extend(wanted);
@@ -52,6 +52,13 @@ pub(super) fn definitions_at(database: &Database, version: u64) -> Result<Defini
             "view.create" | "view.alter" => {
                 let view: super::definition::ViewDefinition = read(&record)?;
                 definitions.views.insert(view.oid, Arc::new(view));
+            }
+            "pipeline.create" | "pipeline.alter" => {
+                let pipeline: super::definition::PipelineDefinition = read(&record)?;
+                definitions.pipelines.insert(pipeline.id, Arc::new(pipeline));
+            }
+            "pipeline.drop" => {
+                definitions.pipelines.remove(&TableId(dropped(&record)));
             }
             "view.drop" => {
                 definitions.views.retain(|oid, _| u64::from(*oid) != dropped(&record));

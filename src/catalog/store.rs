@@ -4,6 +4,7 @@
 //!   catalog_sources   source id → JSON SourceDefinition
 //!   catalog_tables    table id → JSON TableDefinition
 //!   catalog_views     oid → JSON ViewDefinition
+//!   catalog_pipelines pipeline id → JSON PipelineDefinition
 //!   catalog_next      "source" | "table" | "oid" → next id
 //! ```
 //!
@@ -19,8 +20,9 @@ use tidemill_ingest::commit::PartitionState;
 use tidemill_storage::ids::{SourceId, TableId};
 
 use super::{
+    checkpoints,
     database::{Change, Database, LogRecord, Result},
-    definition::{IndexDefinition, SourceDefinition, TableDefinition, ViewDefinition},
+    definition::{IndexDefinition, PipelineDefinition, SourceDefinition, TableDefinition, ViewDefinition},
     history,
     metadata_log::RedbMetadataLog,
 };
@@ -28,6 +30,7 @@ use super::{
 const SOURCES: RedbTable<u64, &[u8]> = RedbTable::new("catalog_sources");
 const TABLES: RedbTable<u64, &[u8]> = RedbTable::new("catalog_tables");
 const VIEWS: RedbTable<u64, &[u8]> = RedbTable::new("catalog_views");
+const PIPELINES: RedbTable<u64, &[u8]> = RedbTable::new("catalog_pipelines");
 const NEXT: RedbTable<&str, u64> = RedbTable::new("catalog_next");
 
 /// The first oid that PostgreSQL gives to a user's object.
@@ -40,6 +43,7 @@ pub struct Definitions {
     pub tables: BTreeMap<TableId, Arc<TableDefinition>>,
     /// By oid.
     pub views: BTreeMap<u32, Arc<ViewDefinition>>,
+    pub pipelines: BTreeMap<TableId, Arc<PipelineDefinition>>,
 }
 
 impl Definitions {
@@ -53,6 +57,20 @@ impl Definitions {
 
     pub fn view_named(&self, name: &str) -> Option<&Arc<ViewDefinition>> {
         self.views.values().find(|view| view.name == name)
+    }
+
+    pub fn pipeline_named(&self, name: &str) -> Option<&Arc<PipelineDefinition>> {
+        self.pipelines.values().find(|pipeline| pipeline.name == name)
+    }
+
+    /// The pipelines that read a source.
+    pub fn pipelines_of(&self, source: SourceId) -> impl Iterator<Item = &Arc<PipelineDefinition>> {
+        self.pipelines.values().filter(move |pipeline| pipeline.sources.contains(&source))
+    }
+
+    /// The pipelines that write into a table.
+    pub fn pipelines_into(&self, table: TableId) -> impl Iterator<Item = &Arc<PipelineDefinition>> {
+        self.pipelines.values().filter(move |pipeline| pipeline.targets.iter().any(|target| target.table == table))
     }
 
     /// All indexes, with their tables.
@@ -94,6 +112,7 @@ impl Catalog {
             transaction.open_table(SOURCES)?;
             transaction.open_table(TABLES)?;
             transaction.open_table(VIEWS)?;
+            transaction.open_table(PIPELINES)?;
             transaction.open_table(NEXT)?;
             Ok(())
         })?;
@@ -150,6 +169,10 @@ fn load(transaction: &ReadTransaction) -> Result<Definitions> {
     for entry in transaction.open_table(VIEWS)?.iter()? {
         let view: ViewDefinition = serde_json::from_slice(entry?.1.value())?;
         definitions.views.insert(view.oid, Arc::new(view));
+    }
+    for entry in transaction.open_table(PIPELINES)?.iter()? {
+        let pipeline: PipelineDefinition = serde_json::from_slice(entry?.1.value())?;
+        definitions.pipelines.insert(pipeline.id, Arc::new(pipeline));
     }
     Ok(definitions)
 }
@@ -211,6 +234,24 @@ impl CatalogChange<'_, '_> {
     pub fn remove_view(&mut self, view: &ViewDefinition) -> Result<()> {
         self.change.transaction().open_table(VIEWS)?.remove(u64::from(view.oid))?;
         self.change.record("view.drop", &Dropped { id: view.oid.into(), name: &view.name })?;
+        Ok(())
+    }
+
+    pub fn put_pipeline(&mut self, pipeline: &PipelineDefinition) -> Result<()> {
+        let bytes = serde_json::to_vec(pipeline)?;
+        self.change.transaction().open_table(PIPELINES)?.insert(pipeline.id.0, bytes.as_slice())?;
+        if pipeline.version == 1 {
+            checkpoints::create(self.change, pipeline.id)?;
+        }
+        self.change.record(if pipeline.version == 1 { "pipeline.create" } else { "pipeline.alter" }, pipeline)?;
+        Ok(())
+    }
+
+    /// With its checkpoints.
+    pub fn remove_pipeline(&mut self, pipeline: &PipelineDefinition) -> Result<()> {
+        self.change.transaction().open_table(PIPELINES)?.remove(pipeline.id.0)?;
+        checkpoints::forget(self.change, pipeline.id)?;
+        self.change.record("pipeline.drop", &Dropped { id: pipeline.id.0, name: &pipeline.name })?;
         Ok(())
     }
 

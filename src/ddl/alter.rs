@@ -21,6 +21,7 @@ use crate::{
     server::{
         instance::Instance,
         live::{self, LiveTable, seal_policy},
+        pipelines,
     },
     session::error::{Result, SqlError, state},
     sql::{
@@ -56,6 +57,7 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterTable) -> Re
             live::transform(instance.expressions(), &columns, &after)
                 .map_err(|error| SqlError::from(error).at(statement.name.position))?;
         }
+        check_pipelines(instance, &definitions, &after, &statement.name)?;
     }
     check_retention(&after)?;
     if after.options.partitions != before.options.partitions {
@@ -122,6 +124,26 @@ async fn repartition(
     .await
 }
 
+/// What pipelines write stays, and can take it.
+fn check_pipelines(instance: &Instance, definitions: &Definitions, after: &TableDefinition, name: &Name) -> Result<()> {
+    for pipeline in definitions.pipelines_into(after.id) {
+        let columns = pipeline.targets.iter().filter(|target| target.table == after.id);
+        let mut columns = columns.flat_map(|target| &target.columns);
+        if columns.any(|id| after.schema.column(*id).is_none()) {
+            let message = format!("cannot drop a column of table {} that a pipeline writes", after.name);
+            return Err(SqlError::new(state::DEPENDENT_OBJECTS_STILL_EXIST, message)
+                .at(name.position)
+                .with_detail(format!("pipeline \"{}\" writes into it", pipeline.name))
+                .with_hint("drop the pipeline, change the table, and create the pipeline again"));
+        }
+        if let Some(live) = instance.pipelines.live(pipeline.id) {
+            pipelines::transform(instance.expressions(), after, pipeline, &live.plan)
+                .map_err(|error| SqlError::from(error).at(name.position))?;
+        }
+    }
+    Ok(())
+}
+
 /// Views are kept as text: what they read keeps its name and type as long as they are there.
 fn check_views(definitions: &Definitions, table: &TableDefinition, actions: &[AlterAction]) -> Result<()> {
     let Some(view) = dependents(definitions, table.oid).pop() else { return Ok(()) };
@@ -149,7 +171,7 @@ fn check_views(definitions: &Definitions, table: &TableDefinition, actions: &[Al
 /// The running table does what its definition now says.
 fn follow(instance: &Instance, live: &LiveTable, before: &TableDefinition, after: &TableDefinition) -> Result<()> {
     if after.schema != before.schema {
-        live.set_schema(instance.expressions(), after, &instance.catalog.definitions())?;
+        live.set_schema(instance.expressions(), &instance.pipelines, after, &instance.catalog.definitions())?;
     }
     if after.indexes != before.indexes {
         super::index::follow(instance, after);

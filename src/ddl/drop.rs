@@ -1,14 +1,15 @@
-//! DROP TABLE, DROP SOURCE, DROP VIEW and DROP INDEX.
+//! DROP TABLE, DROP SOURCE, DROP PIPELINE, DROP VIEW and DROP INDEX.
 
 use std::sync::Arc;
 
 use super::{
     index::{drop_index, undefined_index},
+    pipeline::{self, drop_pipeline, undefined_pipeline},
     undefined_source, undefined_table, undefined_view,
     view::{check_unread, dependents, drop_views},
 };
 use crate::{
-    catalog::definition::{TableDefinition, ViewDefinition},
+    catalog::definition::{PipelineDefinition, TableDefinition, ViewDefinition},
     runtime,
     server::instance::Instance,
     session::error::{Result, SqlError, state},
@@ -28,6 +29,9 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
             }
             ObjectKind::View if definitions.view_named(&name.value).is_none() => undefined_view(&definitions, name),
             ObjectKind::Index if definitions.index_named(&name.value).is_none() => undefined_index(&definitions, name),
+            ObjectKind::Pipeline if definitions.pipeline_named(&name.value).is_none() => {
+                undefined_pipeline(&definitions, name)
+            }
             _ => {
                 if !names.iter().any(|other| other.value == name.value) {
                     names.push(name);
@@ -45,7 +49,27 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
             check_unused(instance, name)?;
         }
     }
-    if statement.kind != ObjectKind::Source {
+    for name in &names {
+        let users: Vec<Arc<PipelineDefinition>> = match statement.kind {
+            ObjectKind::Table => definitions
+                .table_named(&name.value)
+                .map_or_else(Vec::new, |table| definitions.pipelines_into(table.id).cloned().collect()),
+            ObjectKind::Source => definitions
+                .source_named(&name.value)
+                .map_or_else(Vec::new, |source| definitions.pipelines_of(source.id).cloned().collect()),
+            ObjectKind::View | ObjectKind::Index | ObjectKind::Pipeline => Vec::new(),
+        };
+        if !statement.cascade {
+            pipeline::check_unused(statement.kind.name(), name, &users)?;
+        }
+        for user in users {
+            if instance.catalog.definitions().pipelines.contains_key(&user.id) {
+                notices.push(format!("drop cascades to pipeline {}", user.name));
+                drop_pipeline(instance, &user).await?;
+            }
+        }
+    }
+    if !matches!(statement.kind, ObjectKind::Source | ObjectKind::Pipeline) {
         let relations: Vec<(&str, u32)> = names
             .iter()
             .filter_map(|name| {
@@ -81,6 +105,11 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
             }
             ObjectKind::Source => drop_source(instance, name, &mut notices).await?,
             ObjectKind::View => {}
+            ObjectKind::Pipeline => {
+                if let Some(pipeline) = definitions.pipeline_named(&name.value) {
+                    drop_pipeline(instance, pipeline).await?;
+                }
+            }
             ObjectKind::Index => drop_index(instance, &name.value).await?,
         }
     }

@@ -8,6 +8,7 @@ mod drop;
 mod error;
 mod index;
 mod key;
+mod pipeline;
 mod source;
 mod source_alter;
 mod star_tree;
@@ -16,6 +17,8 @@ mod truncate;
 mod view;
 
 use std::sync::Arc;
+
+use datafusion::sql::sqlparser::ast;
 
 use crate::{
     catalog::{Definitions, definition::TableDefinition},
@@ -34,7 +37,13 @@ pub async fn execute(instance: &Arc<Instance>, sql: &str) -> Result<DdlOutcome> 
     let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
         return Err(SqlError::syntax("one statement at a time"));
     };
-    let StatementKind::Ddl(ddl) = statement.kind else {
+    let kind = match statement.kind {
+        StatementKind::Other(statement) if matches!(*statement, ast::Statement::Insert(_)) => {
+            StatementKind::Ddl(Box::new(sql::parse_insert(sql)?))
+        }
+        kind => kind,
+    };
+    let StatementKind::Ddl(ddl) = kind else {
         return Err(SqlError::unsupported("the statement is not a definition of a source, a table or a view"));
     };
     let _one_at_a_time = instance.ddl.lock().await;
@@ -44,17 +53,22 @@ pub async fn execute(instance: &Arc<Instance>, sql: &str) -> Result<DdlOutcome> 
         Ddl::CreateTable(statement) => match table::create(instance, statement).await? {
             table::Created { notices, rows: None } => Ok(notices),
             table::Created { notices, rows: Some(rows) } => {
-                return Ok(DdlOutcome { tag: format!("SELECT {rows}"), notices });
+                return Ok(DdlOutcome { tag: format!("SELECT {rows}"), notices, lines: Vec::new() });
             }
         },
         Ddl::CreateView(statement) => view::create(instance, statement).await,
         Ddl::CreateIndex(statement) => index::create(instance, statement).await,
+        Ddl::CreatePipeline(statement) => {
+            let pipeline::Created { notices, lines } = pipeline::create(instance, statement).await?;
+            return Ok(DdlOutcome { tag, notices, lines });
+        }
+        Ddl::AlterPipeline(statement) => pipeline::alter(instance, statement).await,
         Ddl::AlterTable(statement) => alter::alter(instance, statement).await,
         Ddl::AlterSource(statement) => source_alter::alter(instance, statement).await,
         Ddl::Drop(statement) => drop::drop(instance, statement).await,
         Ddl::Truncate(statement) => truncate::truncate(instance, statement).await,
     }?;
-    Ok(DdlOutcome { tag, notices })
+    Ok(DdlOutcome { tag, notices, lines: Vec::new() })
 }
 
 /// Whether the name is free. With IF NOT EXISTS a taken one is a notice, as in Postgres.

@@ -5,6 +5,7 @@
 //!   metadata.redb     definitions, committed segments, offsets
 //!   tables/<id>/      segments and dead letters of a table
 //!   logs/<id>/        the log behind INSERT, COPY and HTTP push of a table
+//!   pipelines/<id>/   checkpoints of a pipeline, and the log behind it
 //!   spill/            of running queries; emptied at start
 //! ```
 
@@ -23,6 +24,9 @@ use crate::server::Error;
 /// How often, and how far apart, the lock is tried: a process that was killed keeps it until the system has taken its memory back.
 const LOCK_ATTEMPTS: u32 = 60;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where tables and pipelines have directories of their own.
+const PARTS: [&str; 3] = ["tables", "logs", "pipelines"];
 
 /// A data directory that this process owns until it ends.
 #[derive(Debug)]
@@ -68,7 +72,7 @@ impl DataDirectory {
         };
         write(&mut lock).map_err(|error| io("write", &lock_path, error))?;
         let directory = Self { path, _lock: lock };
-        for part in ["tables", "logs"] {
+        for part in PARTS {
             let part = directory.path.join(part);
             fs::create_dir_all(&part).map_err(|error| io("make", &part, error))?;
         }
@@ -103,9 +107,13 @@ impl DataDirectory {
         self.path.join("logs").join(id.to_string())
     }
 
-    /// Deletes what belongs to tables that are no more: a crash may come between a DROP and the deletion.
+    pub fn pipeline(&self, id: TableId) -> PathBuf {
+        self.path.join("pipelines").join(id.to_string())
+    }
+
+    /// Deletes what belongs to tables and pipelines that are no more: a crash may come between a DROP and the deletion.
     pub fn remove_orphans(&self, known: &BTreeSet<TableId>) -> std::io::Result<()> {
-        for part in ["tables", "logs"] {
+        for part in PARTS {
             for entry in fs::read_dir(self.path.join(part))? {
                 let entry = entry?;
                 let id = entry.file_name().to_str().and_then(|name| name.parse().ok()).map(TableId);

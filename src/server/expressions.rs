@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Weak};
 
+use arrow::datatypes::SchemaRef;
 use datafusion::{
     common::{DFSchemaRef, DataFusionError},
     execution::SessionState,
-    logical_expr::Expr,
+    logical_expr::{Expr, LogicalPlan, ScalarUDF},
     sql::sqlparser::ast,
 };
 use tidemill_ingest::pipeline::{Misunderstood, Rules};
@@ -41,6 +42,19 @@ impl Rules for QueryRules {
             return Err(Misunderstood { state: state::ADMIN_SHUTDOWN, message: "the server is shutting down".into() });
         };
         let planned = engine.session(options()).row_expression(expression, schema);
+        planned.map_err(|error| Misunderstood { state: error.sqlstate, message: error.message })
+    }
+
+    fn query(
+        &self,
+        query: ast::Query,
+        sources: &[(String, SchemaRef)],
+        functions: &[Arc<ScalarUDF>],
+    ) -> Result<LogicalPlan, Misunderstood> {
+        let Some(engine) = self.engine.upgrade() else {
+            return Err(Misunderstood { state: state::ADMIN_SHUTDOWN, message: "the server is shutting down".into() });
+        };
+        let planned = engine.session(options()).source_query(query, sources, functions);
         planned.map_err(|error| Misunderstood { state: error.sqlstate, message: error.message })
     }
 

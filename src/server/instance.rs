@@ -12,7 +12,11 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use tidemill_ingest::{
-    commit::MetadataLog, consumer::RowChange, events::EventRing, pipeline::Rules, runtime::IngestRuntime,
+    commit::MetadataLog,
+    consumer::RowChange,
+    events::{Event, EventRing, EventSink, Severity},
+    pipeline::{Rules, run::CheckpointLog},
+    runtime::IngestRuntime,
 };
 use tidemill_query::{Engine, TableCatalog, TableHandle, ViewColumn, ViewHandle};
 use tidemill_storage::{clock::Clock, ids::TableId};
@@ -22,11 +26,12 @@ use super::{
     directory::DataDirectory,
     expressions::QueryRules,
     live::{LiveTable, Parts},
+    pipelines::{self, Pipelines},
 };
 use crate::{
     catalog::{
         Catalog,
-        definition::{TableDefinition, ViewDefinition},
+        definition::{PipelineDefinition, TableDefinition, ViewDefinition},
     },
     config::Config,
     runtime,
@@ -43,6 +48,7 @@ pub struct Instance {
     pub directory: DataDirectory,
     pub catalog: Catalog,
     pub log: Arc<dyn MetadataLog>,
+    pub checkpoints: Arc<dyn CheckpointLog>,
     pub ingest: Arc<IngestRuntime>,
     pub events: Arc<EventRing>,
     pub started_us: i64,
@@ -50,6 +56,7 @@ pub struct Instance {
     pub ddl: tokio::sync::Mutex<()>,
     /// The sources that tables read.
     pub connections: Connections,
+    pub pipelines: Pipelines,
     live: RwLock<BTreeMap<TableId, Arc<LiveTable>>>,
     /// Why a table could not be opened at start.
     broken: RwLock<BTreeMap<TableId, String>>,
@@ -71,6 +78,7 @@ impl Instance {
         directory: DataDirectory,
         catalog: Catalog,
         log: Arc<dyn MetadataLog>,
+        checkpoints: Arc<dyn CheckpointLog>,
         ingest: Arc<IngestRuntime>,
         events: Arc<EventRing>,
     ) -> Arc<Self> {
@@ -81,11 +89,13 @@ impl Instance {
             directory,
             catalog,
             log,
+            checkpoints,
             ingest,
             events,
             started_us,
             ddl: tokio::sync::Mutex::new(()),
             connections: Connections::default(),
+            pipelines: Pipelines::default(),
             live: RwLock::default(),
             broken: RwLock::default(),
             expressions: OnceLock::new(),
@@ -115,6 +125,7 @@ impl Instance {
             directory: &self.directory,
             clock: &self.clock,
             connections: &self.connections,
+            pipelines: &self.pipelines,
             expressions: self.expressions(),
         }
     }
@@ -122,6 +133,13 @@ impl Instance {
     /// Opens every table that is defined. One that cannot be opened is named in the log and in `rt.tables`; the others go on. Blocks.
     pub fn recover(&self) {
         let definitions = self.catalog.definitions();
+        let mut opened = Vec::new();
+        for pipeline in definitions.pipelines.values() {
+            match pipelines::open(self, pipeline, &definitions) {
+                Ok((live, at)) => opened.push((pipeline, live, at)),
+                Err(error) => self.pipeline_broken(pipeline, &error),
+            }
+        }
         for definition in definitions.tables.values() {
             match LiveTable::open(&self.parts(), definition, &definitions) {
                 Ok(live) => self.put_live(definition.id, live),
@@ -131,6 +149,25 @@ impl Instance {
                 }
             }
         }
+        for (pipeline, live, at) in opened {
+            if let Err(error) = pipelines::start(self, pipeline, &definitions, &live, at) {
+                self.pipeline_broken(pipeline, &error);
+            }
+        }
+    }
+
+    fn pipeline_broken(&self, pipeline: &PipelineDefinition, error: &tidemill_ingest::Error) {
+        let message = format!("pipeline '{}' cannot be opened: {error}", pipeline.name);
+        self.events.record(Event {
+            at_us: self.clock.now_us(),
+            severity: Severity::Page,
+            kind: "pipeline_broken",
+            table: None,
+            partition: None,
+            stream: None,
+            message,
+        });
+        self.pipelines.set_broken(pipeline.id, error.to_string());
     }
 
     /// Waits until the rows that INSERT, COPY and HTTP were told are safe are visible: a client that comes back must find what it wrote.
@@ -210,6 +247,7 @@ impl Instance {
 
     /// Ends ingestion of all tables; seals nothing, loses nothing. Blocks.
     pub fn stop(&self) {
+        self.pipelines.stop();
         for (_, live) in self.all_live() {
             live.ingest.end();
         }
@@ -302,6 +340,11 @@ impl Backend for ServerBackend {
         let schema = live.table.schema();
         let schema = live.table.key().map_or_else(|| Arc::clone(&schema), |key| Arc::new(key.arriving(&schema)));
         Ok(WriteTarget { id: definition.id, name: definition.name.clone(), schema })
+    }
+
+    fn reads_source(&self, relations: &[String]) -> bool {
+        let definitions = self.0.catalog.definitions();
+        relations.iter().any(|name| definitions.source_named(name).is_some())
     }
 
     async fn append(&self, target: &WriteTarget, rows: Vec<RecordBatch>) -> Result<()> {

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidemill_ingest::{
-    consumer::{Feed, Latency, OnGap, TableIngest, TableSpec},
+    consumer::{DecoderFactory, Feed, Latency, OnGap, TableIngest, TableSpec},
     dead_letters::OnError,
-    decode::{self, EpochUnit, SourceColumn, parse_path},
+    decode::{self, EpochUnit, Format, SourceColumn, parse_path},
     pipeline::{Checks, Rules, Transform, Watermark},
     runtime::IngestRuntime,
     seal::SealPolicy,
@@ -30,7 +30,11 @@ use crate::{
             TableOptions, WatermarkDefinition,
         },
     },
-    server::{connections::Connections, directory::DataDirectory},
+    server::{
+        connections::Connections,
+        directory::DataDirectory,
+        pipelines::{self, Pipelines},
+    },
 };
 
 type Result<T, E = tidemill_ingest::Error> = std::result::Result<T, E>;
@@ -41,6 +45,7 @@ pub struct Parts<'a> {
     pub directory: &'a DataDirectory,
     pub clock: &'a Arc<dyn Clock>,
     pub connections: &'a Connections,
+    pub pipelines: &'a Pipelines,
     /// What CHECK constraints and transforms mean.
     pub expressions: &'a dyn Rules,
 }
@@ -71,6 +76,11 @@ impl LiveTable {
                 feeds.push(source_feed(parts, definition, source)?);
             }
         }
+        for pipeline in definitions.pipelines_into(definition.id) {
+            if let Some(live) = parts.pipelines.live(pipeline.id) {
+                feeds.push(pipelines::feed(parts.expressions, definition, pipeline, &live)?);
+            }
+        }
         let ingest = TableIngest::open(
             parts.runtime,
             TableSpec {
@@ -90,6 +100,7 @@ impl LiveTable {
     pub fn set_schema(
         &self,
         expressions: &dyn Rules,
+        running: &Pipelines,
         definition: &TableDefinition,
         definitions: &Definitions,
     ) -> Result<()> {
@@ -98,6 +109,12 @@ impl LiveTable {
             if let Some(source) = definitions.sources.get(id) {
                 let columns = source_columns(&source.columns)?;
                 transforms.insert(*id, transform(expressions, &columns, definition)?);
+            }
+        }
+        for pipeline in definitions.pipelines_into(definition.id) {
+            if let Some(live) = running.live(pipeline.id) {
+                let transform = pipelines::transform(expressions, definition, pipeline, &live.plan)?;
+                transforms.insert(pipeline.log, transform);
             }
         }
         let schema = Arc::new(definition.schema.clone());
@@ -130,7 +147,7 @@ impl LiveTable {
 }
 
 /// The columns of a table as rows bring them.
-fn arriving(definition: &TableDefinition) -> TableSchema {
+pub fn arriving(definition: &TableDefinition) -> TableSchema {
     match &definition.key {
         Some(key) => key.spec().arriving(&definition.schema),
         None => definition.schema.clone(),
@@ -224,17 +241,12 @@ pub fn source_feed(parts: &Parts<'_>, definition: &TableDefinition, source: &Sou
     let columns = source_columns(&source.columns)?;
     let connected = parts.connections.get(source, parts.clock)?;
     let (options, on_gap) = source_options(source)?;
-    let format = connected.format.clone();
-    let decoder_columns = columns.clone();
     Ok(Feed {
         source: source.id,
         name: source.name.clone(),
         connector: connected.connector,
         start: options.start,
-        decoder: Arc::new(move || match &format {
-            Some(format) => decode::decoder(format, &decoder_columns),
-            None => Err(no_bytes()),
-        }),
+        decoder: decoder(connected.format, columns.clone()),
         checks: Arc::new(checks(parts.expressions, source, &columns)?),
         transform: transform(parts.expressions, &columns, definition)?,
         watermark: watermark(parts.expressions, source, &columns)?.map(Arc::new),
@@ -263,6 +275,14 @@ fn log_feed(expressions: &dyn Rules, definition: &TableDefinition, log: &Arc<Log
 /// Rows of the log are rows of the table already.
 fn log_transform(expressions: &dyn Rules, schema: &TableSchema) -> Result<Arc<Transform>> {
     Ok(Arc::new(Transform::compile(expressions, &schema.arrow(), None, schema)?))
+}
+
+/// What decodes the messages of a source; of one that brings rows there are none.
+pub fn decoder(format: Option<Format>, columns: Vec<SourceColumn>) -> DecoderFactory {
+    Arc::new(move || match &format {
+        Some(format) => decode::decoder(format, &columns),
+        None => Err(no_bytes()),
+    })
 }
 
 fn no_bytes() -> tidemill_ingest::Error {

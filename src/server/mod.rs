@@ -8,6 +8,7 @@ pub mod directory;
 pub mod expressions;
 pub mod instance;
 pub mod live;
+pub mod pipelines;
 mod quickstart;
 
 use std::{fmt, io::Write, sync::Arc, time::Duration};
@@ -30,7 +31,7 @@ use self::{
 };
 use crate::pgwire::{scram::Verifier, server as listener};
 use crate::{
-    catalog::{Catalog, database::Database, metadata_log::RedbMetadataLog},
+    catalog::{Catalog, checkpoints::RedbCheckpoints, database::Database, metadata_log::RedbMetadataLog},
     config::{Config, User},
     http, runtime,
     runtime::Runtimes,
@@ -148,8 +149,10 @@ fn open(config: Config, directory: DataDirectory, clock: Arc<dyn Clock>) -> Resu
     let wrong = |error: &dyn fmt::Display| Error::of("cannot open the metadata file")(error);
     let database = Database::open(directory.metadata(), Arc::clone(&clock)).map_err(|error| wrong(&error))?;
     let catalog = Catalog::open(Arc::clone(&database)).map_err(|error| wrong(&error))?;
+    let checkpoints = RedbCheckpoints::open(Arc::clone(&database)).map_err(|error| wrong(&error))?;
     let log: Arc<dyn MetadataLog> = Arc::new(RedbMetadataLog::open(database).map_err(|error| wrong(&error))?);
-    let known = catalog.definitions().tables.keys().copied().collect();
+    let definitions = catalog.definitions();
+    let known = definitions.tables.keys().chain(definitions.pipelines.keys()).copied().collect();
     directory.remove_orphans(&known).map_err(|error| Error::of("cannot delete what dropped tables left")(&error))?;
     let events = Arc::new(EventRing::new(EVENTS_MAX));
     let ingest = IngestRuntime::start(RuntimeOptions {
@@ -164,7 +167,7 @@ fn open(config: Config, directory: DataDirectory, clock: Arc<dyn Clock>) -> Resu
         compact_share: f64::from(config.compact_cpu) / 100.0,
     })
     .map_err(|error| Error::of("cannot start ingestion")(&error))?;
-    Ok(Instance::new(config, clock, directory, catalog, log, ingest, events))
+    Ok(Instance::new(config, clock, directory, catalog, log, Arc::new(checkpoints), ingest, events))
 }
 
 fn engine(instance: &Arc<Instance>, clock: &Arc<dyn Clock>, cpu: tokio::runtime::Handle) -> Result<Arc<Engine>, Error> {

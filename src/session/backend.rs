@@ -27,6 +27,8 @@ pub struct DdlOutcome {
     pub tag: String,
     /// Said to the client as notices: `relation "t" does not exist, skipping`.
     pub notices: Vec<String>,
+    /// What EXPLAIN shows.
+    pub lines: Vec<String>,
 }
 
 #[async_trait]
@@ -36,6 +38,12 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
 
     /// The table INSERT and COPY name. 42P01 when there is none, 42809 when it takes no rows that way (a source, a view).
     fn write_target(&self, name: &str) -> Result<WriteTarget>;
+
+    /// Whether one of the names is that of a source: an INSERT that reads it begins a pipeline.
+    fn reads_source(&self, relations: &[String]) -> bool {
+        let _ = relations;
+        false
+    }
 
     /// Appends rows (the columns of `target.schema`, in order, in its Arrow types; the table's may have changed since) through the table's log source. At return they are
     /// durable (fsynced) and visible to every snapshot taken from now on. All batches become visible or, on an error, none is promised.

@@ -43,6 +43,7 @@ impl From<tidemill_ingest::Error> for SqlError {
         use tidemill_ingest::Error as E;
         match error {
             E::Definition { message, hint } => Self { hint, ..Self::new(state::INVALID_PARAMETER_VALUE, message) },
+            E::Mismatch { message, hint } => Self { hint, ..Self::new(state::DATATYPE_MISMATCH, message) },
             E::Expression { state, message } => Self::new(state, message),
             E::Unsupported { message, hint } => Self { hint, ..Self::unsupported(message) },
             E::Unavailable(message) | E::Missing(message) => Self::new(state::CONNECTION_FAILURE, message),

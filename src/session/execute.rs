@@ -23,7 +23,7 @@ use super::{
     value::{PgType, Scalar},
     write::{Staged, check_not_null},
 };
-use crate::runtime;
+use crate::{runtime, sql::ast};
 
 impl Session {
     /// Runs a prepared statement. [`Session::begin`] was called before; [`Session::failed`] is to be called on an error.
@@ -237,6 +237,9 @@ impl Session {
         }
         for notice in outcome.notices {
             self.notice(false, state::SUCCESSFUL_COMPLETION, notice);
+        }
+        if tag == ast::EXPLAIN {
+            return table(&["QUERY PLAN"], vec![outcome.lines]);
         }
         Ok(Response::Command(outcome.tag))
     }

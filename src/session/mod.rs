@@ -40,11 +40,12 @@ use std::{
 
 use arrow::{
     array::RecordBatch,
-    datatypes::{Field, SchemaRef},
+    datatypes::{DataType, Field, SchemaRef},
 };
-use datafusion::common::ScalarValue;
+use datafusion::{common::ScalarValue, sql::sqlparser::ast};
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
+use tidemill_ingest::pipeline::plan::relations;
 use tidemill_query::{
     Engine, Plan, QueryStream, SessionOptions,
     plan::{ColumnOrigin, WriteKind},
@@ -73,6 +74,7 @@ use self::{
     statement::Kind,
     transaction::Transaction,
 };
+use crate::sql::ast::{EXPLAIN, INSERT};
 
 /// Prepared statements of one session.
 const PREPARED_MAX: usize = 10_000;
@@ -437,12 +439,20 @@ impl Session {
             version,
         };
         match &statement.kind {
+            Kind::Query(ast) if self.begins_pipeline(ast) => {
+                let definition = Statement { kind: Kind::Definition(INSERT), ..statement.as_ref().clone() };
+                prepared.statement = Arc::new(definition);
+            }
+            Kind::Definition(EXPLAIN) => {
+                prepared.columns = Some(text_columns(&["QUERY PLAN"]));
+            }
             Kind::Query(ast) => {
                 let settings = self.query.settings_version();
                 if let Some(known) = self.plans.lock().find(&prepared, settings) {
                     return Ok(known);
                 }
-                let plan = self.query.plan_typed(ast, &statement.text, &arrow_types(&prepared.types));
+                let types = arrow_types(&prepared.types);
+                let plan = self.query.plan_typed(ast, &statement.text, &types);
                 let plan = self.interruptible(async { Ok(plan.await?) }).await?;
                 prepared.parameters = parameter_types(&plan, &prepared.types);
                 prepared.columns = match plan.write() {
@@ -489,6 +499,13 @@ impl Session {
         let plan = self.query.plan_typed(ast, &prepared.statement.text, &types);
         let plan = self.interruptible(async { Ok(plan.await?) }).await?;
         Ok(Some(Prepared { plan: Some(plan), ..prepared.clone() }))
+    }
+
+    /// Whether a statement is an INSERT from a source.
+    fn begins_pipeline(&self, statement: &ast::Statement) -> bool {
+        let ast::Statement::Insert(insert) = statement else { return false };
+        let query = insert.source.as_ref().filter(|query| !matches!(*query.body, ast::SetExpr::Values(_)));
+        query.is_some_and(|query| self.shared.backend.reads_source(&relations(query)))
     }
 
     /// A statement prepared by name, through either protocol or SQL.

@@ -17,6 +17,9 @@ pub(crate) fn alter(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
     if cursor.keyword("SOURCE") {
         return source(cursor).map(Some);
     }
+    if cursor.keyword("PIPELINE") {
+        return super::pipeline::alter_pipeline(cursor).map(Some);
+    }
     if !cursor.keyword("TABLE") {
         return Ok(None);
     }
@@ -127,6 +130,8 @@ pub(crate) fn drop(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
         ObjectKind::Table
     } else if cursor.keyword("SOURCE") {
         ObjectKind::Source
+    } else if cursor.keyword("PIPELINE") {
+        ObjectKind::Pipeline
     } else if cursor.keyword("VIEW") {
         ObjectKind::View
     } else if cursor.keyword("INDEX") {

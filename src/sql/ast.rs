@@ -26,11 +26,18 @@ pub enum Ddl {
     CreateTable(CreateTable),
     CreateView(CreateView),
     CreateIndex(CreateIndex),
+    CreatePipeline(CreatePipeline),
+    AlterPipeline(AlterPipeline),
     AlterTable(AlterTable),
     AlterSource(AlterSource),
     Drop(Drop),
     Truncate(Truncate),
 }
+
+/// The tag of EXPLAIN CREATE PIPELINE.
+pub const EXPLAIN: &str = "EXPLAIN";
+/// The tag of an INSERT that begins a pipeline.
+pub const INSERT: &str = "INSERT 0 0";
 
 impl Ddl {
     /// The command tag that Postgres clients see.
@@ -40,12 +47,17 @@ impl Ddl {
             Self::CreateTable(_) => "CREATE TABLE",
             Self::CreateView(_) => "CREATE VIEW",
             Self::CreateIndex(_) => "CREATE INDEX",
+            Self::CreatePipeline(CreatePipeline { explain: true, .. }) => EXPLAIN,
+            Self::CreatePipeline(CreatePipeline { name: None, .. }) => INSERT,
+            Self::CreatePipeline(_) => "CREATE PIPELINE",
+            Self::AlterPipeline(_) => "ALTER PIPELINE",
             Self::AlterTable(_) => "ALTER TABLE",
             Self::AlterSource(_) => "ALTER SOURCE",
             Self::Drop(Drop { kind: ObjectKind::Table, .. }) => "DROP TABLE",
             Self::Drop(Drop { kind: ObjectKind::Source, .. }) => "DROP SOURCE",
             Self::Drop(Drop { kind: ObjectKind::View, .. }) => "DROP VIEW",
             Self::Drop(Drop { kind: ObjectKind::Index, .. }) => "DROP INDEX",
+            Self::Drop(Drop { kind: ObjectKind::Pipeline, .. }) => "DROP PIPELINE",
             Self::Truncate(_) => "TRUNCATE TABLE",
         }
     }
@@ -168,6 +180,44 @@ pub struct CreateIndex {
     pub options: Vec<OptionPair>,
 }
 
+/// CREATE PIPELINE, or an INSERT that begins one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreatePipeline {
+    /// `None`: made of the name of the table.
+    pub name: Option<Name>,
+    pub if_not_exists: bool,
+    pub targets: Vec<PipelineTarget>,
+    /// BY NAME.
+    pub by_name: bool,
+    pub options: Vec<OptionPair>,
+    /// As it was written, checked to be parseable.
+    pub query: String,
+    pub query_position: u32,
+    /// EXPLAIN CREATE PIPELINE: nothing is made.
+    pub explain: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PipelineTarget {
+    pub table: Name,
+    /// Empty: the first columns of the table.
+    pub columns: Vec<Name>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlterPipeline {
+    pub name: Name,
+    pub if_exists: bool,
+    pub action: AlterPipelineAction,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AlterPipelineAction {
+    Pause,
+    Resume,
+    Rename(Name),
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct AlterSource {
     pub name: Name,
@@ -234,6 +284,7 @@ pub enum ObjectKind {
     Source,
     View,
     Index,
+    Pipeline,
 }
 
 impl ObjectKind {
@@ -243,6 +294,7 @@ impl ObjectKind {
             Self::Source => "source",
             Self::View => "view",
             Self::Index => "index",
+            Self::Pipeline => "pipeline",
         }
     }
 }

@@ -25,6 +25,9 @@ pub(crate) fn create(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
     let replace = cursor.keywords(&["OR", "REPLACE"]);
     let refuse = |what: &str| Err(SqlError::unsupported(format!("{what} is not supported")).at(position));
     not_yet(cursor, "CREATE")?;
+    if cursor.keyword("PIPELINE") {
+        return super::pipeline::create_pipeline(cursor, replace).map(Some);
+    }
     if cursor.keyword("SOURCE") {
         return if replace { refuse("CREATE OR REPLACE SOURCE") } else { create_source(cursor).map(Some) };
     }

@@ -10,6 +10,7 @@ pub mod options;
 mod alter;
 mod create;
 mod index;
+mod pipeline;
 mod spelling;
 mod star_tree;
 pub(crate) mod tokens;
@@ -21,6 +22,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
 use self::tokens::{Cursor, Text, too_complex};
 pub use ast::{Ddl, Statement, StatementKind};
+pub(crate) use pipeline::parse_insert;
 
 use crate::session::error::{Result, SqlError};
 
@@ -53,7 +55,20 @@ pub(crate) fn parse_one(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<Sta
 fn statement(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<StatementKind> {
     let mut cursor = Cursor::new(text, tokens);
     let start = cursor.position();
-    let ddl = if cursor.keyword("CREATE") {
+    let explained = cursor.clone();
+    let ddl = if pipeline::is_by_name(&cursor) {
+        Some(pipeline::insert(&mut cursor)?)
+    } else if cursor.keywords(&["EXPLAIN", "CREATE", "PIPELINE"]) {
+        cursor = explained;
+        cursor.step();
+        cursor.step();
+        match create::create(&mut cursor)? {
+            Some(Ddl::CreatePipeline(statement)) => {
+                Some(Ddl::CreatePipeline(ast::CreatePipeline { explain: true, ..statement }))
+            }
+            other => other,
+        }
+    } else if cursor.keyword("CREATE") {
         create::create(&mut cursor)?
     } else if cursor.keyword("ALTER") {
         alter::alter(&mut cursor)?
@@ -86,7 +101,7 @@ fn statement(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<StatementKind>
 
 /// An object that later versions have: a clear refusal instead of a syntax error.
 fn not_yet(cursor: &Cursor<'_>, verb: &str) -> Result<()> {
-    for object in ["PIPELINE", "SINK", "CONSUMER", "REPLICATION", "ALERT"] {
+    for object in ["SINK", "CONSUMER", "REPLICATION", "ALERT"] {
         if cursor.is_keyword(object) {
             return Err(SqlError::unsupported(format!("{verb} {object} is not supported yet")).at(cursor.position()));
         }

@@ -49,7 +49,9 @@ pub(super) fn at(instance: &Instance, version: i64) -> Result<Rows, SqlError> {
     let sources = definitions.sources.values().map(|source| row("source", &source.name, source.version, json(source)));
     let tables = definitions.tables.values().map(|table| row("table", &table.name, table.version, json(table)));
     let views = definitions.views.values().map(|view| row("view", &view.name, view.version, json(view)));
-    Ok(sources.chain(tables).chain(views).collect())
+    let pipelines = definitions.pipelines.values();
+    let pipelines = pipelines.map(|pipeline| row("pipeline", &pipeline.name, pipeline.version, json(pipeline)));
+    Ok(sources.chain(tables).chain(views).chain(pipelines).collect())
 }
 
 fn json(definition: &impl Serialize) -> String {

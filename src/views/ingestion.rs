@@ -405,11 +405,22 @@ fn dead_letter(table: String, letter: DeadLetter) -> Vec<Cell> {
 
 /// Read from the files as the query goes on: there may be more of them than memory.
 pub(super) fn dlq(instance: &Instance) -> Pages {
-    let tables = instance.all_live().into_iter();
-    let mut letters = tables.flat_map(|(table, live)| {
-        let name = table.name.clone();
-        live.ingest.dead_letters().map(move |letter| (name.clone(), letter))
-    });
+    type Letters = Box<dyn Iterator<Item = tidemill_ingest::Result<DeadLetter>> + Send>;
+    let mut all: Vec<(String, Letters)> = Vec::new();
+    for (table, live) in instance.all_live() {
+        all.push((table.name.clone(), Box::new(live.ingest.dead_letters())));
+    }
+    // Of pipelines, which have not come to a table.
+    for pipeline in instance.catalog.definitions().pipelines.values() {
+        let running = instance.pipelines.live(pipeline.id).and_then(|live| live.running());
+        let letters: Letters = match running.map(|running| running.dead_letters()) {
+            None => continue,
+            Some(Ok(letters)) => Box::new(letters),
+            Some(Err(error)) => Box::new(std::iter::once(Err(error))),
+        };
+        all.push((pipeline.name.clone(), letters));
+    }
+    let mut letters = all.into_iter().flat_map(|(name, letters)| letters.map(move |letter| (name.clone(), letter)));
     let mut failed = false;
     Box::new(std::iter::from_fn(move || {
         let (mut rows, mut bytes) = (Vec::new(), 0);

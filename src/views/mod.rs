@@ -6,6 +6,7 @@ mod capacity;
 mod catalog;
 mod indexes;
 mod ingestion;
+mod pipelines;
 mod rows;
 mod server;
 
@@ -21,12 +22,13 @@ use tidemill_query::{
     SqlError, SystemFunctions, SystemViews,
     views::{SystemFunction, ViewRows},
 };
+use tidemill_storage::ids::SourceId;
 
 use self::{
     Make::{AtOnce, Paged},
     rows::{Cell, Kind},
 };
-use crate::{runtime, server::instance::Instance};
+use crate::{catalog::definition::PipelineDefinition, runtime, server::instance::Instance};
 
 type Rows = Vec<Vec<Cell>>;
 /// Rows, some at a time.
@@ -53,6 +55,8 @@ const VIEWS: &[View] = &[
     View { name: "partitions", columns: ingestion::PARTITIONS, rows: AtOnce(ingestion::partitions) },
     View { name: "segments", columns: ingestion::SEGMENTS, rows: AtOnce(ingestion::segments) },
     View { name: "indexes", columns: indexes::INDEXES, rows: AtOnce(indexes::indexes) },
+    View { name: "pipelines", columns: pipelines::PIPELINES, rows: AtOnce(pipelines::pipelines) },
+    View { name: "checkpoints", columns: pipelines::CHECKPOINTS, rows: AtOnce(pipelines::checkpoints) },
     View { name: "dlq", columns: ingestion::DLQ, rows: Paged(ingestion::dlq) },
     View { name: "events", columns: ingestion::EVENTS, rows: AtOnce(ingestion::events) },
     View { name: "catalog_log", columns: catalog::LOG, rows: AtOnce(catalog::log) },
@@ -175,11 +179,34 @@ impl System {
                 let (_, live) = self.instance.table(&table.name).map_err(engine_error)?;
                 live.ingest.drain(source.id).await.map_err(ingest_error)?;
             }
+            for pipeline in definitions.pipelines_of(source.id) {
+                self.drain_pipeline(pipeline, &[source.id]).await?;
+            }
             return Ok(());
         }
         let (table, live) = self.instance.table(name).map_err(engine_error)?;
         for source in table.sources.iter().chain([&table.log]) {
             live.ingest.drain(*source).await.map_err(ingest_error)?;
+        }
+        for pipeline in definitions.pipelines_into(table.id) {
+            self.drain_pipeline(pipeline, &pipeline.sources).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until what is in sources of a pipeline now was processed, and what it gave is visible in its tables.
+    async fn drain_pipeline(&self, definition: &PipelineDefinition, sources: &[SourceId]) -> Result<(), SqlError> {
+        let Some(running) = self.instance.pipelines.live(definition.id).and_then(|live| live.running()) else {
+            let reason = self.instance.pipelines.broken(definition.id).unwrap_or_default();
+            let message = format!("pipeline \"{}\" does not run: {reason}", definition.name);
+            return Err(SqlError::new("55000", message));
+        };
+        for source in sources {
+            let end = running.drain(*source).await.map_err(ingest_error)?;
+            for target in &definition.targets {
+                let Some(live) = self.instance.live(target.table) else { continue };
+                running.visible_in(&live.ingest, definition.log, end).await.map_err(ingest_error)?;
+            }
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ mod metadata;
 mod metamorphic;
 mod partitions;
 mod pgwire;
+mod pipelines;
 mod plans;
 mod readme;
 mod results;

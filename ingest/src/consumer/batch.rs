@@ -6,12 +6,12 @@ use crate::{
 };
 
 /// The reject with the smallest offset.
-pub(super) fn first_reject(rejects: &[Reject]) -> Option<Reject> {
+pub(crate) fn first_reject(rejects: &[Reject]) -> Option<Reject> {
     rejects.iter().min_by_key(|reject| reject.offset).cloned()
 }
 
 /// Keeps what comes from messages below `offset`; the batch then speaks for no more than these.
-pub(super) fn cut_at(batch: &mut SourceBatch, offset: u64) {
+pub(crate) fn cut_at(batch: &mut SourceBatch, offset: u64) {
     let rows = batch.row_offsets.partition_point(|row| *row < offset);
     batch.rows = batch.rows.slice(0, rows);
     batch.row_offsets.truncate(rows);

@@ -156,6 +156,12 @@ impl PartitionIngest {
             self.remove_leftovers(job);
         }
         fail::fail_point!("commit::begin", |_| Err(Error::Unavailable("failpoint commit::begin".into())));
+        for range in job.segment.offsets().iter().filter(|range| range.to > range.from) {
+            let feed = self.feeds.read().get(&range.stream.source).cloned();
+            if let Some(feed) = feed {
+                feed.feed.connector.settle(range.stream.partition, range.to)?;
+            }
+        }
         let segment = if job.segment.rows() > 0 { Some(self.write_ended(job)?) } else { None };
         fail::fail_point!("commit::segment_written", |_| Err(Error::Unavailable("failpoint".into())));
         let dead_letters = if job.dead_letters.is_empty() {

@@ -320,7 +320,7 @@ fn begin(
 
 /// A partition that appears in a source that is already read holds only messages that came after the start, so that it is read from its
 /// beginning.
-fn start_of_fresh(start: &Start, begun: bool) -> Start {
+pub(crate) fn start_of_fresh(start: &Start, begun: bool) -> Start {
     match start {
         Start::Offsets(_) => start.clone(),
         _ if begun => Start::Earliest,

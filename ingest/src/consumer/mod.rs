@@ -9,10 +9,10 @@
 //! What always holds: a message is visible at most once, and after a crash exactly once, because offsets become durable only with the rows that
 //! came from them; a source partition feeds one table partition, or all of a table with a key; whatever stops a stream says so in its status and in an event.
 
-mod batch;
+pub(crate) mod batch;
 mod changing;
 pub(crate) mod committing;
-mod discovery;
+pub(crate) mod discovery;
 mod feed;
 mod freshness;
 mod group;

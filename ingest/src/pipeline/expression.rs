@@ -15,7 +15,7 @@ use arrow::{
 };
 use datafusion::{
     common::{
-        DFSchema, DataFusionError, ScalarValue,
+        DFSchema, DFSchemaRef, DataFusionError, ScalarValue,
         config::Dialect,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
@@ -33,10 +33,10 @@ use crate::{Error, Result};
 
 /// A compiled expression.
 #[derive(Debug)]
-pub(super) struct Expression {
+pub(crate) struct Expression {
     physical: Arc<dyn PhysicalExpr>,
     /// Type and metadata of the result.
-    pub(super) field: FieldRef,
+    pub(crate) field: FieldRef,
     /// The value, when the expression is a literal.
     pub(super) literal: Option<ScalarValue>,
     /// What a row failed with, for a user.
@@ -64,27 +64,56 @@ impl Expression {
         let planned = rules.plan(expression, &df_schema);
         let logical = planned
             .map_err(|wrong| Error::Expression { state: wrong.state, message: format!("{what}: {}", wrong.message) })?;
+        Self::of_plan(rules, &df_schema, logical, what)
+    }
+
+    /// Compiles a planned expression.
+    pub(super) fn of_plan(rules: &dyn Rules, schema: &DFSchemaRef, logical: Expr, what: &str) -> Result<Self> {
         refuse_what_is_not_per_row(&logical, what)?;
         let literal = match &logical {
             Expr::Literal(value, _) => Some(value.clone()),
             _ => None,
         };
-        // Some functions (coalesce) are only there to be simplified.
+        let reader = rules.reader();
+        let fail = |error: DataFusionError| definition(format!("{what}: {}", reader(&error)));
+        let logical = Self::simplified(rules, schema, logical, what)?;
+        let physical = rules.state().create_physical_expr(logical, schema).map_err(fail)?;
+        let of_physical = Self::of_physical(rules, physical, &Arc::new(schema.as_arrow().clone())).map_err(fail)?;
+        Ok(Self { literal, ..of_physical })
+    }
+
+    /// Some functions (coalesce) are only there to be simplified.
+    pub(super) fn simplified(rules: &dyn Rules, schema: &DFSchemaRef, logical: Expr, what: &str) -> Result<Expr> {
+        let reader = rules.reader();
         let context = SimplifyContext::builder()
-            .with_schema(Arc::clone(&df_schema))
+            .with_schema(Arc::clone(schema))
             .with_config_options(Arc::clone(rules.state().config_options()))
             .build();
         let simplifier = ExprSimplifier::new(context);
-        let logical =
-            simplifier.coerce(logical, &df_schema).and_then(|logical| simplifier.simplify(logical)).map_err(fail)?;
-        let physical = rules.state().create_physical_expr(logical, &df_schema).map_err(fail)?;
-        let physical = physical.transform_up(|expr| checked(expr, schema)).map_err(fail)?.data;
-        let field = physical.return_field(schema).map_err(fail)?;
-        Ok(Self { physical, field, literal, reader })
+        simplifier
+            .coerce(logical, schema)
+            .and_then(|logical| simplifier.simplify(logical))
+            .map_err(|error| definition(format!("{what}: {}", reader(&error))))
+    }
+
+    /// Compiles what is physical already.
+    pub(super) fn of_physical(
+        rules: &dyn Rules,
+        physical: Arc<dyn PhysicalExpr>,
+        schema: &SchemaRef,
+    ) -> datafusion::common::Result<Self> {
+        let physical = physical.transform_up(|expr| checked(expr, schema))?.data;
+        let field = physical.return_field(schema)?;
+        Ok(Self { physical, field, literal: None, reader: rules.reader() })
+    }
+
+    /// As EXPLAIN shows it.
+    pub(super) fn describe(&self) -> String {
+        self.physical.to_string()
     }
 
     /// One value per row. An expression that panics fails.
-    pub(super) fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef, String> {
+    pub(crate) fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef, String> {
         // A function that panics on one row must not take the partition down each time the row is read again.
         let result = catch_unwind(AssertUnwindSafe(|| self.physical.evaluate(rows)?.into_array(rows.num_rows())));
         match result {

@@ -7,8 +7,11 @@ mod assignment;
 mod bisect;
 mod checks;
 mod expression;
+mod machine;
+pub mod plan;
 mod row_json;
 mod rules;
+pub mod run;
 mod select;
 mod transform;
 mod watermark;
@@ -18,6 +21,7 @@ mod tests;
 
 pub use self::{
     checks::Checks,
+    machine::Counts,
     rules::{Misunderstood, Rules},
     transform::{Transform, TransformedBatch},
     watermark::Watermark,

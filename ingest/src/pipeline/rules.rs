@@ -1,14 +1,21 @@
 //! What SQL expressions mean. Queries have rules of their own (how casts round, what overflows); ingestion does not know them, so the server
 //! hands them in and a CHECK or a transform answers as a query would.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
+use arrow::datatypes::SchemaRef;
 use datafusion::{
+    catalog::{
+        CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
+        SchemaProvider,
+    },
     common::{DFSchemaRef, DataFusionError},
-    execution::SessionState,
-    logical_expr::Expr,
-    sql::sqlparser::ast,
+    datasource::empty::EmptyTable,
+    execution::{SessionState, SessionStateBuilder},
+    logical_expr::{Expr, LogicalPlan, ScalarUDF, registry::FunctionRegistry},
+    sql::{parser::Statement, sqlparser::ast},
 };
+use futures::FutureExt;
 
 use super::expression::plain_message;
 
@@ -28,6 +35,15 @@ pub trait Rules: fmt::Debug + Send + Sync {
     /// The expression over rows of `schema`: names resolved, types as they should be.
     fn plan(&self, expression: ast::Expr, schema: &DFSchemaRef) -> Result<Expr, Misunderstood>;
 
+    /// A query over sources (name, columns), which are all the relations that it can name: names resolved, types as they should be, nothing optimized.
+    /// `functions` are known beside the state's.
+    fn query(
+        &self,
+        query: ast::Query,
+        sources: &[(String, SchemaRef)],
+        functions: &[Arc<ScalarUDF>],
+    ) -> Result<LogicalPlan, Misunderstood>;
+
     /// Says for a user what an expression failed with.
     fn reader(&self) -> fn(&DataFusionError) -> String;
 }
@@ -42,6 +58,37 @@ impl Rules for SessionState {
         let with_alias = ast::ExprWithAlias { expr: expression, alias: None };
         self.create_logical_expr_from_sql_expr(with_alias, schema)
             .map_err(|error| Misunderstood { state: "22023", message: plain_message(&error) })
+    }
+
+    fn query(
+        &self,
+        query: ast::Query,
+        sources: &[(String, SchemaRef)],
+        functions: &[Arc<ScalarUDF>],
+    ) -> Result<LogicalPlan, Misunderstood> {
+        let plan = || {
+            let schema = MemorySchemaProvider::new();
+            for (name, columns) in sources {
+                schema.register_table(name.clone(), Arc::new(EmptyTable::new(Arc::clone(columns))))?;
+            }
+            let catalog = MemoryCatalogProvider::new();
+            let defaults = &self.config_options().catalog;
+            catalog.register_schema(&defaults.default_schema, Arc::new(schema))?;
+            let catalogs = MemoryCatalogProviderList::new();
+            catalogs.register_catalog(defaults.default_catalog.clone(), Arc::new(catalog));
+            let mut state =
+                SessionStateBuilder::new_from_existing(self.clone()).with_catalog_list(Arc::new(catalogs)).build();
+            for function in functions {
+                state.register_udf(Arc::clone(function))?;
+            }
+            let statement = Statement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
+            // Tables in memory are found at once.
+            let planned = state.statement_to_plan(statement).now_or_never();
+            let planned =
+                planned.unwrap_or_else(|| Err(DataFusionError::Plan("the query cannot be planned".into())))?;
+            state.analyzer().execute_and_check(planned, state.config_options(), |_, _| {})
+        };
+        plan().map_err(|error| Misunderstood { state: "22023", message: plain_message(&error) })
     }
 
     fn reader(&self) -> fn(&DataFusionError) -> String {

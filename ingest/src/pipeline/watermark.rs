@@ -1,7 +1,7 @@
 //! The watermark of a source: the event time up to which its rows are taken to be complete.
 
 use arrow::{
-    array::{AsArray, RecordBatch},
+    array::{AsArray, RecordBatch, TimestampMicrosecondArray, TimestampMicrosecondBuilder},
     compute::{cast, max},
     datatypes::{DataType as ArrowType, SchemaRef, TimeUnit, TimestampMicrosecondType},
 };
@@ -27,6 +27,26 @@ impl Watermark {
             return Err(definition(format!("WATERMARK: the expression {text} is no timestamp")));
         }
         Ok(Self { expression })
+    }
+
+    /// The value of each row, in microseconds since 1970; NULL where it cannot be computed.
+    pub(crate) fn values(&self, rows: &RecordBatch) -> TimestampMicrosecondArray {
+        let mut values = TimestampMicrosecondBuilder::with_capacity(rows.num_rows());
+        let all = std::cell::RefCell::new(&mut values);
+        bisect(
+            0..rows.num_rows(),
+            &mut |range| {
+                let values = self.expression.evaluate(&rows.slice(range.start, range.len()))?;
+                cast(&values, &ArrowType::Timestamp(TimeUnit::Microsecond, None)).map_err(|error| error.to_string())
+            },
+            &mut |_, micros| {
+                for value in micros.as_primitive::<TimestampMicrosecondType>() {
+                    all.borrow_mut().append_option(value);
+                }
+            },
+            &mut |_, _| all.borrow_mut().append_null(),
+        );
+        values.finish()
     }
 
     /// The largest value over the rows, in microseconds since 1970. Rows for which it cannot be computed count for nothing.

@@ -96,6 +96,13 @@ pub trait Connector: Send + Sync + std::fmt::Debug {
     /// hears the smallest position of all. Must not block for long and may fail silently.
     fn committed(&self, table: TableId, positions: &BTreeMap<u32, u64>);
 
+    /// Returns when the rows of a partition below `to` would be the same after a crash: only then a table may commit them. Blocks, for as long as a checkpoint
+    /// takes. Sources that keep what they gave have nothing to do.
+    fn settle(&self, partition: u32, to: u64) -> Result<()> {
+        let _ = (partition, to);
+        Ok(())
+    }
+
     /// `table` will read no more: its positions hold the others' back no longer.
     fn forget(&self, table: TableId) {
         let _ = table;

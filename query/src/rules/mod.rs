@@ -56,6 +56,7 @@ mod set_operations;
 pub(crate) mod shared_ctes;
 pub(crate) mod simplified;
 pub(crate) mod single_distinct;
+pub(crate) mod stream;
 mod subqueries;
 mod syntax;
 pub mod types;

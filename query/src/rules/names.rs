@@ -11,7 +11,7 @@ use datafusion::{
     error::DataFusionError,
     execution::SessionState,
     logical_expr::{
-        AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF,
+        AggregateUDF, Expr, HigherOrderUDF, LogicalTableSource, ScalarUDF, TableSource, WindowUDF,
         planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner},
         simplify::SimplifyContext,
     },
@@ -87,6 +87,17 @@ impl<'a> Names<'a> {
             }
         }
         Ok(names)
+    }
+
+    /// Sources (name, columns) are all the relations that there are.
+    pub(crate) fn of_sources(state: &'a SessionState, sources: &[(String, SchemaRef)]) -> Self {
+        let mut tables: HashMap<TableReference, Arc<dyn TableSource>> = HashMap::new();
+        for (name, schema) in sources {
+            let source: Arc<dyn TableSource> = Arc::new(LogicalTableSource::new(Arc::clone(schema)));
+            tables.insert(TableReference::partial(PUBLIC, name.as_str()), Arc::clone(&source));
+            tables.insert(TableReference::bare(name.as_str()), source);
+        }
+        Self { state, tables, near: HashMap::new() }
     }
 
     pub(crate) fn parser_options(&self) -> ParserOptions {

@@ -60,6 +60,47 @@ pub(super) fn recover(directory: &Path) -> Result<Vec<LogFile>> {
     Ok(files)
 }
 
+/// Takes all rows from offset `end` on away. `end` is where a frame begins, or the end of the log.
+pub(super) fn cut(directory: &Path, end: u64) -> Result<()> {
+    let mut files = recover(directory)?;
+    let found = files.last().map_or(0, |file| file.end);
+    if found < end {
+        return Err(Error::corrupt(directory, "end of a log", end, found));
+    }
+    let fail = |action: &'static str, path: &Path| {
+        let path = path.to_owned();
+        move |error: io::Error| Error::io(action, path, &error)
+    };
+    // Of files that begin where the log is to end one may stay, empty.
+    while files.len() > 1 && files[files.len() - 1].first >= end {
+        let Some(file) = files.pop() else { break };
+        std::fs::remove_file(&file.path).map_err(fail("deleting log file", &file.path))?;
+    }
+    sync_directory(directory)?;
+    let Some(last) = files.pop().filter(|last| last.end > end) else { return Ok(()) };
+    if last.first > end {
+        return Err(Error::corrupt(last.path, "first offset of a log file", format!("at most {end}"), last.first));
+    }
+    let file =
+        OpenOptions::new().read(true).write(true).open(&last.path).map_err(fail("opening log file", &last.path))?;
+    let (mut position, mut offset) = (FILE_HEADER_BYTES, last.first);
+    while offset < end {
+        let mut bytes = [0; HEADER_BYTES];
+        file.read_exact_at(&mut bytes, position).map_err(fail("reading log file", &last.path))?;
+        let header = Header::from_bytes(&bytes).filter(|header| header.first_offset == offset);
+        let header = header.ok_or_else(|| {
+            Error::corrupt(&last.path, format!("log frame at byte {position}"), "a frame", "damaged bytes")
+        })?;
+        position += header.frame_bytes();
+        offset = header.end_offset();
+    }
+    if offset != end {
+        return Err(Error::corrupt(&last.path, "frames of a log", format!("one that ends at {end}"), offset));
+    }
+    file.set_len(position).map_err(fail("cutting log file", &last.path))?;
+    file.sync_all().map_err(fail("syncing log file", &last.path))
+}
+
 /// Makes an empty file that survives a power loss.
 pub(super) fn create(directory: &Path, first: u64) -> Result<(LogFile, File)> {
     let path = directory.join(name(first));

@@ -87,6 +87,8 @@ struct Ticket {
 struct Writer {
     file: File,
     log: LogFile,
+    /// Bytes of the file that are on disk.
+    synced: u64,
     /// Why nothing can be written any more.
     failed: Option<Error>,
 }
@@ -128,10 +130,24 @@ impl Log {
             options,
             queue: Mutex::default(),
             turn: Condvar::new(),
-            writer: Mutex::new(Writer { file: opened, log: last, failed: None }),
+            writer: Mutex::new(Writer { file: opened, synced: last.bytes, log: last, failed: None }),
             published: Mutex::new(Published { files, schema }),
             news: Condvar::new(),
         }))
+    }
+
+    /// As [`Log::open`], after all rows from offset `end` on were taken away. Fails when rows before it are missing.
+    pub fn open_at(
+        directory: impl Into<PathBuf>,
+        options: LogOptions,
+        schema: Arc<TableSchema>,
+        end: u64,
+    ) -> Result<Arc<Self>> {
+        let directory = directory.into();
+        std::fs::create_dir_all(&directory)
+            .map_err(|error| tidemill_storage::Error::io("creating log directory", &directory, &error))?;
+        file::cut(&directory, end)?;
+        Self::open(directory, options, schema)
     }
 
     /// Appends all rows of `batches` (the columns of `schema`, in order) or none, and returns their offsets after they are synced to disk.
@@ -179,6 +195,51 @@ impl Log {
             }
             queue.bytes -= group.iter().map(|ticket| ticket.draft.len()).sum::<usize>();
             self.turn.notify_all();
+        }
+    }
+
+    /// Appends rows that readers see at once and that are on disk after the next [`Log::sync`] only: whoever commits them waits for that. All of them, or on
+    /// an error none. For logs whose rows can be derived again.
+    pub fn publish(&self, schema: &TableSchema, batches: &[RecordBatch]) -> Result<u64> {
+        let mut draft = Draft::encode(schema, batches)?;
+        let mut writer = self.writer.lock();
+        if let Some(failed) = &writer.failed {
+            return Err(failed.clone());
+        }
+        if draft.rows > 0 {
+            if writer.log.bytes >= self.options.file_bytes {
+                self.begin_next(&mut writer)?;
+            }
+            writer.put(&mut draft)?;
+            let mut published = self.published.lock();
+            if let Some(last) = published.files.back_mut() {
+                *last = writer.log.clone();
+            }
+            drop(published);
+            self.news.notify_all();
+        }
+        Ok(writer.log.end)
+    }
+
+    /// Returns when all rows that were there at the call are on disk. Rows may be published meanwhile.
+    pub fn sync(&self) -> Result<()> {
+        let (file, path, bytes) = {
+            let writer = self.writer.lock();
+            if let Some(failed) = &writer.failed {
+                return Err(failed.clone());
+            }
+            if writer.synced == writer.log.bytes {
+                return Ok(());
+            }
+            let file = writer.file.try_clone().map_err(|error| failed("opening log file", &writer.log.path, &error))?;
+            (file, writer.log.path.clone(), writer.log.bytes)
+        };
+        let synced = sync(&file);
+        let mut writer = self.writer.lock();
+        match writer.log.path == path {
+            true => writer.synced_to(bytes, synced),
+            // A next file was begun, for which this one was synced.
+            false => Ok(()),
         }
     }
 
@@ -234,8 +295,10 @@ impl Log {
 
     fn begin_next(&self, writer: &mut Writer) -> Result<()> {
         if writer.log.end > writer.log.first {
+            // Of all files but the last everything is on disk.
+            writer.sync()?;
             let (log, file) = file::create(&self.directory, writer.log.end)?;
-            *writer = Writer { file, log: log.clone(), failed: None };
+            *writer = Writer { file, synced: log.bytes, log: log.clone(), failed: None };
             self.published.lock().files.push_back(log);
         }
         Ok(())
@@ -284,6 +347,43 @@ impl Writer {
         }
         self.log.bytes = position;
         self.log.end = offset;
+        self.synced = position;
+        Ok(())
+    }
+
+    /// Writes a frame that is not synced.
+    fn put(&mut self, draft: &mut Draft) -> Result<()> {
+        let written = self.log.bytes;
+        let frame = draft.place(self.log.end, self.synced);
+        if let Err(error) = write_frame(&self.file, frame, written) {
+            let error = failed("writing log file", &self.log.path, &error);
+            if let Err(error) = self.file.set_len(written) {
+                self.failed = Some(failed("cutting log file", &self.log.path, &error));
+            }
+            return Err(error);
+        }
+        self.log.bytes += frame.len() as u64;
+        self.log.end += u64::from(draft.rows);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        if self.synced < self.log.bytes {
+            let synced = sync(&self.file);
+            self.synced_to(self.log.bytes, synced)?;
+        }
+        Ok(())
+    }
+
+    /// A sync of the first `bytes` bytes went well, or not.
+    fn synced_to(&mut self, bytes: u64, synced: io::Result<()>) -> Result<()> {
+        if let Err(error) = synced {
+            let error = failed("syncing log file", &self.log.path, &error);
+            self.failed =
+                Some(Error::Unavailable(format!("{error}; the log takes no more rows until the server starts again")));
+            return Err(error);
+        }
+        self.synced = self.synced.max(bytes);
         Ok(())
     }
 }

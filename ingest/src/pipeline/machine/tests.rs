@@ -1,0 +1,253 @@
+//! The machine against the definition of its windows: any batches, any streams, any order within the watermark's allowance, restored from any picture.
+
+use std::collections::BTreeMap;
+
+use arrow::{
+    array::{Array, AsArray, Int64Array, TimestampMicrosecondArray},
+    datatypes::{DataType as ArrowType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType},
+};
+use datafusion::prelude::SessionContext;
+use proptest::prelude::*;
+
+use super::*;
+use crate::pipeline::plan::{PlanSource, windows::Window};
+
+const SOURCE: SourceId = SourceId(7);
+const SECOND: i64 = 1_000_000;
+/// `WATERMARK FOR ts AS ts - INTERVAL '5 seconds'`
+const DELAY_S: i64 = 5;
+
+/// key, value, second
+type Row = (i64, Option<i64>, i64);
+
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("k", ArrowType::Int64, true),
+        Field::new("v", ArrowType::Int64, true),
+        Field::new("ts", ArrowType::Timestamp(TimeUnit::Microsecond, None), true),
+    ]))
+}
+
+fn call(window: Window) -> (&'static str, String) {
+    let seconds = |us: i64| format!("INTERVAL '{} seconds'", us / SECOND);
+    match window {
+        Window::Tumble { size } => ("tumble", seconds(size)),
+        Window::Hop { slide, size } => ("hop", format!("{}, {}", seconds(slide), seconds(size))),
+        Window::Cumulate { step, size } => ("cumulate", format!("{}, {}", seconds(step), seconds(size))),
+        Window::Session { gap } => ("session", seconds(gap)),
+    }
+}
+
+struct Bench {
+    plan: Arc<Plan>,
+    sources: Arc<[MachineSource]>,
+}
+
+impl Bench {
+    fn new(window: Window) -> Self {
+        let rules = SessionContext::new().state();
+        let (name, lengths) = call(window);
+        let source = PlanSource { name: "s".into(), schema: schema(), time_column: Some("ts".into()) };
+        let text = format!(
+            "SELECT k, {name}_start(ts, {lengths}), {name}_end(ts, {lengths}), count(*), sum(v), count(DISTINCT v % 3), count(*) FILTER (WHERE v > 5)
+             FROM s WHERE k >= 0 GROUP BY k, {name}(ts, {lengths})"
+        );
+        let plan = Plan::compile(&rules, &[source], &text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let watermark = Watermark::compile(&rules, &schema(), "ts - INTERVAL '5 seconds'").unwrap();
+        let sources = vec![MachineSource { id: SOURCE, watermark: Some(Arc::new(watermark)) }];
+        Self { plan: Arc::new(plan), sources: sources.into() }
+    }
+
+    fn machine(&self, streams: u32) -> Machine {
+        let mut machine = Machine::new(Arc::clone(&self.plan), Arc::clone(&self.sources), i64::MAX);
+        for partition in 0..streams {
+            let stream = StreamId { source: SOURCE, partition };
+            machine.apply(&Arrival::Begin { stream, offset: 0 }).unwrap();
+            machine.apply(&Arrival::Flow { stream, flow: Flow::Behind }).unwrap();
+        }
+        machine.apply(&Arrival::Known { source: SOURCE }).unwrap();
+        machine
+    }
+
+    /// The machine as a crash would leave it: out of a file.
+    fn restored(&self, machine: &mut Machine) -> Machine {
+        let directory = tempfile::tempdir().unwrap();
+        let file = state_file::write(directory.path(), "s", &machine.picture().unwrap()).unwrap();
+        let picture = state_file::read(directory.path(), &file).unwrap();
+        Machine::restore(Arc::clone(&self.plan), Arc::clone(&self.sources), picture).unwrap()
+    }
+}
+
+fn batch(partition: u32, from: u64, rows: &[Row]) -> Arrival {
+    let keys: Int64Array = rows.iter().map(|row| row.0).collect::<Vec<_>>().into();
+    let values: Int64Array = rows.iter().map(|row| row.1).collect();
+    let times: TimestampMicrosecondArray = rows.iter().map(|row| row.2 * SECOND).collect::<Vec<_>>().into();
+    let columns: Vec<arrow::array::ArrayRef> = vec![Arc::new(keys), Arc::new(values), Arc::new(times)];
+    let to = from + rows.len() as u64;
+    let batch = SourceBatch {
+        stream: StreamId { source: SOURCE, partition },
+        rows: RecordBatch::try_new(schema(), columns).unwrap(),
+        row_offsets: (from..to).collect(),
+        from,
+        to,
+        newest_timestamp_ms: -1,
+        rejects: Vec::new(),
+        origin: None,
+    };
+    Arrival::Rows { source: 0, batch: Box::new(batch), landmark: None }
+}
+
+/// (key, start, end) → rows, sum, distinct, more than five
+type Answer = BTreeMap<(i64, i64, i64), (i64, Option<i64>, i64, i64)>;
+
+fn read(outcome: &Outcome, into: &mut Answer) {
+    for rows in &outcome.rows {
+        let number = |column: usize, row: usize| {
+            let array = rows.column(column).as_primitive::<Int64Type>();
+            array.is_valid(row).then(|| array.value(row))
+        };
+        let time =
+            |column: usize, row: usize| rows.column(column).as_primitive::<TimestampMicrosecondType>().value(row);
+        for row in 0..rows.num_rows() {
+            let key = (number(0, row).unwrap(), time(1, row) / SECOND, time(2, row) / SECOND);
+            let value = (number(3, row).unwrap(), number(4, row), number(5, row).unwrap(), number(6, row).unwrap());
+            assert_eq!(into.insert(key, value), None, "a window was given twice: {key:?}");
+        }
+    }
+}
+
+/// What SQL says of the same rows as a table.
+fn expected(window: Window, rows: &[Row]) -> Answer {
+    let mut groups: BTreeMap<(i64, i64, i64), Vec<Option<i64>>> = BTreeMap::new();
+    for (key, value, second) in rows.iter().filter(|row| row.0 >= 0) {
+        for span in window.spans(second * SECOND) {
+            groups.entry((*key, span.start / SECOND, span.end / SECOND)).or_default().push(*value);
+        }
+    }
+    let answer = |values: Vec<Option<i64>>| {
+        let some: Vec<i64> = values.iter().flatten().copied().collect();
+        let mut distinct: Vec<i64> = some.iter().map(|value| value % 3).collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let sum = (!some.is_empty()).then(|| some.iter().sum());
+        (values.len() as i64, sum, distinct.len() as i64, some.iter().filter(|value| **value > 5).count() as i64)
+    };
+    groups.into_iter().map(|(key, values)| (key, answer(values))).collect()
+}
+
+fn windows() -> impl Strategy<Value = Window> {
+    let seconds = |n: i64| n * SECOND;
+    prop_oneof![
+        (1i64..20).prop_map(move |size| Window::Tumble { size: seconds(size) }),
+        (1i64..8, 0i64..15)
+            .prop_map(move |(slide, more)| Window::Hop { slide: seconds(slide), size: seconds(slide + more) }),
+        (1i64..5, 1i64..5)
+            .prop_map(move |(step, steps)| Window::Cumulate { step: seconds(step), size: seconds(step * steps) }),
+    ]
+}
+
+fn rows(disorder: i64) -> impl Strategy<Value = Vec<Row>> {
+    let row = (-1i64..4, prop::option::weighted(0.9, 0i64..10), 0..=disorder, prop::bool::weighted(0.05));
+    prop::collection::vec(row, 1..120).prop_map(|rows| {
+        let mut now = 100;
+        rows.into_iter()
+            .map(|(key, value, behind, jumps)| {
+                now += if jumps { 30 } else { key.max(0) };
+                (key, value, now - behind)
+            })
+            .collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Within the allowance nothing is late, and the answer is that of the table.
+    #[test]
+    fn windows_are_what_sql_says_of_the_rows(
+        window in windows(),
+        rows in rows(DELAY_S),
+        streams in 1u32..4,
+        cuts in prop::collection::vec((0usize..12, any::<bool>(), any::<u32>()), 1..60),
+    ) {
+        let bench = Bench::new(window);
+        let mut machine = bench.machine(streams);
+        let mut queues: Vec<Vec<Row>> = vec![Vec::new(); streams as usize];
+        for (at, row) in rows.iter().enumerate() {
+            queues[(at * 7 + row.0.unsigned_abs() as usize) % streams as usize].push(*row);
+        }
+        // What ends all windows; its own is never given.
+        queues.iter_mut().for_each(|queue| queue.extend([(0, None, 100_000), (0, None, 100_000)]));
+        let mut offsets = vec![0usize; streams as usize];
+        let mut found = Answer::new();
+        let mut cut = cuts.iter().cycle();
+        while (0..queues.len()).any(|at| offsets[at] < queues[at].len()) {
+            let (count, crashes, which) = *cut.next().unwrap();
+            // Whoever has something left, from a place that changes.
+            let open: Vec<usize> = (0..queues.len()).filter(|at| offsets[*at] < queues[*at].len()).collect();
+            let at = open[which as usize % open.len()];
+            let end = (offsets[at] + count.max(1)).min(queues[at].len());
+            let outcome = machine.apply(&batch(at as u32, offsets[at] as u64, &queues[at][offsets[at]..end])).unwrap();
+            prop_assert!(outcome.rejects.is_empty());
+            read(&outcome, &mut found);
+            offsets[at] = end;
+            if crashes {
+                machine = bench.restored(&mut machine);
+            }
+        }
+        prop_assert_eq!(machine.counts().late_rows, 0);
+        prop_assert_eq!(found, expected(window, &rows));
+    }
+
+    /// Beyond the allowance rows are late; which ones does not depend on how they come in batches, nor on crashes.
+    #[test]
+    fn batches_make_no_difference(
+        window in windows(),
+        rows in rows(40),
+        cuts in prop::collection::vec((1usize..30, any::<bool>()), 1..40),
+    ) {
+        let bench = Bench::new(window);
+        let mut one_by_one = bench.machine(1);
+        let mut expected = Answer::new();
+        for (at, row) in rows.iter().enumerate() {
+            read(&one_by_one.apply(&batch(0, at as u64, &[*row])).unwrap(), &mut expected);
+        }
+        let mut machine = bench.machine(1);
+        let mut found = Answer::new();
+        let (mut at, mut cut) = (0, cuts.iter().cycle());
+        while at < rows.len() {
+            let (count, crashes) = *cut.next().unwrap();
+            let end = (at + count).min(rows.len());
+            read(&machine.apply(&batch(0, at as u64, &rows[at..end])).unwrap(), &mut found);
+            at = end;
+            if crashes {
+                machine = bench.restored(&mut machine);
+            }
+        }
+        prop_assert_eq!(machine.counts(), one_by_one.counts());
+        prop_assert_eq!(found, expected);
+    }
+}
+
+/// A file that is not what the checkpoint says is refused, whatever byte is another one.
+#[test]
+fn a_damaged_state_is_refused() {
+    let bench = Bench::new(Window::Tumble { size: 10 * SECOND });
+    let mut machine = bench.machine(1);
+    machine.apply(&batch(0, 0, &[(1, Some(2), 100), (2, None, 101)])).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let picture = machine.picture().unwrap();
+    let file = state_file::write(directory.path(), "s", &picture).unwrap();
+    assert_eq!(state_file::read(directory.path(), &file).unwrap(), picture);
+    let path = directory.path().join("s");
+    let whole = std::fs::read(&path).unwrap();
+    for at in (0..whole.len()).step_by(7) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x40;
+        std::fs::write(&path, &damaged).unwrap();
+        let error = state_file::read(directory.path(), &file).unwrap_err().to_string();
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+    }
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    state_file::read(directory.path(), &file).unwrap_err();
+}

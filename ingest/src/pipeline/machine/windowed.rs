@@ -1,0 +1,293 @@
+//! The operator behind TUMBLE, HOP and CUMULATE: groups by pane, windows made of panes.
+//!
+//! ```text
+//! time     ──┬─────┬─────┬─────┬──►        a pane is the stretch whose times are in the same windows: TUMBLE's window, HOP's and CUMULATE's step
+//! panes      p0    p1    p2    p3
+//! windows    [0 ── 2)                      p0 + p1
+//!                  [1 ── 3)                p1 + p2: p1 was counted once
+//! ```
+//!
+//! A row goes to one pane. When the watermark passes the end of a window, its panes are merged and its groups given; a pane goes when its last window has been
+//! given. What always holds: what a window gives depends on the rows that came before the watermark passed its end, not on how they came in batches.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt32Array},
+    compute::take,
+    datatypes::TimestampMicrosecondType,
+};
+use datafusion::common::DataFusionError;
+
+use super::groups::{Dump, Groups, Rows};
+use crate::pipeline::plan::{
+    Aggregate, GroupColumn,
+    windows::{Span, Window, window_array},
+};
+
+type Result<T> = std::result::Result<T, DataFusionError>;
+
+/// Rows with all that the operator computes of them alone.
+pub(crate) struct Prepared {
+    pub(crate) times: TimestampMicrosecondArray,
+    pub(crate) keys: Vec<ArrayRef>,
+    pub(crate) arguments: Vec<Vec<ArrayRef>>,
+    pub(crate) filters: Vec<Option<BooleanArray>>,
+    /// The watermark before each row.
+    pub(crate) before: Vec<i64>,
+}
+
+impl Prepared {
+    fn take(&self, rows: &UInt32Array) -> Result<Self> {
+        let pick = |array: &ArrayRef| Ok(take(array, rows, None)?);
+        let all = |arrays: &[ArrayRef]| arrays.iter().map(pick).collect::<Result<Vec<_>>>();
+        let times: ArrayRef = Arc::new(self.times.clone());
+        Ok(Self {
+            times: pick(&times)?.as_primitive::<TimestampMicrosecondType>().clone(),
+            keys: all(&self.keys)?,
+            arguments: self.arguments.iter().map(|arguments| all(arguments)).collect::<Result<_>>()?,
+            filters: self
+                .filters
+                .iter()
+                .map(|filter| match filter {
+                    Some(filter) => {
+                        let filter: ArrayRef = Arc::new(filter.clone());
+                        Ok(Some(pick(&filter)?.as_boolean().clone()))
+                    }
+                    None => Ok(None),
+                })
+                .collect::<Result<_>>()?,
+            before: rows.values().iter().map(|row| self.before[*row as usize]).collect(),
+        })
+    }
+}
+
+/// A pane's groups.
+enum Pane {
+    Open(Groups),
+    /// All of it is before the watermark: merged again and again, seldom written to.
+    Resting(Dump),
+}
+
+/// The operator.
+pub(crate) struct Windowed {
+    aggregate: Arc<Aggregate>,
+    panes: BTreeMap<i64, Pane>,
+    /// Windows that have rows and were not given yet.
+    waiting: BTreeSet<Span>,
+    /// Windows that end by then were given.
+    watermark: i64,
+}
+
+/// What the operator holds, as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PaneDump {
+    pub(crate) start: i64,
+    pub(crate) dump: Dump,
+}
+
+impl Windowed {
+    pub(crate) fn new(aggregate: Arc<Aggregate>) -> Self {
+        Self { aggregate, panes: BTreeMap::new(), waiting: BTreeSet::new(), watermark: i64::MIN }
+    }
+
+    fn window(&self) -> Window {
+        self.aggregate.window
+    }
+
+    /// Takes rows; gives the groups of windows that were complete before the last of them, and how many came too late for all their windows.
+    pub(crate) fn update(&mut self, rows: &Prepared) -> Result<(Vec<RecordBatch>, u64)> {
+        let window = self.window();
+        let mut given = Vec::new();
+        let mut late = 0;
+        // Rows that share a window with rows that came too late for it must not meet them: windows are given before such a row is taken.
+        let mut places: Vec<u32> = Vec::with_capacity(rows.before.len());
+        for (row, before) in (0u32..).zip(&rows.before) {
+            let time = rows.times.value(row as usize);
+            if window.last_end(time) <= *before {
+                late += 1;
+                continue;
+            }
+            if window.first_end(time) <= *before {
+                self.add(rows, &places)?;
+                places.clear();
+                given.extend(self.advance(*before)?);
+            }
+            places.push(row);
+        }
+        self.add(rows, &places)?;
+        Ok((given, late))
+    }
+
+    /// Puts rows into their panes.
+    fn add(&mut self, rows: &Prepared, places: &[u32]) -> Result<()> {
+        let window = self.window();
+        if places.is_empty() {
+            return Ok(());
+        }
+        let mut by_pane: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+        // Neighbours are mostly of one pane.
+        let mut run: (i64, Vec<u32>) = (window.pane_of(rows.times.value(places[0] as usize)), Vec::new());
+        for row in places {
+            let pane = window.pane_of(rows.times.value(*row as usize));
+            if pane != run.0 {
+                let (ended, list) = std::mem::replace(&mut run, (pane, Vec::new()));
+                by_pane.entry(ended).or_default().extend(list);
+            }
+            run.1.push(*row);
+        }
+        by_pane.entry(run.0).or_default().extend(run.1);
+        for (start, of_pane) in by_pane {
+            let taken;
+            let of_pane = if of_pane.len() == rows.before.len() {
+                rows
+            } else {
+                taken = rows.take(&UInt32Array::from(of_pane))?;
+                &taken
+            };
+            if !self.panes.contains_key(&start) {
+                self.panes.insert(start, Pane::Open(Groups::new(&self.aggregate)?));
+                let spans = window.spans(start).into_iter();
+                self.waiting.extend(spans.filter(|span| span.end > self.watermark));
+            }
+            let Some(pane) = self.panes.get_mut(&start) else { continue };
+            pane.open(&self.aggregate)?.update(&Rows {
+                count: of_pane.before.len(),
+                keys: &of_pane.keys,
+                arguments: &of_pane.arguments,
+                filters: &of_pane.filters,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The groups of windows that end at or before the watermark, in the order of their ends.
+    pub(crate) fn advance(&mut self, watermark: i64) -> Result<Vec<RecordBatch>> {
+        let mut given = Vec::new();
+        self.watermark = self.watermark.max(watermark);
+        while let Some(span) = self.waiting.first().copied().filter(|span| span.end <= watermark) {
+            self.waiting.remove(&span);
+            let groups = self.groups(span)?;
+            if let Some(groups) = groups {
+                given.push(self.batch(span, groups)?);
+            }
+            self.forget(span.end);
+        }
+        Ok(given)
+    }
+
+    /// The groups of a window.
+    fn groups(&mut self, span: Span) -> Result<Option<Groups>> {
+        if let Window::Tumble { .. } = self.window() {
+            return match self.panes.remove(&span.start) {
+                Some(Pane::Open(groups)) => Ok(Some(groups)),
+                Some(Pane::Resting(dump)) => Groups::of(&self.aggregate, &dump).map(Some),
+                None => Ok(None),
+            };
+        }
+        let aggregate = Arc::clone(&self.aggregate);
+        let mut merged: Option<Groups> = None;
+        for pane in self.panes.range_mut(span.start..span.end).map(|(_, pane)| pane) {
+            let dump = pane.rest()?;
+            match &mut merged {
+                Some(groups) => groups.merge(dump)?,
+                None => merged = Some(Groups::of(&aggregate, dump)?),
+            }
+        }
+        Ok(merged)
+    }
+
+    /// Drops panes whose last window ended.
+    fn forget(&mut self, end: i64) {
+        while let Some(first) = self.panes.first_entry() {
+            if self.aggregate.window.last_end(*first.key()) > end {
+                return;
+            }
+            first.remove();
+        }
+    }
+
+    /// Rows of GROUP BY's columns and the aggregates.
+    fn batch(&self, span: Span, groups: Groups) -> Result<RecordBatch> {
+        let (count, keys, results) = groups.finish()?;
+        let window = window_array(&self.aggregate.time_type, span, count)
+            .map_err(|error| DataFusionError::Execution(error.to_string()))?;
+        let window = RecordBatch::try_from_iter([("window", window)])?;
+        let mut columns = Vec::with_capacity(self.aggregate.output.fields().len());
+        for group in &self.aggregate.groups {
+            columns.push(match group {
+                GroupColumn::Key(at) => Arc::clone(&keys[*at]),
+                GroupColumn::Window(expression) => expression.evaluate(&window).map_err(DataFusionError::Execution)?,
+            });
+        }
+        columns.extend(results);
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(count));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.aggregate.output), columns, &options)?)
+    }
+
+    /// A picture of the state.
+    pub(crate) fn dump(&mut self) -> Result<Vec<PaneDump>> {
+        let dump = |(start, pane): (&i64, &mut Pane)| {
+            let dump = match pane {
+                Pane::Open(groups) => groups.dump()?,
+                Pane::Resting(dump) => dump.clone(),
+            };
+            Ok(PaneDump { start: *start, dump })
+        };
+        self.panes.iter_mut().map(dump).collect()
+    }
+
+    /// The state that a picture shows, when the watermark was at `watermark`.
+    pub(crate) fn restore(aggregate: Arc<Aggregate>, panes: Vec<PaneDump>, watermark: i64) -> Result<Self> {
+        let mut windowed = Self::new(aggregate);
+        windowed.watermark = watermark;
+        for pane in panes {
+            let spans = windowed.window().spans(pane.start).into_iter();
+            windowed.waiting.extend(spans.filter(|span| span.end > watermark));
+            windowed.panes.insert(pane.start, Pane::Resting(pane.dump));
+        }
+        Ok(windowed)
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let of = |pane: &Pane| match pane {
+            Pane::Open(groups) => groups.bytes(),
+            Pane::Resting(dump) => dump.bytes(),
+        };
+        self.panes.values().map(of).sum()
+    }
+
+    /// Groups of all panes.
+    pub(crate) fn open_groups(&self) -> usize {
+        let of = |pane: &Pane| match pane {
+            Pane::Open(groups) => groups.groups(),
+            Pane::Resting(dump) => dump.groups,
+        };
+        self.panes.values().map(of).sum()
+    }
+}
+
+impl Pane {
+    fn open(&mut self, aggregate: &Aggregate) -> Result<&mut Groups> {
+        if let Self::Resting(dump) = self {
+            *self = Self::Open(Groups::of(aggregate, dump)?);
+        }
+        match self {
+            Self::Open(groups) => Ok(groups),
+            Self::Resting(_) => Err(DataFusionError::Internal("a pane that was opened is open".into())),
+        }
+    }
+
+    fn rest(&mut self) -> Result<&Dump> {
+        if let Self::Open(groups) = self {
+            *self = Self::Resting(groups.dump()?);
+        }
+        match self {
+            Self::Resting(dump) => Ok(dump),
+            Self::Open(_) => Err(DataFusionError::Internal("a pane that was laid to rest rests".into())),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! GROUP BY of a pipeline: its keys, its window and its aggregates, which are those of queries.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
+use datafusion::{
+    common::{
+        Column, DFSchema, DataFusionError,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    },
+    logical_expr::physical_planning_context::PhysicalPlanningContext,
+    logical_expr::{Aggregate as AggregateNode, Expr, GroupsAccumulator},
+    physical_expr::{
+        GroupsAccumulatorAdapter,
+        aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder},
+    },
+};
+
+use super::{
+    super::{
+        expression::{Expression, definition},
+        rules::Rules,
+    },
+    unsupported,
+    windows::{self, Window, WindowCall, window_type},
+};
+use crate::{Error, Result};
+
+/// Name of the column that a window has in expressions over it.
+const WINDOW: &str = "window";
+
+/// An aggregate, compiled over the rows below it.
+#[derive(Debug)]
+pub(crate) struct Aggregate {
+    pub(crate) window: Window,
+    /// The event time of a row, and its type.
+    pub(crate) time: Expression,
+    pub(crate) time_type: ArrowType,
+    pub(crate) keys: Vec<Expression>,
+    pub(crate) key_schema: SchemaRef,
+    /// What GROUP BY gives, in order.
+    pub(crate) groups: Vec<GroupColumn>,
+    pub(crate) calls: Vec<Call>,
+    /// Group columns, then calls.
+    pub(crate) output: SchemaRef,
+}
+
+/// A column of GROUP BY.
+#[derive(Debug)]
+pub(crate) enum GroupColumn {
+    /// The key of this place.
+    Key(usize),
+    /// Made of the window.
+    Window(Expression),
+}
+
+/// One aggregate function.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) function: Arc<AggregateFunctionExpr>,
+    pub(crate) arguments: Vec<Expression>,
+    /// FILTER (WHERE …).
+    pub(crate) filter: Option<Expression>,
+    text: String,
+}
+
+impl Call {
+    /// An accumulator for many groups.
+    pub(crate) fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>, DataFusionError> {
+        if self.function.groups_accumulator_supported() {
+            return self.function.create_groups_accumulator();
+        }
+        let function = Arc::clone(&self.function);
+        Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
+    }
+}
+
+impl Aggregate {
+    /// `times`: columns of the input that are event times.
+    pub(super) fn compile(rules: &dyn Rules, node: &AggregateNode, times: &[usize]) -> Result<Self> {
+        let input = node.input.schema();
+        let fail = |error: DataFusionError| definition(rules.reader()(&error));
+        let mut call: Option<WindowCall> = None;
+        for group in &node.group_expr {
+            if matches!(group, Expr::GroupingSet(_)) {
+                return Err(unsupported(
+                    "GROUPING SETS, ROLLUP and CUBE are not supported in a pipeline yet",
+                    "make a pipeline of each set",
+                ));
+            }
+            group
+                .apply(|expr| {
+                    if windows::is_window(expr) && call.as_ref().is_none_or(|known| known.call != *expr) {
+                        let read =
+                            windows::read(rules, expr).map_err(|error| DataFusionError::External(Box::new(error)))?;
+                        if call.replace(read).is_some() {
+                            let two = unsupported("two windows in one GROUP BY are not supported", "use one of them");
+                            return Err(DataFusionError::External(Box::new(two)));
+                        }
+                    }
+                    Ok(TreeNodeRecursion::Continue)
+                })
+                .map_err(|error| match error {
+                    DataFusionError::External(error) => match error.downcast::<Error>() {
+                        Ok(error) => *error,
+                        Err(error) => definition(error.to_string()),
+                    },
+                    error => fail(error),
+                })?;
+        }
+        let Some(call) = call else {
+            return Err(unsupported(
+                "an aggregate without a window is not supported in a pipeline yet",
+                "group by TUMBLE(time, INTERVAL '1' MINUTE), HOP or CUMULATE",
+            ));
+        };
+        if let Window::Session { .. } = call.window {
+            return Err(unsupported("SESSION is not supported in a pipeline yet", "use TUMBLE, HOP or CUMULATE"));
+        }
+        check_time(&call, input, times)?;
+        let time = Expression::of_plan(rules, input, call.time.clone(), "the time of the window")?;
+        let time_type = time.field.data_type().clone();
+        let window_schema = Arc::new(Schema::new(vec![Field::new(WINDOW, window_type(&time_type), true)]));
+        let window_schema = Arc::new(DFSchema::try_from(window_schema).map_err(fail)?);
+        let mut keys = Vec::new();
+        let mut key_fields = Vec::new();
+        let mut groups = Vec::new();
+        let mut fields = Vec::new();
+        for (group, field) in node.group_expr.iter().zip(node.schema.fields()) {
+            let has_window = group.exists(|expr| Ok(windows::is_window(expr))).map_err(fail)?;
+            let what = format!("GROUP BY {}", field.name());
+            let compiled = if has_window {
+                let over_window = group.clone().transform(|expr| {
+                    Ok(match windows::is_window(&expr) {
+                        true => Transformed::yes(Expr::Column(Column::from_name(WINDOW))),
+                        false => Transformed::no(expr),
+                    })
+                });
+                let over_window = over_window.map_err(fail)?.data;
+                Expression::of_plan(rules, &window_schema, over_window, &what)?
+            } else {
+                Expression::of_plan(rules, input, group.clone(), &what)?
+            };
+            let metadata = field.metadata().clone();
+            let made = Field::new(field.name(), compiled.field.data_type().clone(), true).with_metadata(metadata);
+            fields.push(made.clone());
+            if has_window {
+                groups.push(GroupColumn::Window(compiled));
+            } else {
+                groups.push(GroupColumn::Key(keys.len()));
+                key_fields.push(Field::new(format!("k{}", keys.len()), made.data_type().clone(), true));
+                keys.push(compiled);
+            }
+        }
+        let mut calls = Vec::new();
+        let of_calls = node.schema.fields().iter().skip(node.group_expr.len());
+        for (expr, field) in node.aggr_expr.iter().zip(of_calls) {
+            let call = self::call(rules, expr, input)?;
+            let made = call.function.field();
+            fields
+                .push(Field::new(field.name(), made.data_type().clone(), true).with_metadata(field.metadata().clone()));
+            calls.push(call);
+        }
+        Ok(Self {
+            window: call.window,
+            time,
+            time_type,
+            keys,
+            key_schema: Arc::new(Schema::new(key_fields)),
+            groups,
+            calls,
+            output: Arc::new(Schema::new(fields)),
+        })
+    }
+
+    pub(super) fn describe(&self) -> String {
+        let keys: Vec<String> = self.keys.iter().map(Expression::describe).collect();
+        let calls: Vec<&str> = self.calls.iter().map(|call| call.text.as_str()).collect();
+        format!(
+            "Aggregate: window {:?} (microseconds) over {}, keys [{}], {}",
+            self.window,
+            self.time.describe(),
+            keys.join(", "),
+            calls.join(", ")
+        )
+    }
+}
+
+/// Windows go by the event time: only of it is known when they are complete.
+fn check_time(call: &WindowCall, input: &DFSchema, times: &[usize]) -> Result<()> {
+    let plain = call.time.clone().unalias_nested().data;
+    let is_event_time = match &plain {
+        Expr::Column(column) => input.index_of_column(column).is_ok_and(|at| times.contains(&at)),
+        _ => false,
+    };
+    if is_event_time {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        message: format!("{plain} is not the event time of its source, and windows go by that"),
+        hint: Some(
+            "say WATERMARK FOR column AS column - INTERVAL '…' in CREATE SOURCE, and group by that column".into(),
+        ),
+    })
+}
+
+fn call(rules: &dyn Rules, expr: &Expr, input: &Arc<DFSchema>) -> Result<Call> {
+    let fail = |error: DataFusionError| definition(rules.reader()(&error));
+    let text = expr.to_string();
+    let expr = Expression::simplified(rules, input, expr.clone(), &text)?;
+    let plain = expr.clone().unalias_nested().data;
+    let Expr::AggregateFunction(function) = &plain else {
+        return Err(unsupported(format!("{text} is not supported in a pipeline yet"), ""));
+    };
+    if !function.params.order_by.is_empty() {
+        return Err(unsupported(
+            format!("{text}: ORDER BY within an aggregate is not supported in a pipeline yet"),
+            "rows come in the order of their arrival",
+        ));
+    }
+    let props = rules.state().execution_props();
+    let context = PhysicalPlanningContext::default();
+    let lowered = LoweredAggregateBuilder::new(&plain, input, input.as_arrow(), props, &context).build();
+    let lowered = lowered.map_err(fail)?;
+    let (function, filter) = (lowered.aggregate, lowered.filter);
+    let schema = Arc::new(input.as_arrow().clone());
+    let compile = |physical| Expression::of_physical(rules, physical, &schema).map_err(fail);
+    let arguments = function.expressions().into_iter().map(compile).collect::<Result<Vec<_>>>()?;
+    let filter = filter.map(compile).transpose()?;
+    Ok(Call { function, arguments, filter, text })
+}

@@ -1,0 +1,99 @@
+//! What becomes of a row alone: conditions and expressions, in the order of the query.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array},
+    compute::{filter, filter_record_batch, prep_null_mask_filter},
+    datatypes::{DataType as ArrowType, Field, Schema, SchemaRef},
+};
+use datafusion::{
+    common::DFSchemaRef,
+    logical_expr::{Expr, LogicalPlan},
+};
+
+use super::super::{
+    expression::{Expression, definition},
+    rules::Rules,
+};
+use crate::Result;
+
+/// One step of a row's way.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Filter(Expression),
+    Project(Vec<Expression>, SchemaRef),
+}
+
+/// Rows after some steps. `places`: which of the rows before they were; `None`: all of them.
+pub(crate) struct Stepped {
+    pub(crate) rows: RecordBatch,
+    pub(crate) places: Option<UInt32Array>,
+}
+
+impl Step {
+    pub(super) fn filter(rules: &dyn Rules, input: &LogicalPlan, predicate: Expr) -> Result<Self> {
+        let condition = Expression::of_plan(rules, input.schema(), predicate, "WHERE")?;
+        if !matches!(condition.field.data_type(), ArrowType::Boolean | ArrowType::Null) {
+            return Err(definition("the condition is not boolean"));
+        }
+        Ok(Self::Filter(condition))
+    }
+
+    pub(super) fn project(
+        rules: &dyn Rules,
+        input: &DFSchemaRef,
+        exprs: &[Expr],
+        output: &DFSchemaRef,
+    ) -> Result<Self> {
+        let mut compiled = Vec::with_capacity(exprs.len());
+        let mut fields = Vec::with_capacity(exprs.len());
+        for (expr, field) in exprs.iter().zip(output.fields()) {
+            let what = format!("column \"{}\"", field.name());
+            let expression = Expression::of_plan(rules, input, expr.clone(), &what)?;
+            let metadata = field.metadata().clone();
+            fields.push(Field::new(field.name(), expression.field.data_type().clone(), true).with_metadata(metadata));
+            compiled.push(expression);
+        }
+        Ok(Self::Project(compiled, Arc::new(Schema::new(fields))))
+    }
+
+    fn run(&self, input: Stepped) -> Result<Stepped, String> {
+        let Stepped { rows, places } = input;
+        match self {
+            Self::Filter(condition) => {
+                let mask = condition.evaluate(&rows)?;
+                let mask = match mask.as_boolean_opt() {
+                    Some(mask) if mask.null_count() > 0 => prep_null_mask_filter(mask),
+                    Some(mask) => mask.clone(),
+                    None => BooleanArray::from(vec![false; rows.num_rows()]),
+                };
+                if mask.true_count() == mask.len() {
+                    return Ok(Stepped { rows, places });
+                }
+                let places = match places {
+                    Some(places) => {
+                        let kept = filter(&places, &mask).map_err(|error| error.to_string())?;
+                        kept.as_primitive().clone()
+                    }
+                    None => mask.values().set_indices().map(|row| row as u32).collect(),
+                };
+                let rows = filter_record_batch(&rows, &mask).map_err(|error| error.to_string())?;
+                Ok(Stepped { rows, places: Some(places) })
+            }
+            Self::Project(expressions, schema) => {
+                let columns = expressions.iter().map(|expression| expression.evaluate(&rows));
+                let columns = columns.collect::<Result<Vec<_>, _>>()?;
+                let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+                let rows = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+                    .map_err(|error| error.to_string())?;
+                Ok(Stepped { rows, places })
+            }
+        }
+    }
+}
+
+/// Runs steps one after the other.
+pub(crate) fn run(steps: &[Step], rows: RecordBatch) -> Result<Stepped, String> {
+    steps.iter().try_fold(Stepped { rows, places: None }, |stepped, step| step.run(stepped))
+}

@@ -1,0 +1,115 @@
+//! Checkpoints: how far a pipeline has read, what it holds, and how far its log may be committed, as one record of the metadata log.
+//!
+//! ```text
+//! runner   picture of the machine ─┐
+//! writer                           └─► state file, synced ─► log behind the pipeline, synced ─► record ─► older ones go
+//! ```
+//!
+//! | a crash after | leaves | and then |
+//! |---|---|---|
+//! | the state file | a file that no record names | it is deleted at start |
+//! | the sync of the log | rows past the last record's end | they are cut off, and derived again |
+//! | the record | everything in place | the next start goes on from it |
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use serde::{Deserialize, Serialize};
+use tidemill_storage::ids::{SegmentId, StreamId, TableId};
+
+use super::super::machine::{Picture, state_file, state_file::StateFile};
+use crate::{
+    Result,
+    commit::DeadLetterRecord,
+    dead_letters::{self, DeadLetter},
+    source::log::Log,
+};
+
+/// Checkpoints that are kept.
+pub const KEPT: usize = 3;
+
+/// One checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointRecord {
+    pub pipeline: TableId,
+    /// Counted from 1.
+    pub id: u64,
+    pub at_us: i64,
+    pub duration_us: i64,
+    pub state: StateFile,
+    pub groups: u64,
+    /// The end of the log behind the pipeline.
+    pub end: u64,
+    pub positions: Vec<(StreamId, u64)>,
+    /// Of the messages since the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<DeadLetterRecord>,
+}
+
+/// Where checkpoints are kept. Each call is one transaction; when it returns, it survives a power loss.
+pub trait CheckpointLog: Send + Sync {
+    /// The checkpoints of a pipeline that are kept, oldest first.
+    fn checkpoints(&self, pipeline: TableId) -> Result<Vec<CheckpointRecord>>;
+
+    /// Files of dead letters of a pipeline, oldest first.
+    fn dead_letters(&self, pipeline: TableId) -> Result<Vec<DeadLetterRecord>>;
+
+    /// Adds a checkpoint that follows the one of id `after` (0: none), and keeps the last `kept`. Those after `after` are forgotten, with their dead letters.
+    /// Refuses when the pipeline is gone.
+    fn record(&self, checkpoint: &CheckpointRecord, after: u64, kept: usize) -> Result<()>;
+}
+
+/// What a checkpoint is made of.
+pub(super) struct Draft {
+    pub(super) picture: Picture,
+    pub(super) letters: Vec<DeadLetter>,
+}
+
+/// Carries a checkpoint out.
+pub(super) fn write(
+    directory: &Path,
+    sink: &Log,
+    log: &dyn CheckpointLog,
+    draft: &Draft,
+    mut record: CheckpointRecord,
+    after: u64,
+    now_us: &dyn Fn() -> i64,
+) -> Result<CheckpointRecord> {
+    let begun_us = now_us();
+    record.state = state_file::write(directory, &file_name(record.id), &draft.picture)?;
+    record.dead_letters = match draft.letters.is_empty() {
+        true => None,
+        false => Some(dead_letters::write(directory, SegmentId(record.id), &draft.letters)?),
+    };
+    fail::fail_point!("checkpoint::before_sync", |_| Err(crate::Error::Unavailable("failpoint".into())));
+    sink.sync()?;
+    fail::fail_point!("checkpoint::before_log", |_| Err(crate::Error::Unavailable("failpoint".into())));
+    record.duration_us = now_us() - begun_us;
+    log.record(&record, after, KEPT)?;
+    fail::fail_point!("checkpoint::after_log", |_| Err(crate::Error::Unavailable("failpoint".into())));
+    let kept = log.checkpoints(record.pipeline)?;
+    let letters = log.dead_letters(record.pipeline)?;
+    clean(directory, &kept, &letters);
+    Ok(record)
+}
+
+fn file_name(id: u64) -> String {
+    format!("c{id:020}.state")
+}
+
+/// Deletes what no record names.
+pub(super) fn clean(directory: &Path, kept: &[CheckpointRecord], letters: &[DeadLetterRecord]) {
+    let states = kept.iter().map(|record| record.state.file.as_str());
+    let named: BTreeSet<&str> = states.chain(letters.iter().map(|letters| letters.file.as_str())).collect();
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let is_ours = [".state", ".dead", ".tmp"].iter().any(|ending| name.ends_with(ending));
+        if is_ours
+            && !named.contains(name)
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            tracing::warn!(name, %error, "a file that nothing names stays until the next checkpoint");
+        }
+    }
+}

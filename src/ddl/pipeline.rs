@@ -1,0 +1,379 @@
+//! CREATE, ALTER and DROP PIPELINE, and INSERT from a source.
+
+use std::{sync::Arc, time::Duration};
+
+use tidemill_ingest::{
+    Error,
+    pipeline::plan::{self, Placement, Plan},
+};
+use tidemill_storage::ids::TableId;
+
+use super::undefined_table;
+use crate::{
+    catalog::{
+        Definitions,
+        definition::{
+            PipelineDefinition, PipelineOptions, PipelineTargetDefinition, SourceDefinition, TableDefinition,
+        },
+    },
+    runtime,
+    server::{
+        instance::Instance,
+        live::{CONNECT_TIMEOUT, LiveTable, arriving},
+        pipelines,
+    },
+    session::error::{Result, SqlError, state},
+    sql::{
+        ast::{AlterPipeline, AlterPipelineAction, CreatePipeline, Name, OptionPair},
+        options,
+    },
+    suggest,
+};
+
+/// How long PAUSE and DROP wait for a pipeline to stand still.
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(20);
+const OPTIONS: &[&str] = &[
+    "checkpoint_interval",
+    "idle_timeout",
+    "watermark_jump",
+    "memory_limit",
+    "late",
+    "allowed_lateness",
+    "delivery",
+    "parallelism",
+    "by_name",
+    "profile",
+    "priority",
+];
+
+/// What CREATE PIPELINE says, and EXPLAIN of it.
+pub(super) struct Created {
+    pub(super) notices: Vec<String>,
+    pub(super) lines: Vec<String>,
+}
+
+pub(super) async fn create(instance: &Arc<Instance>, statement: CreatePipeline) -> Result<Created> {
+    let definitions = instance.catalog.definitions();
+    if let Some(name) = &statement.name
+        && definitions.pipeline_named(&name.value).is_some()
+        && !statement.explain
+    {
+        let message = format!("pipeline \"{}\" already exists", name.value);
+        return match statement.if_not_exists {
+            true => Ok(Created { notices: vec![format!("{message}, skipping")], lines: Vec::new() }),
+            false => Err(SqlError::new(state::DUPLICATE_OBJECT, message).at(name.position)),
+        };
+    }
+    let at_query = |error: Error| {
+        let error = SqlError::from(error);
+        SqlError { position: Some(error.position.unwrap_or(statement.query_position)), ..error }
+    };
+    let sources = read_sources(instance, &definitions, &statement)?;
+    let of_plan = pipelines::plan_sources(&sources)?;
+    let plan = Plan::compile(instance.expressions(), &of_plan, &statement.query).map_err(at_query)?;
+    let (pipeline_options, by_name, notices) = read_options(&statement.options)?;
+    let by_name = by_name || statement.by_name;
+    let mut targets = Vec::new();
+    let mut tables: Vec<(Arc<TableDefinition>, Arc<LiveTable>)> = Vec::new();
+    for target in &statement.targets {
+        if definitions.table_named(&target.table.value).is_none() {
+            return Err(undefined_table(&definitions, &target.table));
+        }
+        let (table, live) = instance.table(&target.table.value).map_err(|error| error.at(target.table.position))?;
+        if tables.iter().any(|(known, _)| known.id == table.id) {
+            let message = format!("table \"{}\" specified more than once", table.name);
+            return Err(SqlError::new(state::DUPLICATE_OBJECT, message).at(target.table.position));
+        }
+        let listed: Vec<String> = target.columns.iter().map(|column| column.value.clone()).collect();
+        let placement = match (by_name, listed.is_empty()) {
+            (true, _) => Placement::Name,
+            (false, true) => Placement::Position,
+            (false, false) => Placement::Columns(&listed),
+        };
+        let names = plan.place(&arriving(&table), &table.name, placement).map_err(at_query)?;
+        let column = |name: &String| table.schema.columns.iter().find(|column| column.name == *name);
+        let columns = names.iter().filter_map(|name| column(name).map(|column| column.id)).collect();
+        targets.push(PipelineTargetDefinition { table: table.id, columns });
+        tables.push((table, live));
+    }
+    let mut definition = PipelineDefinition {
+        id: TableId::default(),
+        oid: 0,
+        name: name_of(&definitions, &statement),
+        version: 1,
+        log: Default::default(),
+        sources: sources.iter().map(|source| source.id).collect(),
+        targets,
+        query: statement.query.clone(),
+        options: pipeline_options,
+        paused: false,
+        created_at_us: instance.clock.now_us(),
+    };
+    for (table, _) in &tables {
+        pipelines::transform(instance.expressions(), table, &definition, &plan).map_err(at_query)?;
+    }
+    if statement.explain {
+        return Ok(Created { notices, lines: plan.explain(&of_plan) });
+    }
+    instance.catalog.change(|change| {
+        definition.id = change.new_table_id()?;
+        definition.oid = change.new_oid()?;
+        definition.log = change.new_source_id()?;
+        change.put_pipeline(&definition)
+    })?;
+    let mut notices = notices;
+    if let Err(error) = begin(instance, &definition, &tables, &mut notices).await {
+        if let Err(error) = remove(instance, &definition).await {
+            tracing::error!(pipeline = definition.name, %error, "a pipeline that could not be created is left behind");
+        }
+        return Err(error);
+    }
+    Ok(Created { notices, lines: Vec::new() })
+}
+
+/// The sources that the query names, in its order.
+fn read_sources(
+    instance: &Instance,
+    definitions: &Definitions,
+    statement: &CreatePipeline,
+) -> Result<Vec<Arc<SourceDefinition>>> {
+    let query = plan::parse(instance.expressions(), &statement.query)
+        .map_err(|error| SqlError::from(error).at(statement.query_position))?;
+    let mut sources = Vec::new();
+    for name in plan::relations(&query) {
+        if let Some(source) = definitions.source_named(&name) {
+            sources.push(Arc::clone(source));
+        } else if definitions.table_named(&name).is_some() || definitions.view_named(&name).is_some() {
+            return Err(SqlError::unsupported(format!("a pipeline cannot read \"{name}\", which is no source, yet"))
+                .at(statement.query_position)
+                .with_hint("pipelines read sources; queries join what they write with other tables"));
+        }
+    }
+    if sources.is_empty() && statement.by_name {
+        return Err(SqlError::unsupported("INSERT … BY NAME takes a SELECT from a source")
+            .at(statement.query_position)
+            .with_hint("name the columns: INSERT INTO table (column, …) SELECT …"));
+    }
+    Ok(sources)
+}
+
+/// As it was given, or made of the table's name.
+fn name_of(definitions: &Definitions, statement: &CreatePipeline) -> String {
+    if let Some(name) = &statement.name {
+        return name.value.clone();
+    }
+    let table = statement.targets.first().map_or("", |target| target.table.value.as_str());
+    let plain = format!("insert_{table}");
+    let numbered = (2..).map(|number| format!("{plain}_{number}"));
+    let free = |name: &String| definitions.pipeline_named(name).is_none();
+    std::iter::once(plain.clone()).chain(numbered).find(free).unwrap_or(plain)
+}
+
+/// The options, whether columns go by name, and what is to be said.
+fn read_options(pairs: &[OptionPair]) -> Result<(PipelineOptions, bool, Vec<String>)> {
+    let mut read = PipelineOptions::default();
+    let mut by_name = false;
+    let mut notices = Vec::new();
+    for OptionPair { key, value, value_position } in pairs {
+        let wrong = |hint: String| {
+            SqlError::new(state::INVALID_PARAMETER_VALUE, format!("option \"{}\" has the value '{value}'", key.value))
+                .at(*value_position)
+                .with_hint(hint)
+        };
+        let duration = || options::duration_us(value).map_err(&wrong);
+        let later = |what: &str| {
+            SqlError::unsupported(format!("{} = '{value}' is not supported yet", key.value))
+                .at(*value_position)
+                .with_hint(what.to_owned())
+        };
+        match key.value.to_lowercase().as_str() {
+            "checkpoint_interval" => read.checkpoint_interval_us = duration()?,
+            "idle_timeout" => read.idle_timeout_us = duration()?,
+            "watermark_jump" => read.watermark_jump_us = duration()?,
+            "memory_limit" => read.memory_limit = options::bytes(value).map_err(&wrong)?,
+            "by_name" => by_name = value.parse().map_err(|_| wrong("it takes true or false".into()))?,
+            "late" if value.eq_ignore_ascii_case("drop") => {}
+            "late" => return Err(later("rows that are late are dropped and counted: late = 'drop'")),
+            "allowed_lateness" if value.trim_start().starts_with('0') => {}
+            "allowed_lateness" => {
+                return Err(later("give the time to the source: WATERMARK FOR ts AS ts - INTERVAL …"));
+            }
+            "delivery" if value.eq_ignore_ascii_case("exactly_once") => {}
+            "delivery" if value.eq_ignore_ascii_case("at_least_once") => {
+                notices.push("delivery into tables is exactly_once, which costs nothing more".into());
+            }
+            "delivery" => return Err(wrong("it takes exactly_once or at_least_once".into())),
+            "parallelism" if value.trim() == "1" => {}
+            "parallelism" => {
+                value.trim().parse::<u32>().ok().filter(|n| *n > 0).ok_or_else(|| wrong("it takes a number".into()))?;
+                notices.push("a pipeline has one lane in this version; parallelism is ignored".into());
+            }
+            "profile" | "priority" => {
+                notices.push(format!("option \"{}\" means nothing to a pipeline yet and is ignored", key.value));
+            }
+            _ => return Err(options::unknown("pipeline", &key.value, OPTIONS.iter().copied()).at(key.position)),
+        }
+    }
+    Ok((read, by_name, notices))
+}
+
+/// Opens the log behind it, lets the tables read it, and begins to process.
+async fn begin(
+    instance: &Arc<Instance>,
+    definition: &PipelineDefinition,
+    tables: &[(Arc<TableDefinition>, Arc<LiveTable>)],
+    notices: &mut Vec<String>,
+) -> Result<()> {
+    let (opening, defined, targets) = (Arc::clone(instance), definition.clone(), tables.to_vec());
+    let pipeline = runtime::blocking(move || -> Result<_, Error> {
+        let definitions = opening.catalog.definitions();
+        let (live, opened) = pipelines::open(&opening, &defined, &definitions)?;
+        for (table, of_table) in &targets {
+            of_table.ingest.add_feed(pipelines::feed(opening.expressions(), table, &defined, &live)?)?;
+        }
+        pipelines::start(&opening, &defined, &definitions, &live, opened)
+    })
+    .await?;
+    for (_, live) in tables {
+        live.ingest.connected(definition.log).await?;
+    }
+    match tokio::time::timeout(CONNECT_TIMEOUT, pipeline.connected()).await {
+        Ok(connected) => connected?,
+        Err(_) => notices.push(format!(
+            "a source of pipeline \"{}\" does not answer yet; rows will come when it does (see rt.pipelines)",
+            definition.name
+        )),
+    }
+    Ok(())
+}
+
+pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterPipeline) -> Result<Vec<String>> {
+    let definitions = instance.catalog.definitions();
+    let Some(definition) = definitions.pipeline_named(&statement.name.value) else {
+        let error = undefined_pipeline(&definitions, &statement.name);
+        return match statement.if_exists {
+            true => Ok(vec![format!("{}, skipping", error.message)]),
+            false => Err(error),
+        };
+    };
+    let mut after = (**definition).clone();
+    match &statement.action {
+        AlterPipelineAction::Pause => after.paused = true,
+        AlterPipelineAction::Resume => after.paused = false,
+        AlterPipelineAction::Rename(name) => {
+            if definitions.pipeline_named(&name.value).is_some() {
+                let message = format!("pipeline \"{}\" already exists", name.value);
+                return Err(SqlError::new(state::DUPLICATE_OBJECT, message).at(name.position));
+            }
+            after.name = name.value.clone();
+        }
+    }
+    if after == **definition {
+        return Ok(Vec::new());
+    }
+    after.version += 1;
+    let pipeline = running(instance, definition)?;
+    instance.catalog.change(|change| change.put_pipeline(&after))?;
+    match statement.action {
+        AlterPipelineAction::Pause => match tokio::time::timeout(PAUSE_TIMEOUT, pipeline.pause()).await {
+            Ok(paused) => paused?,
+            Err(_) => {
+                return Ok(vec![format!(
+                    "pipeline \"{}\" does not stand still yet, and will be when it does (see rt.pipelines)",
+                    after.name
+                )]);
+            }
+        },
+        AlterPipelineAction::Resume => pipeline.resume(),
+        AlterPipelineAction::Rename(_) => {}
+    }
+    Ok(Vec::new())
+}
+
+fn running(
+    instance: &Instance,
+    definition: &PipelineDefinition,
+) -> Result<Arc<tidemill_ingest::pipeline::run::Pipeline>> {
+    let pipeline = instance.pipelines.live(definition.id).and_then(|live| live.running());
+    pipeline.ok_or_else(|| {
+        let message = format!("pipeline \"{}\" could not be opened when the server started", definition.name);
+        SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+            .with_detail(instance.pipelines.broken(definition.id).unwrap_or_default())
+            .with_hint("drop it, or repair what is said and start the server again")
+    })
+}
+
+pub(super) fn undefined_pipeline(definitions: &Definitions, name: &Name) -> SqlError {
+    let error =
+        SqlError::new(state::UNDEFINED_OBJECT, format!("pipeline \"{}\" does not exist", name.value)).at(name.position);
+    match suggest::hint(&name.value, definitions.pipelines.values().map(|pipeline| pipeline.name.as_str())) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+/// Takes a pipeline away. What it gave is committed by its tables first, since the log behind it goes.
+pub(super) async fn drop_pipeline(instance: &Arc<Instance>, definition: &PipelineDefinition) -> Result<()> {
+    if let Some(pipeline) = instance.pipelines.live(definition.id).and_then(|live| live.running()) {
+        match tokio::time::timeout(PAUSE_TIMEOUT, pipeline.pause()).await {
+            Ok(paused) => paused?,
+            Err(_) => {
+                pipeline.resume();
+                let error = pipeline.status().error.unwrap_or_default();
+                let message = format!("pipeline \"{}\" does not stand still: {error}", definition.name);
+                return Err(SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+                    .with_hint("what it gave last is in no checkpoint; try again, or start the server again first"));
+            }
+        }
+        let end = pipeline.sink().end();
+        for target in &definition.targets {
+            let Some(live) = instance.live(target.table) else { continue };
+            pipeline.visible_in(&live.ingest, definition.log, end).await?;
+            live.ingest.seal().await?;
+        }
+    }
+    remove(instance, definition).await
+}
+
+/// Takes a pipeline away with all that is of it.
+async fn remove(instance: &Arc<Instance>, definition: &PipelineDefinition) -> Result<()> {
+    let (instance, definition) = (Arc::clone(instance), definition.clone());
+    runtime::blocking(move || -> Result<()> {
+        let live = instance.pipelines.take(definition.id);
+        if let Some(pipeline) = live.as_ref().and_then(|live| live.running()) {
+            pipeline.stop();
+        }
+        // From here on a crash leaves files that the next start deletes.
+        instance.catalog.change(|change| change.remove_pipeline(&definition))?;
+        for target in &definition.targets {
+            if live.is_some()
+                && let Some(table) = instance.live(target.table)
+                && let Err(error) = table.ingest.remove_feed(definition.log)
+            {
+                tracing::debug!(pipeline = definition.name, %error, "the table did not read from it");
+            }
+        }
+        let path = instance.directory.pipeline(definition.id);
+        if let Err(error) = std::fs::remove_dir_all(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "files of a dropped pipeline are left until the next start");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Refuses to take a thing away that pipelines use.
+pub(super) fn check_unused(kind: &str, name: &Name, users: &[Arc<PipelineDefinition>]) -> Result<()> {
+    let Some(_) = users.first() else { return Ok(()) };
+    let names: Vec<String> = users.iter().map(|pipeline| format!("pipeline \"{}\"", pipeline.name)).collect();
+    let uses = if kind == "source" { "reads from it" } else { "writes into it" };
+    Err(SqlError::new(
+        state::DEPENDENT_OBJECTS_STILL_EXIST,
+        format!("cannot drop {kind} \"{}\" because a pipeline uses it", name.value),
+    )
+    .at(name.position)
+    .with_detail(format!("{} {uses}", names.join(", ")))
+    .with_hint("drop the pipeline first, or say CASCADE"))
+}

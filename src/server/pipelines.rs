@@ -1,0 +1,227 @@
+//! The pipelines that run, and what opening them needs.
+//!
+//! Order of a start: the log behind each pipeline is cut at its last checkpoint, then tables are opened and read it, then pipelines begin to process. Of the end:
+//! pipelines first, after a last checkpoint, then tables.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::RwLock;
+use tidemill_ingest::{
+    Error,
+    consumer::{Feed, Latency, OnGap},
+    dead_letters::OnError,
+    decode,
+    pipeline::{
+        Checks, Rules, Transform,
+        plan::{Plan, PlanSource},
+        run::{self, CheckpointLog, Input, Opened, Opening, Pipeline, PipelineSpec, RunOptions, Sink},
+    },
+    source::Start,
+};
+use tidemill_storage::{
+    ids::{StreamId, TableId},
+    schema::TableSchema,
+};
+
+use super::{
+    instance::Instance,
+    live::{self, Parts, arriving},
+};
+use crate::catalog::{
+    Definitions,
+    definition::{PipelineDefinition, SourceDefinition, TableDefinition},
+};
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A pipeline whose log is there; it may not process yet.
+pub struct LivePipeline {
+    pub plan: Arc<Plan>,
+    pub sink: Arc<Sink>,
+    pipeline: RwLock<Option<Arc<Pipeline>>>,
+}
+
+impl LivePipeline {
+    pub fn running(&self) -> Option<Arc<Pipeline>> {
+        self.pipeline.read().clone()
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct Pipelines {
+    live: RwLock<BTreeMap<TableId, Arc<LivePipeline>>>,
+    /// Why one could not be opened.
+    broken: RwLock<BTreeMap<TableId, String>>,
+}
+
+impl Pipelines {
+    pub fn live(&self, id: TableId) -> Option<Arc<LivePipeline>> {
+        self.live.read().get(&id).cloned()
+    }
+
+    pub fn broken(&self, id: TableId) -> Option<String> {
+        self.broken.read().get(&id).cloned()
+    }
+
+    pub fn set_broken(&self, id: TableId, error: String) {
+        self.broken.write().insert(id, error);
+    }
+
+    pub fn take(&self, id: TableId) -> Option<Arc<LivePipeline>> {
+        self.broken.write().remove(&id);
+        self.live.write().remove(&id)
+    }
+
+    /// Ends all of them, each after a last checkpoint. Blocks.
+    pub fn stop(&self) {
+        let all: Vec<_> = self.live.read().values().cloned().collect();
+        for pipeline in all.iter().filter_map(|live| live.running()) {
+            pipeline.stop();
+        }
+    }
+}
+
+/// What the plan knows of sources.
+pub fn plan_sources(sources: &[Arc<SourceDefinition>]) -> Result<Vec<PlanSource>> {
+    let plan_source = |source: &Arc<SourceDefinition>| {
+        Ok(PlanSource {
+            name: source.name.clone(),
+            schema: decode::source_schema(&live::source_columns(&source.columns)?),
+            time_column: source.watermark.as_ref().map(|watermark| watermark.column.clone()),
+        })
+    };
+    sources.iter().map(plan_source).collect()
+}
+
+/// The sources of a pipeline, in its order.
+pub fn sources_of(definitions: &Definitions, pipeline: &PipelineDefinition) -> Vec<Arc<SourceDefinition>> {
+    pipeline.sources.iter().filter_map(|id| definitions.sources.get(id).cloned()).collect()
+}
+
+/// Cuts the log behind a pipeline at its last checkpoint. Blocks.
+pub fn open(
+    instance: &Instance,
+    pipeline: &PipelineDefinition,
+    definitions: &Definitions,
+) -> Result<(Arc<LivePipeline>, Opened)> {
+    let sources = plan_sources(&sources_of(definitions, pipeline))?;
+    let plan = Arc::new(Plan::compile(instance.expressions(), &sources, &pipeline.query)?);
+    let mut committed = 0;
+    let mut targets = Vec::new();
+    let stream = StreamId { source: pipeline.log, partition: 0 };
+    for target in &pipeline.targets {
+        let Some(table) = definitions.tables.get(&target.table) else { continue };
+        targets.push(target.table);
+        for partition in 0..table.options.partitions {
+            let state = instance.log.partition(table.id, tidemill_storage::ids::PartitionId(partition))?;
+            let positions = state.positions.iter().filter(|(of, _)| *of == stream).map(|(_, offset)| *offset);
+            committed = positions.fold(committed, u64::max);
+        }
+    }
+    let opened = run::open(&Opening {
+        id: pipeline.id,
+        name: &pipeline.name,
+        log: pipeline.log,
+        directory: instance.directory.pipeline(pipeline.id),
+        schema: plan.output(),
+        targets: &targets,
+        committed,
+        checkpoints: &*instance.checkpoints,
+        events: &*instance.events,
+        now_us: instance.clock.now_us(),
+    })?;
+    let live = LivePipeline { plan, sink: Arc::clone(&opened.sink), pipeline: RwLock::default() };
+    let live = Arc::new(live);
+    instance.pipelines.broken.write().remove(&pipeline.id);
+    instance.pipelines.live.write().insert(pipeline.id, Arc::clone(&live));
+    Ok((live, opened))
+}
+
+/// Begins to process.
+pub fn start(
+    instance: &Instance,
+    pipeline: &PipelineDefinition,
+    definitions: &Definitions,
+    live: &LivePipeline,
+    opened: Opened,
+) -> Result<Arc<Pipeline>> {
+    let parts = instance.parts();
+    let inputs = sources_of(definitions, pipeline).iter().map(|source| input(&parts, source)).collect::<Result<_>>()?;
+    let options = &pipeline.options;
+    let spec = PipelineSpec {
+        id: pipeline.id,
+        name: pipeline.name.clone(),
+        directory: instance.directory.pipeline(pipeline.id),
+        plan: Arc::clone(&live.plan),
+        inputs,
+        options: RunOptions {
+            checkpoint_interval_us: options.checkpoint_interval_us,
+            idle_timeout_us: options.idle_timeout_us,
+            watermark_jump_us: options.watermark_jump_us,
+            memory_limit: options.memory_limit,
+        },
+        checkpoints: Arc::clone(&instance.checkpoints) as Arc<dyn CheckpointLog>,
+        is_paused: pipeline.paused,
+    };
+    let pipeline = Pipeline::start(&instance.ingest, spec, opened)?;
+    *live.pipeline.write() = Some(Arc::clone(&pipeline));
+    Ok(pipeline)
+}
+
+fn input(parts: &Parts<'_>, source: &SourceDefinition) -> Result<Input> {
+    let columns = live::source_columns(&source.columns)?;
+    let connected = parts.connections.get(source, parts.clock)?;
+    let (options, on_gap) = live::source_options(source)?;
+    Ok(Input {
+        id: source.id,
+        name: source.name.clone(),
+        connector: connected.connector,
+        start: options.start,
+        decoder: live::decoder(connected.format, columns.clone()),
+        checks: Arc::new(live::checks(parts.expressions, source, &columns)?),
+        watermark: live::watermark(parts.expressions, source, &columns)?.map(Arc::new),
+        on_error: options.on_error,
+        on_gap,
+    })
+}
+
+/// The log behind a pipeline as a source of one of its tables.
+pub fn feed(
+    expressions: &dyn Rules,
+    table: &TableDefinition,
+    pipeline: &PipelineDefinition,
+    live: &LivePipeline,
+) -> Result<Feed> {
+    Ok(Feed {
+        source: pipeline.log,
+        name: pipeline.name.clone(),
+        connector: live.sink.connector(),
+        start: Start::Earliest,
+        decoder: live::decoder(None, Vec::new()),
+        checks: Arc::new(Checks::compile(expressions, &live.plan.output().arrow(), &[])?),
+        transform: transform(expressions, table, pipeline, &live.plan)?,
+        watermark: None,
+        on_error: OnError::Dlq,
+        on_gap: OnGap::Stop,
+        latency: Latency::Prompt,
+    })
+}
+
+/// From a pipeline's output to the columns of a table.
+pub fn transform(
+    expressions: &dyn Rules,
+    table: &TableDefinition,
+    pipeline: &PipelineDefinition,
+    plan: &Plan,
+) -> Result<Arc<Transform>> {
+    let target = pipeline.targets.iter().find(|target| target.table == table.id);
+    let columns = target.map_or(&[][..], |target| target.columns.as_slice());
+    let output: &TableSchema = plan.output();
+    let items = output.columns.iter().zip(columns).filter_map(|(output, column)| {
+        let column = table.schema.columns.iter().find(|known| known.id == *column)?;
+        Some(format!("{} AS \"{}\"", output.name, column.name.replace('"', "\"\"")))
+    });
+    let select = format!("SELECT {}", items.collect::<Vec<_>>().join(", "));
+    Ok(Arc::new(Transform::compile(expressions, &output.arrow(), Some(&select), &arriving(table))?))
+}

@@ -1,0 +1,134 @@
+//! CREATE PIPELINE, ALTER PIPELINE, and INSERT … SELECT that begins a pipeline.
+
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use super::{
+    ast::{AlterPipeline, AlterPipelineAction, CreatePipeline, Ddl, PipelineTarget},
+    create::options,
+    tokens::{Cursor, Text},
+};
+use crate::session::error::{Result, SqlError, state};
+
+/// After CREATE [OR REPLACE] PIPELINE.
+pub(super) fn create_pipeline(cursor: &mut Cursor<'_>, or_replace: bool) -> Result<Ddl> {
+    if or_replace {
+        return Err(SqlError::unsupported("CREATE OR REPLACE PIPELINE is not supported yet")
+            .at(cursor.position())
+            .with_hint("drop the pipeline, and create the new one"));
+    }
+    let if_not_exists = cursor.keywords(&["IF", "NOT", "EXISTS"]);
+    let name = cursor.object_name("the name of the pipeline")?;
+    cursor.expect_keyword("INTO")?;
+    let mut targets = Vec::new();
+    loop {
+        let position = cursor.position();
+        if cursor.keyword("SINK") {
+            return Err(SqlError::unsupported("a pipeline INTO SINK is not supported yet")
+                .at(position)
+                .with_hint("let it write into a table"));
+        }
+        targets.push(target(cursor)?);
+        if !cursor.symbol(&Token::Comma) {
+            break;
+        }
+    }
+    let pairs = if cursor.keyword("WITH") { options(cursor)? } else { Vec::new() };
+    cursor.expect_keyword("AS")?;
+    let (query, query_position) = query(cursor)?;
+    Ok(Ddl::CreatePipeline(CreatePipeline {
+        name: Some(name),
+        if_not_exists,
+        targets,
+        by_name: false,
+        options: pairs,
+        query,
+        query_position,
+        explain: false,
+    }))
+}
+
+/// `name [(column, …)]`
+fn target(cursor: &mut Cursor<'_>) -> Result<PipelineTarget> {
+    let table = cursor.object_name("the name of a table")?;
+    let mut columns = Vec::new();
+    if cursor.symbol(&Token::LParen) {
+        loop {
+            columns.push(cursor.name("the name of a column")?);
+            if !cursor.symbol(&Token::Comma) {
+                break;
+            }
+        }
+        cursor.expect_symbol(&Token::RParen)?;
+    }
+    Ok(PipelineTarget { table, columns })
+}
+
+/// The rest, which is a query.
+fn query(cursor: &mut Cursor<'_>) -> Result<(String, u32)> {
+    let position = cursor.position();
+    let tokens = cursor.rest();
+    cursor.text.parse_with(tokens, |parser| parser.parse_query())?;
+    Ok((cursor.text.slice(tokens).to_owned(), position))
+}
+
+/// `INSERT INTO table [(column, …)] [BY NAME] query`, as a pipeline without a name.
+pub(super) fn insert(cursor: &mut Cursor<'_>) -> Result<Ddl> {
+    cursor.expect_keyword("INSERT")?;
+    cursor.expect_keyword("INTO")?;
+    let target = target(cursor)?;
+    let by_name = cursor.keywords(&["BY", "NAME"]);
+    if by_name && !target.columns.is_empty() {
+        return Err(SqlError::syntax("BY NAME and a list of columns exclude each other").at(target.columns[0].position));
+    }
+    let (query, query_position) = query(cursor)?;
+    Ok(Ddl::CreatePipeline(CreatePipeline {
+        name: None,
+        if_not_exists: false,
+        targets: vec![target],
+        by_name,
+        options: Vec::new(),
+        query,
+        query_position,
+        explain: false,
+    }))
+}
+
+/// Whether a statement is INSERT … BY NAME, which only pipelines have.
+pub(super) fn is_by_name(cursor: &Cursor<'_>) -> bool {
+    let mut ahead = cursor.clone();
+    ahead.keywords(&["INSERT", "INTO"]) && ahead.object_name("a table").is_ok() && ahead.keywords(&["BY", "NAME"])
+}
+
+/// Reads an INSERT that reads from a source.
+pub(crate) fn parse_insert(sql: &str) -> Result<Ddl> {
+    let text = Text::new(sql)?;
+    let statements: Vec<&[TokenWithSpan]> = text
+        .tokens
+        .split(|token| token.token == Token::SemiColon)
+        .filter(|tokens| tokens.iter().any(|token| !matches!(token.token, Token::Whitespace(_))))
+        .collect();
+    match statements.as_slice() {
+        [tokens] => insert(&mut Cursor::new(&text, tokens)),
+        _ => Err(SqlError::syntax("one statement at a time")),
+    }
+}
+
+/// After ALTER PIPELINE.
+pub(super) fn alter_pipeline(cursor: &mut Cursor<'_>) -> Result<Ddl> {
+    let if_exists = cursor.keywords(&["IF", "EXISTS"]);
+    let name = cursor.object_name("the name of the pipeline")?;
+    let position = cursor.position();
+    let action = if cursor.keyword("PAUSE") {
+        AlterPipelineAction::Pause
+    } else if cursor.keyword("RESUME") {
+        AlterPipelineAction::Resume
+    } else if cursor.keyword("RESTART") {
+        return Err(SqlError::unsupported("ALTER PIPELINE … RESTART FROM CHECKPOINT is not supported yet").at(position));
+    } else if cursor.keyword("RENAME") {
+        cursor.expect_keyword("TO")?;
+        AlterPipelineAction::Rename(cursor.name("the new name of the pipeline")?)
+    } else {
+        return Err(SqlError::new(state::SYNTAX_ERROR, "ALTER PIPELINE takes PAUSE, RESUME or RENAME TO").at(position));
+    };
+    Ok(Ddl::AlterPipeline(AlterPipeline { name, if_exists, action }))
+}
