@@ -11,11 +11,13 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 /// | `a BETWEEN SYMMETRIC b AND c` | `a BETWEEN !! b AND c`: the rules of the planner know what is meant |
 /// | `a BETWEEN ASYMMETRIC b AND c` | `a BETWEEN b AND c` |
 /// | `FROM ONLY t`, `UPDATE ONLY (t)`, `JOIN ONLY t` | without ONLY: no table is below another |
+/// | `a>-1`, `a<>+b` | `a > -1`, `a <> +b`: an operator ends in a sign only where it has one of ``~!@#%^&|`?`` |
 /// | `U&'d\0061ta'`, `U&'d!0061ta' UESCAPE '!'` | `'data'` |
 pub(super) fn respelled(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let concerned = ["TABLE", "USING", "SYMMETRIC", "ASYMMETRIC", "ONLY"];
     let is_concerned = |token: &Token| {
-        matches!(token, Token::UnicodeStringLiteral(_)) || concerned.iter().any(|word| is_word(token, word))
+        matches!(token, Token::UnicodeStringLiteral(_) | Token::CustomBinaryOperator(_))
+            || concerned.iter().any(|word| is_word(token, word))
     };
     if !tokens.iter().any(|token| is_concerned(&token.token)) {
         return tokens;
@@ -37,6 +39,13 @@ pub(super) fn respelled(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         let follows =
             |words: &[&str]| before.as_ref().is_some_and(|before| words.iter().any(|word| is_word(before, word)));
         match &token.token {
+            Token::CustomBinaryOperator(operator) => match without_sign(operator) {
+                Some((comparison, sign)) => {
+                    put(comparison);
+                    put(sign);
+                }
+                None => put(token.token.clone()),
+            },
             here if is_word(here, "TABLE") && matches!(next, Some(Token::Word(_))) => {
                 let begins = match &before {
                     None | Some(Token::LParen | Token::RParen) => true,
@@ -114,6 +123,23 @@ fn unescaped(text: &str, escape: char) -> Option<String> {
     }
     out.push_str(rest);
     Some(out)
+}
+
+/// A comparison and the sign behind it.
+fn without_sign(operator: &str) -> Option<(Token, Token)> {
+    let (comparison, sign) = match operator.strip_suffix('-') {
+        Some(comparison) => (comparison, Token::Minus),
+        None => (operator.strip_suffix('+')?, Token::Plus),
+    };
+    let comparison = match comparison {
+        ">" => Token::Gt,
+        ">=" => Token::GtEq,
+        "<" => Token::Lt,
+        "<=" => Token::LtEq,
+        "<>" => Token::Neq,
+        _ => return None,
+    };
+    Some((comparison, sign))
 }
 
 fn is_solid(token: &TokenWithSpan) -> bool {
