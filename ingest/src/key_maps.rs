@@ -63,14 +63,18 @@ impl KeyMapKeeper {
         let Some(is_over) = crossed(self.is_over.load(Ordering::Relaxed), in_memory + in_files, bytes_max) else {
             return;
         };
+        // While tables are being opened their maps are there before they are.
+        let taken =
+            |table: &Arc<TableShared>| table.partitions().iter().map(|partition| partition.keys().bytes).sum::<u64>();
+        let largest = tables.iter().map(|table| (taken(table), table.name.as_str())).max();
+        let largest = match largest {
+            Some((bytes, name)) if bytes > 0 => name,
+            _ if is_over => return,
+            _ => "",
+        };
         self.is_over.store(is_over, Ordering::Relaxed);
         let (severity, kind, message) = match is_over {
             true => {
-                let taken = |table: &Arc<TableShared>| {
-                    table.partitions().iter().map(|partition| partition.keys().bytes).sum::<u64>()
-                };
-                let largest = tables.iter().map(|table| (taken(table), table.name.as_str())).max();
-                let largest = largest.map_or("", |(_, name)| name);
                 let message = format!(
                     "the key maps of all tables take {} bytes, more than memory.key_map_bytes ({bytes_max}): {in_files} of them are in files, and upserts \
                      may wait for the disk; the largest map is that of table '{largest}': see rt.upsert_capacity('{largest}'). key_ttl bounds a map",

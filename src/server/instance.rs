@@ -72,6 +72,7 @@ impl fmt::Debug for Instance {
 }
 
 impl Instance {
+    #[expect(clippy::too_many_arguments, reason = "what a server is made of")]
     pub fn new(
         config: Config,
         clock: Arc<dyn Clock>,
