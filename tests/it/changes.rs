@@ -222,3 +222,28 @@ fn parameters_are_of_the_columns_types() {
     assert!(error.contains("25006") && error.contains("DELETE"), "{error}");
     assert_eq!(server.value("SELECT count(*) FROM t"), "1");
 }
+
+/// Prepared statements are planned again after definitions change. Their numeric parameters had ten digits behind the point from then on: rows of other
+/// keys were read, and written over.
+#[test]
+fn numeric_parameters_keep_their_digits_when_definitions_change() {
+    let server = Server::start(BINARY);
+    server.sql("CREATE TABLE t (k NUMERIC(30,20) PRIMARY KEY, a INT)");
+    server.sql("INSERT INTO t VALUES (0.00000000000000000007, 7), (0, 0)");
+    runtime().block_on(async {
+        let client = connect(server.pg_port).await.unwrap();
+        client.batch_execute("PREPARE r AS SELECT a FROM t WHERE k = $1").await.unwrap();
+        client.batch_execute("PREPARE w AS INSERT INTO t VALUES ($1, $2)").await.unwrap();
+        for round in 0..3 {
+            let found = client.simple_query("EXECUTE r('0.00000000000000000007')").await.unwrap();
+            let found = found.iter().find_map(|message| match message {
+                tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                _ => None,
+            });
+            assert_eq!(found.as_deref(), Some("7"), "round {round}");
+            client.batch_execute(&format!("EXECUTE w('0.0000000000000000000{}', {round})", round + 1)).await.unwrap();
+            client.batch_execute(&format!("CREATE TABLE other_{round} (a INT)")).await.unwrap();
+        }
+    });
+    assert_eq!(server.value("SELECT string_agg(a::text, ' ' ORDER BY k) FROM t"), "0 0 1 2 7");
+}

@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(exact(&wide, &planned), Some(DataType::Decimal256(76, 20)));
         assert_eq!(exact(&value(7, 20), &DataType::Utf8View), None);
         let list = ScalarValue::List(ScalarValue::new_list_nullable(
-            &[value(1, 0), value(7, 3)],
+            &[value(1000, 3), value(7, 3)],
             &DataType::Decimal128(38, 3),
         ));
         let of = |item| DataType::List(Arc::new(Field::new("item", item, true)));
