@@ -50,16 +50,10 @@ pub(super) fn create_pipeline(cursor: &mut Cursor<'_>, or_replace: bool) -> Resu
 /// `name [(column, …)]`
 fn target(cursor: &mut Cursor<'_>) -> Result<PipelineTarget> {
     let table = cursor.object_name("the name of a table")?;
-    let mut columns = Vec::new();
-    if cursor.symbol(&Token::LParen) {
-        loop {
-            columns.push(cursor.name("the name of a column")?);
-            if !cursor.symbol(&Token::Comma) {
-                break;
-            }
-        }
-        cursor.expect_symbol(&Token::RParen)?;
-    }
+    let columns = match cursor.peek() {
+        Some(Token::LParen) => cursor.list(|cursor| cursor.name("the name of a column"))?,
+        _ => Vec::new(),
+    };
     Ok(PipelineTarget { table, columns })
 }
 

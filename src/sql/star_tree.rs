@@ -13,23 +13,13 @@ pub(super) fn clause(cursor: &mut Cursor<'_>) -> Result<StarTreeClause> {
     let position = cursor.position();
     let dimensions = match cursor.keyword("AUTO") {
         true => None,
-        false => Some(list(cursor, dimension)?),
+        false => Some(cursor.list(dimension)?),
     };
     let aggregates = match cursor.keyword("AGGREGATE") {
-        true => Some(list(cursor, aggregate)?),
+        true => Some(cursor.list(aggregate)?),
         false => None,
     };
     Ok(StarTreeClause { position, dimensions, aggregates })
-}
-
-fn list<T>(cursor: &mut Cursor<'_>, item: impl Fn(&mut Cursor<'_>) -> Result<T>) -> Result<Vec<T>> {
-    cursor.expect_symbol(&Token::LParen)?;
-    let mut items = vec![item(cursor)?];
-    while cursor.symbol(&Token::Comma) {
-        items.push(item(cursor)?);
-    }
-    cursor.expect_symbol(&Token::RParen)?;
-    Ok(items)
 }
 
 /// `column`, or `function('argument', column)`.

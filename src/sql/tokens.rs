@@ -253,6 +253,17 @@ impl<'a> Cursor<'a> {
         if self.symbol(symbol) { Ok(()) } else { self.expected(&format!("\"{symbol}\"")) }
     }
 
+    /// `(item, …)`
+    pub(crate) fn list<T>(&mut self, item: impl Fn(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+        self.expect_symbol(&Token::LParen)?;
+        let mut items = vec![item(self)?];
+        while self.symbol(&Token::Comma) {
+            items.push(item(self)?);
+        }
+        self.expect_symbol(&Token::RParen)?;
+        Ok(items)
+    }
+
     /// An identifier by Postgres' rules: lower case unless it is quoted.
     pub(crate) fn name(&mut self, what: &str) -> Result<Name> {
         let position = self.position();

@@ -11,16 +11,10 @@ use crate::session::error::{Result, SqlError};
 /// After CREATE [OR REPLACE] VIEW.
 pub(super) fn create_view(cursor: &mut Cursor<'_>, or_replace: bool) -> Result<Ddl> {
     let name = cursor.object_name("the name of the view")?;
-    let mut columns = Vec::new();
-    if cursor.symbol(&Token::LParen) {
-        loop {
-            columns.push(cursor.name("the name of a column")?);
-            if !cursor.symbol(&Token::Comma) {
-                break;
-            }
-        }
-        cursor.expect_symbol(&Token::RParen)?;
-    }
+    let columns = match cursor.peek() {
+        Some(Token::LParen) => cursor.list(|cursor| cursor.name("the name of a column"))?,
+        _ => Vec::new(),
+    };
     if cursor.is_keyword("WITH") {
         return Err(SqlError::unsupported("options of views are not supported").at(cursor.position()));
     }
