@@ -50,7 +50,7 @@ use super::{
     narrowing::{DynamicFilters, is_dynamic},
     unit_order::UnitOrder,
 };
-use crate::table::physical::stored_column;
+use crate::{functions::floats, table::physical::stored_column};
 
 /// The leaf of every plan over a stored table.
 #[derive(Debug)]
@@ -236,7 +236,8 @@ impl ExecutionPlan for SegmentScanExec {
         order: &[PhysicalSortExpr],
     ) -> Result<SortOrderPushdownResult<Arc<dyn ExecutionPlan>>, DataFusionError> {
         let Some(first) = order.first() else { return Ok(SortOrderPushdownResult::Unsupported) };
-        let Some(column) = stored_column(&first.expr, &self.request) else {
+        let by = floats::without(&first.expr).unwrap_or(&first.expr);
+        let Some(column) = stored_column(by, &self.request) else {
             return Ok(SortOrderPushdownResult::Unsupported);
         };
         let order = UnitOrder {

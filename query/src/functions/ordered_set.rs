@@ -14,7 +14,10 @@ use datafusion::{
     scalar::ScalarValue,
 };
 
-use super::simple::{Call, Returns, Simple, any};
+use super::{
+    floats,
+    simple::{Call, Returns, Simple, any},
+};
 use crate::SqlError;
 
 pub(crate) const PERCENTILE_DISC: &str = "tidemill_percentile_disc";
@@ -102,13 +105,14 @@ fn percentile_disc(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
 /// The value that stands there most often; of several the first.
 fn mode(call: &Call<'_>) -> Result<ArrayRef, DataFusionError> {
     let Some(lists) = lists(call)? else { return Ok(new_null_array(call.returns.data_type(), call.rows)) };
+    let compared = floats::within(lists.values())?;
     let mut places: Vec<Option<u64>> = Vec::with_capacity(call.rows);
     for row in 0..call.rows {
         if lists.is_null(row) || lists.value_length(row) == 0 {
             places.push(None);
             continue;
         }
-        let values = lists.value(row);
+        let values = compared.slice(lists.value_offsets()[row] as usize, lists.value_length(row) as usize);
         let (mut best, mut best_length) = (0, 0);
         let mut start = 0;
         let mut first = ScalarValue::try_from_array(&values, 0)?;

@@ -19,7 +19,7 @@ pub(crate) fn widen(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
             let mut changed = widen_argument(call.func.name(), &mut call.params.args, schema)?;
             if call.params.distinct {
                 for argument in &mut call.params.args {
-                    if types::is_float(&argument.get_type(schema)?) && !is_one(argument) {
+                    if types::is_float(&argument.get_type(schema)?) && !floats::is_one(argument) {
                         *argument = floats::one_float().call(vec![argument.clone()]);
                         changed = true;
                     }
@@ -38,10 +38,6 @@ pub(crate) fn widen(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
         }
         other => Transformed::no(other),
     })
-}
-
-fn is_one(argument: &Expr) -> bool {
-    matches!(argument, Expr::ScalarFunction(call) if call.func.name() == floats::ONE_FLOAT)
 }
 
 fn widen_argument(name: &str, args: &mut [Expr], schema: &DFSchema) -> Result<bool, DataFusionError> {

@@ -20,7 +20,7 @@ use datafusion::{
     },
 };
 
-use super::{jsonb_keys, types};
+use super::{keys, types};
 use crate::{
     SqlError,
     functions::{cast::to_float, pieces::is_bytes},
@@ -84,8 +84,8 @@ pub(crate) fn adapt(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, 
                     let jsonb = |field: &Field| super::casts::marker(field) == Some("jsonb");
                     if is_text_column(&left, &l) && is_number(&right)
                         || is_text_column(&right, &r) && is_number(&left)
-                        || jsonb(&l) && !jsonb_keys::is_comparable(r.data_type())
-                        || jsonb(&r) && !jsonb_keys::is_comparable(l.data_type())
+                        || jsonb(&l) && !keys::is_comparable(r.data_type())
+                        || jsonb(&r) && !keys::is_comparable(l.data_type())
                     {
                         return Err(no_operator(&types::name(&l), &op.to_string(), &types::name(&r)).into());
                     }

@@ -29,7 +29,7 @@ mod forms;
 pub(crate) mod gapfill;
 mod gathered;
 mod inserts;
-pub(crate) mod jsonb_keys;
+pub(crate) mod keys;
 mod lateral;
 mod literals;
 mod memberships;
@@ -368,7 +368,7 @@ fn settle(
         let rules = |expr: Expr| {
             gathered::settle(expr, schema)
                 .transform_data(|expr| Ok(literals::whole(expr)))?
-                .transform_data(|expr| Ok(jsonb_keys::settle_window(expr, schema)))?
+                .transform_data(|expr| Ok(keys::settle_window(expr, schema)))?
                 .transform_data(arithmetic::settle_mod)?
                 .transform_data(|expr| arithmetic::widen_reals(expr, schema))?
                 .transform_data(|expr| literals::adapt(expr, schema))?
@@ -400,7 +400,7 @@ fn settle(
             converted.transform_data(|expr| arithmetic::check(expr, schema))
         })
     })?;
-    jsonb_keys::apply(logical)
+    keys::apply(logical)
 }
 
 /// Result columns of types that PostgreSQL has not (unsigned, nanoseconds) in the next type that it has.

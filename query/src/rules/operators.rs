@@ -7,11 +7,13 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::{
     common::DFSchema,
     error::DataFusionError,
+    functions_aggregate::first_last::first_value_udaf,
+    functions_nested::expr_fn::array_element,
     logical_expr::{
-        BinaryExpr, Cast, Expr, ExprSchemable, Operator, cast,
-        expr::{Placeholder, ScalarFunction},
+        BinaryExpr, Cast, Expr, ExprSchemable, GetFieldAccess, Operator, cast,
+        expr::{AggregateFunction, Placeholder, ScalarFunction},
         lit,
-        planner::{ExprPlanner, PlannerResult, RawBinaryExpr},
+        planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawFieldAccessExpr},
     },
     scalar::ScalarValue,
     sql::sqlparser::ast::BinaryOperator,
@@ -69,6 +71,29 @@ impl ExprPlanner for PostgresOperators {
         Ok(PlannerResult::Original(super::common_types::items(items, schema)?))
     }
 
+    /// `(array_agg(a ORDER BY b))[1]` is the first value; DataFusion makes an nth value of each such place, which takes no parameter, no place
+    /// computed, and counts from the end below zero.
+    fn plan_field_access(
+        &self,
+        raw: RawFieldAccessExpr,
+        _: &DFSchema,
+    ) -> Result<PlannerResult<RawFieldAccessExpr>, DataFusionError> {
+        let (Expr::AggregateFunction(gathered), GetFieldAccess::ListIndex { key }) = (&raw.expr, &raw.field_access) else {
+            return Ok(PlannerResult::Original(raw));
+        };
+        if gathered.func.name() != "array_agg" {
+            return Ok(PlannerResult::Original(raw));
+        }
+        let is_first = matches!(key.as_ref(), Expr::Literal(ScalarValue::Int64(Some(1)), _));
+        Ok(PlannerResult::Planned(match is_first && !gathered.params.distinct && !gathered.params.order_by.is_empty() {
+            true => Expr::AggregateFunction(AggregateFunction {
+                func: first_value_udaf(),
+                params: gathered.params.clone(),
+            }),
+            false => array_element(raw.expr, key.as_ref().clone()),
+        }))
+    }
+
     /// `position(part in whole)`, with the whole first.
     fn plan_position(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>, DataFusionError> {
         Ok(PlannerResult::Planned(call(pieces::strpos_udf(), args)))
@@ -79,14 +104,13 @@ fn call(function: Arc<datafusion::logical_expr::ScalarUDF>, args: Vec<Expr>) -> 
     Expr::ScalarFunction(ScalarFunction::new_udf(function, args))
 }
 
-/// Behind `->`: a key, or a place, which is a bigint there.
-fn key(expr: &Expr, data_type: &DataType) -> Expr {
+/// The key behind `->`, which is a text unless the client says that its parameter is a number.
+fn key(expr: &Expr) -> Expr {
     match expr {
         Expr::Placeholder(Placeholder { id, field: None }) => {
             let field = Arc::new(Field::new(id, DataType::Utf8View, true));
             Expr::Placeholder(Placeholder::new_with_field(id.clone(), Some(field)))
         }
-        other if matches!(data_type, DataType::Int16 | DataType::Int32) => cast(other.clone(), DataType::Int64),
         other => other.clone(),
     }
 }
@@ -99,17 +123,7 @@ fn plan(
 ) -> Result<Option<Expr>, DataFusionError> {
     use BinaryOperator as Op;
     let both = || vec![raw.left.clone(), raw.right.clone()];
-    // A parameter is a key, unless the client says that it is a number.
-    // The text of a number is a key all the same: no place in an array.
-    let member = || {
-        let document = match &raw.right {
-            Expr::Literal(value, _) if value.try_as_str().flatten().is_some_and(|key| key.parse::<i64>().is_ok()) => {
-                call(jsonb::object_udf(), vec![raw.left.clone()])
-            }
-            _ => raw.left.clone(),
-        };
-        vec![document, key(&raw.right, right)]
-    };
+    let member = || vec![raw.left.clone(), key(&raw.right)];
     let swapped = || vec![raw.right.clone(), raw.left.clone()];
     let number = |data_type: &DataType| data_type.is_numeric();
     let is_interval = |data_type: &DataType| matches!(data_type, DataType::Interval(_));
@@ -221,8 +235,8 @@ fn plan(
             let power = datafusion::functions::math::power();
             call(power, vec![cast(raw.left.clone(), DataType::Float64), cast(raw.right.clone(), DataType::Float64)])
         }
-        Op::Arrow if is_text(left) => jsonb_field(call(json::json_get_json_udf(), member())),
-        Op::LongArrow if is_text(left) => call(json::json_as_text_udf(), member()),
+        Op::Arrow if is_text(left) => call(document::member_udf(), member()),
+        Op::LongArrow if is_text(left) => call(document::member_text_udf(), member()),
         Op::HashArrow if is_text(left) => match keys(raw) {
             Some(path) => jsonb_field(call(json::json_get_json_udf(), path)),
             None => call(document::path_udf(), both()),

@@ -18,14 +18,18 @@ use datafusion::{
 };
 use tidemill_storage::{scan::ScanRequest, schema::Column as StoredColumn};
 
+use crate::functions::floats;
+
 /// The stored column that `expr` is, over the output of a scan for `request`.
 pub(crate) fn stored_column<'a>(expr: &Arc<dyn PhysicalExpr>, request: &'a ScanRequest) -> Option<&'a StoredColumn> {
     let column = expr.downcast_ref::<Column>()?;
     request.schema.column(*request.projection.get(column.index())?)
 }
 
-/// `expr`, over the output of a scan for `request`, as the planner wrote it; `None` for forms that no predicate has.
+/// `expr`, over the output of a scan for `request`, as the planner wrote it; `None` for forms that no predicate has. Predicates take equal floats for
+/// one, whatever their bits.
 pub(crate) fn logical(expr: &Arc<dyn PhysicalExpr>, request: &ScanRequest) -> Option<Expr> {
+    let expr = floats::without(expr).unwrap_or(expr);
     let inner = |expr: &Arc<dyn PhysicalExpr>| Some(Box::new(logical(expr, request)?));
     if let Some(column) = stored_column(expr, request) {
         return Some(Expr::Column(LogicalColumn::new_unqualified(&column.name)));

@@ -12,7 +12,7 @@ use datafusion::{
     logical_expr::{ScalarUDF, Signature, Volatility::Immutable},
 };
 
-use super::{jsonb, tree::Json};
+use super::{jsonb, member, tree::Json};
 use crate::{
     SqlError,
     functions::{
@@ -34,8 +34,8 @@ pub(super) fn udfs() -> Vec<Arc<ScalarUDF>> {
         text("jsonb_extract_path_text", &["json_extract_path_text"], many()),
         path_udf(),
         text_path_udf(),
-        field_udf(),
-        text_udf(),
+        member::udf(),
+        member::text_udf(),
         exists_udf(),
         exists_any_udf(),
         exists_all_udf(),
@@ -52,21 +52,6 @@ pub(crate) fn path_udf() -> Arc<ScalarUDF> {
 pub(crate) fn text_path_udf() -> Arc<ScalarUDF> {
     let returns = Returns::Type(DataType::Utf8View);
     Simple::udf("tidemill_json_path_text", any(2, Immutable), returns, |call| at_paths(call, Json::text))
-}
-
-/// `doc -> key`.
-fn field_udf() -> Arc<ScalarUDF> {
-    let aliases = ["json_object_field", "jsonb_array_element", "json_array_element"];
-    Simple::aliased("jsonb_object_field", &aliases, any(2, Immutable), jsonb(), |call| {
-        parts(call, |json| Some(json.to_string()))
-    })
-}
-
-/// `doc ->> key`.
-fn text_udf() -> Arc<ScalarUDF> {
-    let aliases = ["json_object_field_text", "jsonb_array_element_text", "json_array_element_text"];
-    let returns = Returns::Type(DataType::Utf8View);
-    Simple::aliased("jsonb_object_field_text", &aliases, any(2, Immutable), returns, |call| parts(call, Json::text))
 }
 
 /// `doc ? key`.
@@ -163,20 +148,13 @@ fn truths(call: &Call<'_>, of: impl Fn(&Json, usize) -> Option<bool>) -> Result<
 /// What the arguments after the first, one after the other, lead to.
 fn parts(call: &Call<'_>, show: impl Fn(&Json) -> Option<String>) -> Result<ArrayRef, DataFusionError> {
     let documents = call.text(0)?;
-    let by_place: Vec<bool> = call.arrays.iter().map(|array| array.data_type().is_integer()).collect();
     let steps = (1..call.arrays.len()).map(|index| call.text(index)).collect::<Result<Vec<_>, _>>()?;
     let rows = (0..call.rows).map(|row| {
         if documents.is_null(row) || steps.iter().any(|steps| steps.is_null(row)) {
             return Ok(None);
         }
         let json: Json = documents.value(row).parse()?;
-        // -> with a number is never a key, with a text never a place; a path may be both.
-        let strict = steps.len() == 1 && call.fields.len() == 2;
-        let found = match (strict, &json) {
-            (true, Json::Object(_)) if by_place[1] => None,
-            _ => json.at(steps.iter().map(|steps| steps.value(row))),
-        };
-        Ok(found.and_then(&show))
+        Ok(json.at(steps.iter().map(|steps| steps.value(row))).and_then(&show))
     });
     Ok(Arc::new(rows.collect::<Result<StringViewArray, SqlError>>()?))
 }

@@ -1,7 +1,7 @@
 //! The order and equality of jsonb as texts: two documents are equal when their keys are, and stand in the order of their keys.
 //!
 //! Printed documents do not tell: `1.0` equals `1`, `2` comes before `10`, and arrays and objects are compared by their number of items first. What
-//! compares, sorts, groups or joins by jsonb does so by [`udf`] of it ([`jsonb_keys`](crate::rules::jsonb_keys)).
+//! compares, sorts, groups or joins by jsonb does so by [`udf`] of it ([`keys`](crate::rules::keys)).
 //!
 //! Each value is a character for its kind and what compares within it; all are self-delimiting, so that items can stand one after the other.
 //! Texts compare by their bytes, and so by their characters. They are texts and no bytea because windows cannot go by ranges of bytea.

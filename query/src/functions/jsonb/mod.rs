@@ -4,6 +4,7 @@ mod access;
 mod change;
 mod facts;
 pub(crate) mod key;
+mod member;
 mod members;
 mod number;
 pub(crate) mod path;
@@ -22,6 +23,7 @@ use super::simple::Returns;
 
 pub(crate) use access::{delete_udf, exists_all_udf, exists_any_udf, exists_udf, path_udf, text_path_udf};
 pub(crate) use change::{concat_udf, delete_path_udf};
+pub(crate) use member::{text_udf as member_text_udf, udf as member_udf};
 
 pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
     [access::udfs(), change::udfs(), facts::udfs(), members::udfs(), path::udfs(), vec![key::udf()]]

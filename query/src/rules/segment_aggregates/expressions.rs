@@ -27,7 +27,7 @@ use crate::{
         computed::{OverColumns, computed, over_columns},
         states::State,
     },
-    functions::{datetime::rounding::Step, floats::ONE_FLOAT, zone::Zone},
+    functions::{datetime::rounding::Step, floats, zone::Zone},
     table::{
         conditions,
         physical::{logical, stored_column},
@@ -164,10 +164,7 @@ impl Reading<'_> {
         };
         let Some(mut argument) = self.grounded(argument) else { return Ok(None) };
         // Segments take floats that are equal for one by themselves.
-        if is_set
-            && let Some(call) = argument.downcast_ref::<ScalarFunctionExpr>()
-            && let (ONE_FLOAT, [inner]) = (call.name(), call.args())
-        {
+        if is_set && let Some(inner) = floats::without(&argument) {
             argument = Arc::clone(inner);
         }
         let fields = call.state_fields()?;
@@ -219,7 +216,7 @@ impl Reading<'_> {
     fn order(&self, call: &AggregateFunctionExpr, filter: Option<&Predicate>) -> Option<Order> {
         let [by] = call.order_bys() else { return None };
         let expr = self.grounded(&by.expr)?;
-        let column = self.column(&expr)?;
+        let column = self.column(floats::without(&expr).unwrap_or(&expr))?;
         let has_values = !column.nullable
             || [filter, self.source.predicate.as_ref()].into_iter().flatten().any(|one| one.needs_value_of(column.id));
         let is_last = (call.fun().name() == "last_value") != by.options.descending;
