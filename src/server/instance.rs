@@ -373,7 +373,13 @@ impl Backend for ServerBackend {
 
     async fn change(&self, target: &WriteTarget, change: RowChange) -> Result<()> {
         let live = self.changed(target)?;
-        Ok(runtime::blocking(move || live.ingest.change_rows(&change)).await?)
+        runtime::blocking(move || -> Result<()> {
+            live.ingest.change_rows(&change)?;
+            // Rows that are gone may stand in the table's log, too: it lets go of them as soon as what was inserted before is committed.
+            live.shed_log();
+            Ok(())
+        })
+        .await
     }
 }
 

@@ -75,6 +75,44 @@ fn deleted_bytes_are_in_no_segment_or_index() {
     assert_eq!(server.value("SELECT rt.compact('keyed')"), "0");
 }
 
+/// What INSERT brought stood in the table's log, although it was committed and deleted, until other rows had filled the file.
+#[test]
+fn deleted_bytes_are_in_no_file_of_the_server() {
+    let mut server = Server::start(BINARY);
+    for (table, key) in [("plain", ""), ("keyed", " PRIMARY KEY")] {
+        server.sql(&format!("CREATE TABLE {table} (k BIGINT{key}, note TEXT COMPRESSION none)"));
+        server.sql(&format!("INSERT INTO {table} SELECT k, 'note ' || k FROM generate_series(1, 100) AS s(k)"));
+        // The greatest of its column, so that it would be in statistics, too. One is committed before it is deleted, one is not, one is changed.
+        server.sql(&format!("INSERT INTO {table} VALUES (500, 'zzmarkerone')"));
+        server.sql(&format!("INSERT INTO {table} VALUES (501, 'zzmarkertwo')"));
+        server.sql(&format!("SELECT rt.seal('{table}')"));
+        server.sql(&format!("INSERT INTO {table} VALUES (502, 'zzmarkerthree')"));
+    }
+    let holding = |server: &Server| {
+        ["zzmarkerone", "zzmarkertwo", "zzmarkerthree"].map(|marker| files_with(&server.data_dir, marker).len())
+    };
+    assert!(holding(&server).iter().all(|files| *files >= 2), "{:?}", holding(&server));
+    for table in ["plain", "keyed"] {
+        server.sql(&format!("INSERT INTO {table} VALUES (600, 'stays')"));
+        server.sql(&format!("DELETE FROM {table} WHERE k IN (500, 502)"));
+        server.sql(&format!("UPDATE {table} SET note = 'changed' WHERE k = 501"));
+        server.sql(&format!("INSERT INTO {table} VALUES (601, 'stays')"));
+        server.sql(&format!("SELECT rt.seal('{table}')"));
+        server.sql(&format!("SELECT rt.compact('{table}')"));
+    }
+    assert_eq!(holding(&server), [0; 3]);
+    for restarted in [false, true] {
+        if restarted {
+            server.kill_and_restart();
+        }
+        for table in ["plain", "keyed"] {
+            let sums =
+                format!("SELECT count(*), sum(k), count(*) FILTER (WHERE note IN ('changed', 'stays')) FROM {table}");
+            assert_eq!(server.sql(&sums), [["103", "6752", "3"].map(|text| Some(text.to_owned()))]);
+        }
+    }
+}
+
 #[test]
 fn small_segments_become_one_with_their_indexes() {
     let server = Server::start(BINARY);

@@ -14,6 +14,7 @@ use super::{
     pace::backoff,
     status::StreamRun,
     table::TableShared,
+    waiting::{self, Said, Waiting},
 };
 use crate::{
     Error, Result,
@@ -39,6 +40,8 @@ struct Memory {
     highs: BTreeMap<u32, u64>,
     /// Where a stream was when the source was last known to be the one that it reads.
     places: BTreeMap<u32, Place>,
+    /// Transactions that streams wait for.
+    waiting: BTreeMap<u32, Option<Waiting>>,
     /// When that was asked.
     asked_us: Option<i64>,
 }
@@ -96,6 +99,7 @@ fn look(table: &Arc<TableShared>, feed: &Arc<FeedState>, memory: &mut Memory) ->
         let partition = stream.id.partition;
         let position = stream.position();
         let at_us = table.runtime.clock.monotonic_us();
+        wait(table, feed, stream, memory.waiting.entry(partition).or_default(), at_us);
         let high = feed.feed.connector.watermarks(partition)?.high;
         if memory.highs.insert(partition, high).is_some_and(|before| high < before) {
             feed.doubt();
@@ -142,6 +146,27 @@ fn look(table: &Arc<TableShared>, feed: &Arc<FeedState>, memory: &mut Memory) ->
         }
     }
     Ok(())
+}
+
+/// Says of a stream that it waits for a transaction of its producer, and that it does no more.
+fn wait(
+    table: &Arc<TableShared>,
+    feed: &Arc<FeedState>,
+    stream: &Arc<StreamState>,
+    waiting: &mut Option<Waiting>,
+    now_us: i64,
+) {
+    let open = waiting::open(feed, stream).filter(|_| stream.run() == StreamRun::Running && !feed.is_paused());
+    let (waits_for, said) = Waiting::look(waiting, open, now_us);
+    stream.set_waits_for(waits_for);
+    let (severity, kind, text) = match said {
+        None => return,
+        Some(Said::Long(text)) => (Severity::Warning, "open_transaction", text),
+        Some(Said::Over(text)) => (Severity::Info, "transaction_ended", text),
+    };
+    let message =
+        format!("partition {} of source '{}' for table '{}': {text}", stream.id.partition, feed.feed.name, table.name);
+    table.partition_of(stream.id.partition).event(severity, kind, Some(stream.id), message);
 }
 
 /// Asks the source whether it is still the one that is read, and stops the streams of which it is not. `all`: also those that have read

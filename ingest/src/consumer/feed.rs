@@ -142,6 +142,8 @@ pub(crate) struct StreamState {
     /// The latest such moment of which everything is visible.
     fresh_us: AtomicI64,
     run: Mutex<StreamRun>,
+    /// What its source's partition waits for.
+    waits_for: Mutex<Option<String>>,
 }
 
 impl StreamState {
@@ -163,6 +165,7 @@ impl StreamState {
             looks: Mutex::default(),
             fresh_us: AtomicI64::new(i64::MIN),
             run: Mutex::new(StreamRun::Running),
+            waits_for: Mutex::default(),
         }
     }
 
@@ -233,6 +236,11 @@ impl StreamState {
 
     pub(crate) fn set_run(&self, run: StreamRun) {
         *self.run.lock() = run;
+    }
+
+    /// What holds back the rest of the source's partition, if anything does.
+    pub(crate) fn set_waits_for(&self, what: Option<String>) {
+        *self.waits_for.lock() = what;
     }
 
     /// A watermark never goes back.
@@ -403,7 +411,9 @@ impl FeedState {
             state: if self.is_paused() && run == StreamRun::Running { "paused" } else { state },
             error: match run {
                 StreamRun::Stopped { error } => Some(error),
-                StreamRun::Running | StreamRun::Ended => self.error.lock().clone(),
+                StreamRun::Running | StreamRun::Ended => {
+                    self.error.lock().clone().or_else(|| stream.waits_for.lock().clone())
+                }
             },
         }
     }

@@ -28,6 +28,7 @@ mod spread;
 mod status;
 pub(crate) mod table;
 mod truncating;
+mod waiting;
 
 use std::{
     collections::{BTreeMap, HashSet},

@@ -46,6 +46,15 @@ pub struct Watermarks {
     pub high: u64,
 }
 
+/// A transaction of a partition that its producer has neither committed nor aborted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenTransaction {
+    /// Offset of its first message: readers of committed messages get nothing from here on.
+    pub from: u64,
+    /// First offset not yet written, by it or by others.
+    pub to: u64,
+}
+
 /// What a poll brings.
 #[derive(Clone, Debug)]
 pub enum Fetched {
@@ -81,6 +90,13 @@ pub trait Connector: Send + Sync + std::fmt::Debug {
 
     /// Low and high offset of a partition. Blocks.
     fn watermarks(&self, partition: u32) -> Result<Watermarks>;
+
+    /// The oldest transaction of a partition that was open when the partition was last fetched from, a few seconds ago or less, and holds back
+    /// what readers get. `None` where nothing is, where it is not known, and for sources without transactions. Does not block.
+    fn open_transaction(&self, partition: u32) -> Option<OpenTransaction> {
+        let _ = partition;
+        None
+    }
 
     /// Whether the source is the one in which these places were reached, per partition. Partitions that did not answer in time are not in the
     /// answer; an error when none did. Blocks. Sources that cannot be replaced by others of their name say nothing.

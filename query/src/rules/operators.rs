@@ -78,20 +78,23 @@ impl ExprPlanner for PostgresOperators {
         raw: RawFieldAccessExpr,
         _: &DFSchema,
     ) -> Result<PlannerResult<RawFieldAccessExpr>, DataFusionError> {
-        let (Expr::AggregateFunction(gathered), GetFieldAccess::ListIndex { key }) = (&raw.expr, &raw.field_access) else {
+        let (Expr::AggregateFunction(gathered), GetFieldAccess::ListIndex { key }) = (&raw.expr, &raw.field_access)
+        else {
             return Ok(PlannerResult::Original(raw));
         };
         if gathered.func.name() != "array_agg" {
             return Ok(PlannerResult::Original(raw));
         }
         let is_first = matches!(key.as_ref(), Expr::Literal(ScalarValue::Int64(Some(1)), _));
-        Ok(PlannerResult::Planned(match is_first && !gathered.params.distinct && !gathered.params.order_by.is_empty() {
-            true => Expr::AggregateFunction(AggregateFunction {
-                func: first_value_udaf(),
-                params: gathered.params.clone(),
-            }),
-            false => array_element(raw.expr, key.as_ref().clone()),
-        }))
+        Ok(PlannerResult::Planned(
+            match is_first && !gathered.params.distinct && !gathered.params.order_by.is_empty() {
+                true => Expr::AggregateFunction(AggregateFunction {
+                    func: first_value_udaf(),
+                    params: gathered.params.clone(),
+                }),
+                false => array_element(raw.expr, key.as_ref().clone()),
+            },
+        ))
     }
 
     /// `position(part in whole)`, with the whole first.

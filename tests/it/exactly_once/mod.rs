@@ -101,6 +101,52 @@ fn acknowledged_inserts_survive_kill_9() {
     }
 }
 
+/// A transaction whose producer is gone held its partition back with state `running` and lag 0, and nothing said so.
+#[test]
+fn a_hanging_transaction_is_named_and_stalls_its_partition_only() {
+    let Some(brokers) = brokers("exactly_once::a_hanging_transaction_is_named_and_stalls_its_partition_only") else {
+        return;
+    };
+    let topic = topic("hanging");
+    create_topic(&brokers, &topic, 2, &[]);
+    let settings = HashMap::from([("transactional.id", topic.as_str()), ("transaction.timeout.ms", "600000")]);
+    let hanging = Feed::with(&brokers, &topic, &settings);
+    let timeout = Duration::from_secs(30);
+    hanging.producer().init_transactions(timeout).unwrap();
+    let server = Server::start(BINARY);
+    create(&server, &brokers, &topic, "", "partitions = 2");
+    hanging.producer().begin_transaction().unwrap();
+    send(&hanging, 0, 0..10);
+    hanging.flush();
+    let others = Feed::new(&brokers, &topic);
+    send(&others, 0, 10..30);
+    send(&others, 1, 0..50);
+    others.flush();
+    server.wait_for("SELECT count(*) FROM t", "50", Duration::from_secs(20));
+
+    let waits = "SELECT count(*) FROM rt.partitions WHERE source_partition = 0 AND state = 'running' AND position = 0 \
+                 AND error LIKE 'a transaction that began at offset 0 has been open for % 30 offsets %'";
+    server.wait_for(waits, "1", Duration::from_secs(40));
+    assert_eq!(
+        server.value("SELECT count(*) FROM rt.partitions WHERE source_partition = 1 AND error IS NOT NULL"),
+        "0"
+    );
+    let said = "SELECT count(*) FROM rt.events WHERE kind = 'open_transaction' AND severity = 'warning' \
+                AND message LIKE 'partition 0 of source ''raw'' for table ''t'': % at offset 0 %'";
+    assert_eq!(server.value(said), "0", "a short one is no event");
+    send(&others, 1, 50..60);
+    others.flush();
+    server.wait_for("SELECT count(*) FROM t", "60", Duration::from_secs(20));
+    server.wait_for(said, "1", Duration::from_secs(90));
+
+    hanging.producer().abort_transaction(timeout).unwrap();
+    server.wait_for("SELECT count(*) FROM t WHERE part = 0 AND seq >= 10", "20", Duration::from_secs(20));
+    let over = "SELECT count(*) FROM rt.events WHERE kind = 'transaction_ended'";
+    server.wait_for(over, "1", Duration::from_secs(20));
+    assert_eq!(server.value(said), "1", "it is said once");
+    assert_eq!(server.value("SELECT count(*) FROM rt.partitions WHERE error IS NOT NULL"), "0");
+}
+
 #[test]
 fn aborted_transactions_are_never_seen() {
     let Some(brokers) = brokers("exactly_once::aborted_transactions_are_never_seen") else { return };

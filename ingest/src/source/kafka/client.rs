@@ -1,6 +1,6 @@
 //! Making librdkafka clients, and what their errors mean.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use parking_lot::Mutex;
 use rdkafka::{
@@ -134,8 +134,30 @@ pub(super) struct Tracing {
     topic: String,
     /// What the metrics know already.
     counted: Mutex<Received>,
+    /// Of each partition that is fetched the last stable offset and the end.
+    ends: Mutex<BTreeMap<u32, (u64, u64)>>,
     /// Why a broker did not take our name and password.
     refused: Mutex<Option<String>>,
+}
+
+/// Of librdkafka's statistics, where partitions end.
+#[derive(Debug, Default, serde::Deserialize)]
+struct Topics {
+    #[serde(default)]
+    topics: BTreeMap<String, Partitions>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct Partitions {
+    partitions: BTreeMap<i64, Ends>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct Ends {
+    /// High watermark; negative when unknown.
+    hi_offset: i64,
+    /// Last stable offset; negative when unknown, and that of the last answer to a fetch otherwise.
+    ls_offset: i64,
 }
 
 /// Of librdkafka's statistics, what a client has received from brokers since it began.
@@ -150,7 +172,22 @@ struct Received {
 
 impl Tracing {
     fn new(topic: &str) -> Self {
-        Self { topic: topic.to_owned(), counted: Mutex::default(), refused: Mutex::default() }
+        Self { topic: topic.to_owned(), counted: Mutex::default(), ends: Mutex::default(), refused: Mutex::default() }
+    }
+
+    /// The last stable offset of a partition and its end, as of the last statistics.
+    pub(super) fn ends_of(&self, partition: u32) -> Option<(u64, u64)> {
+        self.ends.lock().get(&partition).copied()
+    }
+
+    fn note_ends(&self, statistics: &[u8]) {
+        let Ok(mut all) = serde_json::from_slice::<Topics>(statistics) else { return };
+        let Some(topic) = all.topics.remove(&self.topic) else { return };
+        let known = topic.partitions.into_iter().filter_map(|(partition, ends)| {
+            let ends = (u64::try_from(ends.ls_offset).ok()?, u64::try_from(ends.hi_offset).ok()?);
+            Some((u32::try_from(partition).ok()?, ends))
+        });
+        *self.ends.lock() = known.collect();
     }
 
     /// What a broker last said when it did not take our name and password.
@@ -188,6 +225,7 @@ impl ClientContext for Tracing {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
+        self.note_ends(statistics);
         let Ok(now) = serde_json::from_slice::<Received>(statistics) else { return };
         let before = std::mem::replace(&mut *self.counted.lock(), now);
         for (name, before, now) in [

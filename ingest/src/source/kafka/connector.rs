@@ -21,7 +21,7 @@ use crate::{
     Error, Result,
     landmark::{Place, Recognition},
     source::{
-        Connector, Reader, Start, Watermarks,
+        Connector, OpenTransaction, Reader, Start, Watermarks,
         share::{Fetcher, Share},
     },
 };
@@ -165,6 +165,10 @@ impl Connector for KafkaConnector {
 
     fn watermarks(&self, partition: u32) -> Result<Watermarks> {
         watermarks(&self.endpoint, &self.client, partition)
+    }
+
+    fn open_transaction(&self, partition: u32) -> Option<OpenTransaction> {
+        self.fetcher.open_transaction(partition)
     }
 
     fn recognize(&self, places: &BTreeMap<u32, Place>) -> Result<BTreeMap<u32, Recognition>> {

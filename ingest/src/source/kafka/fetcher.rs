@@ -27,7 +27,10 @@ use super::{
 };
 use crate::{
     Error, Result,
-    source::share::{Bell, Fetcher, Lane},
+    source::{
+        OpenTransaction,
+        share::{Bell, Fetcher, Lane},
+    },
 };
 
 /// Bytes that are fetched ahead for all partitions of a source together, and bounds for one.
@@ -84,6 +87,14 @@ impl KafkaFetcher {
         });
         clients.push(Arc::clone(&client));
         Ok(client)
+    }
+
+    /// As the client knows it that has heard of the end of the partition last.
+    pub(super) fn open_transaction(&self, partition: u32) -> Option<OpenTransaction> {
+        let clients = self.clients.lock();
+        let ends = clients.iter().filter_map(|client| client.client.context().ends_of(partition));
+        let (stable, end) = ends.max_by_key(|(stable, end)| (*end, *stable))?;
+        (stable < end).then_some(OpenTransaction { from: stable, to: end })
     }
 
     /// A lane of the client ended. A client without lanes ends too.
