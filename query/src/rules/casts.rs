@@ -77,8 +77,8 @@ pub(crate) fn convert(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>
             }
             true
         }
-        // Arrow's cast would leave the text known as jsonb, and so compared as such.
-        (a, b) if types::is_text(a) && types::is_text(b) => matches!(marker(&source), Some("jsonb" | "json")),
+        // Arrow's cast would leave the text known as what it was, and so compared as such.
+        (a, b) if types::is_text(a) && types::is_text(b) => matches!(marker(&source), Some("jsonb" | "json" | "uuid")),
         // Texts in an array become what the array is to hold, one by one.
         (DataType::List(a), DataType::List(b)) => {
             marker(b).is_some() && marker(a) != marker(b) && types::is_text(a.data_type())
