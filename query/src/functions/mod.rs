@@ -4,6 +4,7 @@ pub(crate) mod angles;
 pub(crate) mod any;
 pub(crate) mod approximate;
 pub(crate) mod arithmetic;
+pub(crate) mod array_order;
 pub(crate) mod array_sets;
 pub(crate) mod arrays;
 pub(crate) mod average;

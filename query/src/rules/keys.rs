@@ -12,6 +12,7 @@
 //! | the groups whose gaps are filled | told apart by `key(a)` |
 //! | `min(a)`, `max(a)` of intervals | `first_value(a ORDER BY key(a))`, descending for `max`; over windows functions of [their own](interval_extremes) |
 //! | `greatest(a, b)`, `least(a, b)` of intervals | functions of their own |
+//! | `a < b`, `a >= b` and so on of arrays | what [`array_order`] says of both, beside 0 |
 //! | `a @> b`, `a && b`, `array_position(a, b)` of arrays of floats | the same of the keys |
 //!
 //! Runs when types fit. A key of a document is no plain column, so no condition on it is left to segments, which know jsonb as text; that of a float
@@ -29,8 +30,9 @@ use datafusion::{
     error::DataFusionError,
     functions_aggregate::{first_last::first_value_udaf, min_max::min_udaf},
     logical_expr::{
-        Aggregate, Distinct, Expr, ExprSchemable, LogicalPlan, Projection, Subquery,
+        Aggregate, BinaryExpr, Distinct, Expr, ExprSchemable, LogicalPlan, Operator, Projection, Subquery, binary_expr,
         expr::{AggregateFunction, Between, Case, InList, InSubquery, ScalarFunction, WindowFunctionDefinition},
+        lit,
         utils::{grouping_set_to_exprlist, merge_schema},
         when,
     },
@@ -45,7 +47,7 @@ use super::{
 };
 use crate::{
     SqlError,
-    functions::{floats, interval_extremes, jsonb::key},
+    functions::{array_order, floats, interval_extremes, jsonb::key},
 };
 
 /// What the values of grouped documents are called below the projection that gives them back their names.
@@ -90,6 +92,7 @@ fn needs_keys(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
                         let by = call.params.order_by.iter().map(|by| &by.expr);
                         call.params.partition_by.iter().chain(by).any(orders)
                     }
+                    Expr::BinaryExpr(binary) => orders_arrays(binary, &inputs),
                     Expr::AggregateFunction(call) => call.params.order_by.iter().any(|by| orders(&by.expr)),
                     _ => false,
                 };
@@ -180,6 +183,14 @@ pub(crate) fn settle_window(expr: Expr, schema: &DFSchema) -> Transformed<Expr> 
 fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
     let is = |expr: &Expr| key(expr, schema);
     Ok(match expr {
+        Expr::BinaryExpr(mut binary) if orders_arrays(&binary, schema) => {
+            if let Some(key) = is(&binary.left).or_else(|| is(&binary.right)) {
+                binary.left = Box::new(keyed(*binary.left, key));
+                binary.right = Box::new(keyed(*binary.right, key));
+            }
+            let order = array_order::udf().call(vec![*binary.left, *binary.right]);
+            Transformed::yes(binary_expr(order, binary.op, lit(0i32)))
+        }
         Expr::BinaryExpr(mut binary)
             if compares(binary.op)
                 && let Some(key) = is(&binary.left).or_else(|| is(&binary.right)) =>
@@ -279,6 +290,14 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusi
         }
         other => Transformed::no(other),
     })
+}
+
+/// Whether it says which of two arrays comes first.
+fn orders_arrays(binary: &BinaryExpr, schema: &DFSchema) -> bool {
+    matches!(binary.op, Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq)
+        && [&binary.left, &binary.right]
+            .into_iter()
+            .all(|side| matches!(side.get_type(schema), Ok(DataType::List(_) | DataType::LargeList(_))))
 }
 
 fn refuse(function: &str, args: &[Expr], schema: &DFSchema) -> Result<(), DataFusionError> {
