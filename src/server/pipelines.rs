@@ -160,6 +160,7 @@ pub fn start(
             idle_timeout_us: options.idle_timeout_us,
             watermark_jump_us: options.watermark_jump_us,
             memory_limit: options.memory_limit,
+            late: options.late,
         },
         checkpoints: Arc::clone(&instance.checkpoints) as Arc<dyn CheckpointLog>,
         is_paused: pipeline.paused,

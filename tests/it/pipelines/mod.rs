@@ -2,6 +2,7 @@
 
 mod crash;
 mod definitions;
+mod late;
 mod scenarios;
 
 use std::time::Duration;

@@ -114,7 +114,8 @@ impl Groups {
         Ok(dump)
     }
 
-    fn take(&mut self) -> Result<Dump> {
+    /// All groups, which are gone from here.
+    pub(crate) fn take(&mut self) -> Result<Dump> {
         let groups = self.count();
         let keys = self.keys.as_mut().map_or_else(|| Ok(Vec::new()), |keys| keys.emit(EmitTo::All))?;
         let states = self.accumulators.iter_mut().map(|accumulator| accumulator.state(EmitTo::All));

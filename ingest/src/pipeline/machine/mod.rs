@@ -30,6 +30,7 @@ use self::windowed::{PaneDump, Prepared, Windowed};
 use super::{
     bisect::bisect,
     checks::row_reject,
+    late::{Late, LatePolicy},
     plan::{Aggregate, Branch, Plan, steps},
     watermark::Watermark,
 };
@@ -82,6 +83,15 @@ pub(crate) struct Outcome {
     pub(crate) rows: Vec<RecordBatch>,
     /// Rows that could not be computed, and messages that were no rows.
     pub(crate) rejects: Vec<(StreamId, Reject)>,
+    /// Rows that came too late, where these are dead letters.
+    pub(crate) late: Vec<(StreamId, Reject)>,
+}
+
+/// How a machine goes about time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) jump_max_us: i64,
+    pub(crate) late: Late,
 }
 
 /// Counts since the pipeline was made.
@@ -89,7 +99,11 @@ pub(crate) struct Outcome {
 pub struct Counts {
     pub rows_in: u64,
     pub rows_out: u64,
+    /// Those that were counted nowhere.
     pub late_rows: u64,
+    /// Those that came late and changed what was given.
+    #[serde(default)]
+    pub late_updates: u64,
     pub rejected: u64,
 }
 
@@ -123,6 +137,7 @@ pub(crate) struct Machine {
     landmarks: BTreeMap<StreamId, Landmark>,
     time: EventTime,
     counts: Counts,
+    late: Late,
     windowed: Option<Windowed>,
 }
 
@@ -132,28 +147,39 @@ enum Piece {
     Prepared(Box<Prepared>),
 }
 
+/// What a dead letter says that came too late.
+const LATE: &str = "the row is late: all windows that it is in were given";
+
 /// A row of a batch that cannot be computed, and why.
 type Fault = (usize, String);
 
 impl Machine {
-    pub(crate) fn new(plan: Arc<Plan>, sources: Arc<[MachineSource]>, jump_max_us: i64) -> Self {
-        let time = EventTime::new(sources.iter().map(|source| source.id).collect(), jump_max_us);
-        let windowed = plan_windows(&plan).map(Windowed::new);
-        Self {
+    pub(crate) fn new(plan: Arc<Plan>, sources: Arc<[MachineSource]>, settings: Settings) -> Result<Self> {
+        let time = EventTime::new(sources.iter().map(|source| source.id).collect(), settings.jump_max_us);
+        let late = settings.late;
+        let windowed = plan_windows(&plan).map(|aggregate| Windowed::new(aggregate, late)).transpose()?;
+        Ok(Self {
             plan,
             sources,
             positions: BTreeMap::new(),
             landmarks: BTreeMap::new(),
             time,
             counts: Counts::default(),
+            late,
             windowed,
-        }
+        })
     }
 
-    pub(crate) fn restore(plan: Arc<Plan>, sources: Arc<[MachineSource]>, picture: Picture) -> Result<Self> {
+    pub(crate) fn restore(
+        plan: Arc<Plan>,
+        sources: Arc<[MachineSource]>,
+        settings: Settings,
+        picture: Picture,
+    ) -> Result<Self> {
         let Picture { progress, panes } = picture;
+        let late = settings.late;
         let windowed = match plan_windows(&plan) {
-            Some(aggregate) => Some(Windowed::restore(aggregate, panes, progress.time.combined())?),
+            Some(aggregate) => Some(Windowed::restore(aggregate, late, panes, progress.time.combined())?),
             None => None,
         };
         Ok(Self {
@@ -163,6 +189,7 @@ impl Machine {
             landmarks: progress.landmarks.into_iter().collect(),
             time: progress.time,
             counts: progress.counts,
+            late,
             windowed,
         })
     }
@@ -232,6 +259,7 @@ impl Machine {
             None => vec![NEVER; rows],
         };
         let mut rejects = batch.rejects.clone();
+        let mut late = Vec::new();
         for branch in plan.branches.iter().filter(|branch| branch.source == source) {
             let (mut pieces, mut faults, mut failed) = (Vec::new(), Vec::new(), Vec::new());
             if rows > 0 {
@@ -239,7 +267,7 @@ impl Machine {
                     0..rows,
                     &mut |range| {
                         let piece = batch.rows.slice(range.start, range.len());
-                        prepare(&plan, branch, piece, &before[range])
+                        prepare(&plan, branch, piece, range.start, &before[range])
                     },
                     &mut |range, (piece, of_piece): (Piece, Vec<Fault>)| {
                         pieces.push(piece);
@@ -256,9 +284,11 @@ impl Machine {
                     Piece::Rows(rows) => self.give(vec![rows], outcome)?,
                     Piece::Prepared(prepared) => {
                         let Some(windowed) = &mut self.windowed else { continue };
-                        let (complete, late) = windowed.update(&prepared)?;
-                        self.counts.late_rows += late;
-                        self.give(complete, outcome)?;
+                        let taken = windowed.update(&prepared)?;
+                        self.counts.late_rows += taken.late.len() as u64;
+                        self.counts.late_updates += taken.corrections;
+                        late.extend(taken.late);
+                        self.give(taken.given, outcome)?;
                     }
                 }
             }
@@ -268,6 +298,13 @@ impl Machine {
         // A row that two branches cannot compute is one dead letter for each reason.
         rejects.dedup();
         outcome.rejects.extend(rejects.into_iter().map(|reject| (batch.stream, reject)));
+        if self.late.policy == LatePolicy::Dlq {
+            late.sort_unstable();
+            late.dedup();
+            self.counts.rejected += late.len() as u64;
+            let late = late.into_iter().map(|row| row_reject(batch, row as usize, None, LATE.into()));
+            outcome.late.extend(late.map(|reject| (batch.stream, reject)));
+        }
         self.positions.insert(batch.stream, batch.to);
         Ok(())
     }
@@ -297,8 +334,14 @@ fn plan_windows(plan: &Arc<Plan>) -> Option<Arc<Aggregate>> {
     plan.aggregate.as_ref().map(Arc::clone)
 }
 
-/// Computes all of rows that may fail for one of them.
-fn prepare(plan: &Plan, branch: &Branch, rows: RecordBatch, before: &[i64]) -> Result<(Piece, Vec<Fault>), String> {
+/// Computes all of rows that may fail for one of them. `first`: the place of the first of them in their batch.
+fn prepare(
+    plan: &Plan,
+    branch: &Branch,
+    rows: RecordBatch,
+    first: usize,
+    before: &[i64],
+) -> Result<(Piece, Vec<Fault>), String> {
     let stepped = steps::run(&branch.steps, rows)?;
     let Some(aggregate) = &plan.aggregate else { return Ok((Piece::Rows(stepped.rows), Vec::new())) };
     let mut rows = stepped.rows;
@@ -334,9 +377,8 @@ fn prepare(plan: &Plan, branch: &Branch, rows: RecordBatch, before: &[i64]) -> R
         }
     });
     let filters = filters.collect::<Result<_, String>>()?;
-    let before = match places {
-        None => before.to_vec(),
-        Some(places) => places.iter().map(|row| before[*row as usize]).collect(),
-    };
-    Ok((Piece::Prepared(Box::new(Prepared { times, keys, arguments, filters, before })), faults))
+    let places = places.unwrap_or_else(|| (0..before.len() as u32).collect());
+    let before = places.iter().map(|row| before[*row as usize]).collect();
+    let places = places.into_iter().map(|row| first as u32 + row).collect();
+    Ok((Piece::Prepared(Box::new(Prepared { times, keys, arguments, filters, before, places })), faults))
 }

@@ -11,6 +11,7 @@
 
 mod aggregate;
 mod explain;
+mod lineage;
 mod outputs;
 pub(crate) mod steps;
 pub mod windows;
@@ -28,11 +29,11 @@ use datafusion::{
 };
 
 use self::outputs::Outputs;
-pub use self::outputs::Placement;
 pub(crate) use self::{
     aggregate::{Aggregate, GroupColumn},
     steps::Step,
 };
+pub use self::{lineage::Lineage, outputs::Placement};
 use super::{
     expression::{definition, plain_message},
     rules::Rules,
@@ -64,6 +65,7 @@ pub struct Plan {
     /// After the aggregate.
     pub(crate) steps: Vec<Step>,
     outputs: Outputs,
+    lineage: Vec<Lineage>,
     text: String,
 }
 
@@ -121,6 +123,7 @@ impl Plan {
         let text = explain::text(&logical);
         let (root, after) = compiler.above_aggregate(&logical)?;
         let outputs = Outputs::of(&logical)?;
+        let lineage = lineage::of(&logical);
         let (branches, aggregate) = match root {
             LogicalPlan::Aggregate(node) => {
                 let (branches, times) = compiler.branches(&node.input)?;
@@ -129,7 +132,7 @@ impl Plan {
             }
             plain => (compiler.branches(plain)?.0, None),
         };
-        Ok(Self { branches, aggregate, steps: after, outputs, text })
+        Ok(Self { branches, aggregate, steps: after, outputs, lineage, text })
     }
 
     /// The columns that it gives.
@@ -140,6 +143,21 @@ impl Plan {
     /// What the query calls them.
     pub fn names(&self) -> &[String] {
         &self.outputs.names
+    }
+
+    /// What each output is made of.
+    pub fn lineage(&self) -> &[Lineage] {
+        &self.lineage
+    }
+
+    /// How many keys it groups by beside the window; `None` for one that does not aggregate.
+    pub fn keys(&self) -> Option<usize> {
+        self.aggregate.as_ref().map(|aggregate| aggregate.keys.len())
+    }
+
+    /// Whether groups are left out once they are made (HAVING).
+    pub fn has_condition_on_groups(&self) -> bool {
+        self.aggregate.is_some() && self.steps.iter().any(|step| matches!(step, Step::Filter(_)))
     }
 
     /// Which output goes to which column of a table; see [`Placement`].

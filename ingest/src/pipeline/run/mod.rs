@@ -40,7 +40,11 @@ pub use self::{
     open::{Opened, Opening, open},
     sink::Sink,
 };
-use super::{machine::Counts, plan::Plan};
+use super::{
+    late::Late,
+    machine::{Counts, Settings},
+    plan::Plan,
+};
 use crate::{
     Error, Result,
     consumer::TableIngest,
@@ -57,6 +61,13 @@ pub struct RunOptions {
     pub watermark_jump_us: i64,
     /// Bytes of state.
     pub memory_limit: u64,
+    pub late: Late,
+}
+
+impl RunOptions {
+    fn settings(&self) -> Settings {
+        Settings { jump_max_us: self.watermark_jump_us, late: self.late }
+    }
 }
 
 /// What a pipeline is made of.
@@ -205,7 +216,7 @@ impl Pipeline {
             spec.directory.clone(),
             Arc::clone(&spec.checkpoints),
             opened,
-        );
+        )?;
         let thread = spawn(format!("pipeline-{}", shared.name), move || runner.run())?;
         Ok(Arc::new(Self {
             shared,

@@ -101,7 +101,7 @@ impl Runner {
         directory: PathBuf,
         log: Arc<dyn CheckpointLog>,
         opened: Opened,
-    ) -> Self {
+    ) -> Result<Self> {
         let sources: Arc<[MachineSource]> =
             inputs.iter().map(|input| MachineSource { id: input.id, watermark: input.watermark.clone() }).collect();
         let (jobs, taken) = bounded::<Job>(1);
@@ -121,8 +121,8 @@ impl Runner {
             }
         });
         // The checkpoint is read when the thread begins.
-        let machine = Machine::new(Arc::clone(&plan), Arc::clone(&sources), shared.options.watermark_jump_us);
-        Self {
+        let machine = Machine::new(Arc::clone(&plan), Arc::clone(&sources), shared.options.settings())?;
+        Ok(Self {
             shared,
             plan,
             sources,
@@ -144,7 +144,7 @@ impl Runner {
             checkpoint_failures: 0,
             writer: writer.ok(),
             over_limit: false,
-        }
+        })
     }
 
     pub(super) fn run(mut self) {
@@ -216,9 +216,13 @@ impl Runner {
     fn rebuild(&mut self) -> Result<()> {
         self.finish_writing();
         let (plan, sources) = (Arc::clone(&self.plan), Arc::clone(&self.sources));
+        let settings = self.shared.options.settings();
         let mut machine = match &self.base {
-            Some(record) => Machine::restore(plan, sources, state_file::read(&self.directory, &record.state)?)?,
-            None => Machine::new(plan, sources, self.shared.options.watermark_jump_us),
+            Some(record) => {
+                let picture = state_file::read(&self.directory, &record.state)?;
+                Machine::restore(plan, sources, settings, picture)?
+            }
+            None => Machine::new(plan, sources, settings)?,
         };
         let mut end = self.base.as_ref().map_or(0, |record| record.end);
         for (arrival, _) in &self.retained {
@@ -320,14 +324,20 @@ impl Runner {
 
     /// Puts what were no rows among the dead letters.
     fn keep(&self, outcome: Outcome) {
-        if outcome.rejects.is_empty() {
+        if outcome.rejects.is_empty() && outcome.late.is_empty() {
             return;
         }
         let at_us = self.shared.clock.now_us();
         let mut buffer = DeadLetterBuffer::new(usize::MAX);
+        let input = |stream: StreamId| self.inputs.iter().find(|input| input.id == stream.source);
         for (stream, reject) in outcome.rejects {
-            let Some(input) = self.inputs.iter().find(|input| input.id == stream.source) else { continue };
-            if input.on_error != OnError::Skip {
+            if let Some(input) = input(stream).filter(|input| input.on_error != OnError::Skip) {
+                buffer.push(&input.name, stream, reject, at_us);
+            }
+        }
+        // What becomes of late rows is said by the pipeline, not by the source.
+        for (stream, reject) in outcome.late {
+            if let Some(input) = input(stream) {
                 buffer.push(&input.name, stream, reject, at_us);
             }
         }
