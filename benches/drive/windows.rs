@@ -149,7 +149,7 @@ fn now_ms() -> u64 {
 }
 
 fn stream(brokers: &str, keys: u64, rate: u64, length: Duration, closed: &Mutex<BTreeMap<u64, Instant>>) {
-    let settings = std::collections::HashMap::from([("linger.ms", "0")]);
+    let settings = std::collections::HashMap::from([("linger.ms", "1")]);
     let feed = Feed::with(brokers, "live", &settings);
     let (start, mut sent, mut json) = (Instant::now(), 0, String::new());
     let mut second = now_ms() / 1000;

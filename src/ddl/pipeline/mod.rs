@@ -59,6 +59,8 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreatePipeline) 
     let options::Read { options, by_name, late_position, mut notices } = options::read(&statement.options)?;
     let by_name = by_name || statement.by_name;
     notices.extend(updates::note(&plan, options.late));
+    updates::check_plan(&plan, options.late)
+        .map_err(|error| error.at(late_position.unwrap_or(statement.query_position)))?;
     let mut targets = Vec::new();
     let mut tables: Vec<(Arc<TableDefinition>, Arc<LiveTable>)> = Vec::new();
     for target in &statement.targets {
@@ -206,6 +208,7 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterPipeline) ->
             }
             after.name = name.value.clone();
         }
+        AlterPipelineAction::Set(pairs) => after.options = options::change(&definition.options, pairs)?,
     }
     if after == **definition {
         return Ok(Vec::new());
@@ -224,6 +227,7 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterPipeline) ->
             }
         },
         AlterPipelineAction::Resume => pipeline.resume(),
+        AlterPipelineAction::Set(_) => pipeline.set_options(pipelines::run_options(&after.options)),
         AlterPipelineAction::Rename(_) => {}
     }
     Ok(Vec::new())

@@ -34,8 +34,29 @@ pub(super) struct Read {
     pub(super) notices: Vec<String>,
 }
 
+/// Options that a pipeline that is there may be given.
+const CHANGEABLE: &[&str] = &["checkpoint_interval", "idle_timeout", "memory_limit"];
+
 pub(super) fn read(pairs: &[OptionPair]) -> Result<Read> {
-    let mut found = Read::default();
+    read_over(PipelineOptions::default(), pairs)
+}
+
+/// What ALTER PIPELINE … SET makes of the options.
+pub(super) fn change(options: &PipelineOptions, pairs: &[OptionPair]) -> Result<PipelineOptions> {
+    for OptionPair { key, .. } in pairs {
+        let name = key.value.to_lowercase();
+        if OPTIONS.contains(&&*name) && !CHANGEABLE.contains(&&*name) {
+            return Err(SqlError::unsupported(format!("option \"{name}\" of a pipeline cannot be changed"))
+                .at(key.position)
+                .with_hint(format!("{} can; for others drop the pipeline and make it again", CHANGEABLE.join(", "))));
+        }
+    }
+    let late = options.late;
+    Ok(PipelineOptions { late, ..read_over(options.clone(), pairs)?.options })
+}
+
+fn read_over(options: PipelineOptions, pairs: &[OptionPair]) -> Result<Read> {
+    let mut found = Read { options, ..Read::default() };
     let mut allowed = None;
     for OptionPair { key, value, value_position } in pairs {
         let read = &mut found.options;

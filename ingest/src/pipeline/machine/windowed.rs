@@ -21,16 +21,19 @@ use std::{
 use arrow::{
     array::{ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt32Array},
     compute::{filter_record_batch, take},
-    datatypes::TimestampMicrosecondType,
+    datatypes::{DataType as ArrowType, TimestampMicrosecondType},
     row::{RowConverter, SortField},
 };
 use datafusion::common::DataFusionError;
 
-use super::groups::{Dump, Groups, Rows};
+use super::{
+    flow::{Part, Taken},
+    groups::{Dump, Groups, Rows},
+};
 use crate::pipeline::{
     late::Late,
     plan::{
-        Aggregate, GroupColumn,
+        Aggregate, Timing,
         windows::{Span, Window, window_array},
     },
 };
@@ -50,7 +53,7 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    fn take(&self, rows: &UInt32Array) -> Result<Self> {
+    pub(crate) fn take(&self, rows: &UInt32Array) -> Result<Self> {
         let pick = |array: &ArrayRef| Ok(take(array, rows, None)?);
         let all = |arrays: &[ArrayRef]| arrays.iter().map(pick).collect::<Result<Vec<_>>>();
         let times: ArrayRef = Arc::new(self.times.clone());
@@ -82,20 +85,11 @@ enum Pane {
     Resting(Dump),
 }
 
-/// What came of rows.
-#[derive(Debug, Default)]
-pub(crate) struct Taken {
-    /// Groups of windows that were complete before the last of them.
-    pub(crate) given: Vec<RecordBatch>,
-    /// Those that came too late for all their windows, by their places.
-    pub(crate) late: Vec<u32>,
-    /// How many came late and were counted all the same.
-    pub(crate) corrections: u64,
-}
-
 /// The operator.
 pub(crate) struct Windowed {
     aggregate: Arc<Aggregate>,
+    window: Window,
+    time_type: ArrowType,
     late: Late,
     panes: BTreeMap<i64, Pane>,
     /// Windows that have rows and were not given yet.
@@ -107,19 +101,17 @@ pub(crate) struct Windowed {
     watermark: i64,
 }
 
-/// What the operator holds, as it is kept.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct PaneDump {
-    pub(crate) start: i64,
-    pub(crate) dump: Dump,
-}
+/// A pane in a file; `at` is where it begins.
+const PANE: &str = "pane";
 
 impl Windowed {
-    pub(crate) fn new(aggregate: Arc<Aggregate>, late: Late) -> Result<Self> {
+    pub(crate) fn new(aggregate: Arc<Aggregate>, timing: &Timing, late: Late) -> Result<Self> {
         let fields = aggregate.key_schema.fields().iter().map(|field| SortField::new(field.data_type().clone()));
         let keys = RowConverter::new(fields.collect())?;
         Ok(Self {
             aggregate,
+            window: timing.window,
+            time_type: timing.time_type.clone(),
             late,
             panes: BTreeMap::new(),
             waiting: BTreeSet::new(),
@@ -129,12 +121,8 @@ impl Windowed {
         })
     }
 
-    fn window(&self) -> Window {
-        self.aggregate.window
-    }
-
     pub(crate) fn update(&mut self, rows: &Prepared) -> Result<Taken> {
-        let (window, late) = (self.window(), self.late);
+        let (window, late) = (self.window, self.late);
         let mut taken = Taken::default();
         // Rows that share a window with rows that came too late for it must not meet them: windows are given before such a row is taken.
         let mut places: Vec<u32> = Vec::with_capacity(rows.before.len());
@@ -148,11 +136,11 @@ impl Windowed {
             if late.is_closed(first_end, *before) {
                 self.add(rows, &places)?;
                 places.clear();
-                taken.given.extend(self.advance(*before)?);
+                taken.extend(Taken::of(self.advance(*before)?));
             }
             if late.allowed_us > 0 && first_end <= *before {
                 let corrects = |span: &Span| span.end <= *before && !late.is_closed(span.end, *before);
-                taken.corrections += u64::from(window.spans(time).iter().any(corrects));
+                taken.counts.late_updates += u64::from(window.spans(time).iter().any(corrects));
             }
             places.push(row);
         }
@@ -162,7 +150,7 @@ impl Windowed {
 
     /// Puts rows into their panes.
     fn add(&mut self, rows: &Prepared, places: &[u32]) -> Result<()> {
-        let window = self.window();
+        let window = self.window;
         if places.is_empty() {
             return Ok(());
         }
@@ -207,7 +195,7 @@ impl Windowed {
         if self.late.allowed_us == 0 {
             return Ok(());
         }
-        let (window, watermark) = (self.window(), self.watermark);
+        let (window, watermark) = (self.window, self.watermark);
         let time = |row: u32| rows.times.value(row as usize);
         let behind: Vec<u32> = places.iter().copied().filter(|row| window.first_end(time(*row)) <= watermark).collect();
         if behind.is_empty() {
@@ -250,7 +238,7 @@ impl Windowed {
 
     /// The groups of a window.
     fn groups(&mut self, span: Span) -> Result<Option<Groups>> {
-        if let Window::Tumble { .. } = self.window()
+        if let Window::Tumble { .. } = self.window
             && self.late.allowed_us == 0
         {
             return match self.panes.remove(&span.start) {
@@ -274,7 +262,7 @@ impl Windowed {
     /// Drops panes whose last window ended.
     fn forget(&mut self, end: i64) {
         while let Some(first) = self.panes.first_entry() {
-            if self.aggregate.window.last_end(*first.key()) > end {
+            if self.window.last_end(*first.key()) > end {
                 return;
             }
             first.remove();
@@ -284,19 +272,10 @@ impl Windowed {
     /// Rows of GROUP BY's columns and the aggregates, of all groups or of some.
     fn batch(&self, span: Span, groups: Groups, only: Option<&HashSet<Box<[u8]>>>) -> Result<RecordBatch> {
         let (count, keys, results) = groups.finish()?;
-        let window = window_array(&self.aggregate.time_type, span, count)
+        let window = window_array(&self.time_type, span, count)
             .map_err(|error| DataFusionError::Execution(error.to_string()))?;
         let window = RecordBatch::try_from_iter([("window", window)])?;
-        let mut columns = Vec::with_capacity(self.aggregate.output.fields().len());
-        for group in &self.aggregate.groups {
-            columns.push(match group {
-                GroupColumn::Key(at) => Arc::clone(&keys[*at]),
-                GroupColumn::Window(expression) => expression.evaluate(&window).map_err(DataFusionError::Execution)?,
-            });
-        }
-        columns.extend(results);
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(count));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.aggregate.output), columns, &options)?;
+        let batch = self.aggregate.assemble(count, &keys, results, Some(&window))?;
         let Some(only) = only.filter(|_| !keys.is_empty()) else { return Ok(batch) };
         let keys = self.keys.convert_columns(&keys)?;
         let mask: BooleanArray = keys.iter().map(|key| Some(only.contains(key.as_ref()))).collect();
@@ -304,27 +283,32 @@ impl Windowed {
     }
 
     /// A picture of the state.
-    pub(crate) fn dump(&mut self) -> Result<Vec<PaneDump>> {
+    pub(crate) fn dump(&mut self) -> Result<Vec<Part>> {
         let dump = |(start, pane): (&i64, &mut Pane)| {
-            let dump = match pane {
+            let Dump { groups, keys, states } = match pane {
                 Pane::Open(groups) => groups.dump()?,
                 Pane::Resting(dump) => dump.clone(),
             };
-            Ok(PaneDump { start: *start, dump })
+            Ok(Part::new(PANE, *start, groups, [vec![keys], states].concat()))
         };
         self.panes.iter_mut().map(dump).collect()
     }
 
-    /// The state that a picture shows, when the watermark was at `watermark`.
-    pub(crate) fn restore(aggregate: Arc<Aggregate>, late: Late, panes: Vec<PaneDump>, watermark: i64) -> Result<Self> {
-        let mut windowed = Self::new(aggregate, late)?;
-        windowed.watermark = watermark;
-        for pane in panes {
-            let spans = windowed.window().spans(pane.start).into_iter();
-            windowed.waiting.extend(spans.filter(|span| span.end > watermark));
-            windowed.panes.insert(pane.start, Pane::Resting(pane.dump));
+    /// Begins as one that has given what a watermark ends.
+    pub(crate) fn begin(&mut self, watermark: i64) {
+        self.watermark = watermark;
+    }
+
+    /// Takes a pane of a picture, at the watermark of that.
+    pub(crate) fn restore(&mut self, part: Part) -> Result<()> {
+        if part.kind != PANE {
+            return Err(super::foreign(&part.kind));
         }
-        Ok(windowed)
+        let dump = self.aggregate.dump_of(part.rows, part.columns)?;
+        let spans = self.window.spans(part.at).into_iter();
+        self.waiting.extend(spans.filter(|span| span.end > self.watermark));
+        self.panes.insert(part.at, Pane::Resting(dump));
+        Ok(())
     }
 
     pub(crate) fn bytes(&self) -> usize {

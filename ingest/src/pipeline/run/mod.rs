@@ -110,7 +110,7 @@ pub(crate) struct Shared {
     pub(crate) id: TableId,
     pub(crate) name: String,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) options: RunOptions,
+    options: Mutex<RunOptions>,
     pub(crate) runtime: Arc<IngestRuntime>,
     pub(crate) status: Mutex<PipelineStatus>,
     input_errors: Mutex<BTreeMap<SourceId, String>>,
@@ -138,6 +138,10 @@ impl Shared {
             stream: None,
             message,
         });
+    }
+
+    fn options(&self) -> RunOptions {
+        self.options.lock().clone()
     }
 
     pub(crate) fn set_input_error(&self, source: SourceId, error: Option<String>) {
@@ -195,7 +199,7 @@ impl Pipeline {
             id: spec.id,
             name: spec.name,
             clock: Arc::clone(&runtime.clock),
-            options: spec.options,
+            options: Mutex::new(spec.options),
             runtime: Arc::clone(runtime),
             status: Mutex::new(PipelineStatus { state: "starting", ..PipelineStatus::default() }),
             input_errors: Mutex::default(),
@@ -250,6 +254,16 @@ impl Pipeline {
 
     pub fn resume(&self) {
         self.shared.paused.store(false, Ordering::SeqCst);
+        self.shared.ring();
+    }
+
+    /// Goes on with other intervals and limits. What becomes of late rows and of jumps stays as it was.
+    pub fn set_options(&self, options: RunOptions) {
+        {
+            let mut known = self.shared.options.lock();
+            let (late, watermark_jump_us) = (known.late, known.watermark_jump_us);
+            *known = RunOptions { late, watermark_jump_us, ..options };
+        }
         self.shared.ring();
     }
 

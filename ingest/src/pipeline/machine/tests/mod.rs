@@ -1,5 +1,12 @@
 //! The machine against the definition of its windows: any batches, any streams, any order within the watermark's allowance, restored from any picture.
 
+mod dedup;
+mod joins;
+mod rig;
+mod sessions;
+mod state;
+mod updating;
+
 use std::collections::BTreeMap;
 
 use arrow::{
@@ -340,27 +347,4 @@ fn late_rows_are_dead_letters() {
     assert!(letter.reason.contains("late"), "{}", letter.reason);
     assert!(String::from_utf8_lossy(&letter.raw).contains("\"k\": 7"), "{:?}", letter.raw);
     assert_eq!(machine.counts().late_rows, 1);
-}
-
-/// A file that is not what the checkpoint says is refused, whatever byte is another one.
-#[test]
-fn a_damaged_state_is_refused() {
-    let bench = Bench::new(Window::Tumble { size: 10 * SECOND });
-    let mut machine = bench.machine(1);
-    machine.apply(&batch(0, 0, &[(1, Some(2), 100), (2, None, 101)])).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let picture = machine.picture().unwrap();
-    let file = state_file::write(directory.path(), "s", &picture).unwrap();
-    assert_eq!(state_file::read(directory.path(), &file).unwrap(), picture);
-    let path = directory.path().join("s");
-    let whole = std::fs::read(&path).unwrap();
-    for at in (0..whole.len()).step_by(7) {
-        let mut damaged = whole.clone();
-        damaged[at] ^= 0x40;
-        std::fs::write(&path, &damaged).unwrap();
-        let error = state_file::read(directory.path(), &file).unwrap_err().to_string();
-        assert!(error.contains(path.to_str().unwrap()), "{error}");
-    }
-    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-    state_file::read(directory.path(), &file).unwrap_err();
 }
