@@ -35,7 +35,7 @@ use crate::pipeline::plan::Join;
 type Result<T> = std::result::Result<T, DataFusionError>;
 
 /// Bytes of a row beside its own.
-const ENTRY_BYTES: usize = 112;
+const ENTRY_BYTES: usize = 104;
 const KINDS: [&str; 2] = ["left", "right"];
 /// No next row.
 const NONE: u32 = u32::MAX;
@@ -59,7 +59,6 @@ pub(crate) struct JoinRows {
 pub(crate) struct Joining {
     join: Arc<Join>,
     sides: [Waiting; 2],
-    hasher: RandomState,
     bytes: usize,
 }
 
@@ -70,6 +69,7 @@ struct Waiting {
     /// Rows in places that are used again.
     slots: Vec<Slot>,
     free: Vec<u32>,
+    hasher: RandomState,
     /// Hash of a key → its first row; the others follow one another.
     heads: HashMap<u64, u32>,
     /// When each may be forgotten, by the times of the rows.
@@ -78,7 +78,6 @@ struct Waiting {
 
 struct Slot {
     time: i64,
-    hash: u64,
     /// The key, then the row.
     bytes: Box<[u8]>,
     key_length: u32,
@@ -99,13 +98,13 @@ impl Slot {
 impl Waiting {
     fn new(keys: Packing, rows: Packing) -> Self {
         let (slots, free, heads, times) = (Vec::new(), Vec::new(), HashMap::new(), BTreeSet::new());
-        Self { keys, rows, slots, free, heads, times }
+        Self { keys, rows, slots, free, hasher: RandomState::new(), heads, times }
     }
 
     fn insert(&mut self, mut slot: Slot) -> u32 {
         let is_keyless = slot.flags & KEYLESS != 0;
-        slot.next = if is_keyless { NONE } else { self.heads.get(&slot.hash).copied().unwrap_or(NONE) };
-        let (time, hash) = (slot.time, slot.hash);
+        let (time, hash) = (slot.time, self.hasher.hash_one(slot.key()));
+        slot.next = if is_keyless { NONE } else { self.heads.get(&hash).copied().unwrap_or(NONE) };
         let at = match self.free.pop() {
             Some(at) => {
                 self.slots[at as usize] = slot;
@@ -124,8 +123,8 @@ impl Waiting {
     }
 
     /// All rows of a key.
-    fn of_key<'a>(&'a self, hash: u64, key: &'a [u8]) -> impl Iterator<Item = u32> + 'a {
-        let mut next = self.heads.get(&hash).copied().unwrap_or(NONE);
+    fn of_key<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = u32> + 'a {
+        let mut next = self.heads.get(&self.hasher.hash_one(key)).copied().unwrap_or(NONE);
         std::iter::from_fn(move || {
             while next != NONE {
                 let at = next;
@@ -148,7 +147,8 @@ impl Waiting {
         }
         // Each chain is walked once, however many of its rows go.
         let expired: std::collections::HashSet<u32> = gone.iter().copied().collect();
-        let hashes: BTreeSet<u64> = gone.iter().map(|at| self.slots[*at as usize].hash).collect();
+        let hashes: BTreeSet<u64> =
+            gone.iter().map(|at| self.hasher.hash_one(self.slots[*at as usize].key())).collect();
         for hash in hashes {
             let Some(mut at) = self.heads.get(&hash).copied() else { continue };
             let mut kept = NONE;
@@ -171,7 +171,7 @@ impl Waiting {
                 self.heads.insert(hash, first);
             }
         }
-        let empty = || Slot { time: 0, hash: 0, bytes: Box::default(), key_length: 0, next: NONE, flags: 0 };
+        let empty = || Slot { time: 0, bytes: Box::default(), key_length: 0, next: NONE, flags: 0 };
         let taken = gone.iter().map(|at| std::mem::replace(&mut self.slots[*at as usize], empty())).collect();
         self.free.extend(gone);
         taken
@@ -183,11 +183,11 @@ impl Joining {
         let waiting = |side: usize| {
             let side = &join.sides[side];
             let keys = side.keys.iter().map(|key| key.field.data_type().clone()).collect();
-            let rows = side.schema.fields().iter().map(|field| field.data_type().clone()).collect();
+            let rows = side.kept.iter().map(|at| side.schema.field(*at).data_type().clone()).collect();
             Ok::<_, DataFusionError>(Waiting::new(Packing::new(keys)?, Packing::new(rows)?))
         };
         let sides = [waiting(0)?, waiting(1)?];
-        Ok(Self { join, sides, hasher: RandomState::new(), bytes: 0 })
+        Ok(Self { join, sides, bytes: 0 })
     }
 
     /// Until when rows of a side wait: the watermark at which no partner that is not late can come for a row of a time.
@@ -210,7 +210,9 @@ impl Joining {
         let mut taken = Taken::default();
         let side = rows.side;
         let keys = self.sides[side].keys.pack(&rows.keys)?;
-        let packed = self.sides[side].rows.pack(rows.rows.columns())?;
+        let kept = self.join.sides[side].kept.iter();
+        let kept: Vec<ArrayRef> = kept.map(|at| Arc::clone(rows.rows.column(*at))).collect();
+        let packed = self.sides[side].rows.pack(&kept)?;
         // Pairs that may be: the row's slot, the other's.
         let mut pairs: Vec<(u32, u32)> = Vec::new();
         for (row, before) in rows.before.iter().copied().enumerate() {
@@ -232,19 +234,18 @@ impl Joining {
     fn insert(&mut self, side: usize, keys: &Packed, rows: &Packed, row: usize, time: i64, is_keyless: bool) -> u32 {
         let key = keys.row(row);
         let bytes = [key, rows.row(row)].concat().into_boxed_slice();
-        let hash = self.hasher.hash_one(key);
         self.bytes += bytes.len() + ENTRY_BYTES;
         let flags = if is_keyless { KEYLESS } else { 0 };
-        self.sides[side].insert(Slot { time, hash, bytes, key_length: key.len() as u32, next: NONE, flags })
+        self.sides[side].insert(Slot { time, bytes, key_length: key.len() as u32, next: NONE, flags })
     }
 
     /// Finds the rows of the other side that a row may belong to.
     fn meet(&mut self, side: usize, at: u32, before: i64, pairs: &mut Vec<(u32, u32)>) {
         let (low, high) = (self.join.low_us, self.join.high_us);
         let slot = &self.sides[side].slots[at as usize];
-        let (time, hash) = (slot.time, slot.hash);
+        let time = slot.time;
         let mut near = Vec::new();
-        for other in self.sides[1 - side].of_key(hash, slot.key()) {
+        for other in self.sides[1 - side].of_key(slot.key()) {
             let of_other = self.sides[1 - side].slots[other as usize].time;
             // It would have been forgotten by then, had it come alone.
             if self.until(1 - side, of_other) < before {
@@ -270,8 +271,8 @@ impl Joining {
         }
         let place = |of: usize, pair: &(u32, u32)| if of == side { pair.0 } else { pair.1 } as usize;
         let columns = |of: usize| {
-            let waiting = &self.sides[of];
-            waiting.rows.unpack(pairs.iter().map(|pair| waiting.slots[place(of, pair)].row()))
+            let slots = &self.sides[of].slots;
+            self.columns(of, pairs.iter().map(|pair| &slots[place(of, pair)]))
         };
         let columns = [columns(0)?, columns(1)?].concat();
         let options = RecordBatchOptions::new().with_row_count(Some(pairs.len()));
@@ -294,6 +295,18 @@ impl Joining {
             }
         }
         Ok((rows.num_rows() > 0).then_some(rows))
+    }
+
+    /// The columns of a side; NULL where nobody asks for them.
+    fn columns<'s>(&self, side: usize, slots: impl ExactSizeIterator<Item = &'s Slot>) -> Result<Vec<ArrayRef>> {
+        let (of_side, count) = (&self.join.sides[side], slots.len());
+        let mut kept = self.sides[side].rows.unpack(slots.map(Slot::row))?.into_iter();
+        let fields = of_side.schema.fields().iter().enumerate();
+        let column = |(at, field): (usize, &arrow::datatypes::FieldRef)| match of_side.kept.contains(&at) {
+            true => kept.next().unwrap_or_else(|| new_null_array(field.data_type(), count)),
+            false => new_null_array(field.data_type(), count),
+        };
+        Ok(fields.map(column).collect())
     }
 
     /// Forgets rows that no partner can come for any more.
@@ -319,7 +332,7 @@ impl Joining {
         }
         let lonely: Vec<&Slot> = left.iter().filter(|slot| join.is_outer && slot.flags & MATCHED == 0).collect();
         if !lonely.is_empty() {
-            let mut columns = self.sides[0].rows.unpack(lonely.iter().map(|slot| slot.row()))?;
+            let mut columns = self.columns(0, lonely.iter().copied())?;
             let of_right = join.sides[1].schema.fields().iter();
             columns.extend(of_right.map(|field| new_null_array(field.data_type(), lonely.len())));
             let options = RecordBatchOptions::new().with_row_count(Some(lonely.len()));

@@ -27,6 +27,40 @@ struct Flow {
     is_updating: bool,
 }
 
+/// Of each column of a node whether it is asked for.
+struct Used(Vec<bool>);
+
+impl Used {
+    fn all(plan: &LogicalPlan) -> Self {
+        Self(vec![true; plan.schema().fields().len()])
+    }
+
+    /// The columns of `input` that expressions name.
+    fn by<'e>(input: &LogicalPlan, exprs: impl IntoIterator<Item = &'e Expr>) -> Self {
+        Self(vec![false; input.schema().fields().len()]).and(input, exprs)
+    }
+
+    /// Also those that expressions over `input` name.
+    fn and<'e>(&self, input: &LogicalPlan, exprs: impl IntoIterator<Item = &'e Expr>) -> Self {
+        let mut used = self.0.clone();
+        for column in exprs.into_iter().flat_map(Expr::column_refs) {
+            if let Some(at) = input.schema().maybe_index_of_column(column) {
+                used[at] = true;
+            }
+        }
+        Self(used)
+    }
+
+    /// Of the sides of a join.
+    fn split(&self, left: usize) -> (Self, Self) {
+        (Self(self.0[..left].to_vec()), Self(self.0[left..].to_vec()))
+    }
+
+    fn places(&self) -> Vec<usize> {
+        self.0.iter().enumerate().filter(|(_, used)| **used).map(|(at, _)| at).collect()
+    }
+}
+
 impl<'a> Compiler<'a> {
     pub(super) fn new(rules: &'a dyn Rules, sources: &'a [PlanSource]) -> Self {
         Self { rules, sources, operators: Vec::new() }
@@ -34,11 +68,12 @@ impl<'a> Compiler<'a> {
 
     /// All operators, and the lanes to the output.
     pub(super) fn run(mut self, plan: &LogicalPlan) -> Result<(Vec<Operator>, Vec<Lane>)> {
-        let flow = self.flow(plan)?;
+        let flow = self.flow(plan, &Used::all(plan))?;
         Ok((self.operators, flow.lanes))
     }
 
-    fn flow(&mut self, plan: &LogicalPlan) -> Result<Flow> {
+    /// `used`: the columns of the node that are asked for above it; joins keep no others.
+    fn flow(&mut self, plan: &LogicalPlan, used: &Used) -> Result<Flow> {
         match plan {
             LogicalPlan::TableScan(scan) => {
                 let source = self.sources.iter().position(|source| source.name == scan.table_name.table());
@@ -51,9 +86,9 @@ impl<'a> Compiler<'a> {
                 let lane = Lane { from: Origin::Source(source), steps: Vec::new() };
                 Ok(Flow { lanes: vec![lane], times, is_grouped: false, is_updating: false })
             }
-            LogicalPlan::SubqueryAlias(node) => self.flow(&node.input),
+            LogicalPlan::SubqueryAlias(node) => self.flow(&node.input, used),
             LogicalPlan::Filter(node) => {
-                let mut flow = self.flow(&node.input)?;
+                let mut flow = self.flow(&node.input, &used.and(&node.input, [&node.predicate]))?;
                 if flow.is_updating {
                     return Err(unsupported(
                         "HAVING without a window is not supported in a pipeline: a group that no longer fulfils the condition would stay",
@@ -66,7 +101,7 @@ impl<'a> Compiler<'a> {
                 Ok(flow)
             }
             LogicalPlan::Projection(node) => {
-                let mut flow = self.flow(&node.input)?;
+                let mut flow = self.flow(&node.input, &Used::by(&node.input, &node.expr))?;
                 for lane in &mut flow.lanes {
                     lane.steps.push(Step::project(self.rules, node.input.schema(), &node.expr, &node.schema)?);
                 }
@@ -84,9 +119,9 @@ impl<'a> Compiler<'a> {
             LogicalPlan::Union(node) => {
                 let mut inputs = node.inputs.iter();
                 let Some(first) = inputs.next() else { return Err(refused(plan)) };
-                let mut all = self.flow(first)?;
+                let mut all = self.flow(first, used)?;
                 for input in inputs {
-                    let flow = self.flow(input)?;
+                    let flow = self.flow(input, used)?;
                     all.lanes.extend(flow.lanes);
                     all.is_grouped |= flow.is_grouped;
                     all.is_updating |= flow.is_updating;
@@ -102,20 +137,27 @@ impl<'a> Compiler<'a> {
                 Ok(all)
             }
             LogicalPlan::Aggregate(node) => {
-                let flow = self.ungrouped(&node.input, "an aggregate")?;
+                let used = Used::by(&node.input, node.group_expr.iter().chain(&node.aggr_expr));
+                let flow = self.ungrouped(&node.input, &used, "an aggregate")?;
                 let aggregate = Aggregate::compile(self.rules, node, &flow.times)?;
                 let is_updating = aggregate.timing.is_none();
                 let lanes = self.operator(Kind::Aggregate(Arc::new(aggregate)), vec![flow.lanes]);
                 Ok(Flow { lanes, times: Vec::new(), is_grouped: true, is_updating })
             }
             LogicalPlan::Join(node) => {
-                let (left, right) = (self.ungrouped(&node.left, "a join")?, self.ungrouped(&node.right, "a join")?);
-                let (join, times) = Join::compile(self.rules, node, [&left.times, &right.times])?;
+                let conditions = node.on.iter().flat_map(|(left, right)| [left, right]).chain(&node.filter);
+                let used = used.and(plan, conditions);
+                let (of_left, of_right) = used.split(node.left.schema().fields().len());
+                let left = self.ungrouped(&node.left, &of_left, "a join")?;
+                let right = self.ungrouped(&node.right, &of_right, "a join")?;
+                let kept = [of_left.places(), of_right.places()];
+                let (join, times) = Join::compile(self.rules, node, [&left.times, &right.times], kept)?;
                 let lanes = self.operator(Kind::Join(Arc::new(join)), vec![left.lanes, right.lanes]);
                 Ok(Flow { lanes, times, is_grouped: false, is_updating: false })
             }
             LogicalPlan::Distinct(Distinct::On(node)) => {
-                let flow = self.ungrouped(&node.input, "DISTINCT ON")?;
+                // All: the event time, too, which no expression need name.
+                let flow = self.ungrouped(&node.input, &Used::all(&node.input), "DISTINCT ON")?;
                 let (dedup, times) = Dedup::compile(self.rules, node, &flow.times)?;
                 let lanes = self.operator(Kind::Dedup(Arc::new(dedup)), vec![flow.lanes]);
                 Ok(Flow { lanes, times, is_grouped: false, is_updating: false })
@@ -125,8 +167,8 @@ impl<'a> Compiler<'a> {
     }
 
     /// Rows that were not aggregated yet.
-    fn ungrouped(&mut self, plan: &LogicalPlan, what: &str) -> Result<Flow> {
-        let flow = self.flow(plan)?;
+    fn ungrouped(&mut self, plan: &LogicalPlan, used: &Used, what: &str) -> Result<Flow> {
+        let flow = self.flow(plan, used)?;
         match flow.is_grouped {
             true => Err(unsupported(
                 format!("{what} of an aggregate is not supported in a pipeline yet"),

@@ -48,13 +48,20 @@ pub(crate) struct Side {
     /// How far its times are behind the watermark at most.
     pub(crate) delay_us: i64,
     pub(crate) schema: SchemaRef,
+    /// Columns that are asked for; of others nothing is kept.
+    pub(crate) kept: Vec<usize>,
 }
 
 const SHAPE: &str = "write l JOIN r ON l.id = r.id AND r.ts BETWEEN l.ts AND l.ts + INTERVAL '10 minutes', with the columns of WATERMARK";
 
 impl Join {
-    /// Also which columns of it are event times. `times`: those of each side.
-    pub(super) fn compile(rules: &dyn Rules, node: &JoinNode, times: [&[Time]; 2]) -> Result<(Self, Vec<Time>)> {
+    /// Also which columns of it are event times. `times`: those of each side; `kept`: the columns of each that are asked for.
+    pub(super) fn compile(
+        rules: &dyn Rules,
+        node: &JoinNode,
+        times: [&[Time]; 2],
+        kept: [Vec<usize>; 2],
+    ) -> Result<(Self, Vec<Time>)> {
         let is_outer = match node.join_type {
             JoinType::Inner => false,
             JoinType::Left => true,
@@ -95,8 +102,9 @@ impl Join {
                 hint: Some(SHAPE.into()),
             });
         }
-        let left = side(rules, inputs[0], keys.iter().map(|(left, _)| left), columns[0], times[0])?;
-        let right = side(rules, inputs[1], keys.iter().map(|(_, right)| right), columns[1], times[1])?;
+        let [of_left, of_right] = kept;
+        let left = side(rules, inputs[0], keys.iter().map(|(left, _)| left), columns[0], times[0], of_left)?;
+        let right = side(rules, inputs[1], keys.iter().map(|(_, right)| right), columns[1], times[1], of_right)?;
         for (left, right) in left.keys.iter().zip(&right.keys) {
             if !left.field.data_type().equals_datatype(right.field.data_type()) {
                 return Err(unsupported("the keys of the join are of two types", "cast one of them"));
@@ -144,6 +152,7 @@ fn side<'e>(
     keys: impl Iterator<Item = &'e Expr>,
     column: usize,
     times: &[Time],
+    kept: Vec<usize>,
 ) -> Result<Side> {
     let time = Expr::Column(Column::from(schema.qualified_field(column)));
     let stored = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
@@ -152,6 +161,7 @@ fn side<'e>(
         time: Expression::of_plan(rules, schema, time, "the event time")?,
         delay_us: times.iter().find(|time| time.column == column).map_or(0, |time| time.delay_us),
         schema: Arc::new(Schema::new(stored.collect::<Vec<Field>>())),
+        kept,
     })
 }
 
