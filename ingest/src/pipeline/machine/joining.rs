@@ -10,7 +10,7 @@
 //! be behind the watermark. So the pairs of rows that come within the watermark's allowance are those of tables, in whatever order they come, and of what comes after it as many as can be.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     hash::{BuildHasher, RandomState},
     sync::Arc,
 };
@@ -37,6 +37,8 @@ type Result<T> = std::result::Result<T, DataFusionError>;
 /// Bytes of a row beside its own.
 const ENTRY_BYTES: usize = 104;
 const KINDS: [&str; 2] = ["left", "right"];
+/// Keys and times of left rows that were given.
+const GONE: &str = "gone";
 /// No next row.
 const NONE: u32 = u32::MAX;
 /// It has a partner.
@@ -45,6 +47,8 @@ const MATCHED: u8 = 1;
 const NEAR: u8 = 2;
 /// A part of its key is NULL: no row belongs to it.
 const KEYLESS: u8 = 4;
+/// It was given, or has no use; its key is known for what comes a little too late for it, which is counted.
+const GHOST: u8 = 8;
 
 /// Rows of one side with all that the operator computes of them alone.
 pub(crate) struct JoinRows {
@@ -74,6 +78,7 @@ struct Waiting {
     heads: HashMap<u64, u32>,
     /// When each may be forgotten, by the times of the rows.
     times: BTreeSet<(i64, u32)>,
+    ghosts: BTreeSet<(i64, u32)>,
 }
 
 struct Slot {
@@ -97,13 +102,22 @@ impl Slot {
 
 impl Waiting {
     fn new(keys: Packing, rows: Packing) -> Self {
-        let (slots, free, heads, times) = (Vec::new(), Vec::new(), HashMap::new(), BTreeSet::new());
-        Self { keys, rows, slots, free, hasher: RandomState::new(), heads, times }
+        Self {
+            keys,
+            rows,
+            slots: Vec::new(),
+            free: Vec::new(),
+            hasher: RandomState::new(),
+            heads: HashMap::new(),
+            times: BTreeSet::new(),
+            ghosts: BTreeSet::new(),
+        }
     }
 
     fn insert(&mut self, mut slot: Slot) -> u32 {
         let is_keyless = slot.flags & KEYLESS != 0;
         let (time, hash) = (slot.time, self.hasher.hash_one(slot.key()));
+        let is_ghost = slot.flags & GHOST != 0;
         slot.next = if is_keyless { NONE } else { self.heads.get(&hash).copied().unwrap_or(NONE) };
         let at = match self.free.pop() {
             Some(at) => {
@@ -118,7 +132,11 @@ impl Waiting {
         if !is_keyless {
             self.heads.insert(hash, at);
         }
-        self.times.insert((time, at));
+        if is_ghost {
+            self.ghosts.insert((time, at))
+        } else {
+            self.times.insert((time, at))
+        };
         at
     }
 
@@ -138,15 +156,31 @@ impl Waiting {
         })
     }
 
-    /// Takes out the rows before a time, in the order of their times.
-    fn expire(&mut self, before: i64) -> Vec<Slot> {
-        let mut gone = Vec::new();
+    /// Takes the rows before a time, in the order of their times, and keeps their keys.
+    fn retire(&mut self, before: i64) -> Vec<Slot> {
+        let mut rows = Vec::new();
         while let Some((time, at)) = self.times.first().copied().filter(|(time, _)| *time < before) {
             self.times.remove(&(time, at));
+            self.ghosts.insert((time, at));
+            let slot = &mut self.slots[at as usize];
+            let key = slot.key().into();
+            slot.flags |= GHOST;
+            let (key_length, next, flags) = (slot.key_length, NONE, slot.flags);
+            rows.push(Slot { time, bytes: std::mem::replace(&mut slot.bytes, key), key_length, next, flags });
+        }
+        rows
+    }
+
+    /// Takes out the rows before a time, or what is left of them.
+    fn expire(&mut self, before: i64, ghosts: bool) -> Vec<Slot> {
+        let mut gone = Vec::new();
+        let times = if ghosts { &mut self.ghosts } else { &mut self.times };
+        while let Some((time, at)) = times.first().copied().filter(|(time, _)| *time < before) {
+            times.remove(&(time, at));
             gone.push(at);
         }
         // Each chain is walked once, however many of its rows go.
-        let expired: std::collections::HashSet<u32> = gone.iter().copied().collect();
+        let expired: HashSet<u32> = gone.iter().copied().collect();
         let hashes: BTreeSet<u64> =
             gone.iter().map(|at| self.hasher.hash_one(self.slots[*at as usize].key())).collect();
         for hash in hashes {
@@ -194,8 +228,13 @@ impl Joining {
     fn until(&self, side: usize, time: i64) -> i64 {
         match side {
             0 => time.saturating_add(self.join.high_us),
-            _ => time.saturating_sub(self.join.low_us).saturating_add(self.join.high_us.max(0)),
+            _ => time.saturating_sub(self.join.low_us).saturating_add(self.join.high_us.max(self.span())),
         }
+    }
+
+    /// How wide the bounds are. A right row that is no further than that from them is near.
+    fn span(&self) -> i64 {
+        self.join.high_us.saturating_sub(self.join.low_us)
     }
 
     /// The watermark from which on a row of a side is late.
@@ -241,27 +280,25 @@ impl Joining {
 
     /// Finds the rows of the other side that a row may belong to.
     fn meet(&mut self, side: usize, at: u32, before: i64, pairs: &mut Vec<(u32, u32)>) {
-        let (low, high) = (self.join.low_us, self.join.high_us);
+        let (low, high, span) = (self.join.low_us, self.join.high_us, self.span());
         let slot = &self.sides[side].slots[at as usize];
         let time = slot.time;
         let mut near = Vec::new();
         for other in self.sides[1 - side].of_key(slot.key()) {
-            let of_other = self.sides[1 - side].slots[other as usize].time;
-            // It would have been forgotten by then, had it come alone.
-            if self.until(1 - side, of_other) < before {
-                continue;
-            }
-            let apart = if side == 0 { of_other.saturating_sub(time) } else { time.saturating_sub(of_other) };
-            if (low..=high).contains(&apart) {
+            let of_other = &self.sides[1 - side].slots[other as usize];
+            let until = self.until(1 - side, of_other.time);
+            let apart = if side == 0 { of_other.time.saturating_sub(time) } else { time.saturating_sub(of_other.time) };
+            // Had it come alone, it would have found what the watermark before it had left.
+            if of_other.flags & GHOST == 0 && until >= before && (low..=high).contains(&apart) {
                 pairs.push((at, other));
-            } else {
-                near.push(other);
+            } else if until.saturating_add(if side == 1 { span } else { 0 }) >= before
+                && (low.saturating_sub(span)..=high.saturating_add(span)).contains(&apart)
+            {
+                near.push(if side == 0 { other } else { at });
             }
         }
-        if !near.is_empty() {
-            self.sides[side].slots[at as usize].flags |= NEAR;
-            near.into_iter().for_each(|other| self.sides[1 - side].slots[other as usize].flags |= NEAR);
-        }
+        // Of right rows it is counted.
+        near.into_iter().for_each(|right| self.sides[1].slots[right as usize].flags |= NEAR);
     }
 
     /// Rows of pairs, of those that fulfil the whole condition, which are marked.
@@ -319,11 +356,13 @@ impl Joining {
             (Arc::clone(&self.join), self.join.sides[0].delay_us, self.join.sides[1].delay_us);
         // The turned-round `until` of both sides.
         let left_before = watermark.saturating_sub(of_right).saturating_sub(join.high_us);
-        let right_before =
-            watermark.saturating_sub(of_left).saturating_add(join.low_us).saturating_sub(join.high_us.max(0));
-        let left = self.sides[0].expire(left_before);
-        let right = self.sides[1].expire(right_before);
-        self.bytes -= left.iter().chain(&right).map(|slot| slot.bytes.len() + ENTRY_BYTES).sum::<usize>();
+        let right_waits = join.high_us.max(self.span());
+        let right_before = watermark.saturating_sub(of_left).saturating_add(join.low_us).saturating_sub(right_waits);
+        let left = self.sides[0].retire(left_before);
+        let ghosts = self.sides[0].expire(left_before.saturating_sub(self.span()), true);
+        let right = self.sides[1].expire(right_before, false);
+        self.bytes -= left.iter().map(|slot| slot.row().len()).sum::<usize>();
+        self.bytes -= ghosts.iter().chain(&right).map(|slot| slot.bytes.len() + ENTRY_BYTES).sum::<usize>();
         for slot in right.iter().filter(|slot| slot.flags & MATCHED == 0) {
             match slot.flags & NEAR {
                 0 => taken.counts.unmatched += 1,
@@ -354,11 +393,32 @@ impl Joining {
             Ok(Part::new(kind, 0, slots.len(), vec![own, keys, rows]))
         };
         let sides = KINDS.iter().zip(&self.sides).filter(|(_, waiting)| !waiting.times.is_empty());
-        sides.map(part).collect()
+        let mut parts = sides.map(part).collect::<Result<Vec<_>>>()?;
+        let left = &self.sides[0];
+        if !left.ghosts.is_empty() {
+            let slots: Vec<&Slot> = left.ghosts.iter().map(|(_, at)| &left.slots[*at as usize]).collect();
+            let times: TimestampMicrosecondArray = slots.iter().map(|slot| slot.time).collect::<Vec<i64>>().into();
+            let keys = left.keys.unpack(slots.iter().map(|slot| slot.key()))?;
+            parts.push(Part::new(GONE, 0, slots.len(), vec![vec![Arc::new(times)], keys]));
+        }
+        Ok(parts)
     }
 
     pub(crate) fn restore(&mut self, part: Part) -> Result<()> {
         let foreign = || super::foreign(&part.kind);
+        if part.kind == GONE {
+            let [times, keys] = part.columns.as_slice() else { return Err(foreign()) };
+            let times = times.first().and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
+            let times = times.ok_or_else(foreign)?;
+            let keys = self.sides[0].keys.pack(keys)?;
+            for row in 0..part.rows {
+                let bytes: Box<[u8]> = keys.row(row).into();
+                self.bytes += bytes.len() + ENTRY_BYTES;
+                let key_length = bytes.len() as u32;
+                self.sides[0].insert(Slot { time: times.value(row), bytes, key_length, next: NONE, flags: GHOST });
+            }
+            return Ok(());
+        }
         let side = KINDS.iter().position(|kind| *kind == part.kind).ok_or_else(foreign)?;
         let [own, keys, rows] = part.columns.as_slice() else { return Err(foreign()) };
         let [times, flags] = own.as_slice() else { return Err(foreign()) };

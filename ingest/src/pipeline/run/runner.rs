@@ -43,6 +43,8 @@ const RETAINED_BYTES_MAX: usize = 256 << 20;
 /// Rows of one frame of the log.
 const FRAME_ROWS: usize = 64 * 1024;
 const TURN: Duration = Duration::from_millis(20);
+/// State that a few batches of any source may bring: so much more is taken when they may free what others brought.
+const BATCHES_BYTES: u64 = 32 << 20;
 /// Groups that change are given so often.
 const GIVE_EVERY_US: i64 = 100_000;
 /// How often the size of the state is asked.
@@ -87,7 +89,7 @@ struct OverLimit {
 impl OverLimit {
     /// Whether what was read to let the watermark go on did not help.
     fn is_far(&self) -> bool {
-        self.now >= self.first.saturating_add(self.limit)
+        self.now >= self.first.saturating_add(self.limit.max(BATCHES_BYTES))
     }
 }
 

@@ -35,13 +35,18 @@ proptest! {
         prop_assert_eq!(counts.late_rows, 0);
         let expected = batch_answer(&sources(), &rows, &text);
         prop_assert_eq!(sorted(found), expected);
-        // Right rows that nobody came for: those of the table, too.
-        let partners = format!("SELECT 1 FROM o WHERE NOT EXISTS (SELECT 1 FROM p WHERE o.id = p.id AND o.ts BETWEEN p.ts + INTERVAL '{low} seconds' AND p.ts + INTERVAL '{} seconds' {})",
-            low + span, if has_residual { "AND (o.v > p.v OR o.v = 0)" } else { "" });
-        let lonely = batch_answer(&sources(), &rows, &partners).len() as u64;
+        // Right rows that nobody came for: those of the table, too. Near are those that miss the bounds by no more than these are wide.
+        let high = low + span;
+        let partner = |low: i64, high: i64, residual: &str| format!(
+            "EXISTS (SELECT 1 FROM p WHERE o.id = p.id AND o.ts BETWEEN p.ts + INTERVAL '{low} seconds' AND p.ts + INTERVAL '{high} seconds' {residual})"
+        );
+        let lonely = format!("SELECT 1 FROM o WHERE NOT {}", partner(low, high, if has_residual { "AND (o.v > p.v OR o.v = 0)" } else { "" }));
+        let near = format!("{lonely} AND {}", partner(low - span, high + span, ""));
+        let count = |text: &str| batch_answer(&sources(), &rows, text).len() as u64;
+        prop_assert_eq!(counts.out_of_bound, count(&near));
         // The rows that end the right streams are over, too, where right ones are well after left ones.
-        let lonely = lonely + if low - (low + span).max(0) > 5 { u64::from(streams) * 2 } else { 0 };
-        prop_assert_eq!(counts.unmatched + counts.out_of_bound, lonely);
+        let ends = if low - high.max(span) > 5 { u64::from(streams) * 2 } else { 0 };
+        prop_assert_eq!(counts.unmatched, count(&lonely) - count(&near) + ends);
     }
 
     /// Of rows that come late the pairs are the same however they come in batches, and windows over them take all that are given.
