@@ -7,10 +7,11 @@
 //! cargo bench --bench drive -- kill --times 30            kill -9 at random moments; exact after each
 //! cargo bench --bench drive -- dashboard --clients 16     six prepared queries on one restaurant: latencies, queries/s (--rows, --seconds)
 //! cargo bench --bench drive -- keys --keys 50000000       upserts from a topic, look-ups, restarts, beside a table without a key (--updates, --clients)
+//! cargo bench --bench drive -- windows                    count and sum by key in windows: backlog, closed to visible, bytes a key (--messages 10000000, --keys 10000, --open 1000000)
 //! ```
 //!
 //! What stands for what: drain is ingestion under backlog, freshness is a dashboard's eye on a live stream, start is an operator's restart, kill
-//! is a power cut, dashboard an application with many users, keys one whose rows change. Better is: more rows/s, fewer CPU seconds, fewer milliseconds; kill knows only right and wrong.
+//! is a power cut, dashboard an application with many users, keys one whose rows change, windows what a stream job does. Better is: more rows/s, fewer CPU seconds, fewer milliseconds; kill knows only right and wrong.
 //! A broker is started by `tests/tools/kafka` unless `TIDEMILL_TEST_KAFKA` names one.
 
 #![allow(
@@ -29,6 +30,7 @@ mod freshness;
 mod keys;
 mod kill;
 mod start;
+mod windows;
 
 use std::{collections::HashMap, env, path::Path, process::Command, sync::LazyLock};
 
@@ -66,7 +68,10 @@ fn main() {
         "kill" => with_kafka(|brokers| kill::run(brokers, &options)),
         "dashboard" => dashboard::run(&options),
         "start" => start::run(&options),
-        _ => println!("drive: say drain, freshness, start, kill, keys or dashboard; see benches/drive/main.rs"),
+        "windows" => with_kafka(|brokers| windows::run(brokers, &options)),
+        _ => {
+            println!("drive: say drain, freshness, start, kill, keys, windows or dashboard; see benches/drive/main.rs")
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use tidemill_ingest::pipeline::Late;
 use tidemill_storage::{
     ids::{ColumnId, SourceId, TableId},
     index::IndexKind,
@@ -190,6 +191,8 @@ pub struct PipelineOptions {
     pub idle_timeout_us: i64,
     pub watermark_jump_us: i64,
     pub memory_limit: u64,
+    #[serde(default)]
+    pub late: Late,
 }
 
 impl Default for PipelineOptions {
@@ -199,6 +202,7 @@ impl Default for PipelineOptions {
             idle_timeout_us: 5_000_000,
             watermark_jump_us: 86_400_000_000,
             memory_limit: 256 << 20,
+            late: Late::default(),
         }
     }
 }

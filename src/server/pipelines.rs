@@ -29,7 +29,7 @@ use super::{
 };
 use crate::catalog::{
     Definitions,
-    definition::{PipelineDefinition, SourceDefinition, TableDefinition},
+    definition::{PipelineDefinition, PipelineOptions, SourceDefinition, TableDefinition},
 };
 
 type Result<T, E = Error> = std::result::Result<T, E>;
@@ -148,25 +148,30 @@ pub fn start(
 ) -> Result<Arc<Pipeline>> {
     let parts = instance.parts();
     let inputs = sources_of(definitions, pipeline).iter().map(|source| input(&parts, source)).collect::<Result<_>>()?;
-    let options = &pipeline.options;
     let spec = PipelineSpec {
         id: pipeline.id,
         name: pipeline.name.clone(),
         directory: instance.directory.pipeline(pipeline.id),
         plan: Arc::clone(&live.plan),
         inputs,
-        options: RunOptions {
-            checkpoint_interval_us: options.checkpoint_interval_us,
-            idle_timeout_us: options.idle_timeout_us,
-            watermark_jump_us: options.watermark_jump_us,
-            memory_limit: options.memory_limit,
-        },
+        options: run_options(&pipeline.options),
         checkpoints: Arc::clone(&instance.checkpoints) as Arc<dyn CheckpointLog>,
         is_paused: pipeline.paused,
     };
     let pipeline = Pipeline::start(&instance.ingest, spec, opened)?;
     *live.pipeline.write() = Some(Arc::clone(&pipeline));
     Ok(pipeline)
+}
+
+/// Options as ingestion has them.
+pub fn run_options(options: &PipelineOptions) -> RunOptions {
+    RunOptions {
+        checkpoint_interval_us: options.checkpoint_interval_us,
+        idle_timeout_us: options.idle_timeout_us,
+        watermark_jump_us: options.watermark_jump_us,
+        memory_limit: options.memory_limit,
+        late: options.late,
+    }
 }
 
 fn input(parts: &Parts<'_>, source: &SourceDefinition) -> Result<Input> {

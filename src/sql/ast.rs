@@ -216,6 +216,8 @@ pub enum AlterPipelineAction {
     Pause,
     Resume,
     Rename(Name),
+    /// `SET (…)`.
+    Set(Vec<OptionPair>),
 }
 
 #[derive(Clone, Debug, PartialEq)]

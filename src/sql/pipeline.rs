@@ -1,6 +1,7 @@
 //! CREATE PIPELINE, ALTER PIPELINE, and INSERT … SELECT that begins a pipeline.
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use tidemill_ingest::pipeline::plan::without_within;
 
 use super::{
     ast::{AlterPipeline, AlterPipelineAction, CreatePipeline, Ddl, PipelineTarget},
@@ -61,7 +62,7 @@ fn target(cursor: &mut Cursor<'_>) -> Result<PipelineTarget> {
 fn query(cursor: &mut Cursor<'_>) -> Result<(String, u32)> {
     let position = cursor.position();
     let tokens = cursor.rest();
-    cursor.text.parse_with(tokens, |parser| parser.parse_query())?;
+    cursor.text.parse_with(&without_within(tokens), |parser| parser.parse_query())?;
     Ok((cursor.text.slice(tokens).to_owned(), position))
 }
 
@@ -116,13 +117,17 @@ pub(super) fn alter_pipeline(cursor: &mut Cursor<'_>) -> Result<Ddl> {
         AlterPipelineAction::Pause
     } else if cursor.keyword("RESUME") {
         AlterPipelineAction::Resume
+    } else if cursor.keyword("SET") {
+        AlterPipelineAction::Set(options(cursor)?)
     } else if cursor.keyword("RESTART") {
         return Err(SqlError::unsupported("ALTER PIPELINE … RESTART FROM CHECKPOINT is not supported yet").at(position));
     } else if cursor.keyword("RENAME") {
         cursor.expect_keyword("TO")?;
         AlterPipelineAction::Rename(cursor.name("the new name of the pipeline")?)
     } else {
-        return Err(SqlError::new(state::SYNTAX_ERROR, "ALTER PIPELINE takes PAUSE, RESUME or RENAME TO").at(position));
+        return Err(
+            SqlError::new(state::SYNTAX_ERROR, "ALTER PIPELINE takes PAUSE, RESUME, SET (…) or RENAME TO").at(position)
+        );
     };
     Ok(Ddl::AlterPipeline(AlterPipeline { name, if_exists, action }))
 }

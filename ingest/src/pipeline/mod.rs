@@ -7,6 +7,7 @@ mod assignment;
 mod bisect;
 mod checks;
 mod expression;
+mod late;
 mod machine;
 pub mod plan;
 mod row_json;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use self::{
     checks::Checks,
+    late::{Late, LatePolicy},
     machine::Counts,
     rules::{Misunderstood, Rules},
     transform::{Transform, TransformedBatch},

@@ -36,7 +36,25 @@ fn what_cannot_work_is_refused_when_it_is_made() {
         (create("narrow", "SELECT NULL::int FROM s LIMIT 3"), "0A000", "LIMIT"),
         (create("t", "SELECT b FROM s ORDER BY a"), "0A000", "ORDER BY"),
         (create("t", "SELECT DISTINCT b FROM s"), "0A000", "DISTINCT"),
-        (create("t", "SELECT x.b FROM s x JOIN s y ON x.a = y.a"), "0A000", "join"),
+        (create("t", "SELECT x.b FROM s x JOIN s y ON x.a = y.a"), "0A000", "two bounds"),
+        (create("t", "SELECT count(*) FROM s"), "0A000", "without GROUP BY"),
+        (create("t", "SELECT b, min(ts), count(*) FROM s GROUP BY b HAVING count(*) > 3"), "0A000", "HAVING"),
+        (
+            create(
+                "t WITH (late = 'update')",
+                "SELECT b, SESSION_END(ts, INTERVAL '1 minute'), count(*) FROM s GROUP BY b, SESSION(ts, INTERVAL '1 minute')",
+            ),
+            "0A000",
+            "SESSION",
+        ),
+        (
+            create(
+                "t WITH (late = 'update')",
+                "SELECT x.b, x.ts FROM s x JOIN s y ON x.a = y.a AND y.ts BETWEEN x.ts AND x.ts + INTERVAL '1 minute'",
+            ),
+            "0A000",
+            "join",
+        ),
         (create("t", "SELECT b, ts, row_number() OVER (ORDER BY a) FROM s"), "0A000", "OVER"),
         (create("t", "SELECT b, min(ts), count(*) FROM s GROUP BY b"), "0A000", "without a window"),
         (create("t", "SELECT b, tumble(ts, INTERVAL '1 minute'), count(*) FROM s GROUP BY 1, 2"), "0A000", "window"),

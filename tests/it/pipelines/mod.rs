@@ -1,7 +1,11 @@
 //! Pipelines: SQL from topics into tables, by event time, exactly once.
 
+mod changing;
+mod checkpoints;
 mod crash;
 mod definitions;
+mod joins;
+mod late;
 mod scenarios;
 
 use std::time::Duration;

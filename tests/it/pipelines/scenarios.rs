@@ -158,3 +158,70 @@ fn surge_pricing() {
     server.sql("SELECT rt.drain('marketplace')");
     check(&server);
 }
+
+/// The aggregation of ads: events that come twice count once, a late one counts in its own minute, one without an ad is a dead letter; over kill -9 after each event.
+#[test]
+fn ads_count_once_and_late_ones_too() {
+    let Some(brokers) = brokers("pipelines::scenarios::ads_count_once_and_late_ones_too") else { return };
+    let topic = topic("ad-events");
+    create_topic(&brokers, &topic, 1, &[]);
+    let mut server = Server::start(BINARY);
+    server.sql(&format!(
+        "CREATE SOURCE ad_events (event_id TEXT, ad_id TEXT, user_id TEXT, store TEXT, type TEXT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '20 seconds',
+           CONSTRAINT ad_present CHECK (ad_id IS NOT NULL))
+         WITH (connector='kafka', brokers='{brokers}', topic='{topic}', format='json', isolation='read_committed', on_error='dlq')"
+    ));
+    server.sql("CREATE TABLE ads_agg (ad_id TEXT, minute TIMESTAMPTZ, region TEXT, impressions BIGINT, clicks BIGINT, PRIMARY KEY (ad_id, minute))");
+    server.sql(
+        "CREATE PIPELINE ads_agg INTO ads_agg WITH (delivery='exactly_once', late='update', checkpoint_interval='100ms') AS
+         SELECT ad_id, TUMBLE_START(ts, INTERVAL '1' MINUTE), 'r1' AS region,
+                count(*) FILTER (WHERE type='impression') AS impressions, count(*) FILTER (WHERE type='click') AS clicks
+         FROM (SELECT DISTINCT ON (event_id) event_id, ad_id, type, ts FROM ad_events WITHIN INTERVAL '3 days') e
+         GROUP BY ad_id, TUMBLE(ts, INTERVAL '1' MINUTE)",
+    );
+    let event = |(id, ad, kind, at): (&str, &str, &str, &str)| {
+        let ad = if ad.is_empty() { "null".to_owned() } else { format!("\"{ad}\"") };
+        format!(r#"{{"event_id":"{id}","ad_id":{ad},"user_id":"u","store":"s1","type":"{kind}","ts":"{at}Z"}}"#)
+    };
+    let feed = Feed::new(&brokers, &topic);
+    for (number, one) in [
+        ("e1", "ad1", "impression", "2024-03-01T09:00:05"),
+        ("e2", "ad1", "click", "2024-03-01T09:00:20"),
+        ("e2", "ad1", "click", "2024-03-01T09:00:20"),
+        ("e3", "ad1", "impression", "2024-03-01T09:00:59"),
+        ("e4", "ad2", "click", "2024-03-01T09:01:10"),
+        ("e5", "ad1", "click", "2024-03-01T09:01:30"),
+        ("e6", "", "click", "2024-03-01T09:01:31"),
+        // The minute of 09:00 was given.
+        ("e7", "ad1", "impression", "2024-03-01T09:00:40"),
+        ("e7", "ad1", "impression", "2024-03-01T09:00:40"),
+        // Further back than anything is known.
+        ("e8", "ad1", "click", "2024-02-26T09:00:40"),
+        ("f1", "zz", "impression", "2024-03-01T09:30:00"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        send(&feed, 0, &[event(one)]);
+        server.sql("SELECT rt.drain('ad_events')");
+        if number == 6 {
+            let first = "SELECT impressions, clicks FROM ads_agg WHERE ad_id = 'ad1'";
+            server.wait_for(&format!("SELECT count(*) FROM ({first}) q"), "1", PATIENCE);
+            assert_eq!(lines(&server, first), ["2 1"]);
+        }
+        if number % 2 == 0 {
+            server.kill_and_restart();
+        }
+    }
+    for _ in 0..2 {
+        server.sql("SELECT rt.drain('ad_events')");
+        assert_eq!(
+            lines(&server, "SELECT ad_id, minute AT TIME ZONE 'UTC', impressions, clicks FROM ads_agg"),
+            ["ad1 2024-03-01 09:00:00 3 1", "ad1 2024-03-01 09:01:00 0 1", "ad2 2024-03-01 09:01:00 0 1"]
+        );
+        assert_eq!(lines(&server, "SELECT duplicates, late_updates, late_rows FROM rt.pipelines"), ["2 1 1"]);
+        let letters = lines(&server, "SELECT reason FROM rt.dlq");
+        assert!(letters.len() == 1 && letters[0].contains("ad_present"), "{letters:?}");
+        server.kill_and_restart();
+    }
+}

@@ -220,9 +220,18 @@ impl Server {
 
     /// Peak resident memory in MiB.
     pub(crate) fn peak_memory_mib(&self) -> u64 {
+        self.memory("VmHWM")
+    }
+
+    /// What it has now.
+    pub(crate) fn memory_mib(&self) -> u64 {
+        self.memory("VmRSS")
+    }
+
+    fn memory(&self, kind: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("/proc/<pid>/status");
-        let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("VmHWM");
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("VmHWM in kB") / 1024
+        let line = status.lines().find(|line| line.starts_with(kind)).expect(kind);
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("kB") / 1024
     }
 }
 

@@ -9,8 +9,10 @@
 //! A watermark goes forward with each row. A row that is further ahead than the bound on jumps is *doubtful*: it moves nothing until the next row of its
 //! stream is as far ahead, so that one event ten years ahead closes no window. What always holds: the combined watermark never goes back; it depends on the
 //! rows and their order alone, but for streams that fall silent, which are left out after a while of the clock.
+//!
+//! A join waits for both of its sides: there a source that is silent as a whole is not left out (`waits_for_all`), since what it sends later would be late.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array, TimestampMicrosecondArray};
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,9 @@ pub(crate) struct EventTime {
     unknown: Vec<SourceId>,
     combined: i64,
     jump_max: i64,
+    /// Whether sources are waited for that are silent as a whole.
+    #[serde(default)]
+    waits_for_all: bool,
 }
 
 /// Maps of JSON have texts for keys.
@@ -91,7 +96,24 @@ impl StreamTime {
 
 impl EventTime {
     pub(crate) fn new(sources: Vec<SourceId>, jump_max: i64) -> Self {
-        Self { streams: BTreeMap::new(), unknown: sources, combined: NEVER, jump_max }
+        Self { streams: BTreeMap::new(), unknown: sources, combined: NEVER, jump_max, waits_for_all: false }
+    }
+
+    /// Waits for each source, as joins do.
+    pub(crate) fn wait_for_all(&mut self) {
+        self.waits_for_all = true;
+    }
+
+    /// Sources that hold back others that are further, when they are what is waited for.
+    pub(crate) fn behind(&self) -> Vec<SourceId> {
+        let sources: BTreeSet<SourceId> = self.streams.keys().map(|id| id.0.source).collect();
+        let times: Vec<(SourceId, i64)> =
+            sources.into_iter().filter_map(|source| Some((source, self.of_source(source)?))).collect();
+        let (least, most) = (times.iter().map(|(_, time)| *time).min(), times.iter().map(|(_, time)| *time).max());
+        if least == most {
+            return Vec::new();
+        }
+        times.into_iter().filter(|(_, time)| Some(*time) == least).map(|(source, _)| source).collect()
     }
 
     /// All that is before it is complete; [`NEVER`] at first.
@@ -148,8 +170,25 @@ impl EventTime {
         if !self.unknown.is_empty() {
             return NEVER;
         }
-        let others = self.streams.iter().filter(|(id, _)| id.0 != stream).filter_map(|(_, time)| time.counts());
-        others.min().unwrap_or(i64::MAX)
+        let own = self.counting(stream.source, Some(stream));
+        let sources: BTreeSet<SourceId> = self.streams.keys().map(|id| id.0.source).collect();
+        let others = sources.into_iter().filter(|source| *source != stream.source);
+        others.filter_map(|source| self.of_source(source)).chain(own).min().unwrap_or(i64::MAX)
+    }
+
+    /// The least watermark of the streams of a source that count.
+    fn counting(&self, source: SourceId, without: Option<StreamId>) -> Option<i64> {
+        let of_source = self.streams.iter().filter(|(id, _)| id.0.source == source && Some(id.0) != without);
+        of_source.filter_map(|(_, time)| time.counts()).min()
+    }
+
+    /// How far a source is; `None` for one that is not waited for. Of a silent one it is how far it came.
+    fn of_source(&self, source: SourceId) -> Option<i64> {
+        let silent = || {
+            let of_source = self.streams.iter().filter(|(id, _)| id.0.source == source);
+            of_source.map(|(_, time)| time.watermark.unwrap_or(NEVER)).max()
+        };
+        self.counting(source, None).or_else(|| silent().filter(|_| self.waits_for_all))
     }
 
     /// What the first row of a stream is measured by: how far the others are.
@@ -162,7 +201,8 @@ impl EventTime {
         if !self.unknown.is_empty() {
             return;
         }
-        if let Some(least) = self.streams.values().filter_map(StreamTime::counts).min() {
+        let sources: BTreeSet<SourceId> = self.streams.keys().map(|id| id.0.source).collect();
+        if let Some(least) = sources.into_iter().filter_map(|source| self.of_source(source)).min() {
             self.combined = self.combined.max(least);
         }
     }
@@ -233,6 +273,34 @@ mod tests {
         assert_eq!(time.combined(), NEVER, "stream 1 was not read");
         time.set_flow(stream(1), Flow::CaughtUp);
         assert_eq!(time.combined(), 20, "stream 1 is empty");
+    }
+
+    /// A join's other side may be silent for long: nothing that it sends then is late.
+    #[test]
+    fn a_join_waits_for_a_silent_source() {
+        for waits in [false, true] {
+            let mut time = EventTime::new(vec![SourceId(1), SourceId(2)], 1000);
+            if waits {
+                time.wait_for_all();
+            }
+            let other = |partition| StreamId { source: SourceId(2), partition };
+            for id in [stream(0), other(0), other(1)] {
+                time.set_flow(id, Flow::CaughtUp);
+            }
+            time.know(SourceId(1));
+            time.know(SourceId(2));
+            advance(&mut time, 0, &[10, 20]);
+            assert_eq!(time.combined(), if waits { NEVER } else { 20 }, "nothing came of the other source yet");
+            assert_eq!(time.behind(), if waits { vec![SourceId(2)] } else { vec![] });
+            time.advance(other(0), &vec![25, 25].into());
+            time.advance(other(1), &vec![30, 30].into());
+            time.set_flow(other(0), Flow::Idle);
+            advance(&mut time, 0, &[100]);
+            assert_eq!(time.combined(), 30, "of two partitions one is silent: it is left out");
+            time.set_flow(other(1), Flow::Idle);
+            assert_eq!(advance(&mut time, 0, &[110, 120]), if waits { [30, 30] } else { [100, 110] });
+            assert_eq!(time.combined(), if waits { 30 } else { 120 });
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The groups of one pane: keys, each with a number, and the accumulators of all of them.
+//! Groups: keys, each with a number, and the accumulators of all of them.
 
 use std::{mem, sync::Arc};
 
@@ -16,11 +16,14 @@ use crate::pipeline::plan::Aggregate;
 
 type Result<T> = std::result::Result<T, DataFusionError>;
 
+/// The accumulators of all aggregates, for groups that have numbers.
+pub(crate) struct Accumulators(Vec<Box<dyn GroupsAccumulator>>);
+
 /// Groups that take rows.
 pub(crate) struct Groups {
     /// `None` without keys: all rows are of one group.
     keys: Option<Box<dyn GroupValues>>,
-    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    accumulators: Accumulators,
     /// Of the rows at hand.
     ids: Vec<usize>,
 }
@@ -33,7 +36,7 @@ pub(crate) struct Dump {
     pub(crate) states: Vec<Vec<ArrayRef>>,
 }
 
-/// The rows of a batch that one pane takes.
+/// What rows give to their groups.
 pub(crate) struct Rows<'a> {
     pub(crate) count: usize,
     pub(crate) keys: &'a [ArrayRef],
@@ -48,14 +51,54 @@ impl Dump {
     }
 }
 
+impl Accumulators {
+    pub(crate) fn new(aggregate: &Aggregate) -> Result<Self> {
+        Ok(Self(aggregate.calls.iter().map(|call| call.accumulator()).collect::<Result<_>>()?))
+    }
+
+    /// `groups`: the number of each row's group; there are `count`. A group that is new is among those of the rows: DataFusion takes it for one that has a value.
+    pub(crate) fn update(
+        &mut self,
+        arguments: &[Vec<ArrayRef>],
+        filters: &[Option<BooleanArray>],
+        groups: &[usize],
+        count: usize,
+    ) -> Result<()> {
+        for (accumulator, (arguments, filter)) in self.0.iter_mut().zip(arguments.iter().zip(filters)) {
+            accumulator.update_batch(arguments, groups, filter.as_ref(), count)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn merge(&mut self, states: &[Vec<ArrayRef>], groups: &[usize], count: usize) -> Result<()> {
+        for (accumulator, state) in self.0.iter_mut().zip(states) {
+            accumulator.merge_batch(state, groups, count)?;
+        }
+        Ok(())
+    }
+
+    /// The results of all groups, which are gone from here.
+    pub(crate) fn finish(&mut self) -> Result<Vec<ArrayRef>> {
+        self.0.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All)).collect()
+    }
+
+    /// The states of all groups, which are gone from here.
+    pub(crate) fn take(&mut self) -> Result<Vec<Vec<ArrayRef>>> {
+        self.0.iter_mut().map(|accumulator| accumulator.state(EmitTo::All)).collect()
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(|accumulator| accumulator.size()).sum()
+    }
+}
+
 impl Groups {
     pub(crate) fn new(aggregate: &Aggregate) -> Result<Self> {
         let keys = match aggregate.keys.is_empty() {
             true => None,
             false => Some(new_group_values(Arc::clone(&aggregate.key_schema), &GroupOrdering::None)?),
         };
-        let accumulators = aggregate.calls.iter().map(|call| call.accumulator()).collect::<Result<_>>()?;
-        Ok(Self { keys, accumulators, ids: Vec::new() })
+        Ok(Self { keys, accumulators: Accumulators::new(aggregate)?, ids: Vec::new() })
     }
 
     pub(crate) fn of(aggregate: &Aggregate, dump: &Dump) -> Result<Self> {
@@ -82,29 +125,21 @@ impl Groups {
     pub(crate) fn update(&mut self, rows: &Rows<'_>) -> Result<()> {
         self.number(rows.keys, rows.count)?;
         let count = self.count();
-        let inputs = rows.arguments.iter().zip(rows.filters);
-        for (accumulator, (arguments, filter)) in self.accumulators.iter_mut().zip(inputs) {
-            accumulator.update_batch(arguments, &self.ids, filter.as_ref(), count)?;
-        }
-        Ok(())
+        self.accumulators.update(rows.arguments, rows.filters, &self.ids, count)
     }
 
     /// Adds groups that were elsewhere.
     pub(crate) fn merge(&mut self, dump: &Dump) -> Result<()> {
         self.number(&dump.keys, dump.groups)?;
         let count = self.count();
-        for (accumulator, state) in self.accumulators.iter_mut().zip(&dump.states) {
-            accumulator.merge_batch(state, &self.ids, count)?;
-        }
-        Ok(())
+        self.accumulators.merge(&dump.states, &self.ids, count)
     }
 
     /// Keys, and the results of the aggregates.
     pub(crate) fn finish(mut self) -> Result<(usize, Vec<ArrayRef>, Vec<ArrayRef>)> {
         let groups = self.count();
         let keys = self.keys.as_mut().map_or_else(|| Ok(Vec::new()), |keys| keys.emit(EmitTo::All))?;
-        let results = self.accumulators.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All));
-        Ok((groups, keys, results.collect::<Result<_>>()?))
+        Ok((groups, keys, self.accumulators.finish()?))
     }
 
     /// A picture of the groups, which go on. DataFusion's accumulators give their state away, so it is put in again.
@@ -114,17 +149,16 @@ impl Groups {
         Ok(dump)
     }
 
-    fn take(&mut self) -> Result<Dump> {
+    /// All groups, which are gone from here.
+    pub(crate) fn take(&mut self) -> Result<Dump> {
         let groups = self.count();
         let keys = self.keys.as_mut().map_or_else(|| Ok(Vec::new()), |keys| keys.emit(EmitTo::All))?;
-        let states = self.accumulators.iter_mut().map(|accumulator| accumulator.state(EmitTo::All));
-        Ok(Dump { groups, keys, states: states.collect::<Result<_>>()? })
+        Ok(Dump { groups, keys, states: self.accumulators.take()? })
     }
 
     pub(crate) fn bytes(&self) -> usize {
         let keys = self.keys.as_ref().map_or(0, |keys| keys.size());
-        let accumulators = self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>();
-        keys + accumulators + self.ids.capacity() * mem::size_of::<usize>()
+        keys + self.accumulators.bytes() + self.ids.capacity() * mem::size_of::<usize>()
     }
 
     pub(crate) fn groups(&self) -> usize {

@@ -1,36 +1,46 @@
 //! The deterministic heart of a pipeline: what comes in, in its order, says what comes out, and nothing else does.
 //!
 //! ```text
-//! Arrival ─► branch steps ─► event time, late? ─► windows ─► steps ─► rows of the output
+//! Arrival ─► steps ─► event time, late? ─► operators, with steps between them ─► steps ─► rows of the output
 //! ```
 //!
 //! No clock, no file, no thread: the runner feeds it, keeps its pictures and replays arrivals into it. What always holds: the same arrivals after the same
 //! picture give the same rows in the same order.
 
+mod dedup;
 mod event_time;
+mod flow;
 mod groups;
+mod joining;
+mod operators;
+mod packing;
+mod sessions;
 pub(crate) mod state_file;
 #[cfg(test)]
 mod tests;
+mod updating;
 mod windowed;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arrow::{
-    array::{Array, AsArray, RecordBatch},
-    compute::{concat_batches, prep_null_mask_filter},
-    datatypes::TimestampMicrosecondType,
-};
+use arrow::{array::RecordBatch, compute::concat_batches};
 use datafusion::common::DataFusionError;
 use serde::{Deserialize, Serialize};
 use tidemill_storage::ids::{SourceId, StreamId};
 
-pub(crate) use self::event_time::{EventTime, Flow, NEVER};
-use self::windowed::{PaneDump, Prepared, Windowed};
+pub(crate) use self::{
+    event_time::{EventTime, Flow, NEVER},
+    groups::Dump,
+};
+use self::{
+    flow::{Flowing, Part, Taken},
+    operators::{Fault, Piece, Running, delay_of, prepare},
+};
 use super::{
     bisect::bisect,
     checks::row_reject,
-    plan::{Aggregate, Branch, Plan, steps},
+    late::{Late, LatePolicy},
+    plan::{Lane, Origin, Plan},
     watermark::Watermark,
 };
 use crate::{
@@ -73,6 +83,8 @@ pub(crate) enum Arrival {
         stream: StreamId,
         to: u64,
     },
+    /// It is time to give groups that changed.
+    Give,
 }
 
 /// What came of it.
@@ -82,6 +94,15 @@ pub(crate) struct Outcome {
     pub(crate) rows: Vec<RecordBatch>,
     /// Rows that could not be computed, and messages that were no rows.
     pub(crate) rejects: Vec<(StreamId, Reject)>,
+    /// Rows that came too late, where these are dead letters.
+    pub(crate) late: Vec<(StreamId, Reject)>,
+}
+
+/// How a machine goes about time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) jump_max_us: i64,
+    pub(crate) late: Late,
 }
 
 /// Counts since the pipeline was made.
@@ -89,8 +110,33 @@ pub(crate) struct Outcome {
 pub struct Counts {
     pub rows_in: u64,
     pub rows_out: u64,
+    /// Those that were counted nowhere.
     pub late_rows: u64,
+    /// Those that came late and changed what was given.
+    #[serde(default)]
+    pub late_updates: u64,
     pub rejected: u64,
+    /// Rows that DISTINCT ON left out.
+    #[serde(default)]
+    pub duplicates: u64,
+    /// Right rows of joins that no left row came for, and of these those whose key came at another time only.
+    #[serde(default)]
+    pub unmatched: u64,
+    #[serde(default)]
+    pub out_of_bound: u64,
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.rows_in += other.rows_in;
+        self.rows_out += other.rows_out;
+        self.late_rows += other.late_rows;
+        self.late_updates += other.late_updates;
+        self.rejected += other.rejected;
+        self.duplicates += other.duplicates;
+        self.unmatched += other.unmatched;
+        self.out_of_bound += other.out_of_bound;
+    }
 }
 
 /// What of a machine is kept beside its groups.
@@ -107,12 +153,12 @@ pub(crate) struct Progress {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Picture {
     pub(crate) progress: Progress,
-    pub(crate) panes: Vec<PaneDump>,
+    pub(crate) parts: Vec<Part>,
 }
 
 impl Picture {
     pub(crate) fn groups(&self) -> u64 {
-        self.panes.iter().map(|pane| pane.dump.groups as u64).sum()
+        self.parts.iter().map(|part| part.rows as u64).sum()
     }
 }
 
@@ -123,48 +169,78 @@ pub(crate) struct Machine {
     landmarks: BTreeMap<StreamId, Landmark>,
     time: EventTime,
     counts: Counts,
-    windowed: Option<Windowed>,
+    late: Late,
+    operators: Vec<Running>,
 }
 
-/// Rows of one branch, ready for the aggregate or for the output.
-enum Piece {
-    Rows(RecordBatch),
-    Prepared(Box<Prepared>),
+/// What a dead letter says that came too late.
+const LATE: &str = "the row is late: what it belongs to was given";
+
+/// State that is none of the operator that finds it.
+fn foreign(what: &str) -> DataFusionError {
+    DataFusionError::Execution(format!("the state is of another query, or of another version of the server ({what})"))
 }
 
-/// A row of a batch that cannot be computed, and why.
-type Fault = (usize, String);
+/// Where a lane goes: a side of an operator, or the output.
+#[derive(Clone, Copy)]
+enum Target {
+    Operator(usize, usize),
+    Output,
+}
+
+/// The lanes that begin at a source or an operator.
+fn lanes(plan: &Plan, from: Origin) -> impl Iterator<Item = (Target, &Lane)> {
+    let sides = plan.operators.iter().enumerate().flat_map(|(at, operator)| {
+        let sides = operator.sides.iter().enumerate();
+        sides.flat_map(move |(side, lanes)| lanes.iter().map(move |lane| (Target::Operator(at, side), lane)))
+    });
+    let all = sides.chain(plan.output.iter().map(|lane| (Target::Output, lane)));
+    all.filter(move |(_, lane)| lane.from == from)
+}
 
 impl Machine {
-    pub(crate) fn new(plan: Arc<Plan>, sources: Arc<[MachineSource]>, jump_max_us: i64) -> Self {
-        let time = EventTime::new(sources.iter().map(|source| source.id).collect(), jump_max_us);
-        let windowed = plan_windows(&plan).map(Windowed::new);
-        Self {
+    pub(crate) fn new(plan: Arc<Plan>, sources: Arc<[MachineSource]>, settings: Settings) -> Result<Self> {
+        let mut time = EventTime::new(sources.iter().map(|source| source.id).collect(), settings.jump_max_us);
+        if plan.has_join() {
+            time.wait_for_all();
+        }
+        let late = settings.late;
+        let operators = plan.operators.iter().map(|operator| Running::new(&operator.kind, late));
+        let operators = operators.collect::<Result<_, _>>()?;
+        Ok(Self {
             plan,
             sources,
             positions: BTreeMap::new(),
             landmarks: BTreeMap::new(),
             time,
             counts: Counts::default(),
-            windowed,
-        }
+            late,
+            operators,
+        })
     }
 
-    pub(crate) fn restore(plan: Arc<Plan>, sources: Arc<[MachineSource]>, picture: Picture) -> Result<Self> {
-        let Picture { progress, panes } = picture;
-        let windowed = match plan_windows(&plan) {
-            Some(aggregate) => Some(Windowed::restore(aggregate, panes, progress.time.combined())?),
-            None => None,
-        };
-        Ok(Self {
-            plan,
-            sources,
-            positions: progress.positions.into_iter().collect(),
-            landmarks: progress.landmarks.into_iter().collect(),
-            time: progress.time,
-            counts: progress.counts,
-            windowed,
-        })
+    pub(crate) fn restore(
+        plan: Arc<Plan>,
+        sources: Arc<[MachineSource]>,
+        settings: Settings,
+        picture: Picture,
+    ) -> Result<Self> {
+        let Picture { progress, parts } = picture;
+        let mut machine = Self::new(plan, sources, settings)?;
+        let watermark = progress.time.combined();
+        for (operator, running) in machine.plan.operators.iter().zip(&mut machine.operators) {
+            running.begin(watermark, delay_of(&operator.kind, 0));
+        }
+        for part in parts {
+            let at = part.operator;
+            let running = machine.operators.get_mut(at).ok_or_else(|| foreign(&part.kind))?;
+            running.restore(part)?;
+        }
+        machine.positions = progress.positions.into_iter().collect();
+        machine.landmarks = progress.landmarks.into_iter().collect();
+        machine.time = progress.time;
+        machine.counts = progress.counts;
+        Ok(machine)
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -178,13 +254,22 @@ impl Machine {
 
     /// All that is needed to go on from here.
     pub(crate) fn picture(&mut self) -> Result<Picture> {
-        let panes = self.windowed.as_mut().map_or_else(|| Ok(Vec::new()), Windowed::dump)?;
-        Ok(Picture { progress: self.progress(), panes })
+        let mut parts = Vec::new();
+        for (operator, running) in self.operators.iter_mut().enumerate() {
+            parts.extend(running.dump()?.into_iter().map(|part| Part { operator, ..part }));
+        }
+        Ok(Picture { progress: self.progress(), parts })
     }
 
-    /// Whether all windows are given that what was read so far ends.
+    /// Whether everything is given that what was read so far ends or changes.
     pub(crate) fn is_settled(&self) -> bool {
-        self.windowed.is_none() || self.counts.rows_in == 0 || self.time.is_settled()
+        let is_timeless = !self.plan.has_time() || self.counts.rows_in == 0;
+        !self.is_waiting() && (is_timeless || self.time.is_settled())
+    }
+
+    /// Whether groups changed that [`Arrival::Give`] would give.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.operators.iter().any(Running::is_waiting)
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -196,9 +281,14 @@ impl Machine {
         self.time.combined()
     }
 
-    /// Bytes of state, and groups.
+    /// Sources whose rows let the watermark go on, when others are further.
+    pub(crate) fn behind(&self) -> Vec<SourceId> {
+        self.time.behind()
+    }
+
+    /// Bytes of state, and groups or rows in it.
     pub(crate) fn size(&self) -> (usize, usize) {
-        self.windowed.as_ref().map_or((0, 0), |windowed| (windowed.bytes(), windowed.open_groups()))
+        self.operators.iter().map(Running::size).fold((0, 0), |(bytes, groups), (b, g)| (bytes + b, groups + g))
     }
 
     /// Takes what came. After an error the machine is in no state to go on: it is made again from a picture.
@@ -213,13 +303,18 @@ impl Machine {
             Arrival::Known { source } => self.time.know(*source),
             Arrival::Flow { stream, flow } => self.time.set_flow(*stream, *flow),
             Arrival::Skip { stream, to } => _ = self.positions.insert(*stream, *to),
+            Arrival::Give => {}
         }
         let watermark = self.time.combined();
-        let complete = match &mut self.windowed {
-            Some(windowed) => windowed.advance(watermark)?,
-            None => Vec::new(),
-        };
-        self.give(complete, &mut outcome)?;
+        // An operator has seen all that those before it give of this watermark.
+        for at in 0..self.operators.len() {
+            let delay = delay_of(&self.plan.operators[at].kind, 0);
+            let mut taken = self.operators[at].advance(watermark, delay)?;
+            if matches!(arrival, Arrival::Give) {
+                taken.extend(self.operators[at].give()?);
+            }
+            self.forward(at, taken, &mut Vec::new(), &mut outcome)?;
+        }
         Ok(outcome)
     }
 
@@ -232,35 +327,32 @@ impl Machine {
             None => vec![NEVER; rows],
         };
         let mut rejects = batch.rejects.clone();
-        for branch in plan.branches.iter().filter(|branch| branch.source == source) {
+        let mut late = Vec::new();
+        for (target, lane) in lanes(&plan, Origin::Source(source)) {
             let (mut pieces, mut faults, mut failed) = (Vec::new(), Vec::new(), Vec::new());
             if rows > 0 {
                 bisect(
                     0..rows,
                     &mut |range| {
-                        let piece = batch.rows.slice(range.start, range.len());
-                        prepare(&plan, branch, piece, &before[range])
+                        let flowing = Flowing {
+                            rows: batch.rows.slice(range.start, range.len()),
+                            places: (range.start as u32..range.end as u32).collect(),
+                            before: before[range].to_vec(),
+                        };
+                        prepare(kind_of(&plan, target), &lane.steps, flowing)
                     },
-                    &mut |range, (piece, of_piece): (Piece, Vec<Fault>)| {
+                    &mut |_, (piece, of_piece): (Piece, Vec<Fault>)| {
                         pieces.push(piece);
-                        faults.extend(of_piece.into_iter().map(|(row, reason)| (range.start + row, reason)));
+                        faults.extend(of_piece);
                     },
-                    &mut |row, reason| failed.push((row, reason)),
+                    &mut |row, reason| failed.push((row as u32, reason)),
                 );
             }
             faults.append(&mut failed);
             faults.sort_by_key(|(row, _)| *row);
-            rejects.extend(faults.into_iter().map(|(row, reason)| row_reject(batch, row, None, reason)));
+            rejects.extend(faults.into_iter().map(|(row, reason)| row_reject(batch, row as usize, None, reason)));
             for piece in pieces {
-                match piece {
-                    Piece::Rows(rows) => self.give(vec![rows], outcome)?,
-                    Piece::Prepared(prepared) => {
-                        let Some(windowed) = &mut self.windowed else { continue };
-                        let (complete, late) = windowed.update(&prepared)?;
-                        self.counts.late_rows += late;
-                        self.give(complete, outcome)?;
-                    }
-                }
+                self.deliver(target, piece, &mut late, outcome)?;
             }
         }
         self.counts.rejected += rejects.len() as u64;
@@ -268,75 +360,77 @@ impl Machine {
         // A row that two branches cannot compute is one dead letter for each reason.
         rejects.dedup();
         outcome.rejects.extend(rejects.into_iter().map(|reject| (batch.stream, reject)));
+        if self.late.policy == LatePolicy::Dlq {
+            late.retain(|place| *place != flow::NOWHERE);
+            late.sort_unstable();
+            late.dedup();
+            self.counts.rejected += late.len() as u64;
+            let late = late.into_iter().map(|row| row_reject(batch, row as usize, None, LATE.into()));
+            outcome.late.extend(late.map(|reject| (batch.stream, reject)));
+        }
         self.positions.insert(batch.stream, batch.to);
         Ok(())
     }
 
-    /// Brings rows through the last steps into the output.
-    fn give(&mut self, batches: Vec<RecordBatch>, outcome: &mut Outcome) -> Result<()> {
-        if batches.is_empty() {
-            return Ok(());
+    /// Gives rows to an operator and what comes of them to those behind it, or to the output. `late`: places of rows that came too late.
+    fn deliver(&mut self, target: Target, piece: Piece, late: &mut Vec<u32>, outcome: &mut Outcome) -> Result<()> {
+        match (target, piece) {
+            (Target::Operator(at, _), piece) => {
+                let taken = self.operators[at].take(piece)?;
+                self.forward(at, taken, late, outcome)
+            }
+            (Target::Output, Piece::Rows(rows)) => {
+                if rows.num_rows() > 0 {
+                    let rows = self.plan.outputs().conform(&rows).map_err(failed)?;
+                    self.counts.rows_out += rows.num_rows() as u64;
+                    outcome.rows.push(rows);
+                }
+                Ok(())
+            }
+            (Target::Output, _) => Err(failed("rows were prepared for an operator".into())),
         }
-        let failed = |reason: String| Error::DataFusion(Arc::new(DataFusionError::Execution(reason)));
-        let schema = batches[0].schema();
-        let rows = match batches.as_slice() {
-            [one] => one.clone(),
-            all => concat_batches(&schema, all)?,
-        };
-        let given = steps::run(&self.plan.steps, rows).map_err(failed)?.rows;
-        if given.num_rows() > 0 {
-            let rows = self.plan.outputs().conform(&given).map_err(failed)?;
-            self.counts.rows_out += rows.num_rows() as u64;
-            outcome.rows.push(rows);
+    }
+
+    /// Brings what an operator gave to where it goes.
+    fn forward(&mut self, at: usize, taken: Taken, late: &mut Vec<u32>, outcome: &mut Outcome) -> Result<()> {
+        self.counts.add(taken.counts);
+        self.counts.late_rows += taken.late.len() as u64;
+        late.extend(taken.late);
+        let Some(flowing) = together(taken.given)? else { return Ok(()) };
+        let plan = Arc::clone(&self.plan);
+        for (target, lane) in lanes(&plan, Origin::Operator(at)) {
+            let flowing =
+                Flowing { rows: flowing.rows.clone(), before: flowing.before.clone(), places: flowing.places.clone() };
+            let (piece, faults) = prepare(kind_of(&plan, target), &lane.steps, flowing).map_err(failed)?;
+            if let Some((_, reason)) = faults.into_iter().next() {
+                return Err(failed(reason));
+            }
+            self.deliver(target, piece, late, outcome)?;
         }
         Ok(())
     }
 }
 
-fn plan_windows(plan: &Arc<Plan>) -> Option<Arc<Aggregate>> {
-    plan.aggregate.as_ref().map(Arc::clone)
+fn failed(reason: String) -> Error {
+    Error::DataFusion(Arc::new(DataFusionError::Execution(reason)))
 }
 
-/// Computes all of rows that may fail for one of them.
-fn prepare(plan: &Plan, branch: &Branch, rows: RecordBatch, before: &[i64]) -> Result<(Piece, Vec<Fault>), String> {
-    let stepped = steps::run(&branch.steps, rows)?;
-    let Some(aggregate) = &plan.aggregate else { return Ok((Piece::Rows(stepped.rows), Vec::new())) };
-    let mut rows = stepped.rows;
-    let mut places: Option<Vec<u32>> = stepped.places.map(|places| places.values().to_vec());
-    let time = |rows: &RecordBatch| {
-        let times = aggregate.time.evaluate(rows)?;
-        let times = times.as_primitive_opt::<TimestampMicrosecondType>().cloned();
-        times.ok_or_else(|| "the event time is no timestamp of microseconds".to_owned())
-    };
-    let mut times = time(&rows)?;
-    let mut faults = Vec::new();
-    if times.null_count() > 0 {
-        let place = |row: usize| places.as_ref().map_or(row, |places| places[row] as usize);
-        let without = (0..times.len()).filter(|row| times.is_null(*row));
-        faults
-            .extend(without.map(|row| (place(row), "the event time is null, so that the row is in no window".into())));
-        let mask = arrow::compute::is_not_null(&times).map_err(|error| error.to_string())?;
-        places = Some(mask.values().set_indices().map(|row| place(row) as u32).collect());
-        rows = arrow::compute::filter_record_batch(&rows, &mask).map_err(|error| error.to_string())?;
-        times = time(&rows)?;
+fn kind_of(plan: &Plan, target: Target) -> Option<(&super::plan::Kind, usize)> {
+    match target {
+        Target::Operator(at, side) => Some((&plan.operators[at].kind, side)),
+        Target::Output => None,
     }
-    let all = |expressions: &[super::expression::Expression]| {
-        expressions.iter().map(|expression| expression.evaluate(&rows)).collect::<Result<Vec<_>, _>>()
-    };
-    let keys = all(&aggregate.keys)?;
-    let arguments = aggregate.calls.iter().map(|call| all(&call.arguments)).collect::<Result<_, _>>()?;
-    let filters = aggregate.calls.iter().map(|call| match &call.filter {
-        None => Ok(None),
-        Some(filter) => {
-            let mask = filter.evaluate(&rows)?;
-            let mask = mask.as_boolean_opt().ok_or("the condition of FILTER is not boolean")?;
-            Ok(Some(if mask.null_count() > 0 { prep_null_mask_filter(mask) } else { mask.clone() }))
-        }
-    });
-    let filters = filters.collect::<Result<_, String>>()?;
-    let before = match places {
-        None => before.to_vec(),
-        Some(places) => places.iter().map(|row| before[*row as usize]).collect(),
-    };
-    Ok((Piece::Prepared(Box::new(Prepared { times, keys, arguments, filters, before })), faults))
+}
+
+/// Rows that follow one another as one batch.
+fn together(mut given: Vec<Flowing>) -> Result<Option<Flowing>> {
+    if given.len() <= 1 {
+        return Ok(given.pop());
+    }
+    let schema = given[0].rows.schema();
+    Ok(Some(Flowing {
+        rows: concat_batches(&schema, given.iter().map(|flowing| &flowing.rows))?,
+        before: given.iter().flat_map(|flowing| flowing.before.iter().copied()).collect(),
+        places: given.iter().flat_map(|flowing| flowing.places.iter().copied()).collect(),
+    }))
 }

@@ -15,10 +15,12 @@ use arrow::{
 use serde::{Deserialize, Serialize};
 use tidemill_storage::Error as StorageError;
 
-use super::{Picture, Progress, groups::Dump, windowed::PaneDump};
+use super::{Part, Picture, Progress};
 use crate::{Error, Result};
 
-const MAGIC: &[u8; 8] = b"TMSTATE1";
+const MAGIC: &[u8; 8] = b"TMSTATE2";
+/// Of the version before, which knew panes of one aggregate only. It is read, and never written.
+const MAGIC_1: &[u8; 8] = b"TMSTATE1";
 const ZSTD_LEVEL: i32 = 1;
 /// Of the body, uncompressed; a larger length is damage.
 const BODY_BYTES_MAX: u64 = 64 << 30;
@@ -27,16 +29,46 @@ const BODY_BYTES_MAX: u64 = 64 << 30;
 #[derive(Serialize, Deserialize)]
 struct Head {
     progress: Progress,
-    panes: Vec<PaneHead>,
+    parts: Vec<PartHead>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct PaneHead {
+struct PartHead {
+    operator: usize,
+    kind: String,
+    at: i64,
+    rows: usize,
+    /// Lengths of the lists of columns.
+    columns: Vec<usize>,
+}
+
+/// The head of the version before.
+#[derive(Deserialize)]
+struct Head1 {
+    progress: Progress,
+    panes: Vec<PaneHead1>,
+}
+
+#[derive(Deserialize)]
+struct PaneHead1 {
     start: i64,
     groups: usize,
     keys: usize,
     /// Arrays of each accumulator.
     states: Vec<usize>,
+}
+
+impl From<Head1> for Head {
+    fn from(head: Head1) -> Self {
+        let part = |pane: PaneHead1| PartHead {
+            operator: 0,
+            kind: "pane".into(),
+            at: pane.start,
+            rows: pane.groups,
+            columns: [vec![pane.keys], pane.states].concat(),
+        };
+        Self { progress: head.progress, parts: head.panes.into_iter().map(part).collect() }
+    }
 }
 
 /// A file that was written, as the checkpoint names it.
@@ -85,26 +117,30 @@ pub(crate) fn read(directory: &Path, known: &StateFile) -> Result<Picture> {
 fn encode(picture: &Picture) -> Result<Vec<u8>> {
     let head = Head {
         progress: picture.progress.clone(),
-        panes: picture
-            .panes
+        parts: picture
+            .parts
             .iter()
-            .map(|pane| PaneHead {
-                start: pane.start,
-                groups: pane.dump.groups,
-                keys: pane.dump.keys.len(),
-                states: pane.dump.states.iter().map(Vec::len).collect(),
+            .map(|part| PartHead {
+                operator: part.operator,
+                kind: part.kind.clone(),
+                at: part.at,
+                rows: part.rows,
+                columns: part.columns.iter().map(Vec::len).collect(),
             })
             .collect(),
     };
-    let head = serde_json::to_vec(&head).map_err(|error| Error::Commit(error.to_string()))?;
+    pack(MAGIC, &serde_json::to_vec(&head).map_err(|error| Error::Commit(error.to_string()))?, picture)
+}
+
+fn pack(magic: &[u8; 8], head: &[u8], picture: &Picture) -> Result<Vec<u8>> {
     let mut body = (head.len() as u64).to_le_bytes().to_vec();
     body.extend(head);
-    for pane in &picture.panes {
-        let arrays: Vec<&ArrayRef> = pane.dump.keys.iter().chain(pane.dump.states.iter().flatten()).collect();
+    for part in &picture.parts {
+        let arrays: Vec<&ArrayRef> = part.columns.iter().flatten().collect();
         let fields =
             arrays.iter().enumerate().map(|(at, array)| Field::new(format!("a{at}"), array.data_type().clone(), true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let options = RecordBatchOptions::new().with_row_count(Some(pane.dump.groups));
+        let options = RecordBatchOptions::new().with_row_count(Some(part.rows));
         let columns = arrays.into_iter().map(Arc::clone).collect();
         let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)?;
         let mut stream = Vec::new();
@@ -115,15 +151,31 @@ fn encode(picture: &Picture) -> Result<Vec<u8>> {
         body.extend((stream.len() as u64).to_le_bytes());
         body.extend(stream);
     }
-    let mut bytes = MAGIC.to_vec();
+    let mut bytes = magic.to_vec();
     bytes.extend((body.len() as u64).to_le_bytes());
     let packed = zstd::bulk::compress(&body, ZSTD_LEVEL);
     bytes.extend(packed.map_err(|error| StorageError::io("compressing state file", "", &error))?);
     Ok(bytes)
 }
 
+/// As the version before wrote it, for tests of reading it.
+#[cfg(test)]
+pub(super) fn encode_first(picture: &Picture) -> Result<Vec<u8>> {
+    let panes = picture.parts.iter().map(|part| {
+        let lengths: Vec<usize> = part.columns.iter().map(Vec::len).collect();
+        serde_json::json!({"start": part.at, "groups": part.rows, "keys": lengths[0], "states": lengths[1..]})
+    });
+    let head = serde_json::json!({"progress": picture.progress, "panes": panes.collect::<Vec<_>>()});
+    pack(MAGIC_1, head.to_string().as_bytes(), picture)
+}
+
 fn decode(bytes: &[u8]) -> Result<Picture, String> {
-    let rest = bytes.strip_prefix(MAGIC).ok_or("another beginning")?;
+    let is_first_version = bytes.starts_with(MAGIC_1);
+    let rest = bytes.strip_prefix(if is_first_version { MAGIC_1 } else { MAGIC });
+    let rest = rest.ok_or_else(|| match bytes.starts_with(&MAGIC[..7]) {
+        true => "the state of a later version of the server",
+        false => "another beginning",
+    })?;
     let (length, rest) = rest.split_first_chunk::<8>().ok_or("a file that was cut off")?;
     let length = u64::from_le_bytes(*length);
     if length > BODY_BYTES_MAX {
@@ -138,19 +190,22 @@ fn decode(bytes: &[u8]) -> Result<Picture, String> {
         rest = after;
         Ok(part)
     };
-    let head: Head = serde_json::from_slice(part()?).map_err(|error| error.to_string())?;
-    let mut panes = Vec::with_capacity(head.panes.len());
-    for pane in head.panes {
+    let head = part()?;
+    let head: Head = match is_first_version {
+        true => serde_json::from_slice::<Head1>(head).map(Into::into),
+        false => serde_json::from_slice(head),
+    }
+    .map_err(|error| error.to_string())?;
+    let mut parts = Vec::with_capacity(head.parts.len());
+    for PartHead { operator, kind, at, rows, columns } in head.parts {
         let mut reader = StreamReader::try_new(Cursor::new(part()?), None).map_err(|error| error.to_string())?;
-        let batch = reader.next().ok_or("a pane without a batch")?.map_err(|error| error.to_string())?;
-        let wanted = pane.keys + pane.states.iter().sum::<usize>();
-        if batch.num_rows() != pane.groups || batch.num_columns() != wanted {
-            return Err(format!("a pane of {} groups in {} arrays", batch.num_rows(), batch.num_columns()));
+        let batch = reader.next().ok_or("a part without a batch")?.map_err(|error| error.to_string())?;
+        if batch.num_rows() != rows || batch.num_columns() != columns.iter().sum::<usize>() {
+            return Err(format!("a part of {} rows in {} columns", batch.num_rows(), batch.num_columns()));
         }
         let mut arrays = batch.columns().iter().map(Arc::clone);
-        let keys = arrays.by_ref().take(pane.keys).collect();
-        let states = pane.states.iter().map(|count| arrays.by_ref().take(*count).collect()).collect();
-        panes.push(PaneDump { start: pane.start, dump: Dump { groups: pane.groups, keys, states } });
+        let columns = columns.iter().map(|count| arrays.by_ref().take(*count).collect()).collect();
+        parts.push(Part { operator, kind, at, rows, columns });
     }
-    Ok(Picture { progress: head.progress, panes })
+    Ok(Picture { progress: head.progress, parts })
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef};
+use arrow::{
+    array::{Array, ArrayRef, RecordBatch, RecordBatchOptions},
+    datatypes::{DataType as ArrowType, Field, FieldRef, Schema, SchemaRef},
+};
 use datafusion::{
     common::{
         Column, DFSchema, DataFusionError,
@@ -19,9 +22,10 @@ use datafusion::{
 use super::{
     super::{
         expression::{Expression, definition},
+        machine::Dump,
         rules::Rules,
     },
-    unsupported,
+    Time, unsupported,
     windows::{self, Window, WindowCall, window_type},
 };
 use crate::{Error, Result};
@@ -32,10 +36,8 @@ const WINDOW: &str = "window";
 /// An aggregate, compiled over the rows below it.
 #[derive(Debug)]
 pub(crate) struct Aggregate {
-    pub(crate) window: Window,
-    /// The event time of a row, and its type.
-    pub(crate) time: Expression,
-    pub(crate) time_type: ArrowType,
+    /// `None` for groups that go on for ever.
+    pub(crate) timing: Option<Timing>,
     pub(crate) keys: Vec<Expression>,
     pub(crate) key_schema: SchemaRef,
     /// What GROUP BY gives, in order.
@@ -43,6 +45,17 @@ pub(crate) struct Aggregate {
     pub(crate) calls: Vec<Call>,
     /// Group columns, then calls.
     pub(crate) output: SchemaRef,
+}
+
+/// The window of GROUP BY.
+#[derive(Debug)]
+pub(crate) struct Timing {
+    pub(crate) window: Window,
+    /// The event time of a row, and its type.
+    pub(crate) time: Expression,
+    pub(crate) time_type: ArrowType,
+    /// How far times are behind the watermark at most.
+    pub(crate) delay_us: i64,
 }
 
 /// A column of GROUP BY.
@@ -77,7 +90,7 @@ impl Call {
 
 impl Aggregate {
     /// `times`: columns of the input that are event times.
-    pub(super) fn compile(rules: &dyn Rules, node: &AggregateNode, times: &[usize]) -> Result<Self> {
+    pub(super) fn compile(rules: &dyn Rules, node: &AggregateNode, times: &[Time]) -> Result<Self> {
         let input = node.input.schema();
         let fail = |error: DataFusionError| definition(rules.reader()(&error));
         let mut call: Option<WindowCall> = None;
@@ -108,19 +121,22 @@ impl Aggregate {
                     error => fail(error),
                 })?;
         }
-        let Some(call) = call else {
-            return Err(unsupported(
-                "an aggregate without a window is not supported in a pipeline yet",
-                "group by TUMBLE(time, INTERVAL '1' MINUTE), HOP or CUMULATE",
-            ));
+        let timing = match &call {
+            None if node.group_expr.is_empty() => {
+                return Err(unsupported(
+                    "an aggregate without GROUP BY is not supported in a pipeline",
+                    "group by TUMBLE(time, INTERVAL '1' MINUTE), or by the primary key of the table",
+                ));
+            }
+            None => None,
+            Some(call) => {
+                let delay_us = delay_of(call, input, times)?;
+                let time = Expression::of_plan(rules, input, call.time.clone(), "the time of the window")?;
+                Some(Timing { window: call.window, time_type: time.field.data_type().clone(), time, delay_us })
+            }
         };
-        if let Window::Session { .. } = call.window {
-            return Err(unsupported("SESSION is not supported in a pipeline yet", "use TUMBLE, HOP or CUMULATE"));
-        }
-        check_time(&call, input, times)?;
-        let time = Expression::of_plan(rules, input, call.time.clone(), "the time of the window")?;
-        let time_type = time.field.data_type().clone();
-        let window_schema = Arc::new(Schema::new(vec![Field::new(WINDOW, window_type(&time_type), true)]));
+        let window = timing.iter().map(|timing| Field::new(WINDOW, window_type(&timing.time_type), true));
+        let window_schema = Arc::new(Schema::new(window.collect::<Vec<_>>()));
         let window_schema = Arc::new(DFSchema::try_from(window_schema).map_err(fail)?);
         let mut keys = Vec::new();
         let mut key_fields = Vec::new();
@@ -162,9 +178,7 @@ impl Aggregate {
             calls.push(call);
         }
         Ok(Self {
-            window: call.window,
-            time,
-            time_type,
+            timing,
             keys,
             key_schema: Arc::new(Schema::new(key_fields)),
             groups,
@@ -176,30 +190,74 @@ impl Aggregate {
     pub(super) fn describe(&self) -> String {
         let keys: Vec<String> = self.keys.iter().map(Expression::describe).collect();
         let calls: Vec<&str> = self.calls.iter().map(|call| call.text.as_str()).collect();
-        format!(
-            "Aggregate: window {:?} (microseconds) over {}, keys [{}], {}",
-            self.window,
-            self.time.describe(),
-            keys.join(", "),
-            calls.join(", ")
-        )
+        let window = self.timing.as_ref().map_or_else(
+            || "groups that are given again when they change".to_owned(),
+            |timing| format!("window {:?} (microseconds) over {}", timing.window, timing.time.describe()),
+        );
+        format!("Aggregate: {window}, keys [{}], {}", keys.join(", "), calls.join(", "))
+    }
+
+    /// Rows of GROUP BY's columns and the aggregates. `window`: the window of each, as the column `window`.
+    pub(crate) fn assemble(
+        &self,
+        count: usize,
+        keys: &[ArrayRef],
+        results: Vec<ArrayRef>,
+        window: Option<&RecordBatch>,
+    ) -> Result<RecordBatch, DataFusionError> {
+        let mut columns = Vec::with_capacity(self.output.fields().len());
+        for group in &self.groups {
+            columns.push(match (group, window) {
+                (GroupColumn::Key(at), _) => Arc::clone(&keys[*at]),
+                (GroupColumn::Window(expression), Some(window)) => {
+                    expression.evaluate(window).map_err(DataFusionError::Execution)?
+                }
+                (GroupColumn::Window(_), None) => {
+                    return Err(DataFusionError::Internal("a group without a window has none to show".into()));
+                }
+            });
+        }
+        columns.extend(results);
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        RecordBatch::try_new_with_options(Arc::clone(&self.output), columns, &options).map_err(Into::into)
+    }
+
+    /// Groups out of a file, when they are groups of this aggregate: keys, then the state of each accumulator.
+    pub(crate) fn dump_of(&self, groups: usize, mut columns: Vec<Vec<ArrayRef>>) -> Result<Dump, DataFusionError> {
+        let types = |fields: &[FieldRef]| fields.iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
+        let mut expected = vec![types(self.key_schema.fields())];
+        for call in &self.calls {
+            expected.push(types(&call.function.state_fields()?));
+        }
+        let fits = |(columns, types): (&Vec<ArrayRef>, &Vec<ArrowType>)| {
+            let all = columns.iter().zip(types);
+            columns.len() == types.len() && all.into_iter().all(|(column, of)| column.data_type().equals_datatype(of))
+        };
+        if columns.len() != expected.len() || !columns.iter().zip(&expected).all(fits) {
+            return Err(DataFusionError::Execution(
+                "the state was made by another version, whose aggregates keep other columns".into(),
+            ));
+        }
+        Ok(Dump { groups, states: columns.split_off(1), keys: columns.remove(0) })
     }
 }
 
-/// Windows go by the event time: only of it is known when they are complete.
-fn check_time(call: &WindowCall, input: &DFSchema, times: &[usize]) -> Result<()> {
+/// Windows go by the event time: only of it is known when they are complete. How far behind the watermark it is at most.
+fn delay_of(call: &WindowCall, input: &DFSchema, times: &[Time]) -> Result<i64> {
     let plain = call.time.clone().unalias_nested().data;
-    let is_event_time = match &plain {
-        Expr::Column(column) => input.index_of_column(column).is_ok_and(|at| times.contains(&at)),
-        _ => false,
+    let time = match &plain {
+        Expr::Column(column) => {
+            input.index_of_column(column).ok().and_then(|at| times.iter().find(|time| time.column == at))
+        }
+        _ => None,
     };
-    if is_event_time {
-        return Ok(());
+    if let Some(time) = time {
+        return Ok(time.delay_us);
     }
     Err(Error::Unsupported {
         message: format!("{plain} is not the event time of its source, and windows go by that"),
         hint: Some(
-            "say WATERMARK FOR column AS column - INTERVAL '…' in CREATE SOURCE, and group by that column".into(),
+            "say WATERMARK FOR column AS column - INTERVAL '…' in CREATE SOURCE, and group by that column; of a LEFT JOIN the left one".into(),
         ),
     })
 }

@@ -1,38 +1,46 @@
-//! A pipeline's SELECT as the steps and the aggregate that its rows go through.
+//! A pipeline's SELECT as the operators that its rows go through, and the steps between them.
 //!
 //! ```text
 //! source a ─ steps ─┐ (UNION ALL)
-//!                   ├─► aggregate by windows and keys ─► steps ─► output
-//! source b ─ steps ─┘
+//!                   ├─► operator ─ steps ─► operator ─ steps ─► output
+//! source b ─ steps ─┘   (distinct, join)    (aggregate)
 //! ```
+//!
+//! A *lane* is a way from a source, or from an operator, through steps. An operator has lanes on each of its sides.
 //!
 //! DataFusion plans the text over the columns of the sources; the plan is taken apart here. What always holds: what is not understood is refused when
 //! the pipeline is made, with its name; every error of a type is one of that moment.
 
 mod aggregate;
+mod compile;
 mod explain;
+mod join;
+mod lineage;
 mod outputs;
+mod shift;
 pub(crate) mod steps;
 pub mod windows;
+mod within;
 
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::{
     common::config::Dialect,
-    logical_expr::{Expr, LogicalPlan},
     sql::{
         parser::Statement,
         sqlparser::ast::{self, Visit, Visitor},
     },
 };
 
-use self::outputs::Outputs;
-pub use self::outputs::Placement;
 pub(crate) use self::{
-    aggregate::{Aggregate, GroupColumn},
+    aggregate::{Aggregate, Timing},
+    join::Join,
     steps::Step,
+    within::Dedup,
 };
+use self::{compile::Compiler, outputs::Outputs};
+pub use self::{lineage::Lineage, outputs::Placement, within::without_within};
 use super::{
     expression::{definition, plain_message},
     rules::Rules,
@@ -48,22 +56,53 @@ pub struct PlanSource {
     pub time_column: Option<String>,
 }
 
-/// One way from a source to the aggregate, or to the output.
+/// A way of rows.
 #[derive(Debug)]
-pub(crate) struct Branch {
-    /// Place among the sources.
-    pub(crate) source: usize,
+pub(crate) struct Lane {
+    pub(crate) from: Origin,
     pub(crate) steps: Vec<Step>,
+}
+
+/// Where a lane begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Place among the sources.
+    Source(usize),
+    /// Place among the operators.
+    Operator(usize),
+}
+
+/// What keeps something of its rows.
+#[derive(Debug)]
+pub(crate) struct Operator {
+    pub(crate) kind: Kind,
+    /// The lanes of each side.
+    pub(crate) sides: Vec<Vec<Lane>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Aggregate(Arc<Aggregate>),
+    Join(Arc<Join>),
+    Dedup(Arc<Dedup>),
+}
+
+/// A column that is an event time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Time {
+    pub(super) column: usize,
+    /// How far times of rows to come are behind the watermark at most.
+    pub(super) delay_us: i64,
 }
 
 /// What a pipeline does, compiled.
 #[derive(Debug)]
 pub struct Plan {
-    pub(crate) branches: Vec<Branch>,
-    pub(crate) aggregate: Option<Arc<Aggregate>>,
-    /// After the aggregate.
-    pub(crate) steps: Vec<Step>,
+    /// Each after those that it takes rows from.
+    pub(crate) operators: Vec<Operator>,
+    pub(crate) output: Vec<Lane>,
     outputs: Outputs,
+    lineage: Vec<Lineage>,
     text: String,
 }
 
@@ -76,7 +115,7 @@ pub(super) fn unsupported(message: impl Into<String>, hint: impl Into<String>) -
 pub fn parse(rules: &dyn Rules, text: &str) -> Result<Box<ast::Query>> {
     let statement = rules
         .state()
-        .sql_to_statement(text, &Dialect::PostgreSQL)
+        .sql_to_statement(&within::rewrite(text)?, &Dialect::PostgreSQL)
         .map_err(|error| definition(format!("cannot read the query: {}", plain_message(&error))))?;
     match statement {
         Statement::Statement(statement) => match *statement {
@@ -115,21 +154,15 @@ impl Plan {
         let mut query = parse(rules, text)?;
         windows::rewrite(&mut query)?;
         let named: Vec<_> = sources.iter().map(|source| (source.name.clone(), Arc::clone(&source.schema))).collect();
-        let planned = rules.query(*query, &named, &windows::functions());
+        let mut functions = windows::functions();
+        functions.push(within::function());
+        let planned = rules.query(*query, &named, &functions);
         let logical = planned.map_err(|wrong| Error::Expression { state: wrong.state, message: wrong.message })?;
-        let mut compiler = Compiler { rules, sources };
         let text = explain::text(&logical);
-        let (root, after) = compiler.above_aggregate(&logical)?;
         let outputs = Outputs::of(&logical)?;
-        let (branches, aggregate) = match root {
-            LogicalPlan::Aggregate(node) => {
-                let (branches, times) = compiler.branches(&node.input)?;
-                let aggregate = Aggregate::compile(rules, node, &times)?;
-                (branches, Some(Arc::new(aggregate)))
-            }
-            plain => (compiler.branches(plain)?.0, None),
-        };
-        Ok(Self { branches, aggregate, steps: after, outputs, text })
+        let lineage = lineage::of(&logical);
+        let (operators, output) = Compiler::new(rules, sources).run(&logical)?;
+        Ok(Self { operators, output, outputs, lineage, text })
     }
 
     /// The columns that it gives.
@@ -140,6 +173,55 @@ impl Plan {
     /// What the query calls them.
     pub fn names(&self) -> &[String] {
         &self.outputs.names
+    }
+
+    /// What each output is made of.
+    pub fn lineage(&self) -> &[Lineage] {
+        &self.lineage
+    }
+
+    fn aggregates(&self) -> impl Iterator<Item = &Aggregate> {
+        self.operators.iter().filter_map(|operator| match &operator.kind {
+            Kind::Aggregate(aggregate) => Some(&**aggregate),
+            Kind::Join(_) | Kind::Dedup(_) => None,
+        })
+    }
+
+    /// How many keys it groups by beside the window, at most; `None` for one that does not aggregate.
+    pub fn keys(&self) -> Option<usize> {
+        self.aggregates().map(|aggregate| aggregate.keys.len()).max()
+    }
+
+    /// Whether groups are given again when they change: those without a window.
+    pub fn is_updating(&self) -> bool {
+        self.aggregates().any(|aggregate| aggregate.timing.is_none())
+    }
+
+    /// Whether anything can be late.
+    pub fn has_time(&self) -> bool {
+        self.operators.iter().any(|operator| match &operator.kind {
+            Kind::Aggregate(aggregate) => aggregate.timing.is_some(),
+            Kind::Join(_) | Kind::Dedup(_) => true,
+        })
+    }
+
+    pub fn has_sessions(&self) -> bool {
+        let is_session = |timing: &Timing| matches!(timing.window, windows::Window::Session { .. });
+        self.aggregates().any(|aggregate| aggregate.timing.as_ref().is_some_and(is_session))
+    }
+
+    pub fn has_join(&self) -> bool {
+        self.operators.iter().any(|operator| matches!(operator.kind, Kind::Join(_)))
+    }
+
+    /// Whether groups are left out once they are made (HAVING).
+    pub fn has_condition_on_groups(&self) -> bool {
+        let of_aggregate = |lane: &&Lane| match lane.from {
+            Origin::Operator(at) => matches!(self.operators[at].kind, Kind::Aggregate(_)),
+            Origin::Source(_) => false,
+        };
+        let is_filter = |step: &Step| matches!(step, Step::Filter(_));
+        self.output.iter().filter(of_aggregate).any(|lane| lane.steps.iter().any(is_filter))
     }
 
     /// Which output goes to which column of a table; see [`Placement`].
@@ -160,119 +242,4 @@ impl Plan {
     pub(crate) fn outputs(&self) -> &Outputs {
         &self.outputs
     }
-}
-
-struct Compiler<'a> {
-    rules: &'a dyn Rules,
-    sources: &'a [PlanSource],
-}
-
-/// Which columns of a node are the event time of the source below it, in each of its branches.
-type Times = Vec<usize>;
-
-impl Compiler<'_> {
-    /// The aggregate, or the first node that is below no more than steps; and the steps above it.
-    fn above_aggregate<'p>(&mut self, plan: &'p LogicalPlan) -> Result<(&'p LogicalPlan, Vec<Step>)> {
-        if !has_aggregate(plan) {
-            return Ok((plan, Vec::new()));
-        }
-        match plan {
-            LogicalPlan::Aggregate(_) => Ok((plan, Vec::new())),
-            LogicalPlan::Projection(node) => {
-                let (root, mut steps) = self.above_aggregate(&node.input)?;
-                steps.push(Step::project(self.rules, node.input.schema(), &node.expr, &node.schema)?);
-                Ok((root, steps))
-            }
-            LogicalPlan::Filter(node) => {
-                let (root, mut steps) = self.above_aggregate(&node.input)?;
-                steps.push(Step::filter(self.rules, &node.input, node.predicate.clone())?);
-                Ok((root, steps))
-            }
-            LogicalPlan::SubqueryAlias(node) => self.above_aggregate(&node.input),
-            LogicalPlan::Union(_) => Err(unsupported(
-                "UNION ALL of aggregates is not supported in a pipeline yet",
-                "aggregate the union, or make a pipeline of each",
-            )),
-            other => Err(refused(other)),
-        }
-    }
-
-    /// The ways from the sources to a node, and which columns of it are event times.
-    fn branches(&mut self, plan: &LogicalPlan) -> Result<(Vec<Branch>, Times)> {
-        match plan {
-            LogicalPlan::TableScan(scan) => {
-                let source = self.sources.iter().position(|source| source.name == scan.table_name.table());
-                let source =
-                    source.ok_or_else(|| definition(format!("source \"{}\" is not there", scan.table_name)))?;
-                let time = self.sources[source].time_column.as_ref();
-                let places = scan.projected_schema.fields().iter().enumerate();
-                let times = places.filter(|(_, field)| Some(field.name()) == time).map(|(at, _)| at).collect();
-                Ok((vec![Branch { source, steps: Vec::new() }], times))
-            }
-            LogicalPlan::SubqueryAlias(node) => self.branches(&node.input),
-            LogicalPlan::Filter(node) => {
-                let (mut branches, times) = self.branches(&node.input)?;
-                for branch in &mut branches {
-                    branch.steps.push(Step::filter(self.rules, &node.input, node.predicate.clone())?);
-                }
-                Ok((branches, times))
-            }
-            LogicalPlan::Projection(node) => {
-                let (mut branches, times) = self.branches(&node.input)?;
-                for branch in &mut branches {
-                    branch.steps.push(Step::project(self.rules, node.input.schema(), &node.expr, &node.schema)?);
-                }
-                let is_time = |expr: &Expr| match expr.clone().unalias_nested().data {
-                    Expr::Column(column) => {
-                        node.input.schema().index_of_column(&column).is_ok_and(|at| times.contains(&at))
-                    }
-                    _ => false,
-                };
-                let kept = node.expr.iter().enumerate().filter(|(_, expr)| is_time(expr)).map(|(at, _)| at);
-                Ok((branches, kept.collect()))
-            }
-            LogicalPlan::Union(node) => {
-                let mut all = Vec::new();
-                let mut times: Option<Times> = None;
-                for input in &node.inputs {
-                    let (branches, of_input) = self.branches(input)?;
-                    all.extend(branches);
-                    times = Some(match times {
-                        None => of_input,
-                        Some(times) => times.into_iter().filter(|at| of_input.contains(at)).collect(),
-                    });
-                }
-                Ok((all, times.unwrap_or_default()))
-            }
-            LogicalPlan::Aggregate(_) => Err(unsupported(
-                "an aggregate of an aggregate is not supported in a pipeline yet",
-                "write the inner one into a table by a pipeline of its own",
-            )),
-            other => Err(refused(other)),
-        }
-    }
-}
-
-fn has_aggregate(plan: &LogicalPlan) -> bool {
-    matches!(plan, LogicalPlan::Aggregate(_)) || plan.inputs().into_iter().any(has_aggregate)
-}
-
-fn refused(plan: &LogicalPlan) -> Error {
-    let (what, hint) = match plan {
-        LogicalPlan::Join(_) => ("a join", "a pipeline reads sources, filters, derives, unites and aggregates"),
-        LogicalPlan::Sort(_) => {
-            ("ORDER BY", "rows come in the order of their windows; sort them when you query the table")
-        }
-        LogicalPlan::Limit(_) => ("LIMIT", "a stream has no end"),
-        LogicalPlan::Distinct(_) => ("DISTINCT", "a table of mode 'dedup' keeps one row of each key"),
-        LogicalPlan::Window(_) => ("OVER (…)", "aggregate by TUMBLE, HOP, CUMULATE or SESSION"),
-        LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
-            ("a SELECT without a source", "name a source in FROM")
-        }
-        LogicalPlan::Unnest(_) => ("unnest()", "a table can keep the array, and queries unnest it"),
-        LogicalPlan::RecursiveQuery(_) => ("WITH RECURSIVE", ""),
-        LogicalPlan::Subquery(_) => ("a subquery of that kind", ""),
-        _ => ("a part of this query", "a pipeline reads sources, filters, derives, unites and aggregates"),
-    };
-    unsupported(format!("{what} is not supported in a pipeline yet"), hint)
 }

@@ -4,7 +4,7 @@
 //! TUMBLE(ts, size)          [0 ── size)[size ── 2 size) …           one window a row
 //! HOP(ts, slide, size)      [0 ── size), [slide ── slide + size) …  size / slide windows a row
 //! CUMULATE(ts, step, size)  [0 ── step), [0 ── 2 step) … [0 ── size)
-//! SESSION(ts, gap)          rows of a key that are less than the gap apart
+//! SESSION(ts, gap)          rows of a key that are less than the gap apart; its end is the gap after its last row
 //! ```
 //!
 //! In the syntax tree `TUMBLE_START(ts, size)` becomes `window_start(tumble(ts, size))`, so that DataFusion sees the call that rows are grouped by in it and takes it
@@ -17,18 +17,19 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StructArray, TimestampMicrosecondArray},
-    datatypes::{DataType as ArrowType, Field, Fields, Schema, TimeUnit},
+    array::{ArrayRef, AsArray, StructArray, TimestampMicrosecondArray},
+    datatypes::{DataType as ArrowType, Field, Fields, TimeUnit},
 };
 use datafusion::{
-    common::{DFSchema, DataFusionError, ScalarValue, exec_err, plan_err},
+    common::{DataFusionError, exec_err, plan_err},
     logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
     sql::sqlparser::ast::{self, VisitMut, VisitorMut},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::{expression::Expression, rules::Rules},
+    super::rules::Rules,
+    shift::{NoLength, length_us},
     unsupported,
 };
 use crate::{Error, Result};
@@ -175,25 +176,16 @@ pub(super) fn read(rules: &dyn Rules, expr: &Expr) -> Result<WindowCall> {
 const WINDOWS_MAX: i64 = 10_000;
 
 fn interval(rules: &dyn Rules, name: &str, expr: &Expr) -> Result<i64> {
-    const DAY: i64 = 86_400_000_000;
     let wrong = |hint: &str| Error::Definition {
         message: format!("{} takes lengths of time that are constant and above zero, not {expr}", name.to_uppercase()),
         hint: Some(hint.into()),
     };
     let shape = "write INTERVAL '5' MINUTE or INTERVAL '5 minutes'";
-    let constant = || {
-        // Of no columns, so that it is one value.
-        let compiled = Expression::of_plan(rules, &Arc::new(DFSchema::empty()), expr.clone(), name).ok()?;
-        let options = RecordBatchOptions::new().with_row_count(Some(1));
-        let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).ok()?;
-        ScalarValue::try_from_array(&compiled.evaluate(&row).ok()?, 0).ok()
-    };
-    let Some(ScalarValue::IntervalMonthDayNano(Some(value))) = constant() else { return Err(wrong(shape)) };
-    if value.months != 0 {
-        return Err(wrong("months and years are not of one length; windows take days and less"));
+    match length_us(rules, expr, name) {
+        Ok(us) if us > 0 => Ok(us),
+        Ok(_) | Err(NoLength::Other) => Err(wrong(shape)),
+        Err(NoLength::Months) => Err(wrong("months and years are not of one length; windows take days and less")),
     }
-    let days = i64::from(value.days).checked_mul(DAY);
-    days.and_then(|days| days.checked_add(value.nanoseconds / 1000)).filter(|us| *us > 0).ok_or_else(|| wrong(shape))
 }
 
 /// Brings Flink's spellings into the one that is planned.
@@ -297,12 +289,15 @@ pub(crate) fn window_type(time: &ArrowType) -> ArrowType {
 
 /// One window, for each of `rows` rows.
 pub(crate) fn window_array(time: &ArrowType, span: Span, rows: usize) -> Result<ArrayRef> {
-    let of = |us: i64| -> Result<ArrayRef> {
-        let array = TimestampMicrosecondArray::from_value(us, rows);
-        Ok(arrow::compute::cast(&array, time)?)
-    };
+    windows_array(time, vec![span.start; rows], vec![span.end; rows])
+}
+
+/// Windows by their ends.
+pub(crate) fn windows_array(time: &ArrowType, starts: Vec<i64>, ends: Vec<i64>) -> Result<ArrayRef> {
+    let of =
+        |us: Vec<i64>| -> Result<ArrayRef> { Ok(arrow::compute::cast(&TimestampMicrosecondArray::from(us), time)?) };
     let ArrowType::Struct(fields) = window_type(time) else { return Err(unsupported("a window is a struct", "")) };
-    Ok(Arc::new(StructArray::try_new(fields, vec![of(span.start)?, of(span.end)?], None)?))
+    Ok(Arc::new(StructArray::try_new(fields, vec![of(starts)?, of(ends)?], None)?))
 }
 
 impl ScalarUDFImpl for GroupFunction {

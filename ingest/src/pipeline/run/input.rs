@@ -382,7 +382,7 @@ impl Reading {
     /// Says of streams that they were read to their end, and that they have been silent for long.
     fn watch_flows(&mut self) {
         let now_us = self.shared.clock.monotonic_us();
-        let idle_us = self.shared.options.idle_timeout_us;
+        let idle_us = self.shared.options().idle_timeout_us;
         let mut changed = Vec::new();
         for (partition, stream) in &self.streams {
             if stream.next < stream.high || stream.stopped.is_some() {

@@ -40,7 +40,11 @@ pub use self::{
     open::{Opened, Opening, open},
     sink::Sink,
 };
-use super::{machine::Counts, plan::Plan};
+use super::{
+    late::Late,
+    machine::{Counts, Settings},
+    plan::Plan,
+};
 use crate::{
     Error, Result,
     consumer::TableIngest,
@@ -57,6 +61,13 @@ pub struct RunOptions {
     pub watermark_jump_us: i64,
     /// Bytes of state.
     pub memory_limit: u64,
+    pub late: Late,
+}
+
+impl RunOptions {
+    fn settings(&self) -> Settings {
+        Settings { jump_max_us: self.watermark_jump_us, late: self.late }
+    }
 }
 
 /// What a pipeline is made of.
@@ -99,7 +110,7 @@ pub(crate) struct Shared {
     pub(crate) id: TableId,
     pub(crate) name: String,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) options: RunOptions,
+    options: Mutex<RunOptions>,
     pub(crate) runtime: Arc<IngestRuntime>,
     pub(crate) status: Mutex<PipelineStatus>,
     input_errors: Mutex<BTreeMap<SourceId, String>>,
@@ -127,6 +138,10 @@ impl Shared {
             stream: None,
             message,
         });
+    }
+
+    fn options(&self) -> RunOptions {
+        self.options.lock().clone()
     }
 
     pub(crate) fn set_input_error(&self, source: SourceId, error: Option<String>) {
@@ -184,7 +199,7 @@ impl Pipeline {
             id: spec.id,
             name: spec.name,
             clock: Arc::clone(&runtime.clock),
-            options: spec.options,
+            options: Mutex::new(spec.options),
             runtime: Arc::clone(runtime),
             status: Mutex::new(PipelineStatus { state: "starting", ..PipelineStatus::default() }),
             input_errors: Mutex::default(),
@@ -205,7 +220,7 @@ impl Pipeline {
             spec.directory.clone(),
             Arc::clone(&spec.checkpoints),
             opened,
-        );
+        )?;
         let thread = spawn(format!("pipeline-{}", shared.name), move || runner.run())?;
         Ok(Arc::new(Self {
             shared,
@@ -239,6 +254,16 @@ impl Pipeline {
 
     pub fn resume(&self) {
         self.shared.paused.store(false, Ordering::SeqCst);
+        self.shared.ring();
+    }
+
+    /// Goes on with other intervals and limits. What becomes of late rows and of jumps stays as it was.
+    pub fn set_options(&self, options: RunOptions) {
+        {
+            let mut known = self.shared.options.lock();
+            let (late, watermark_jump_us) = (known.late, known.watermark_jump_us);
+            *known = RunOptions { late, watermark_jump_us, ..options };
+        }
         self.shared.ring();
     }
 

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 use tidemill_storage::ids::{SourceId, StreamId};
 
 use super::{
@@ -34,7 +34,7 @@ use crate::{
     runtime::{join, spawn},
 };
 
-/// Arrivals between the inputs and the runner.
+/// Arrivals between an input and the runner.
 const QUEUE: usize = 4;
 /// Bytes of arrivals since the last checkpoint after which another one is made at once.
 const RETAINED_BYTES: usize = 64 << 20;
@@ -43,8 +43,12 @@ const RETAINED_BYTES_MAX: usize = 256 << 20;
 /// Rows of one frame of the log.
 const FRAME_ROWS: usize = 64 * 1024;
 const TURN: Duration = Duration::from_millis(20);
+/// State that a few batches of any source may bring: so much more is taken when they may free what others brought.
+const BATCHES_BYTES: u64 = 32 << 20;
+/// Groups that change are given so often.
+const GIVE_EVERY_US: i64 = 100_000;
 /// How often the size of the state is asked.
-const SIZE_EVERY_US: i64 = 200_000;
+const SIZE_EVERY_US: i64 = 50_000;
 
 pub(super) struct Runner {
     shared: Arc<Shared>,
@@ -64,13 +68,29 @@ pub(super) struct Runner {
     is_dirty: bool,
     begun_us: i64,
     sized_us: i64,
+    given_us: i64,
     writing: Option<Writing>,
     running: Option<Running>,
     jobs: Sender<Job>,
     done: Receiver<Result<CheckpointRecord>>,
     checkpoint_failures: u32,
     writer: Option<JoinHandle<()>>,
-    over_limit: bool,
+    over_limit: Option<OverLimit>,
+}
+
+/// The state takes more than it may.
+struct OverLimit {
+    limit: u64,
+    /// Bytes when that was seen, and now.
+    first: u64,
+    now: u64,
+}
+
+impl OverLimit {
+    /// Whether what was read to let the watermark go on did not help.
+    fn is_far(&self) -> bool {
+        self.now >= self.first.saturating_add(self.limit.max(BATCHES_BYTES))
+    }
 }
 
 struct Job {
@@ -88,7 +108,8 @@ struct Writing {
 
 /// The threads of the inputs.
 struct Running {
-    arrivals: Receiver<Arrival>,
+    /// Of each input.
+    arrivals: Vec<(SourceId, Receiver<Arrival>)>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -101,7 +122,7 @@ impl Runner {
         directory: PathBuf,
         log: Arc<dyn CheckpointLog>,
         opened: Opened,
-    ) -> Self {
+    ) -> Result<Self> {
         let sources: Arc<[MachineSource]> =
             inputs.iter().map(|input| MachineSource { id: input.id, watermark: input.watermark.clone() }).collect();
         let (jobs, taken) = bounded::<Job>(1);
@@ -121,8 +142,8 @@ impl Runner {
             }
         });
         // The checkpoint is read when the thread begins.
-        let machine = Machine::new(Arc::clone(&plan), Arc::clone(&sources), shared.options.watermark_jump_us);
-        Self {
+        let machine = Machine::new(Arc::clone(&plan), Arc::clone(&sources), shared.options().settings())?;
+        Ok(Self {
             shared,
             plan,
             sources,
@@ -137,14 +158,15 @@ impl Runner {
             is_dirty: false,
             begun_us: 0,
             sized_us: 0,
+            given_us: 0,
             writing: None,
             running: None,
             jobs,
             done,
             checkpoint_failures: 0,
             writer: writer.ok(),
-            over_limit: false,
-        }
+            over_limit: None,
+        })
     }
 
     pub(super) fn run(mut self) {
@@ -216,9 +238,13 @@ impl Runner {
     fn rebuild(&mut self) -> Result<()> {
         self.finish_writing();
         let (plan, sources) = (Arc::clone(&self.plan), Arc::clone(&self.sources));
+        let settings = self.shared.options().settings();
         let mut machine = match &self.base {
-            Some(record) => Machine::restore(plan, sources, state_file::read(&self.directory, &record.state)?)?,
-            None => Machine::new(plan, sources, self.shared.options.watermark_jump_us),
+            Some(record) => {
+                let picture = state_file::read(&self.directory, &record.state)?;
+                Machine::restore(plan, sources, settings, picture)?
+            }
+            None => Machine::new(plan, sources, settings)?,
         };
         let mut end = self.base.as_ref().map_or(0, |record| record.end);
         for (arrival, _) in &self.retained {
@@ -243,6 +269,7 @@ impl Runner {
             self.size();
             if self.shared.is_paused() {
                 self.stop_inputs();
+                self.give(0)?;
                 self.finish_writing();
                 self.checkpoint_now()?;
                 self.set_state("paused");
@@ -252,25 +279,56 @@ impl Runner {
             if self.is_checkpoint_due() {
                 self.begin_checkpoint()?;
             }
-            if self.over_limit || self.retained_bytes >= RETAINED_BYTES_MAX {
+            let behind = self.machine.behind();
+            let is_full = self.over_limit.as_ref().is_some_and(|over| behind.is_empty() || over.is_far());
+            if is_full || self.retained_bytes >= RETAINED_BYTES_MAX {
+                self.give(0)?;
                 self.rest(TURN);
                 continue;
             }
             self.start_inputs()?;
-            let Some(running) = &self.running else { continue };
-            match running.arrivals.recv_timeout(TURN) {
-                Ok(arrival) => {
+            match self.next(&behind)? {
+                Some(arrival) => {
                     self.apply(arrival)?;
+                    self.give(GIVE_EVERY_US)?;
                     *failures = 0;
-                    self.set_state("running");
+                    if self.over_limit.is_none() {
+                        self.set_state("running");
+                    }
                 }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Error::Unavailable("its inputs ended".into()));
-                }
+                // Nothing comes: what changed is given at once.
+                None => self.give(0)?,
             }
         }
         Ok(())
+    }
+
+    /// What comes next, within a turn. Sources that hold others back go first, so that less has to be kept; beyond the limit nothing comes of others.
+    fn next(&self, behind: &[SourceId]) -> Result<Option<Arrival>> {
+        let ended = || Error::Unavailable("its inputs ended".into());
+        let Some(running) = &self.running else { return Ok(None) };
+        let first = running.arrivals.iter().filter(|(source, _)| behind.contains(source));
+        for (_, arrivals) in first {
+            match arrivals.try_recv() {
+                Ok(arrival) => return Ok(Some(arrival)),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Err(ended()),
+            }
+        }
+        let allowed = |source: &SourceId| self.over_limit.is_none() || behind.contains(source);
+        let mut select = Select::new();
+        let waited: Vec<&Receiver<Arrival>> =
+            running.arrivals.iter().filter(|(source, _)| allowed(source)).map(|(_, arrivals)| arrivals).collect();
+        for arrivals in &waited {
+            select.recv(arrivals);
+        }
+        let Ok(ready) = select.select_timeout(TURN) else { return Ok(None) };
+        let arrivals = waited[ready.index()];
+        ready.recv(arrivals).map(Some).map_err(|_| ended())
+    }
+
+    fn limit(&self) -> u64 {
+        self.shared.options().memory_limit
     }
 
     fn set_state(&self, state: &'static str) {
@@ -285,6 +343,7 @@ impl Runner {
 
     fn apply(&mut self, arrival: Arrival) -> Result<()> {
         let outcome = self.machine.apply(&arrival)?;
+        fail::fail_point!("pipeline::applied", |_| Err(Error::Unavailable("failpoint pipeline::applied".into())));
         self.put(&outcome)?;
         let is_known = matches!(arrival, Arrival::Known { .. });
         self.keep(outcome);
@@ -301,6 +360,16 @@ impl Runner {
         }
         self.publish_status();
         Ok(())
+    }
+
+    /// Has groups given that changed, when the last time is long ago.
+    fn give(&mut self, every_us: i64) -> Result<()> {
+        let now_us = self.shared.clock.monotonic_us();
+        if !self.machine.is_waiting() || now_us - self.given_us < every_us {
+            return Ok(());
+        }
+        self.given_us = now_us;
+        self.apply(Arrival::Give)
     }
 
     /// Gives rows to those who read the log.
@@ -320,14 +389,20 @@ impl Runner {
 
     /// Puts what were no rows among the dead letters.
     fn keep(&self, outcome: Outcome) {
-        if outcome.rejects.is_empty() {
+        if outcome.rejects.is_empty() && outcome.late.is_empty() {
             return;
         }
         let at_us = self.shared.clock.now_us();
         let mut buffer = DeadLetterBuffer::new(usize::MAX);
+        let input = |stream: StreamId| self.inputs.iter().find(|input| input.id == stream.source);
         for (stream, reject) in outcome.rejects {
-            let Some(input) = self.inputs.iter().find(|input| input.id == stream.source) else { continue };
-            if input.on_error != OnError::Skip {
+            if let Some(input) = input(stream).filter(|input| input.on_error != OnError::Skip) {
+                buffer.push(&input.name, stream, reject, at_us);
+            }
+        }
+        // What becomes of late rows is said by the pipeline, not by the source.
+        for (stream, reject) in outcome.late {
+            if let Some(input) = input(stream) {
                 buffer.push(&input.name, stream, reject, at_us);
             }
         }
@@ -357,12 +432,12 @@ impl Runner {
         }
         self.sized_us = now_us;
         let (bytes, groups) = self.machine.size();
-        let limit = self.shared.options.memory_limit;
+        let limit = self.limit();
         let is_over = bytes as u64 > limit;
         let mut status = self.shared.status.lock();
         status.state_bytes = bytes as u64;
         status.open_groups = groups as u64;
-        if is_over && !self.over_limit {
+        if is_over && self.over_limit.is_none() {
             let error = format!("its state takes {bytes} bytes, and memory_limit is {limit}; it stands still");
             status.state = "failing";
             status.error = Some(error.clone());
@@ -370,15 +445,19 @@ impl Runner {
             let message = format!("pipeline '{}': {error}", self.shared.name);
             self.shared.event(Severity::Page, "pipeline_memory", message);
             self.shared.changed.notify_waiters();
+        } else if !is_over && self.over_limit.is_some() {
+            drop(status);
+            self.set_state("running");
         }
-        self.over_limit = is_over;
+        let (first, now) = (self.over_limit.as_ref().map_or(bytes as u64, |over| over.first), bytes as u64);
+        self.over_limit = is_over.then_some(OverLimit { limit, first, now });
     }
 
     fn is_checkpoint_due(&self) -> bool {
         let elapsed_us = self.shared.clock.monotonic_us() - self.begun_us;
         self.writing.is_none()
             && self.is_dirty
-            && (elapsed_us >= self.shared.options.checkpoint_interval_us
+            && (elapsed_us >= self.shared.options().checkpoint_interval_us
                 || self.sink.is_checkpoint_wanted()
                 || self.retained_bytes >= RETAINED_BYTES)
             && (self.checkpoint_failures == 0 || elapsed_us >= backoff(self.checkpoint_failures).as_micros() as i64)
@@ -495,13 +574,13 @@ impl Runner {
         if progress.counts.rows_in > 0 {
             self.shared.begun(self.shared.clock.monotonic_us());
         }
-        let (sender, arrivals) = bounded(QUEUE);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut running = Running { arrivals, stop: Arc::clone(&stop), threads: Vec::new() };
+        let mut running = Running { arrivals: Vec::new(), stop: Arc::clone(&stop), threads: Vec::new() };
         for (place, input) in self.inputs.iter().enumerate() {
             let known = known.remove(&input.id).unwrap_or_default();
-            let reading =
-                Reading::new(Arc::clone(&self.shared), place, input.clone(), sender.clone(), Arc::clone(&stop));
+            let (sender, arrivals) = bounded(QUEUE);
+            running.arrivals.push((input.id, arrivals));
+            let reading = Reading::new(Arc::clone(&self.shared), place, input.clone(), sender, Arc::clone(&stop));
             let name = format!("consume-{}-{place}", self.shared.name);
             running.threads.push(spawn(name, move || reading.run(&known))?);
         }

@@ -1,5 +1,8 @@
 //! CREATE, ALTER and DROP PIPELINE, and INSERT from a source.
 
+mod options;
+mod updates;
+
 use std::{sync::Arc, time::Duration};
 
 use tidemill_ingest::{
@@ -12,9 +15,7 @@ use super::undefined_table;
 use crate::{
     catalog::{
         Definitions,
-        definition::{
-            PipelineDefinition, PipelineOptions, PipelineTargetDefinition, SourceDefinition, TableDefinition,
-        },
+        definition::{PipelineDefinition, PipelineTargetDefinition, SourceDefinition, TableDefinition},
     },
     runtime,
     server::{
@@ -23,28 +24,12 @@ use crate::{
         pipelines,
     },
     session::error::{Result, SqlError, state},
-    sql::{
-        ast::{AlterPipeline, AlterPipelineAction, CreatePipeline, Name, OptionPair},
-        options,
-    },
+    sql::ast::{AlterPipeline, AlterPipelineAction, CreatePipeline, Name},
     suggest,
 };
 
 /// How long PAUSE and DROP wait for a pipeline to stand still.
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(20);
-const OPTIONS: &[&str] = &[
-    "checkpoint_interval",
-    "idle_timeout",
-    "watermark_jump",
-    "memory_limit",
-    "late",
-    "allowed_lateness",
-    "delivery",
-    "parallelism",
-    "by_name",
-    "profile",
-    "priority",
-];
 
 /// What CREATE PIPELINE says, and EXPLAIN of it.
 pub(super) struct Created {
@@ -71,8 +56,11 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreatePipeline) 
     let sources = read_sources(instance, &definitions, &statement)?;
     let of_plan = pipelines::plan_sources(&sources)?;
     let plan = Plan::compile(instance.expressions(), &of_plan, &statement.query).map_err(at_query)?;
-    let (pipeline_options, by_name, notices) = read_options(&statement.options)?;
+    let options::Read { options, by_name, late_position, mut notices } = options::read(&statement.options)?;
     let by_name = by_name || statement.by_name;
+    notices.extend(updates::note(&plan, options.late));
+    updates::check_plan(&plan, options.late)
+        .map_err(|error| error.at(late_position.unwrap_or(statement.query_position)))?;
     let mut targets = Vec::new();
     let mut tables: Vec<(Arc<TableDefinition>, Arc<LiveTable>)> = Vec::new();
     for target in &statement.targets {
@@ -94,6 +82,8 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreatePipeline) 
         let column = |name: &String| table.schema.columns.iter().find(|column| column.name == *name);
         let columns = names.iter().filter_map(|name| column(name).map(|column| column.id)).collect();
         targets.push(PipelineTargetDefinition { table: table.id, columns });
+        updates::check(&plan, options.late, &table, &names)
+            .map_err(|error| error.at(late_position.unwrap_or(target.table.position)))?;
         tables.push((table, live));
     }
     let mut definition = PipelineDefinition {
@@ -105,7 +95,7 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreatePipeline) 
         sources: sources.iter().map(|source| source.id).collect(),
         targets,
         query: statement.query.clone(),
-        options: pipeline_options,
+        options,
         paused: false,
         created_at_us: instance.clock.now_us(),
     };
@@ -121,7 +111,6 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreatePipeline) 
         definition.log = change.new_source_id()?;
         change.put_pipeline(&definition)
     })?;
-    let mut notices = notices;
     if let Err(error) = begin(instance, &definition, &tables, &mut notices).await {
         if let Err(error) = remove(instance, &definition).await {
             tracing::error!(pipeline = definition.name, %error, "a pipeline that could not be created is left behind");
@@ -167,54 +156,6 @@ fn name_of(definitions: &Definitions, statement: &CreatePipeline) -> String {
     let numbered = (2..).map(|number| format!("{plain}_{number}"));
     let free = |name: &String| definitions.pipeline_named(name).is_none();
     std::iter::once(plain.clone()).chain(numbered).find(free).unwrap_or(plain)
-}
-
-/// The options, whether columns go by name, and what is to be said.
-fn read_options(pairs: &[OptionPair]) -> Result<(PipelineOptions, bool, Vec<String>)> {
-    let mut read = PipelineOptions::default();
-    let mut by_name = false;
-    let mut notices = Vec::new();
-    for OptionPair { key, value, value_position } in pairs {
-        let wrong = |hint: String| {
-            SqlError::new(state::INVALID_PARAMETER_VALUE, format!("option \"{}\" has the value '{value}'", key.value))
-                .at(*value_position)
-                .with_hint(hint)
-        };
-        let duration = || options::duration_us(value).map_err(&wrong);
-        let later = |what: &str| {
-            SqlError::unsupported(format!("{} = '{value}' is not supported yet", key.value))
-                .at(*value_position)
-                .with_hint(what.to_owned())
-        };
-        match key.value.to_lowercase().as_str() {
-            "checkpoint_interval" => read.checkpoint_interval_us = duration()?,
-            "idle_timeout" => read.idle_timeout_us = duration()?,
-            "watermark_jump" => read.watermark_jump_us = duration()?,
-            "memory_limit" => read.memory_limit = options::bytes(value).map_err(&wrong)?,
-            "by_name" => by_name = value.parse().map_err(|_| wrong("it takes true or false".into()))?,
-            "late" if value.eq_ignore_ascii_case("drop") => {}
-            "late" => return Err(later("rows that are late are dropped and counted: late = 'drop'")),
-            "allowed_lateness" if value.trim_start().starts_with('0') => {}
-            "allowed_lateness" => {
-                return Err(later("give the time to the source: WATERMARK FOR ts AS ts - INTERVAL …"));
-            }
-            "delivery" if value.eq_ignore_ascii_case("exactly_once") => {}
-            "delivery" if value.eq_ignore_ascii_case("at_least_once") => {
-                notices.push("delivery into tables is exactly_once, which costs nothing more".into());
-            }
-            "delivery" => return Err(wrong("it takes exactly_once or at_least_once".into())),
-            "parallelism" if value.trim() == "1" => {}
-            "parallelism" => {
-                value.trim().parse::<u32>().ok().filter(|n| *n > 0).ok_or_else(|| wrong("it takes a number".into()))?;
-                notices.push("a pipeline has one lane in this version; parallelism is ignored".into());
-            }
-            "profile" | "priority" => {
-                notices.push(format!("option \"{}\" means nothing to a pipeline yet and is ignored", key.value));
-            }
-            _ => return Err(options::unknown("pipeline", &key.value, OPTIONS.iter().copied()).at(key.position)),
-        }
-    }
-    Ok((read, by_name, notices))
 }
 
 /// Opens the log behind it, lets the tables read it, and begins to process.
@@ -267,6 +208,7 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterPipeline) ->
             }
             after.name = name.value.clone();
         }
+        AlterPipelineAction::Set(pairs) => after.options = options::change(&definition.options, pairs)?,
     }
     if after == **definition {
         return Ok(Vec::new());
@@ -285,6 +227,7 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterPipeline) ->
             }
         },
         AlterPipelineAction::Resume => pipeline.resume(),
+        AlterPipelineAction::Set(_) => pipeline.set_options(pipelines::run_options(&after.options)),
         AlterPipelineAction::Rename(_) => {}
     }
     Ok(Vec::new())

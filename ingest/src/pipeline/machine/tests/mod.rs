@@ -1,5 +1,12 @@
 //! The machine against the definition of its windows: any batches, any streams, any order within the watermark's allowance, restored from any picture.
 
+mod dedup;
+mod joins;
+mod rig;
+mod sessions;
+mod state;
+mod updating;
+
 use std::collections::BTreeMap;
 
 use arrow::{
@@ -41,10 +48,15 @@ fn call(window: Window) -> (&'static str, String) {
 struct Bench {
     plan: Arc<Plan>,
     sources: Arc<[MachineSource]>,
+    settings: Settings,
 }
 
 impl Bench {
     fn new(window: Window) -> Self {
+        Self::with(window, Late::default())
+    }
+
+    fn with(window: Window, late: Late) -> Self {
         let rules = SessionContext::new().state();
         let (name, lengths) = call(window);
         let source = PlanSource { name: "s".into(), schema: schema(), time_column: Some("ts".into()) };
@@ -55,11 +67,12 @@ impl Bench {
         let plan = Plan::compile(&rules, &[source], &text).unwrap_or_else(|error| panic!("{text}: {error}"));
         let watermark = Watermark::compile(&rules, &schema(), "ts - INTERVAL '5 seconds'").unwrap();
         let sources = vec![MachineSource { id: SOURCE, watermark: Some(Arc::new(watermark)) }];
-        Self { plan: Arc::new(plan), sources: sources.into() }
+        let settings = Settings { jump_max_us: i64::MAX, late };
+        Self { plan: Arc::new(plan), sources: sources.into(), settings }
     }
 
     fn machine(&self, streams: u32) -> Machine {
-        let mut machine = Machine::new(Arc::clone(&self.plan), Arc::clone(&self.sources), i64::MAX);
+        let mut machine = Machine::new(Arc::clone(&self.plan), Arc::clone(&self.sources), self.settings).unwrap();
         for partition in 0..streams {
             let stream = StreamId { source: SOURCE, partition };
             machine.apply(&Arrival::Begin { stream, offset: 0 }).unwrap();
@@ -74,7 +87,7 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let file = state_file::write(directory.path(), "s", &machine.picture().unwrap()).unwrap();
         let picture = state_file::read(directory.path(), &file).unwrap();
-        Machine::restore(Arc::clone(&self.plan), Arc::clone(&self.sources), picture).unwrap()
+        Machine::restore(Arc::clone(&self.plan), Arc::clone(&self.sources), self.settings, picture).unwrap()
     }
 }
 
@@ -100,7 +113,19 @@ fn batch(partition: u32, from: u64, rows: &[Row]) -> Arrival {
 /// (key, start, end) → rows, sum, distinct, more than five
 type Answer = BTreeMap<(i64, i64, i64), (i64, Option<i64>, i64, i64)>;
 
+/// Each window comes once.
 fn read(outcome: &Outcome, into: &mut Answer) {
+    each(outcome, &mut |key, value| assert_eq!(into.insert(key, value), None, "a window was given twice: {key:?}"));
+}
+
+/// What comes last counts, as in an upsert table.
+fn read_last(outcome: &Outcome, into: &mut Answer) {
+    each(outcome, &mut |key, value| _ = into.insert(key, value));
+}
+
+type Value = (i64, Option<i64>, i64, i64);
+
+fn each(outcome: &Outcome, take: &mut dyn FnMut((i64, i64, i64), Value)) {
     for rows in &outcome.rows {
         let number = |column: usize, row: usize| {
             let array = rows.column(column).as_primitive::<Int64Type>();
@@ -111,7 +136,7 @@ fn read(outcome: &Outcome, into: &mut Answer) {
         for row in 0..rows.num_rows() {
             let key = (number(0, row).unwrap(), time(1, row) / SECOND, time(2, row) / SECOND);
             let value = (number(3, row).unwrap(), number(4, row), number(5, row).unwrap(), number(6, row).unwrap());
-            assert_eq!(into.insert(key, value), None, "a window was given twice: {key:?}");
+            take(key, value);
         }
     }
 }
@@ -124,15 +149,16 @@ fn expected(window: Window, rows: &[Row]) -> Answer {
             groups.entry((*key, span.start / SECOND, span.end / SECOND)).or_default().push(*value);
         }
     }
-    let answer = |values: Vec<Option<i64>>| {
-        let some: Vec<i64> = values.iter().flatten().copied().collect();
-        let mut distinct: Vec<i64> = some.iter().map(|value| value % 3).collect();
-        distinct.sort_unstable();
-        distinct.dedup();
-        let sum = (!some.is_empty()).then(|| some.iter().sum());
-        (values.len() as i64, sum, distinct.len() as i64, some.iter().filter(|value| **value > 5).count() as i64)
-    };
     groups.into_iter().map(|(key, values)| (key, answer(values))).collect()
+}
+
+fn answer(values: Vec<Option<i64>>) -> (i64, Option<i64>, i64, i64) {
+    let some: Vec<i64> = values.iter().flatten().copied().collect();
+    let mut distinct: Vec<i64> = some.iter().map(|value| value % 3).collect();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let sum = (!some.is_empty()).then(|| some.iter().sum());
+    (values.len() as i64, sum, distinct.len() as i64, some.iter().filter(|value| **value > 5).count() as i64)
 }
 
 fn windows() -> impl Strategy<Value = Window> {
@@ -229,25 +255,96 @@ proptest! {
     }
 }
 
-/// A file that is not what the checkpoint says is refused, whatever byte is another one.
-#[test]
-fn a_damaged_state_is_refused() {
-    let bench = Bench::new(Window::Tumble { size: 10 * SECOND });
-    let mut machine = bench.machine(1);
-    machine.apply(&batch(0, 0, &[(1, Some(2), 100), (2, None, 101)])).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let picture = machine.picture().unwrap();
-    let file = state_file::write(directory.path(), "s", &picture).unwrap();
-    assert_eq!(state_file::read(directory.path(), &file).unwrap(), picture);
-    let path = directory.path().join("s");
-    let whole = std::fs::read(&path).unwrap();
-    for at in (0..whole.len()).step_by(7) {
-        let mut damaged = whole.clone();
-        damaged[at] ^= 0x40;
-        std::fs::write(&path, &damaged).unwrap();
-        let error = state_file::read(directory.path(), &file).unwrap_err().to_string();
-        assert!(error.contains(path.to_str().unwrap()), "{error}");
+/// What late = 'update' says, row by row: a window takes rows until the watermark is past its end and what is allowed. The answer, rows that no window took, and
+/// those that changed one that had ended.
+fn expected_with_updates(window: Window, rows: &[Row], allowed_s: i64) -> (Answer, u64, u64) {
+    let mut taken: BTreeMap<(i64, i64, i64), Vec<Option<i64>>> = BTreeMap::new();
+    let (mut late, mut updates) = (0, 0);
+    let mut watermark = NEVER;
+    for (at, (key, value, second)) in rows.iter().enumerate() {
+        if *key >= 0 {
+            let spans = window.spans(second * SECOND);
+            let open: Vec<_> = spans.iter().filter(|span| span.end + allowed_s * SECOND > watermark).collect();
+            late += u64::from(open.is_empty());
+            updates += u64::from(open.iter().any(|span| span.end <= watermark));
+            for span in open {
+                taken.entry((*key, span.start / SECOND, span.end / SECOND)).or_default().push(*value);
+            }
+        }
+        // The first row waits for the second one.
+        let first = if at == 1 { rows[0].2 } else { *second };
+        if at > 0 {
+            watermark = watermark.max((first.max(*second) - DELAY_S) * SECOND);
+        }
     }
-    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-    state_file::read(directory.path(), &file).unwrap_err();
+    taken.retain(|(_, _, end), _| end * SECOND <= watermark);
+    let answers = taken.into_iter().map(|(key, values)| (key, answer(values)));
+    (answers.collect(), late, updates)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Windows are given again as the definition says, however rows come in batches and whatever is restored between them.
+    #[test]
+    fn late_rows_update_windows(
+        window in windows(),
+        rows in rows(40),
+        allowed_s in 1i64..40,
+        cuts in prop::collection::vec((1usize..30, any::<bool>()), 1..40),
+    ) {
+        let late = Late { policy: LatePolicy::Update, allowed_us: allowed_s * SECOND };
+        let bench = Bench::with(window, late);
+        let mut machine = bench.machine(1);
+        let mut found = Answer::new();
+        let (mut at, mut cut) = (0, cuts.iter().cycle());
+        while at < rows.len() {
+            let (count, crashes) = *cut.next().unwrap();
+            let end = (at + count).min(rows.len());
+            read_last(&machine.apply(&batch(0, at as u64, &rows[at..end])).unwrap(), &mut found);
+            at = end;
+            if crashes {
+                machine = bench.restored(&mut machine);
+            }
+        }
+        let (expected, late, updates) = expected_with_updates(window, &rows, allowed_s);
+        prop_assert_eq!(found, expected);
+        prop_assert_eq!(machine.counts().late_rows, late);
+        prop_assert_eq!(machine.counts().late_updates, updates);
+    }
+}
+
+/// Only groups that changed are given again, once for all rows that came together.
+#[test]
+fn a_correction_gives_its_group_alone() {
+    let late = Late { policy: LatePolicy::Update, allowed_us: 60 * SECOND };
+    let bench = Bench::with(Window::Tumble { size: 10 * SECOND }, late);
+    let mut machine = bench.machine(1);
+    let given = |outcome: Outcome| outcome.rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+    let rows = [(1, Some(1), 100), (2, Some(1), 101), (3, Some(1), 102), (1, None, 115), (1, None, 115)];
+    assert_eq!(given(machine.apply(&batch(0, 0, &rows)).unwrap()), 3);
+    assert_eq!(given(machine.apply(&batch(0, 5, &[(2, Some(5), 103), (2, Some(6), 104)])).unwrap()), 1);
+    assert_eq!(given(machine.apply(&batch(0, 7, &[(9, Some(5), 105)])).unwrap()), 1);
+    // 170 is past the end at 110 and a minute.
+    assert_eq!(given(machine.apply(&batch(0, 8, &[(1, None, 175)])).unwrap()), 1);
+    assert_eq!(machine.size().1, 2, "of 110 and 170; that of 100 is gone");
+    assert_eq!(given(machine.apply(&batch(0, 9, &[(2, Some(5), 103)])).unwrap()), 0);
+    let counts = machine.counts();
+    assert_eq!((counts.late_rows, counts.late_updates, counts.rows_out), (1, 3, 6));
+}
+
+/// Late rows are dead letters, with their offsets and what they were.
+#[test]
+fn late_rows_are_dead_letters() {
+    let late = Late { policy: LatePolicy::Dlq, allowed_us: 0 };
+    let bench = Bench::with(Window::Tumble { size: 10 * SECOND }, late);
+    let mut machine = bench.machine(1);
+    let rows = [(1, Some(1), 100), (1, Some(1), 130), (-1, Some(3), 101), (7, Some(3), 102), (1, Some(1), 126)];
+    let outcome = machine.apply(&batch(0, 40, &rows)).unwrap();
+    assert!(outcome.rejects.is_empty());
+    let [(stream, letter)] = outcome.late.as_slice() else { panic!("{:?}", outcome.late) };
+    assert_eq!((stream.source, letter.offset), (SOURCE, 43));
+    assert!(letter.reason.contains("late"), "{}", letter.reason);
+    assert!(String::from_utf8_lossy(&letter.raw).contains("\"k\": 7"), "{:?}", letter.raw);
+    assert_eq!(machine.counts().late_rows, 1);
 }

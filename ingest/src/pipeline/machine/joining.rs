@@ -1,0 +1,440 @@
+//! The operator behind a join of streams: rows of both sides wait for partners, as long as one may come.
+//!
+//! ```text
+//! a left row at 10:00 that belongs to right rows of 10:00 to 10:10
+//!   right rows that are there ─► pairs at once; those that come ─► pairs when they come
+//!   the watermark passes 10:10 ─► it is forgotten; in a LEFT JOIN without a partner it is given with NULLs
+//! ```
+//!
+//! A left row is late when it would be forgotten at once; a right row when all left rows that it may belong to are. Right rows wait for left rows that are not late, though they
+//! be behind the watermark. So the pairs of rows that come within the watermark's allowance are those of tables, in whatever order they come, and of what comes after it as many as can be.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt8Array,
+        new_null_array,
+    },
+    compute::{filter_record_batch, prep_null_mask_filter},
+    datatypes::{TimestampMicrosecondType, UInt8Type},
+};
+use datafusion::common::DataFusionError;
+
+use super::{
+    event_time::NEVER,
+    flow::{Flowing, Part, Taken},
+    packing::{Packed, Packing},
+};
+use crate::pipeline::plan::Join;
+
+type Result<T> = std::result::Result<T, DataFusionError>;
+
+/// Bytes of a row beside its own.
+const ENTRY_BYTES: usize = 104;
+const KINDS: [&str; 2] = ["left", "right"];
+/// Keys and times of left rows that were given.
+const GONE: &str = "gone";
+/// No next row.
+const NONE: u32 = u32::MAX;
+/// It has a partner.
+const MATCHED: u8 = 1;
+/// A row of its key was there, at another time.
+const NEAR: u8 = 2;
+/// A part of its key is NULL: no row belongs to it.
+const KEYLESS: u8 = 4;
+/// It was given, or has no use; its key is known for what comes a little too late for it, which is counted.
+const GHOST: u8 = 8;
+
+/// Rows of one side with all that the operator computes of them alone.
+pub(crate) struct JoinRows {
+    pub(crate) side: usize,
+    pub(crate) rows: RecordBatch,
+    pub(crate) times: TimestampMicrosecondArray,
+    pub(crate) keys: Vec<ArrayRef>,
+    pub(crate) before: Vec<i64>,
+    pub(crate) places: Vec<u32>,
+}
+
+pub(crate) struct Joining {
+    join: Arc<Join>,
+    sides: [Waiting; 2],
+    bytes: usize,
+}
+
+/// The rows of one side that wait.
+struct Waiting {
+    keys: Packing,
+    rows: Packing,
+    /// Rows in places that are used again.
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    hasher: RandomState,
+    /// Hash of a key → its first row; the others follow one another.
+    heads: HashMap<u64, u32>,
+    /// When each may be forgotten, by the times of the rows.
+    times: BTreeSet<(i64, u32)>,
+    ghosts: BTreeSet<(i64, u32)>,
+}
+
+struct Slot {
+    time: i64,
+    /// The key, then the row.
+    bytes: Box<[u8]>,
+    key_length: u32,
+    next: u32,
+    flags: u8,
+}
+
+impl Slot {
+    fn key(&self) -> &[u8] {
+        &self.bytes[..self.key_length as usize]
+    }
+
+    fn row(&self) -> &[u8] {
+        &self.bytes[self.key_length as usize..]
+    }
+}
+
+impl Waiting {
+    fn new(keys: Packing, rows: Packing) -> Self {
+        Self {
+            keys,
+            rows,
+            slots: Vec::new(),
+            free: Vec::new(),
+            hasher: RandomState::new(),
+            heads: HashMap::new(),
+            times: BTreeSet::new(),
+            ghosts: BTreeSet::new(),
+        }
+    }
+
+    fn insert(&mut self, mut slot: Slot) -> u32 {
+        let is_keyless = slot.flags & KEYLESS != 0;
+        let (time, hash) = (slot.time, self.hasher.hash_one(slot.key()));
+        let is_ghost = slot.flags & GHOST != 0;
+        slot.next = if is_keyless { NONE } else { self.heads.get(&hash).copied().unwrap_or(NONE) };
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.slots[at as usize] = slot;
+                at
+            }
+            None => {
+                self.slots.push(slot);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        if !is_keyless {
+            self.heads.insert(hash, at);
+        }
+        if is_ghost {
+            self.ghosts.insert((time, at))
+        } else {
+            self.times.insert((time, at))
+        };
+        at
+    }
+
+    /// All rows of a key.
+    fn of_key<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = u32> + 'a {
+        let mut next = self.heads.get(&self.hasher.hash_one(key)).copied().unwrap_or(NONE);
+        std::iter::from_fn(move || {
+            while next != NONE {
+                let at = next;
+                let slot = &self.slots[at as usize];
+                next = slot.next;
+                if slot.key() == key {
+                    return Some(at);
+                }
+            }
+            None
+        })
+    }
+
+    /// Takes the rows before a time, in the order of their times, and keeps their keys.
+    fn retire(&mut self, before: i64) -> Vec<Slot> {
+        let mut rows = Vec::new();
+        while let Some((time, at)) = self.times.first().copied().filter(|(time, _)| *time < before) {
+            self.times.remove(&(time, at));
+            self.ghosts.insert((time, at));
+            let slot = &mut self.slots[at as usize];
+            let key = slot.key().into();
+            slot.flags |= GHOST;
+            let (key_length, next, flags) = (slot.key_length, NONE, slot.flags);
+            rows.push(Slot { time, bytes: std::mem::replace(&mut slot.bytes, key), key_length, next, flags });
+        }
+        rows
+    }
+
+    /// Takes out the rows before a time, or what is left of them.
+    fn expire(&mut self, before: i64, ghosts: bool) -> Vec<Slot> {
+        let mut gone = Vec::new();
+        let times = if ghosts { &mut self.ghosts } else { &mut self.times };
+        while let Some((time, at)) = times.first().copied().filter(|(time, _)| *time < before) {
+            times.remove(&(time, at));
+            gone.push(at);
+        }
+        // Each chain is walked once, however many of its rows go.
+        let expired: HashSet<u32> = gone.iter().copied().collect();
+        let hashes: BTreeSet<u64> =
+            gone.iter().map(|at| self.hasher.hash_one(self.slots[*at as usize].key())).collect();
+        for hash in hashes {
+            let Some(mut at) = self.heads.get(&hash).copied() else { continue };
+            let mut kept = NONE;
+            let mut first = NONE;
+            while at != NONE {
+                let next = self.slots[at as usize].next;
+                if !expired.contains(&at) {
+                    match kept {
+                        NONE => first = at,
+                        kept => self.slots[kept as usize].next = at,
+                    }
+                    kept = at;
+                }
+                at = next;
+            }
+            if kept == NONE {
+                self.heads.remove(&hash);
+            } else {
+                self.slots[kept as usize].next = NONE;
+                self.heads.insert(hash, first);
+            }
+        }
+        let empty = || Slot { time: 0, bytes: Box::default(), key_length: 0, next: NONE, flags: 0 };
+        let taken = gone.iter().map(|at| std::mem::replace(&mut self.slots[*at as usize], empty())).collect();
+        self.free.extend(gone);
+        taken
+    }
+}
+
+impl Joining {
+    pub(crate) fn new(join: Arc<Join>) -> Result<Self> {
+        let waiting = |side: usize| {
+            let side = &join.sides[side];
+            let keys = side.keys.iter().map(|key| key.field.data_type().clone()).collect();
+            let rows = side.kept.iter().map(|at| side.schema.field(*at).data_type().clone()).collect();
+            Ok::<_, DataFusionError>(Waiting::new(Packing::new(keys)?, Packing::new(rows)?))
+        };
+        let sides = [waiting(0)?, waiting(1)?];
+        Ok(Self { join, sides, bytes: 0 })
+    }
+
+    /// Until when rows of a side wait: the watermark at which no partner that is not late can come for a row of a time.
+    fn until(&self, side: usize, time: i64) -> i64 {
+        match side {
+            0 => time.saturating_add(self.join.high_us),
+            _ => time.saturating_sub(self.join.low_us).saturating_add(self.join.high_us.max(self.span())),
+        }
+    }
+
+    /// How wide the bounds are. A right row that is no further than that from them is near.
+    fn span(&self) -> i64 {
+        self.join.high_us.saturating_sub(self.join.low_us)
+    }
+
+    /// The watermark from which on a row of a side is late.
+    fn acceptable_until(&self, side: usize, time: i64) -> i64 {
+        match side {
+            0 => time.saturating_add(self.join.high_us.max(0)),
+            _ => time.saturating_sub(self.join.low_us).saturating_add(self.join.high_us),
+        }
+    }
+
+    pub(crate) fn update(&mut self, rows: &JoinRows) -> Result<Taken> {
+        let mut taken = Taken::default();
+        let side = rows.side;
+        let keys = self.sides[side].keys.pack(&rows.keys)?;
+        let kept = self.join.sides[side].kept.iter();
+        let kept: Vec<ArrayRef> = kept.map(|at| Arc::clone(rows.rows.column(*at))).collect();
+        let packed = self.sides[side].rows.pack(&kept)?;
+        // Pairs that may be: the row's slot, the other's.
+        let mut pairs: Vec<(u32, u32)> = Vec::new();
+        for (row, before) in rows.before.iter().copied().enumerate() {
+            let time = rows.times.value(row);
+            if self.acceptable_until(side, time) < before {
+                taken.late.push(rows.places[row]);
+                continue;
+            }
+            let is_keyless = rows.keys.iter().any(|key| key.is_null(row));
+            let at = self.insert(side, &keys, &packed, row, time, is_keyless);
+            if !is_keyless {
+                self.meet(side, at, before, &mut pairs);
+            }
+        }
+        taken.given = self.pairs(side, &pairs)?.into_iter().map(Flowing::on_time).collect();
+        Ok(taken)
+    }
+
+    fn insert(&mut self, side: usize, keys: &Packed, rows: &Packed, row: usize, time: i64, is_keyless: bool) -> u32 {
+        let key = keys.row(row);
+        let bytes = [key, rows.row(row)].concat().into_boxed_slice();
+        self.bytes += bytes.len() + ENTRY_BYTES;
+        let flags = if is_keyless { KEYLESS } else { 0 };
+        self.sides[side].insert(Slot { time, bytes, key_length: key.len() as u32, next: NONE, flags })
+    }
+
+    /// Finds the rows of the other side that a row may belong to.
+    fn meet(&mut self, side: usize, at: u32, before: i64, pairs: &mut Vec<(u32, u32)>) {
+        let (low, high, span) = (self.join.low_us, self.join.high_us, self.span());
+        let slot = &self.sides[side].slots[at as usize];
+        let time = slot.time;
+        let mut near = Vec::new();
+        for other in self.sides[1 - side].of_key(slot.key()) {
+            let of_other = &self.sides[1 - side].slots[other as usize];
+            let until = self.until(1 - side, of_other.time);
+            let apart = if side == 0 { of_other.time.saturating_sub(time) } else { time.saturating_sub(of_other.time) };
+            // Had it come alone, it would have found what the watermark before it had left.
+            if of_other.flags & GHOST == 0 && until >= before && (low..=high).contains(&apart) {
+                pairs.push((at, other));
+            } else if until.saturating_add(if side == 1 { span } else { 0 }) >= before
+                && (low.saturating_sub(span)..=high.saturating_add(span)).contains(&apart)
+            {
+                near.push(if side == 0 { other } else { at });
+            }
+        }
+        // Of right rows it is counted.
+        near.into_iter().for_each(|right| self.sides[1].slots[right as usize].flags |= NEAR);
+    }
+
+    /// Rows of pairs, of those that fulfil the whole condition, which are marked.
+    fn pairs(&mut self, side: usize, pairs: &[(u32, u32)]) -> Result<Option<RecordBatch>> {
+        if pairs.is_empty() {
+            return Ok(None);
+        }
+        let place = |of: usize, pair: &(u32, u32)| if of == side { pair.0 } else { pair.1 } as usize;
+        let columns = |of: usize| {
+            let slots = &self.sides[of].slots;
+            self.columns(of, pairs.iter().map(|pair| &slots[place(of, pair)]))
+        };
+        let columns = [columns(0)?, columns(1)?].concat();
+        let options = RecordBatchOptions::new().with_row_count(Some(pairs.len()));
+        let mut rows = RecordBatch::try_new_with_options(Arc::clone(&self.join.output), columns, &options)?;
+        let mut mask: Option<BooleanArray> = None;
+        if let Some(residual) = &self.join.residual {
+            let asked = residual.evaluate(&rows).map_err(DataFusionError::Execution)?;
+            let asked = match asked.as_boolean_opt() {
+                Some(asked) if asked.null_count() > 0 => prep_null_mask_filter(asked),
+                Some(asked) => asked.clone(),
+                None => BooleanArray::from(vec![false; pairs.len()]),
+            };
+            rows = filter_record_batch(&rows, &asked)?;
+            mask = Some(asked);
+        }
+        for (at, pair) in pairs.iter().enumerate() {
+            let flag = if mask.as_ref().is_none_or(|mask| mask.value(at)) { MATCHED } else { NEAR };
+            for of in 0..2 {
+                self.sides[of].slots[place(of, pair)].flags |= flag;
+            }
+        }
+        Ok((rows.num_rows() > 0).then_some(rows))
+    }
+
+    /// The columns of a side; NULL where nobody asks for them.
+    fn columns<'s>(&self, side: usize, slots: impl ExactSizeIterator<Item = &'s Slot>) -> Result<Vec<ArrayRef>> {
+        let (of_side, count) = (&self.join.sides[side], slots.len());
+        let mut kept = self.sides[side].rows.unpack(slots.map(Slot::row))?.into_iter();
+        let fields = of_side.schema.fields().iter().enumerate();
+        let column = |(at, field): (usize, &arrow::datatypes::FieldRef)| match of_side.kept.contains(&at) {
+            true => kept.next().unwrap_or_else(|| new_null_array(field.data_type(), count)),
+            false => new_null_array(field.data_type(), count),
+        };
+        Ok(fields.map(column).collect())
+    }
+
+    /// Forgets rows that no partner can come for any more.
+    pub(crate) fn advance(&mut self, watermark: i64) -> Result<Taken> {
+        let mut taken = Taken::default();
+        if watermark == NEVER {
+            return Ok(taken);
+        }
+        let (join, of_left, of_right) =
+            (Arc::clone(&self.join), self.join.sides[0].delay_us, self.join.sides[1].delay_us);
+        // The turned-round `until` of both sides.
+        let left_before = watermark.saturating_sub(of_right).saturating_sub(join.high_us);
+        let right_waits = join.high_us.max(self.span());
+        let right_before = watermark.saturating_sub(of_left).saturating_add(join.low_us).saturating_sub(right_waits);
+        let left = self.sides[0].retire(left_before);
+        let ghosts = self.sides[0].expire(left_before.saturating_sub(self.span()), true);
+        let right = self.sides[1].expire(right_before, false);
+        self.bytes -= left.iter().map(|slot| slot.row().len()).sum::<usize>();
+        self.bytes -= ghosts.iter().chain(&right).map(|slot| slot.bytes.len() + ENTRY_BYTES).sum::<usize>();
+        for slot in right.iter().filter(|slot| slot.flags & MATCHED == 0) {
+            match slot.flags & NEAR {
+                0 => taken.counts.unmatched += 1,
+                _ => taken.counts.out_of_bound += 1,
+            }
+        }
+        let lonely: Vec<&Slot> = left.iter().filter(|slot| join.is_outer && slot.flags & MATCHED == 0).collect();
+        if !lonely.is_empty() {
+            let mut columns = self.columns(0, lonely.iter().copied())?;
+            let of_right = join.sides[1].schema.fields().iter();
+            columns.extend(of_right.map(|field| new_null_array(field.data_type(), lonely.len())));
+            let options = RecordBatchOptions::new().with_row_count(Some(lonely.len()));
+            let rows = RecordBatch::try_new_with_options(Arc::clone(&join.output), columns, &options)?;
+            taken.given.push(Flowing::on_time(rows));
+        }
+        Ok(taken)
+    }
+
+    pub(crate) fn dump(&self) -> Result<Vec<Part>> {
+        let part = |(kind, waiting): (&&str, &Waiting)| {
+            // In an order that another process finds again.
+            let slots: Vec<&Slot> = waiting.times.iter().map(|(_, at)| &waiting.slots[*at as usize]).collect();
+            let times: TimestampMicrosecondArray = slots.iter().map(|slot| slot.time).collect::<Vec<i64>>().into();
+            let flags: UInt8Array = slots.iter().map(|slot| slot.flags).collect::<Vec<u8>>().into();
+            let keys = waiting.keys.unpack(slots.iter().map(|slot| slot.key()))?;
+            let rows = waiting.rows.unpack(slots.iter().map(|slot| slot.row()))?;
+            let own: Vec<ArrayRef> = vec![Arc::new(times), Arc::new(flags)];
+            Ok(Part::new(kind, 0, slots.len(), vec![own, keys, rows]))
+        };
+        let sides = KINDS.iter().zip(&self.sides).filter(|(_, waiting)| !waiting.times.is_empty());
+        let mut parts = sides.map(part).collect::<Result<Vec<_>>>()?;
+        let left = &self.sides[0];
+        if !left.ghosts.is_empty() {
+            let slots: Vec<&Slot> = left.ghosts.iter().map(|(_, at)| &left.slots[*at as usize]).collect();
+            let times: TimestampMicrosecondArray = slots.iter().map(|slot| slot.time).collect::<Vec<i64>>().into();
+            let keys = left.keys.unpack(slots.iter().map(|slot| slot.key()))?;
+            parts.push(Part::new(GONE, 0, slots.len(), vec![vec![Arc::new(times)], keys]));
+        }
+        Ok(parts)
+    }
+
+    pub(crate) fn restore(&mut self, part: Part) -> Result<()> {
+        let foreign = || super::foreign(&part.kind);
+        if part.kind == GONE {
+            let [times, keys] = part.columns.as_slice() else { return Err(foreign()) };
+            let times = times.first().and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
+            let times = times.ok_or_else(foreign)?;
+            let keys = self.sides[0].keys.pack(keys)?;
+            for row in 0..part.rows {
+                let bytes: Box<[u8]> = keys.row(row).into();
+                self.bytes += bytes.len() + ENTRY_BYTES;
+                let key_length = bytes.len() as u32;
+                self.sides[0].insert(Slot { time: times.value(row), bytes, key_length, next: NONE, flags: GHOST });
+            }
+            return Ok(());
+        }
+        let side = KINDS.iter().position(|kind| *kind == part.kind).ok_or_else(foreign)?;
+        let [own, keys, rows] = part.columns.as_slice() else { return Err(foreign()) };
+        let [times, flags] = own.as_slice() else { return Err(foreign()) };
+        let times = times.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(foreign)?;
+        let flags = flags.as_primitive_opt::<UInt8Type>().ok_or_else(foreign)?;
+        let (keys, rows) = (self.sides[side].keys.pack(keys)?, self.sides[side].rows.pack(rows)?);
+        for row in 0..part.rows {
+            let is_keyless = flags.value(row) & KEYLESS != 0;
+            let at = self.insert(side, &keys, &rows, row, times.value(row), is_keyless);
+            self.sides[side].slots[at as usize].flags = flags.value(row);
+        }
+        Ok(())
+    }
+
+    /// Bytes, and rows.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.bytes, self.sides.iter().map(|side| side.times.len()).sum())
+    }
+}

@@ -1,0 +1,247 @@
+//! Any query over any sources: fed in any batches, from any streams, restored at any moment; and what DataFusion says of the same rows as tables.
+
+use arrow::{
+    array::{ArrayRef, Int64Array, StringArray},
+    util::display::{ArrayFormatter, FormatOptions},
+};
+use datafusion::{datasource::MemTable, prelude::SessionConfig};
+use proptest::prelude::*;
+
+use super::*;
+
+/// A source with columns `id` (text), `v` (integer) and `ts`, and how many seconds its rows may come out of order.
+pub(super) struct RigSource {
+    pub(super) name: &'static str,
+    pub(super) delay_s: i64,
+}
+
+/// id, value, second
+pub(super) type Event = (Option<String>, Option<i64>, i64);
+
+pub(super) struct Rig {
+    plan: Arc<Plan>,
+    sources: Arc<[MachineSource]>,
+    settings: Settings,
+}
+
+/// How many rows are taken next, whether a crash follows, and of which stream.
+pub(super) type Cut = (usize, bool, u32);
+
+pub(super) fn cuts() -> impl Strategy<Value = Vec<Cut>> {
+    prop::collection::vec((0usize..12, any::<bool>(), any::<u32>()), 1..60)
+}
+
+/// Rows that come at most `disorder` seconds after a later one of them.
+pub(super) fn events(ids: u8, step: i64, disorder: i64) -> impl Strategy<Value = Vec<Event>> {
+    let row = (prop::option::weighted(0.93, 0..ids), prop::option::weighted(0.9, 0i64..4), 0..=disorder, 0..=step);
+    prop::collection::vec(row, 0..80).prop_map(|rows| {
+        let mut now = 1000;
+        let event = |(id, value, behind, step): (Option<u8>, Option<i64>, i64, i64)| {
+            now += step;
+            (id.map(|id| format!("k{id}")), value, now - behind)
+        };
+        rows.into_iter().map(event).collect()
+    })
+}
+
+pub(super) fn event_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("id", ArrowType::Utf8, true),
+        Field::new("v", ArrowType::Int64, true),
+        Field::new("ts", ArrowType::Timestamp(TimeUnit::Microsecond, None), true),
+    ]))
+}
+
+pub(super) fn event_batch(events: &[Event]) -> RecordBatch {
+    let ids: StringArray = events.iter().map(|event| event.0.clone()).collect();
+    let values: Int64Array = events.iter().map(|event| event.1).collect();
+    let times: TimestampMicrosecondArray = events.iter().map(|event| event.2 * SECOND).collect::<Vec<_>>().into();
+    let columns: Vec<ArrayRef> = vec![Arc::new(ids), Arc::new(values), Arc::new(times)];
+    RecordBatch::try_new(event_schema(), columns).unwrap()
+}
+
+/// Rows as text, in their order.
+pub(super) fn lines(batch: &RecordBatch) -> Vec<String> {
+    let options = FormatOptions::new().with_null("null");
+    let columns: Vec<_> =
+        batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+    let line = |row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join(" | ");
+    (0..batch.num_rows()).map(line).collect()
+}
+
+pub(super) fn sorted(mut lines: Vec<String>) -> Vec<String> {
+    lines.sort();
+    lines
+}
+
+fn rules() -> SessionContext {
+    let mut config = SessionConfig::new();
+    config.options_mut().sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
+    SessionContext::new_with_config(config)
+}
+
+impl Rig {
+    pub(super) fn new(sources: &[RigSource], text: &str, late: Late) -> Self {
+        let rules = rules().state();
+        let of_plan: Vec<PlanSource> = sources
+            .iter()
+            .map(|source| PlanSource {
+                name: source.name.into(),
+                schema: event_schema(),
+                time_column: Some("ts".into()),
+            })
+            .collect();
+        let plan = Plan::compile(&rules, &of_plan, text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let machine = |(at, source): (usize, &RigSource)| {
+            let watermark = format!("ts - INTERVAL '{} seconds'", source.delay_s);
+            let watermark = Watermark::compile(&rules, &event_schema(), &watermark).unwrap();
+            MachineSource { id: SourceId(at as u64 + 1), watermark: Some(Arc::new(watermark)) }
+        };
+        let sources: Vec<MachineSource> = sources.iter().enumerate().map(machine).collect();
+        let settings = Settings { jump_max_us: i64::MAX, late };
+        Self { plan: Arc::new(plan), sources: sources.into(), settings }
+    }
+
+    pub(super) fn machine(&self, streams: u32) -> Machine {
+        let machine = Machine::new(Arc::clone(&self.plan), Arc::clone(&self.sources), self.settings);
+        let mut machine = machine.unwrap();
+        for source in self.sources.iter() {
+            for partition in 0..streams {
+                let stream = StreamId { source: source.id, partition };
+                machine.apply(&Arrival::Begin { stream, offset: 0 }).unwrap();
+                machine.apply(&Arrival::Flow { stream, flow: Flow::Behind }).unwrap();
+            }
+            machine.apply(&Arrival::Known { source: source.id }).unwrap();
+        }
+        machine
+    }
+
+    pub(super) fn restore(&self, picture: Picture) -> Result<Machine> {
+        Machine::restore(Arc::clone(&self.plan), Arc::clone(&self.sources), self.settings, picture)
+    }
+
+    /// The machine as a crash would leave it: out of a file.
+    pub(super) fn restored(&self, machine: &mut Machine) -> Machine {
+        let directory = tempfile::tempdir().unwrap();
+        let file = state_file::write(directory.path(), "s", &machine.picture().unwrap()).unwrap();
+        self.restore(state_file::read(directory.path(), &file).unwrap()).unwrap()
+    }
+
+    pub(super) fn arrival(&self, source: usize, partition: u32, from: u64, events: &[Event]) -> Arrival {
+        let to = from + events.len() as u64;
+        let batch = SourceBatch {
+            stream: StreamId { source: self.sources[source].id, partition },
+            rows: event_batch(events),
+            row_offsets: (from..to).collect(),
+            from,
+            to,
+            newest_timestamp_ms: -1,
+            rejects: Vec::new(),
+            origin: None,
+        };
+        Arrival::Rows { source, batch: Box::new(batch), landmark: None }
+    }
+
+    /// All rows of the sources, over `streams` partitions each, then far in the future one row that ends everything. What was given, in order.
+    pub(super) fn run(&self, of_sources: &[Vec<Event>], streams: u32, cuts: &[Cut]) -> (Vec<String>, Counts) {
+        let queues = queues(of_sources, streams);
+        let schedule = schedule(&queues, cuts);
+        self.run_as(&queues, streams, &schedule)
+    }
+
+    /// The same, and again with the rows in the same order, but one by one.
+    pub(super) fn run_twice(
+        &self,
+        of_sources: &[Vec<Event>],
+        streams: u32,
+        cuts: &[Cut],
+    ) -> [(Vec<String>, Counts); 2] {
+        let queues = queues(of_sources, streams);
+        let schedule = schedule(&queues, cuts);
+        let single =
+            |step: &Step| (0..step.count).map(|_| Step { count: 1, crashes: false, ..*step }).collect::<Vec<_>>();
+        let singles: Vec<Step> = schedule.iter().flat_map(single).collect();
+        [self.run_as(&queues, streams, &schedule), self.run_as(&queues, streams, &singles)]
+    }
+
+    fn run_as(&self, queues: &[Queue], streams: u32, schedule: &[Step]) -> (Vec<String>, Counts) {
+        let mut machine = self.machine(streams);
+        let mut offsets = vec![0; queues.len()];
+        let mut found = Vec::new();
+        let mut take = |outcome: Outcome| {
+            assert!(outcome.rejects.is_empty(), "{:?}", outcome.rejects);
+            outcome.rows.iter().for_each(|rows| found.extend(lines(rows)));
+        };
+        for step in schedule {
+            let (source, partition, queue) = &queues[step.queue];
+            let from = offsets[step.queue];
+            let rows = &queue[from..from + step.count];
+            take(machine.apply(&self.arrival(*source, *partition, from as u64, rows)).unwrap());
+            offsets[step.queue] += step.count;
+            if step.gives {
+                take(machine.apply(&Arrival::Give).unwrap());
+            }
+            if step.crashes {
+                machine = self.restored(&mut machine);
+            }
+        }
+        take(machine.apply(&Arrival::Give).unwrap());
+        found.retain(|line| !line.contains("end"));
+        (found, machine.counts())
+    }
+}
+
+/// Source, partition and rows of a stream.
+type Queue = (usize, u32, Vec<Event>);
+
+/// What comes next.
+#[derive(Clone, Copy)]
+struct Step {
+    queue: usize,
+    count: usize,
+    gives: bool,
+    crashes: bool,
+}
+
+fn queues(of_sources: &[Vec<Event>], streams: u32) -> Vec<Queue> {
+    let mut queues = Vec::new();
+    for (source, events) in of_sources.iter().enumerate() {
+        for partition in 0..streams {
+            let own = events.iter().enumerate().filter(|(at, _)| (at * 7 + at / 3) as u32 % streams == partition);
+            let mut queue: Vec<Event> = own.map(|(_, event)| event.clone()).collect();
+            // Nobody's partner: each source has another.
+            queue.extend(vec![(Some(format!("end{source}{partition}")), Some(7), 100_000); 2]);
+            queues.push((source, partition, queue));
+        }
+    }
+    queues
+}
+
+fn schedule(queues: &[Queue], cuts: &[Cut]) -> Vec<Step> {
+    let mut left: Vec<usize> = queues.iter().map(|queue| queue.2.len()).collect();
+    let mut steps = Vec::new();
+    let mut cut = cuts.iter().cycle();
+    loop {
+        let open: Vec<usize> = (0..left.len()).filter(|at| left[*at] > 0).collect();
+        if open.is_empty() {
+            return steps;
+        }
+        let (count, crashes, which) = *cut.next().unwrap();
+        let queue = open[which as usize % open.len()];
+        let count = count.max(1).min(left[queue]);
+        left[queue] -= count;
+        steps.push(Step { queue, count, crashes, gives: which % 3 == 0 });
+    }
+}
+
+/// What DataFusion says of the rows as tables.
+pub(super) fn batch_answer(sources: &[RigSource], of_sources: &[Vec<Event>], text: &str) -> Vec<String> {
+    let context = rules();
+    for (source, events) in sources.iter().zip(of_sources) {
+        let table = MemTable::try_new(event_schema(), vec![vec![event_batch(events)]]).unwrap();
+        context.register_table(source.name, Arc::new(table)).unwrap();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let batches = runtime.block_on(async { context.sql(text).await.unwrap().collect().await.unwrap() });
+    sorted(batches.iter().flat_map(lines).collect())
+}

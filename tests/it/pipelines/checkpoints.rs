@@ -1,0 +1,314 @@
+//! What keeps a pipeline right when its files, its disk or its memory do not: damaged checkpoints, failures in the middle of a step, limits.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use super::{BINARY, PATIENCE, lines, refused, topic};
+use crate::support::{
+    kafka::{Feed, brokers, create_topic},
+    server::Server,
+};
+
+const START_MS: i64 = 1_709_294_400_000;
+/// Rows of one round: ten of each of ten keys, in ten seconds of event time.
+const ROUND: i64 = 100;
+
+struct Rounds {
+    server: Server,
+    feed: Feed,
+    sent: i64,
+}
+
+impl Rounds {
+    /// A topic, and pipelines `sums` (windows) and `totals` (groups for ever) over it.
+    fn new(brokers: &str, name: &str) -> Self {
+        let topic = topic(name);
+        create_topic(brokers, &topic, 1, &[]);
+        let server = Server::start(BINARY);
+        server.sql(&format!(
+            "CREATE SOURCE s (key INT, value BIGINT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts)
+             WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}')"
+        ));
+        server.sql("CREATE TABLE sums (key INT, start TIMESTAMPTZ, rows BIGINT, total BIGINT)");
+        server.sql("CREATE TABLE totals (key INT PRIMARY KEY, rows BIGINT, total BIGINT)");
+        server.sql(
+            "CREATE PIPELINE sums INTO sums WITH (checkpoint_interval = '50ms', idle_timeout = '1 hour') AS
+             SELECT key, TUMBLE_START(ts, INTERVAL '10' SECOND), count(*), sum(value)::bigint FROM s GROUP BY key, TUMBLE(ts, INTERVAL '10' SECOND)",
+        );
+        server.sql(
+            "CREATE PIPELINE totals INTO totals WITH (checkpoint_interval = '50ms', idle_timeout = '1 hour') AS
+             SELECT key, count(*), sum(value)::bigint FROM s GROUP BY key",
+        );
+        Self { server, feed: Feed::new(brokers, &topic), sent: 0 }
+    }
+
+    fn send(&mut self) {
+        for row in self.sent..self.sent + ROUND {
+            let ts = START_MS + row * 100;
+            self.feed.send(0, format!(r#"{{"key":{},"value":{row},"ts":{ts}}}"#, row % 10).as_bytes());
+        }
+        self.feed.flush();
+        self.sent += ROUND;
+    }
+
+    /// Sends a round, and returns when it is in a checkpoint of both.
+    fn kept(&mut self) {
+        self.send();
+        self.server.sql("SELECT rt.drain('s')");
+        let covered =
+            format!("SELECT count(DISTINCT pipeline) FROM rt.checkpoints WHERE offsets = '{{\"s/0\":{}}}'", self.sent);
+        self.server.wait_for(&covered, "2", PATIENCE);
+    }
+
+    /// Everything is there once: all windows but the last.
+    fn check(&self) {
+        self.server.sql("SELECT rt.drain('s')");
+        let closed = self.sent - ROUND;
+        let expected = [format!("{} {closed} {}", closed / 10, closed * (closed - 1) / 2)];
+        assert_eq!(
+            lines(&self.server, "SELECT count(*), coalesce(sum(rows), 0), coalesce(sum(total), 0) FROM sums"),
+            expected
+        );
+        let expected = [format!("10 {} {}", self.sent, self.sent * (self.sent - 1) / 2)];
+        assert_eq!(lines(&self.server, "SELECT count(*), sum(rows), sum(total) FROM totals"), expected);
+    }
+
+    /// Files of state of a pipeline, oldest first.
+    fn states(&self, pipeline: &str) -> Vec<PathBuf> {
+        let id = self.server.value(&format!("SELECT id FROM rt.pipelines WHERE name = '{pipeline}'"));
+        let mut found = Vec::new();
+        collect(&self.server.data_dir, &mut found);
+        found.retain(|path| {
+            path.parent().and_then(Path::file_name).is_some_and(|name| name.to_string_lossy().ends_with(&id))
+        });
+        found.sort();
+        found
+    }
+}
+
+fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "state") {
+            found.push(path);
+        }
+    }
+}
+
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let Some(brokers) = brokers("pipelines::checkpoints::a_damaged_checkpoint_is_passed_over") else { return };
+    let mut rounds = Rounds::new(&brokers, "damaged");
+    for (number, damage) in [
+        (|path: &Path| flip(path)) as fn(&Path),
+        |path| fs::remove_file(path).unwrap(),
+        |path| fs::write(path, b"TMSTATE2").unwrap(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for _ in 0..3 {
+            rounds.kept();
+        }
+        let files: Vec<Vec<PathBuf>> = ["sums", "totals"].iter().map(|name| rounds.states(name)).collect();
+        rounds.server.kill_9();
+        for of_pipeline in &files {
+            assert!((2..=4).contains(&of_pipeline.len()), "{files:?}");
+            damage(of_pipeline.last().unwrap());
+        }
+        rounds.server.spawn();
+        rounds.server.wait_ready();
+        rounds.check();
+        let events = "SELECT count(*) FROM rt.events WHERE kind = 'checkpoint_damaged' AND message LIKE '%.state%'";
+        assert_eq!(rounds.server.value(events), "2", "damage {number}");
+        assert_eq!(rounds.server.value("SELECT count(*) FROM rt.pipelines WHERE error IS NOT NULL"), "0");
+    }
+}
+
+/// Where the table has rows past the last sound checkpoint, going on from it would give them twice; with no sound one, everything.
+#[test]
+fn without_a_checkpoint_to_go_on_from_a_pipeline_stands_still() {
+    let name = "pipelines::checkpoints::without_a_checkpoint_to_go_on_from_a_pipeline_stands_still";
+    let Some(brokers) = brokers(name) else { return };
+    let mut rounds = Rounds::new(&brokers, "stuck");
+    (0..4).for_each(|_| rounds.kept());
+    rounds.server.sql("SELECT rt.seal('sums')");
+    let files = rounds.states("sums");
+    let ends = lines(&rounds.server, "SELECT id, rows_out FROM rt.checkpoints WHERE pipeline = 'sums'");
+    let committed = rounds.server.value("SELECT max(rows_out) FROM rt.checkpoints WHERE pipeline = 'sums'");
+    let past: Vec<&PathBuf> = files
+        .iter()
+        .filter(|file| {
+            let id: u64 = file.file_stem().unwrap().to_string_lossy().trim_start_matches('c').parse().unwrap();
+            ends.contains(&format!("{id} {committed}"))
+        })
+        .collect();
+    assert!(!past.is_empty() && past.len() < ends.len(), "{ends:?} {files:?}");
+    let sound: Vec<(PathBuf, Vec<u8>)> = files.iter().map(|file| (file.clone(), fs::read(file).unwrap())).collect();
+    for all in [false, true] {
+        rounds.server.kill_9();
+        for file in files.iter().filter(|file| all || past.contains(file)) {
+            flip(file);
+        }
+        rounds.server.spawn();
+        rounds.server.wait_ready();
+        let [state] = &lines(&rounds.server, "SELECT state, error FROM rt.pipelines WHERE name = 'sums'")[..] else {
+            panic!("one pipeline")
+        };
+        assert!(state.starts_with("broken") && state.contains(".state"), "{state}");
+        // What was committed stays; the other pipeline goes on.
+        assert_eq!(rounds.server.value("SELECT count(*) FROM sums"), committed);
+        rounds.send();
+        let all_rows = rounds.sent.to_string();
+        rounds.server.wait_for("SELECT sum(rows) FROM totals", &all_rows, PATIENCE);
+        let (code, message, hint) = refused(&rounds.server, "ALTER PIPELINE sums PAUSE");
+        assert!(code == "55000" && hint.contains("drop it"), "{code} {message} {hint}");
+        rounds.server.kill_9();
+        for (file, bytes) in &sound {
+            fs::write(file, bytes).unwrap();
+        }
+        rounds.server.spawn();
+        rounds.server.wait_ready();
+        if all {
+            rounds.check();
+        }
+    }
+}
+
+/// A step that fails half-way is undone and done again, without a row twice; the server and other pipelines go on.
+#[test]
+fn a_failure_in_the_middle_of_a_step_is_undone() {
+    let Some(brokers) = brokers("pipelines::checkpoints::a_failure_in_the_middle_of_a_step_is_undone") else { return };
+    let mut rounds = Rounds::new(&brokers, "undone");
+    rounds.kept();
+    for failure in ["return", "panic"] {
+        rounds.server.kill_9();
+        let failpoints = format!("pipeline::applied=8*off->1*{failure}->5*off->2*{failure}->3*off->1*{failure}->off");
+        rounds.server.spawn_with(&[("FAILPOINTS", &failpoints)]);
+        rounds.server.wait_ready();
+        for _ in 0..12 {
+            rounds.send();
+            thread::sleep(Duration::from_millis(60));
+        }
+        rounds.server.wait_for("SELECT sum(restarts) >= 3 FROM rt.pipelines", "t", PATIENCE);
+        rounds.server.wait_for("SELECT count(*) FROM rt.pipelines WHERE state = 'running'", "2", PATIENCE);
+        rounds.check();
+        assert_eq!(rounds.server.value("SELECT count(*) > 0 FROM rt.events WHERE kind = 'pipeline_failed'"), "t");
+    }
+    rounds.server.kill_and_restart();
+    rounds.check();
+}
+
+/// A crash at any step of a checkpoint loses nothing and repeats nothing.
+#[test]
+fn a_crash_at_each_step_of_a_checkpoint() {
+    let Some(brokers) = brokers("pipelines::checkpoints::a_crash_at_each_step_of_a_checkpoint") else { return };
+    let mut rounds = Rounds::new(&brokers, "steps");
+    for point in ["checkpoint::state", "checkpoint::before_sync", "checkpoint::before_log", "checkpoint::after_log"] {
+        rounds.kept();
+        rounds.server.kill_9();
+        // The first checkpoints of both, where their streams begin, are to pass.
+        rounds.server.spawn_with(&[("FAILPOINTS", &format!("{point}=8*off->sleep(600000)"))]);
+        rounds.server.wait_ready();
+        for _ in 0..10 {
+            rounds.send();
+            thread::sleep(Duration::from_millis(100));
+        }
+        // Rows are seen that no checkpoint covers.
+        rounds.server.wait_for("SELECT sum(rows) FROM totals", &rounds.sent.to_string(), PATIENCE);
+        rounds.server.kill_and_restart();
+        rounds.check();
+    }
+}
+
+/// A disk that fails for a while: the pipeline goes on, says so, and makes its checkpoints later.
+#[test]
+fn checkpoints_that_fail_are_tried_again() {
+    let Some(brokers) = brokers("pipelines::checkpoints::checkpoints_that_fail_are_tried_again") else { return };
+    let mut rounds = Rounds::new(&brokers, "failing");
+    for (point, failure) in
+        [("state", "return"), ("before_sync", "panic"), ("before_log", "return"), ("after_log", "return")]
+    {
+        rounds.server.kill_9();
+        rounds.server.spawn_with(&[("FAILPOINTS", &format!("checkpoint::{point}=8*off->4*{failure}->off"))]);
+        rounds.server.wait_ready();
+        let failed = "SELECT count(*) FROM rt.events WHERE kind = 'checkpoint_failed'";
+        let before = rounds.server.value(failed);
+        for _ in 0..20 {
+            rounds.kept();
+            if rounds.server.value(failed) != before {
+                break;
+            }
+        }
+        assert_ne!(rounds.server.value(failed), before, "{point}");
+        rounds.check();
+        rounds.server.kill_and_restart();
+        rounds.check();
+    }
+}
+
+/// A pipeline that has too much to keep in mind stands still and says so; others do not, and more memory lets it go on where it was.
+#[test]
+fn a_pipeline_stands_still_at_its_memory_limit() {
+    let Some(brokers) = brokers("pipelines::checkpoints::a_pipeline_stands_still_at_its_memory_limit") else { return };
+    let mut rounds = Rounds::new(&brokers, "memory");
+    rounds.server.sql("CREATE TABLE wide (value BIGINT, stop TIMESTAMPTZ, rows BIGINT)");
+    rounds.server.sql(
+        "CREATE PIPELINE wide INTO wide WITH (memory_limit = '300kB', checkpoint_interval = '50ms', idle_timeout = '1 hour') AS
+         SELECT value, TUMBLE_END(ts, INTERVAL '30' MINUTE), count(*) FROM s GROUP BY value, TUMBLE(ts, INTERVAL '30' MINUTE)",
+    );
+    for _ in 0..170 {
+        rounds.send();
+    }
+    rounds.server.wait_for("SELECT state FROM rt.pipelines WHERE name = 'wide'", "failing", PATIENCE);
+    let check = |server: &Server| {
+        let why = "SELECT error FROM rt.pipelines WHERE name = 'wide'";
+        let why = server.value(why);
+        assert!(why.contains("memory_limit is 307200") && why.contains("stands still"), "{why}");
+        assert_eq!(server.value("SELECT count(*) FROM wide"), "0");
+    };
+    check(&rounds.server);
+    let pages = "SELECT count(*) > 0 FROM rt.events WHERE kind = 'pipeline_memory' AND message LIKE '%wide%'";
+    assert_eq!(rounds.server.value(pages), "t");
+    rounds.send();
+    rounds.server.wait_for("SELECT sum(rows) FROM totals", &rounds.sent.to_string(), PATIENCE);
+    rounds.server.kill_and_restart();
+    rounds.server.wait_for("SELECT state FROM rt.pipelines WHERE name = 'wide'", "failing", PATIENCE);
+    check(&rounds.server);
+
+    for (options, code, words) in [
+        ("late = 'update'", "0A000", "late"),
+        ("memory_limits = '1GB'", "22023", "memory_limits"),
+        ("memory_limit = 'much'", "22023", "memory_limit"),
+    ] {
+        let (found, message, _) = refused(&rounds.server, &format!("ALTER PIPELINE wide SET ({options})"));
+        assert!(found == code && message.contains(words), "{options}: {found} {message}");
+    }
+    rounds.server.sql("ALTER PIPELINE wide SET (memory_limit = '64MB', checkpoint_interval = '200ms')");
+    // Half an hour of event time is 18,000 rows.
+    while rounds.sent < 18_300 {
+        rounds.send();
+    }
+    rounds.check();
+    assert_eq!(lines(&rounds.server, "SELECT count(*), sum(rows), max(value) FROM wide"), ["18000 18000 17999"]);
+    rounds.server.kill_and_restart();
+    rounds.check();
+    assert_eq!(rounds.server.value("SELECT count(*) FROM wide"), "18000");
+    assert_eq!(
+        rounds.server.value("SELECT memory_limit FROM rt.pipelines WHERE name = 'wide'"),
+        (64 << 20).to_string()
+    );
+}
