@@ -183,13 +183,14 @@ pub(crate) fn settle_window(expr: Expr, schema: &DFSchema) -> Transformed<Expr> 
 fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>, DataFusionError> {
     let is = |expr: &Expr| key(expr, schema);
     Ok(match expr {
-        Expr::BinaryExpr(mut binary) if orders_arrays(&binary, schema) => {
-            if let Some(key) = is(&binary.left).or_else(|| is(&binary.right)) {
-                binary.left = Box::new(keyed(*binary.left, key));
-                binary.right = Box::new(keyed(*binary.right, key));
+        Expr::BinaryExpr(binary) if orders_arrays(&binary, schema) => {
+            let op = binary.op;
+            let mut sides = [*binary.left, *binary.right];
+            if let Some(key) = sides.iter().find_map(is) {
+                sides = sides.map(|side| keyed(side, key));
             }
-            let order = array_order::udf().call(vec![*binary.left, *binary.right]);
-            Transformed::yes(binary_expr(order, binary.op, lit(0i32)))
+            let order = array_order::udf().call(sides.into());
+            Transformed::yes(binary_expr(order, op, lit(0i32)))
         }
         Expr::BinaryExpr(mut binary)
             if compares(binary.op)

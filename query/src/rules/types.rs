@@ -173,7 +173,7 @@ pub(crate) fn name(field: &Field) -> String {
             other => other.to_string(),
         },
         None => match field.data_type() {
-            DataType::Utf8 | DataType::LargeUtf8 => "text".to_owned(),
+            DataType::Utf8 | DataType::LargeUtf8 => super::casts::marker(field).unwrap_or("text").to_owned(),
             DataType::Interval(_) | DataType::Duration(_) => "interval".to_owned(),
             DataType::Timestamp(_, None) => "timestamp without time zone".to_owned(),
             DataType::Timestamp(_, Some(_)) => "timestamp with time zone".to_owned(),
