@@ -28,11 +28,12 @@ pub(crate) fn is_one(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarFunction(call) if call.func.name() == ONE_FLOAT)
 }
 
-/// What [`one_float`] is called with, if `expr` is such a call: equal to it, though maybe in other bits.
+/// The float that [`one_float`] is called with, if `expr` is such a call: equal to it, though maybe in other bits. `None` for arrays and rows, which
+/// segments compare by their bits.
 pub(crate) fn without(expr: &Arc<dyn PhysicalExpr>) -> Option<&Arc<dyn PhysicalExpr>> {
     let call = expr.downcast_ref::<ScalarFunctionExpr>()?;
     match (call.name(), call.args()) {
-        (ONE_FLOAT, [inner]) => Some(inner),
+        (ONE_FLOAT, [inner]) if !call.return_type().is_nested() => Some(inner),
         _ => None,
     }
 }
