@@ -101,7 +101,8 @@ impl Indexer {
             any_indexes = tables.iter().any(|table| !table.table.indexes().is_empty());
             let looks_at_files = requested || clock.monotonic_us() >= files_due_us;
             for table in tables {
-                if !self.serve_memory(&table, clock) || looks_at_files && !self.serve(&table, clock) {
+                let goes_on = self.serve_memory(&table, clock) && self.serve_trees(&table, clock);
+                if !goes_on || looks_at_files && !self.serve(&table, clock) {
                     return;
                 }
             }
@@ -137,6 +138,36 @@ impl Indexer {
                     Err(error) => {
                         tracing::warn!(table = table.name, %error, "rows in memory do without an index");
                     }
+                }
+                if !self.rest(clock, clock.monotonic_us() - began_us) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Makes those star-trees anew that count many rows that are not valid, where requests met them. False when it is time to end.
+    fn serve_trees(&self, table: &TableShared, clock: &dyn Clock) -> bool {
+        for partition in table.table.partitions().iter() {
+            let view = partition.view();
+            for segment in view.segments() {
+                let Some(validity) = view.validities().of(segment.id()) else { continue };
+                if !segment.as_committed().is_some_and(CommittedSegment::wants_renewal) {
+                    continue;
+                }
+                let began_us = clock.monotonic_us();
+                // The table's files stay as long as this is held.
+                let closed = table.indexing.lock();
+                if *closed {
+                    return self.goes_on();
+                }
+                let renew = || Arc::clone(segment).renew_star_trees(validity);
+                let renewed = catch_unwind(AssertUnwindSafe(renew))
+                    .unwrap_or_else(|panic| Err(Error::Invalid(format!("building panicked: {}", panic_text(&*panic)))));
+                drop(closed);
+                if let Err(error) = renewed {
+                    tracing::warn!(table = table.name, %error, "a star-tree is not renewed; requests go on reading lost rows");
                 }
                 if !self.rest(clock, clock.monotonic_us() - began_us) {
                     return false;
@@ -205,8 +236,10 @@ impl Indexer {
         fail::fail_point!("index::build", |_| Built::Failed("failpoint index::build".into()));
         let result = catch_unwind(AssertUnwindSafe(|| segment.build_index(spec).map_err(|error| error.to_string())))
             .unwrap_or_else(|panic| Err(format!("building panicked: {}", panic_text(&*panic))));
-        // The index, or the segment, may have been dropped meanwhile; then so is what was built.
-        let wanted = partition.indexes().iter().any(|known| known.id == spec.id)
+        // The index or the segment may have been dropped meanwhile, or the table have another set of partitions; then what was built goes, too.
+        let is_there = table.table.partitions().iter().any(|known| std::ptr::eq(known.as_ref(), partition));
+        let wanted = is_there
+            && partition.indexes().iter().any(|known| known.id == spec.id)
             && partition.view().segments().any(|known| known.id() == Segment::id(segment));
         if !wanted {
             if let Err(error) = segment.drop_index(spec.id) {

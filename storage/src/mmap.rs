@@ -18,6 +18,7 @@
 
 use std::{
     fs::File,
+    io::Write,
     ops::Range,
     path::{Path, PathBuf},
     ptr::{self, NonNull},
@@ -57,6 +58,18 @@ impl MappedFile {
         let start = map.as_ptr() as usize;
         let slot = register(start, start + map.len());
         Ok(Arc::new(Self { path: path.to_owned(), slot, map }))
+    }
+
+    /// Maps these bytes in a file of the directory that has no name and goes with the map. Errors: `Io`, when there is no room for them too.
+    pub fn unnamed(directory: &Path, bytes: &[u8]) -> Result<Arc<Self>> {
+        install_handler();
+        let (mut file, path) = nameless(directory)?;
+        file.write_all(bytes).map_err(|error| Error::io("write", &path, &error))?;
+        // SAFETY: the map is read-only; the file was made here and has no name, so nobody else writes to it or shrinks it.
+        let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::io("map", &path, &error))?;
+        let start = map.as_ptr() as usize;
+        let slot = register(start, start + map.len());
+        Ok(Arc::new(Self { path, slot, map }))
     }
 
     pub fn path(&self) -> &Path {
@@ -119,15 +132,9 @@ pub struct FileMemory {
 impl FileMemory {
     /// So many pairs of words in a file of the directory. Errors: `Io` when there is no room for them, which is taken at once.
     pub fn new(directory: &Path, pairs: usize) -> Result<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         install_handler();
-        let name = format!("{}-{}.spill", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = directory.join(name);
+        let (file, path) = nameless(directory)?;
         let bytes = (pairs * size_of::<[u64; 2]>()).max(1) as u64;
-        let mut options = File::options();
-        let file = options.read(true).write(true).create_new(true).open(&path);
-        let file = file.map_err(|error| Error::io("create", &path, &error))?;
-        std::fs::remove_file(&path).map_err(|error| Error::io("delete", &path, &error))?;
         reserve(&file, bytes).map_err(|error| Error::io("make room for", &path, &error))?;
         // SAFETY: the file was made here and has no name, so nobody else writes to it or shrinks it; the map is private to this type. What a disk
         // does not give back the handler below turns into zeros and a raised flag.
@@ -166,6 +173,17 @@ impl Drop for FileMemory {
     fn drop(&mut self) {
         unregister(self.slot);
     }
+}
+
+/// A new file of the directory that has no name any more, and the name it had.
+fn nameless(directory: &Path) -> Result<(File, PathBuf)> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("{}-{}.nameless.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let path = directory.join(name);
+    let file = File::options().read(true).write(true).create_new(true).open(&path);
+    let file = file.map_err(|error| Error::io("create", &path, &error))?;
+    std::fs::remove_file(&path).map_err(|error| Error::io("delete", &path, &error))?;
+    Ok((file, path))
 }
 
 /// Makes the file so long, with room on the disk, so that writing to a map of it finds some.

@@ -250,6 +250,20 @@ pub fn state_type(function: &Function, column: Option<&DataType>) -> Option<Arro
 }
 
 impl AggregateRequest {
+    /// About all rows of a segment of the schema; a star-tree may answer.
+    pub(crate) fn of_all(schema: &Arc<TableSchema>, keys: Vec<GroupKey>, aggregates: Vec<Aggregate>) -> Self {
+        Self {
+            schema: Arc::clone(schema),
+            keys,
+            aggregates,
+            computed: Vec::new(),
+            predicate: None,
+            indexes: IndexUse::Off,
+            results: None,
+            star_tree: true,
+        }
+    }
+
     /// Whether the layer above computes values or conditions for it.
     pub(crate) fn computes(&self) -> bool {
         let mut filters = self.aggregates.iter().filter_map(|aggregate| aggregate.filter.as_ref());

@@ -187,7 +187,14 @@ impl Bitmask {
     /// Adds the rows `rows`, which lie below the length.
     pub fn set_in(&mut self, rows: Range<usize>) {
         assert!(rows.end <= self.len, "invariant: rows {rows:?} are in a mask of {} rows", self.len);
-        for place in rows.start / 64..rows.end.div_ceil(64) {
+        let places = rows.start / 64..rows.end.div_ceil(64);
+        let whole = rows.start.div_ceil(64)..rows.end / 64;
+        if whole.len() < 2 {
+            places.for_each(|place| self.words[place] |= bits_in(place, &rows));
+            return;
+        }
+        self.words[whole.clone()].fill(u64::MAX);
+        for place in (places.start..whole.start).chain(whole.end..places.end) {
             self.words[place] |= bits_in(place, &rows);
         }
     }

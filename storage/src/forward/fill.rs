@@ -52,7 +52,7 @@ impl ColumnReader {
         let rows = self.check(rows)?;
         let Values::Integers(integers) = self.values() else { return Err(self.has_no("integers")) };
         match selection {
-            None => integers.fill(rows, out, |value| value),
+            None => integers.fill_as_they_are(rows, out),
             Some(selection) => integers.gather_into(rows, selection, out),
         }
     }

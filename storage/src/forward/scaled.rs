@@ -223,7 +223,7 @@ impl Scaled {
                     Width::Real => self.integers.fill(rows.clone(), out, |integer| f64::from(self.real(integer)))?,
                     Width::Double => {
                         let mut integers = Vec::new();
-                        self.integers.fill(rows.clone(), &mut integers, |integer| integer)?;
+                        self.integers.fill_as_they_are(rows.clone(), &mut integers)?;
                         out.resize(integers.len(), 0.0);
                         lanes::quotients(&integers, self.divisor, out);
                     }

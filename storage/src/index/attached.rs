@@ -19,7 +19,7 @@ use crate::{
     ids::{ColumnId, IndexId},
     predicate::Predicate,
     schema::DataType,
-    segment::committed::star,
+    segment::committed::star::{self, renewed::Renewed},
 };
 
 /// An index of a segment, ready to be asked.
@@ -34,6 +34,8 @@ pub(crate) struct AttachedIndex {
     rows: u32,
     /// Opened and verified at the first question.
     opened: OnceLock<Result<Index>>,
+    /// Of a star-tree, what it says of the rows that are left.
+    pub(crate) renewed: Renewed,
 }
 
 impl AttachedIndex {
@@ -46,6 +48,7 @@ impl AttachedIndex {
             file: IndexFile::open(path, owner, spec, column)?,
             rows: owner.rows,
             opened: OnceLock::new(),
+            renewed: Renewed::default(),
         }))
     }
 

@@ -117,7 +117,7 @@ pub trait Segment: Send + Sync + fmt::Debug {
     fn as_committed(&self) -> Option<&committed::CommittedSegment> {
         None
     }
-    /// The star-tree that answers the request for all valid rows, if one does, and how many rows are taken off what it says of all.
+    /// The star-tree that answers the request for all valid rows, if one does, and how many rows are read to be taken off what it says.
     fn answering_tree(&self, _request: &AggregateRequest) -> Option<(IndexId, u32)> {
         None
     }
@@ -128,6 +128,10 @@ pub trait Segment: Send + Sync + fmt::Debug {
     /// The segment as one that still takes rows.
     fn as_consuming(&self) -> Option<&consuming::ConsumingSegment> {
         None
+    }
+    /// Makes documents of star-trees anew for these valid rows, where requests asked for it: of how many trees. Blocks on processor and disk.
+    fn renew_star_trees(self: Arc<Self>, _validity: &Validity) -> Result<usize> {
+        Ok(0)
     }
     /// Begins to group the rows of `rows` that the request selects.
     fn aggregate(

@@ -109,8 +109,16 @@ impl Validity {
         let base = rows.start & !63;
         let mut mask = Bitmask::none(rows.end.max(base) as usize - base as usize);
         mask.set_in((rows.start - base) as usize..rows.end.max(rows.start) as usize - base as usize);
-        let first = base as usize / 64;
-        mask.words_mut().iter_mut().enumerate().for_each(|(index, word)| *word &= !self.word(first + index));
+        let (mut at, mut words) = (base as usize / 64, mask.words_mut());
+        while !words.is_empty() {
+            let (here, rest) = words.split_at_mut(words.len().min(WORDS - at % WORDS));
+            if let Some(Some(chunk)) = self.chunks.get(at / WORDS) {
+                let invalid = &chunk[at % WORDS..];
+                here.iter_mut().zip(invalid).for_each(|(word, invalid)| *word &= !invalid);
+            }
+            at += here.len();
+            words = rest;
+        }
         (base, mask)
     }
 
@@ -129,6 +137,33 @@ impl Validity {
         }
         let invalid = chunks.iter().flatten().flat_map(|words| words.iter()).map(|word| word.count_ones()).sum();
         Self { chunks, invalid }
+    }
+
+    /// The rows that are not valid here but are there; `None` when some are valid here that are not there.
+    pub(crate) fn beyond(&self, known: &Self) -> Option<Self> {
+        let mut beyond = Self { chunks: Vec::with_capacity(self.chunks.len()), invalid: 0 };
+        for at in 0..self.chunks.len().max(known.chunks.len()) {
+            let chunk = |of: &Self| of.chunks.get(at).cloned().flatten();
+            let (here, there) = (chunk(self), chunk(known));
+            beyond.chunks.push(match (here, there) {
+                (here, None) => here,
+                (Some(here), Some(there)) if Arc::ptr_eq(&here, &there) => None,
+                (here, Some(there)) => {
+                    let mut words = here.map_or([0; WORDS], |here| *here);
+                    let mut is_less = false;
+                    words.iter_mut().zip(there.iter()).for_each(|(word, known)| {
+                        is_less |= known & !*word != 0;
+                        *word &= !known;
+                    });
+                    if is_less {
+                        return None;
+                    }
+                    words.iter().any(|word| *word != 0).then(|| Arc::new(words))
+                }
+            });
+        }
+        beyond.invalid = self.invalid - known.invalid;
+        Some(beyond)
     }
 
     /// The same rows in another order: `order` has for each place the row that comes there.
@@ -234,6 +269,12 @@ mod tests {
             if let Some((validity, plain)) = &kept {
                 check(validity, plain, random);
             }
+            let before = random.below(rows as usize) as u32;
+            let known: Validity = plain.iter().copied().filter(|row| *row < before).collect();
+            let later: BTreeSet<u32> = plain.iter().copied().filter(|row| *row >= before).collect();
+            check(&validity.beyond(&known).unwrap(), &later, random);
+            check(&validity.beyond(&validity.clone()).unwrap(), &BTreeSet::new(), random);
+            assert!(later.is_empty() || known.beyond(&validity).is_none(), "rows that are valid again");
             let bytes = validity.to_bytes();
             let mut read = Validity::from_bytes(&bytes, rows).unwrap();
             check(&read, &plain, random);

@@ -12,6 +12,7 @@ mod partial;
 mod readers;
 mod restaurant;
 mod retention;
+mod star_trees;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tidemill");
 

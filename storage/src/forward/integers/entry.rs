@@ -50,6 +50,8 @@ pub(super) struct Data<'a> {
     pub(super) integers: &'a Integers,
     pub(super) chunk: Option<usize>,
     pub(super) bytes: Vec<u8>,
+    /// Of the block that was decoded last: made once for many blocks.
+    pub(super) residuals: Vec<u32>,
 }
 
 impl Data<'_> {

@@ -160,7 +160,7 @@ impl Integers {
     }
 
     fn data(&self) -> Data<'_> {
-        Data { integers: self, chunk: None, bytes: Vec::new() }
+        Data { integers: self, chunk: None, bytes: Vec::new(), residuals: Vec::new() }
     }
 
     /// How the data are compressed, if they are.

@@ -22,16 +22,17 @@ impl Integers {
         &self,
         entry: &Entry,
         data: &mut Data<'_>,
-        out: &'b mut [i64; BLOCK],
+        out: &'b mut [i64],
     ) -> Result<&'b mut [i64]> {
-        let data = data.of(entry)?;
-        let packed = entry.packed(data);
+        let mut kept = std::mem::take(&mut data.residuals);
+        let bytes = data.of(entry)?;
+        let packed = entry.packed(bytes);
         let out = &mut out[..entry.rows];
         if entry.width == 0 {
             out.fill(entry.base);
         } else if entry.width <= 32 {
-            let mut residuals = [0u32; BLOCK];
-            let residuals = &mut residuals[..entry.rows];
+            kept.resize(BLOCK, 0);
+            let residuals = &mut kept[..entry.rows];
             packed.unpack_u32(0, residuals);
             lanes::raised(residuals, entry.base, out);
         } else {
@@ -43,7 +44,7 @@ impl Integers {
             }
         }
         for index in 0..entry.exceptions {
-            let (position, term) = entry.exception(data, index);
+            let (position, term) = entry.exception(bytes, index);
             match out.get_mut(position) {
                 Some(value) => *value = term,
                 None => return Err(corrupt("integers, exception", format!("a row below {}", entry.rows), position)),
@@ -60,6 +61,7 @@ impl Integers {
                 }
             }
         }
+        data.residuals = kept;
         Ok(out)
     }
 
@@ -67,7 +69,7 @@ impl Integers {
         &self,
         entry: &Entry,
         data: &mut Data<'_>,
-        out: &'b mut [i64; BLOCK],
+        out: &'b mut [i64],
     ) -> Result<&'b mut [i64]> {
         let out = self.decode_reduced(entry, data, out)?;
         if self.factor != 1 || self.offset != 0 {
@@ -108,6 +110,22 @@ impl Integers {
         for (entry, within, _) in self.parts(rows) {
             let values = self.decode_block(&entry, &mut data, &mut buffer)?;
             out.extend(values[within].iter().map(|value| of(*value)));
+        }
+        Ok(())
+    }
+
+    /// As [`Self::fill`], as they are: whole blocks are decoded where they are to be.
+    pub(crate) fn fill_as_they_are(&self, rows: Range<usize>, out: &mut Vec<i64>) -> Result<()> {
+        // What is in it is written over, not cleared first.
+        out.resize(rows.len(), 0);
+        let (mut buffer, mut data) = ([0; BLOCK], self.data());
+        for (entry, within, before) in self.parts(rows) {
+            let place = &mut out[before..before + within.len()];
+            if within.len() == entry.rows {
+                self.decode_block(&entry, &mut data, place)?;
+            } else {
+                place.copy_from_slice(&self.decode_block(&entry, &mut data, &mut buffer)?[within]);
+            }
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{BLOCK, Integers, Mode};
+use super::{BLOCK, Integers, Mode, SLOPE_BITS, entry::Entry};
 use crate::{
     Result,
     bitpack::{Bitmask, range_mask_i64},
@@ -59,6 +59,10 @@ impl Integers {
                         entry.packed(data.of(&entry)?).select_range(within.start, count, low, high, words);
                     }
                 }
+            } else if let Some((least, most)) = on_slope_alone(&entry).filter(|ends| is_settled(*ends, (low, high))) {
+                if low <= least && most <= high {
+                    words.fill(u64::MAX);
+                }
             } else if low <= high {
                 let clamp = |bound: i128| bound.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
                 if low <= i128::from(i64::MAX) && high >= i128::from(i64::MIN) {
@@ -90,4 +94,20 @@ impl Integers {
         }
         Ok(())
     }
+}
+
+/// Between which terms all values of a block on a slope lie; `None` where that is not known without reading it.
+fn on_slope_alone(entry: &Entry) -> Option<(i128, i128)> {
+    if entry.mode != Mode::Slope || entry.exceptions > 0 || entry.rows == 0 {
+        return None;
+    }
+    let rise = i128::from(entry.extra.checked_mul(entry.rows as i64 - 1)? >> SLOPE_BITS);
+    let base = i128::from(entry.base);
+    let (least, most) = (base + rise.min(0), base + rise.max(0) + (1i128 << entry.width) - 1);
+    (least >= i128::from(i64::MIN) && most <= i128::from(i64::MAX)).then_some((least, most))
+}
+
+/// Whether all values or none lie between the bounds, both within.
+fn is_settled((least, most): (i128, i128), (low, high): (i128, i128)) -> bool {
+    most < low || high < least || low > high || (low <= least && most <= high)
 }

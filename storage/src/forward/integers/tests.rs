@@ -41,6 +41,9 @@ proptest! {
         let (a, b) = (ends.0.index(values.len() + 1), ends.1.index(values.len() + 1));
         let rows = a.min(b)..a.max(b);
         prop_assert_eq!(&column.decode(rows.clone(), |v| v).expect("decodes"), &values[rows.clone()]);
+        let mut filled = vec![9; values.len() / 2];
+        column.fill_as_they_are(rows.clone(), &mut filled).expect("decodes");
+        prop_assert_eq!(&filled, &values[rows.clone()]);
         for row in rows.clone().step_by(97) {
             prop_assert_eq!(column.get(row).expect("decodes"), values[row]);
         }

@@ -86,7 +86,7 @@ impl Segment for MaskedSegment {
     }
 
     fn answering_tree(&self, request: &AggregateRequest) -> Option<(IndexId, u32)> {
-        Some((star::less::tree(&self.segment, &self.validity, request)?, self.validity.invalid()))
+        star::less::tree(&self.segment, &self.validity, request)
     }
 
     fn answers_by_metadata(&self, request: &AggregateRequest) -> bool {

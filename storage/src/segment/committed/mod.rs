@@ -306,6 +306,10 @@ impl Segment for CommittedSegment {
         aggregate::begin(&self, rows, None, &request, &metrics)
     }
 
+    fn renew_star_trees(self: Arc<Self>, validity: &Validity) -> Result<usize> {
+        self.renew(validity)
+    }
+
     fn aggregate_into(
         self: Arc<Self>,
         rows: Range<u32>,

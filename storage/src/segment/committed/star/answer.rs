@@ -26,6 +26,7 @@ use crate::{
     scan::{IndexUse, ScanMetrics},
     schema::TableSchema,
     segment::ColumnStats,
+    upsert::Validity,
 };
 
 /// Below so many documents a run of them is not looked for.
@@ -37,12 +38,22 @@ const RANGE_SHARE: u64 = 4;
 
 /// How a request is to be answered.
 #[derive(Debug)]
-struct Answer {
-    index: Arc<AttachedIndex>,
+pub(super) struct Answer {
+    pub(super) index: Arc<AttachedIndex>,
+    /// The documents are the renewed ones of valid rows, not the file's of all rows.
+    is_renewed: bool,
+    /// Rows that the documents count and that are not valid.
+    pub(super) lost: Option<Validity>,
     documents: Arc<CommittedSegment>,
     question: Question,
-    /// About how many documents are read.
+    /// About how many documents and lost rows are read.
     cost: u64,
+}
+
+impl Answer {
+    pub(super) fn lost_rows(&self) -> u32 {
+        self.lost.as_ref().map_or(0, Validity::invalid)
+    }
 }
 
 /// Begins to answer by documents; `None` when there are none for the request. Whatever goes wrong, `of_rows` answers.
@@ -55,13 +66,23 @@ pub(in super::super) fn begin(
     if !request.star_tree || *rows != (0..segment.rows) || rows.is_empty() {
         return Ok(None);
     }
-    let Some(answer) = segment.answer(request) else { return Ok(None) };
+    let Some(answer) = segment.answer(request, None) else { return Ok(None) };
+    go_on_with(segment, request, metrics, answer)
+}
+
+/// What the documents of an answer say. `None` when they turn out to be damaged.
+pub(super) fn go_on_with(
+    segment: &Arc<CommittedSegment>,
+    request: &Arc<AggregateRequest>,
+    metrics: &Arc<ScanMetrics>,
+    answer: Answer,
+) -> Result<Option<Box<dyn Aggregation>>> {
     let schema = request.output_schema()?;
-    let index = answer.index.id;
+    let (index, is_renewed) = (Arc::clone(&answer.index), answer.is_renewed);
     match ByDocuments::new(segment, request, metrics, answer, schema) {
         Ok(by_documents) => Ok(Some(Box::new(by_documents))),
         Err(error) => {
-            segment.lose_index(index, &error);
+            segment.lose_documents(&index, is_renewed, &error);
             Ok(None)
         }
     }
@@ -70,11 +91,19 @@ pub(in super::super) fn begin(
 impl CommittedSegment {
     /// The star-tree that answers the request for all rows of the segment, if one does.
     pub fn star_tree(&self, request: &AggregateRequest) -> Option<IndexId> {
-        self.answer(request).map(|answer| answer.index.id)
+        self.answer(request, None).map(|answer| answer.index.id)
     }
 
-    /// The rollup that answers with the fewest documents.
-    fn answer(&self, request: &AggregateRequest) -> Option<Answer> {
+    /// Documents that are damaged are asked no more.
+    fn lose_documents(&self, index: &AttachedIndex, is_renewed: bool, error: &Error) {
+        match is_renewed {
+            true => index.renewed.forget(error),
+            false => self.lose_index(index.id, error),
+        }
+    }
+
+    /// The rollup that answers with the fewest documents, about all rows or the valid ones.
+    pub(super) fn answer(&self, request: &AggregateRequest, validity: Option<&Validity>) -> Option<Answer> {
         let list = self.indexes.list();
         let is_empty = |predicate| judge(predicate, &request.schema, &self.run(), None) == Verdict::Never;
         if !request.star_tree || self.rows == 0 || list.is_empty() || request.predicate.as_ref().is_some_and(is_empty) {
@@ -91,15 +120,21 @@ impl CommittedSegment {
                     continue;
                 }
             };
-            let Some(question) = question(&opened.tree, request, &known) else { continue };
-            let fitting = opened.rollups.iter().filter(|rollup| rollup.dimensions & question.needed == question.needed);
-            let Some((rollup, cost)) = fitting.map(|rollup| (rollup, cost(rollup, &question))).min_by_key(|(_, c)| *c)
-            else {
-                continue;
-            };
-            if best.as_ref().is_none_or(|best| cost < best.cost) {
-                let documents = Arc::clone(&rollup.documents);
-                best = Some(Answer { index: Arc::clone(index), documents, question, cost });
+            let renewed = validity.and_then(|validity| index.renewed.of(validity));
+            let ways = renewed.as_ref().map(|(tree, lost)| (&tree.index, Some(lost), true));
+            let of_all = (opened, validity, false);
+            for (tree, lost, is_renewed) in ways.into_iter().chain([of_all]) {
+                let Some(question) = question(&tree.tree, request, &known) else { continue };
+                let fitting =
+                    tree.rollups.iter().filter(|rollup| rollup.dimensions & question.needed == question.needed);
+                let costs = fitting.map(|rollup| (rollup, cost(rollup, &question)));
+                let Some((rollup, cost)) = costs.min_by_key(|(_, cost)| *cost) else { continue };
+                let cost = cost + lost.map_or(0, |lost| u64::from(lost.invalid()));
+                if best.as_ref().is_none_or(|best| cost < best.cost) {
+                    let documents = Arc::clone(&rollup.documents);
+                    let (index, lost) = (Arc::clone(index), lost.cloned());
+                    best = Some(Answer { index, is_renewed, lost, documents, question, cost });
+                }
             }
         }
         best
@@ -246,7 +281,8 @@ struct ByDocuments {
     segment: Arc<CommittedSegment>,
     request: Arc<AggregateRequest>,
     metrics: Arc<ScanMetrics>,
-    index: IndexId,
+    index: Arc<AttachedIndex>,
+    is_renewed: bool,
     /// Of the answer.
     schema: SchemaRef,
     run: CommittedAggregation,
@@ -265,7 +301,7 @@ impl ByDocuments {
         answer: Answer,
         schema: SchemaRef,
     ) -> Result<Self> {
-        let Answer { index, documents, question, .. } = answer;
+        let Answer { index, is_renewed, documents, question, .. } = answer;
         let mut runs: VecDeque<Range<u32>> = runs(&documents, question.predicate.as_ref())?.into();
         let asked = Arc::new(AggregateRequest {
             schema: Arc::clone(&documents.schema),
@@ -284,7 +320,8 @@ impl ByDocuments {
             segment: Arc::clone(segment),
             request: Arc::clone(request),
             metrics: Arc::clone(metrics),
-            index: index.id,
+            index,
+            is_renewed,
             schema,
             run,
             runs,
@@ -321,13 +358,13 @@ impl ByDocuments {
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
     }
 
-    /// After an error of the documents: the rows answer, unless a part of the answer is given already.
+    /// After an error of the documents: the rows answer, unless a part of the answer is given already. Documents of valid rows leave that to who asked them.
     fn give_up(&mut self, error: Error) -> Result<&mut Box<dyn Aggregation>> {
         if matches!(error, Error::OutOfRange(_)) {
             return Err(error);
         }
-        self.segment.lose_index(self.index, &error);
-        if self.has_given {
+        self.segment.lose_documents(&self.index, self.is_renewed, &error);
+        if self.has_given || self.is_renewed {
             return Err(error);
         }
         let rows = 0..self.segment.rows;

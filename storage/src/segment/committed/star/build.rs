@@ -186,8 +186,7 @@ impl<'a> Building<'a> {
         let sets: Vec<u32> = kept.iter().map(|level| self.levels[*level].set).collect();
         let mut sections = vec![format::head(&sets)];
         for (level, documents) in kept.iter().zip(documents) {
-            let schema = TableSchema { version: SchemaVersion(1), columns: documents.columns, time_column: None };
-            sections.push(image::write(schema, self.levels[*level].keys.len() as u32, documents.encoded)?);
+            sections.push(documents.image(self.levels[*level].keys.len())?);
         }
         Ok(sections)
     }
@@ -256,18 +255,24 @@ impl<'a> Building<'a> {
 
 /// The columns of a rollup, as far as they are made.
 #[derive(Default)]
-struct Documents {
+pub(super) struct Documents {
     columns: Vec<Column>,
     encoded: Vec<EncodedColumn>,
 }
 
 impl Documents {
-    fn push(&mut self, column: Column, values: &ArrayRef) -> Result<()> {
+    pub(super) fn push(&mut self, column: Column, values: &ArrayRef) -> Result<()> {
         // Read a few at a time, here and there: nothing that is decompressed in pieces.
         let options = EncodeOptions { compression: Compression::None, ..EncodeOptions::default() };
         self.encoded.push(encode_column(&column.data_type, std::slice::from_ref(values), &options)?);
         self.columns.push(column);
         Ok(())
+    }
+
+    /// The bytes of the rollup, which has so many documents.
+    pub(super) fn image(self, documents: usize) -> Result<Vec<u8>> {
+        let schema = TableSchema { version: SchemaVersion(1), columns: self.columns, time_column: None };
+        image::write(schema, documents as u32, self.encoded)
     }
 }
 

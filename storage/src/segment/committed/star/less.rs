@@ -1,5 +1,6 @@
 //! A star-tree's answer about a segment some of whose rows are not valid: what documents say of all rows, less what these rows were.
 //!
+//! What documents say is of all rows, or of those that were valid a while ago ([`renewed`](super::renewed)): what is read here is what was lost since.
 //! Counts and exact sums can be taken back; the least value of the rows that are left is that of all, or is looked for ([`Touched`]). Groups that only rows
 //! had that are not valid are no groups: a count of rows goes along with every question, and one of values with every sum and every end.
 
@@ -14,6 +15,7 @@ use arrow::{
 
 use super::{
     super::{CommittedSegment, aggregate::CommittedAggregation},
+    answer::{self, Answer},
     touched::{self, Touched},
 };
 use crate::{
@@ -21,7 +23,7 @@ use crate::{
     aggregate::{Aggregate, AggregateRequest, Aggregation, BY_STAR_TREE_LESS_ROWS, Function},
     ids::IndexId,
     scan::ScanMetrics,
-    schema::DataType,
+    schema::{DataType, TableSchema},
     upsert::Validity,
 };
 
@@ -65,20 +67,28 @@ fn complete(request: &AggregateRequest) -> Option<Complete> {
     Some(Complete { request: Arc::new(complete), counts: of_values, rows })
 }
 
-fn is_worth_it(segment: &CommittedSegment, validity: &Validity) -> bool {
-    validity.invalid() < segment.rows / LOST_SHARE
+/// Whether a document can say it of some rows when it says it of more of them.
+pub(super) fn can_be_taken_back(function: Function, schema: &Arc<TableSchema>) -> bool {
+    let aggregates = vec![Aggregate { function, filter: None }];
+    complete(&AggregateRequest::of_all(schema, Vec::new(), aggregates)).is_some()
 }
 
-/// The tree that answers for the valid rows of a segment.
+/// The documents that are asked, if that is worth it.
+fn answer(segment: &CommittedSegment, validity: &Validity, complete: &Complete) -> Option<Answer> {
+    let answer = segment.answer(&complete.request, Some(validity))?;
+    (answer.lost_rows() < segment.rows / LOST_SHARE).then_some(answer)
+}
+
+/// The tree that answers for the valid rows of a segment, and how many rows are read to be taken off.
 pub(in super::super) fn tree(
     segment: &CommittedSegment,
     validity: &Validity,
     request: &AggregateRequest,
-) -> Option<IndexId> {
-    if !request.star_tree || !is_worth_it(segment, validity) {
+) -> Option<(IndexId, u32)> {
+    if !request.star_tree {
         return None;
     }
-    segment.star_tree(&complete(request)?.request)
+    answer(segment, validity, &complete(request)?).map(|answer| (answer.index.id, answer.lost_rows()))
 }
 
 /// Begins to answer; `None` when there are no documents for the request. Whatever goes wrong, the valid rows answer.
@@ -89,14 +99,21 @@ pub(in super::super) fn begin(
     request: &Arc<AggregateRequest>,
     metrics: &Arc<ScanMetrics>,
 ) -> Result<Option<Box<dyn Aggregation>>> {
-    if !request.star_tree || !is_worth_it(segment, validity) {
+    if !request.star_tree || *rows != (0..segment.rows) {
         return Ok(None);
     }
     let Some(complete) = complete(request) else { return Ok(None) };
-    let Some(tree) = super::begin(segment, rows, &complete.request, metrics)? else { return Ok(None) };
-    let invalid = validity.inverted(segment.rows);
-    let expected = validity.invalid() as usize;
-    let lost = CommittedAggregation::new(segment, rows.clone(), Some(&invalid), expected, &complete.request, metrics)?;
+    let Some(answer) = answer(segment, validity, &complete) else { return Ok(None) };
+    answer.index.renewed.want(answer.lost_rows());
+    let lost = match &answer.lost {
+        Some(lost) if lost.invalid() > 0 => {
+            let (only, expected) = (lost.inverted(segment.rows), lost.invalid() as usize);
+            let rows = rows.clone();
+            Some(CommittedAggregation::new(segment, rows, Some(&only), expected, &complete.request, metrics)?)
+        }
+        _ => None,
+    };
+    let Some(tree) = answer::go_on_with(segment, &complete.request, metrics, answer)? else { return Ok(None) };
     Ok(Some(Box::new(Less {
         segment: Arc::clone(segment),
         validity: validity.clone(),
@@ -105,7 +122,7 @@ pub(in super::super) fn begin(
         schema: request.output_schema()?,
         complete,
         tree,
-        lost: Box::new(lost),
+        lost,
         of_rows: None,
         is_taken: false,
     })))
@@ -119,7 +136,8 @@ struct Less {
     schema: SchemaRef,
     complete: Complete,
     tree: Box<dyn Aggregation>,
-    lost: Box<dyn Aggregation>,
+    /// `None`: there are no such rows.
+    lost: Option<CommittedAggregation>,
     /// Answers instead, once something went wrong.
     of_rows: Option<Box<dyn Aggregation>>,
     is_taken: bool,
@@ -148,9 +166,15 @@ impl Less {
 
     fn groups(&mut self) -> Result<RecordBatch> {
         while self.tree.step()? {}
-        while self.lost.step()? {}
-        let (all, lost) = (self.tree.take()?, self.lost.take()?);
+        let all = self.tree.take()?;
         let keys = self.request.keys.len();
+        let lost = match &mut self.lost {
+            None => return self.as_they_are(&all),
+            Some(lost) => {
+                while lost.step()? {}
+                lost.take()?
+            }
+        };
         let places = places(&all, &lost, keys)?;
         let counts =
             |place: usize| difference_of_counts(&all.columns()[keys + place], &lost.columns()[keys + place], &places);
@@ -184,6 +208,14 @@ impl Less {
         }
         let is_there: BooleanArray = rows.iter().map(|rows| Some(*rows > 0)).collect();
         Ok(filter_record_batch(&groups, &is_there)?)
+    }
+
+    /// What documents say where no row is to be taken off: without the counts that were added to the request.
+    fn as_they_are(&self, all: &RecordBatch) -> Result<RecordBatch> {
+        let asked = self.request.keys.len() + self.request.aggregates.len();
+        let options = RecordBatchOptions::new().with_row_count(Some(all.num_rows()));
+        let columns = all.columns()[..asked].to_vec();
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
     }
 }
 
@@ -245,7 +277,7 @@ impl Aggregation for Less {
         }
         let more = match self.tree.step() {
             Ok(true) => Ok(true),
-            Ok(false) => self.lost.step(),
+            Ok(false) => self.lost.as_mut().map_or(Ok(false), CommittedAggregation::step),
             Err(error) => Err(error),
         };
         match more {
@@ -257,7 +289,7 @@ impl Aggregation for Less {
     fn memory_bytes(&self) -> usize {
         match &self.of_rows {
             Some(of_rows) => of_rows.memory_bytes(),
-            None => self.tree.memory_bytes() + self.lost.memory_bytes(),
+            None => self.tree.memory_bytes() + self.lost.as_ref().map_or(0, CommittedAggregation::memory_bytes),
         }
     }
 

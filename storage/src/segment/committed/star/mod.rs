@@ -4,6 +4,7 @@ mod answer;
 mod build;
 mod image;
 pub(super) mod less;
+pub(crate) mod renewed;
 mod touched;
 
 pub(super) use answer::begin;

@@ -2,9 +2,10 @@
 //! of the other groups, which these rows touched, the valid rows are read.
 //!
 //! First only rows at least as far out as the least far of the ends that were lost: where several rows of a group have its end that finds one of
-//! them among few rows. Then all rows of the groups that are left.
+//! them among few rows. Of these first a part of the segment: where values are few, each group's end is soon met again, and nothing is beyond it. Then all
+//! rows of the groups that are left.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, RecordBatch, UInt32Array, new_null_array},
@@ -50,6 +51,20 @@ fn is_plain(data_type: &DataType) -> bool {
             | DataType::TimestampTz
             | DataType::Text
     )
+}
+
+/// The part of the rows that is read first.
+const FIRST_PART: u32 = 16;
+/// Of fewer rows all are read.
+const ROWS_OF_PARTS: u32 = 64 * 1024;
+
+/// What a pass reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Pass {
+    /// Rows as far out as the ends, of a part of the segment.
+    Part,
+    Bounded,
+    All,
 }
 
 /// What to read.
@@ -99,16 +114,26 @@ impl Touched<'_> {
         };
         let mut ends: Vec<End> = left.iter().enumerate().map(end).collect();
         let mut read: Vec<ArrayRef> = vec![Arc::clone(all), new_null_array(all.data_type(), 1)];
-        for is_bounded in [true, false] {
+        for pass in [Pass::Part, Pass::Bounded, Pass::All] {
             let open: Vec<usize> = (0..ends.len()).filter(|group| matches!(ends[*group], End::Open)).collect();
             if open.is_empty() {
                 break;
             }
-            let bound = if is_bounded { self.bound(id, data_type, all, &open, is_least)? } else { None };
-            let found = self.read(aggregate, &open, bound)?;
+            let rows = match pass {
+                Pass::Part if self.segment.rows < ROWS_OF_PARTS => continue,
+                Pass::Part => 0..self.segment.rows / FIRST_PART,
+                _ => 0..self.segment.rows,
+            };
+            let bound = if pass == Pass::All { None } else { self.bound(id, data_type, all, &open, is_least)? };
+            let found = self.read(aggregate, &open, bound, rows)?;
             let end = found.column(self.request.keys.len());
-            for (row, group) in self.groups_of(&found, &open)?.into_iter().enumerate() {
-                if let Some(group) = group.filter(|_| end.is_valid(row)) {
+            let groups = self.groups_of(&found, &open)?;
+            // Of a part only the very end is the end of the whole.
+            let of_all: UInt32Array = groups.iter().map(|group| group.map(|group| group as u32)).collect();
+            let is_end = eq(end, &take(all, &of_all, None)?)?;
+            for (row, group) in groups.into_iter().enumerate() {
+                let is_known = end.is_valid(row) && (pass != Pass::Part || is_end.is_valid(row) && is_end.value(row));
+                if let Some(group) = group.filter(|_| is_known) {
                     ends[group] = End::Read(read.len(), row);
                 }
             }
@@ -139,8 +164,14 @@ impl Touched<'_> {
         Ok(value.map(|value| Predicate::Compare { column, op, value }))
     }
 
-    /// The ends of valid rows of these groups, and perhaps of others.
-    fn read(&self, aggregate: &Aggregate, groups: &[usize], bound: Option<Predicate>) -> Result<RecordBatch> {
+    /// The ends of those valid rows of these groups, and perhaps of others, that lie in `rows`.
+    fn read(
+        &self,
+        aggregate: &Aggregate,
+        groups: &[usize],
+        bound: Option<Predicate>,
+        rows: Range<u32>,
+    ) -> Result<RecordBatch> {
         let mut conditions: Vec<Predicate> = self.request.predicate.iter().cloned().chain(bound).collect();
         // Where most groups are wanted it is no use to look for them.
         if groups.len() * 2 < self.all.num_rows() && groups.len() <= GROUPS_MAX {
@@ -158,7 +189,6 @@ impl Touched<'_> {
             star_tree: false,
             ..self.request.clone()
         });
-        let rows = 0..self.segment.rows;
         let expected = rows.len();
         let mut run =
             CommittedAggregation::new(self.segment, rows, Some(self.validity), expected, &request, self.metrics)?;
