@@ -46,10 +46,16 @@ fn a_pipeline_goes_back_to_a_checkpoint() {
     let before = server.value("SELECT min(id) FROM rt.checkpoints WHERE rows_out = 0");
     if before != "NULL" {
         let (code, message, hint) = refused(&server, &format!("ALTER PIPELINE p RESTART FROM CHECKPOINT {before}"));
-        assert!(code == "55000" && message.contains("\"sums\"") && hint.contains("taken back"), "{code} {message} {hint}");
+        assert!(
+            code == "55000" && message.contains("\"sums\"") && hint.contains("taken back"),
+            "{code} {message} {hint}"
+        );
     }
     let (code, message, hint) = refused(&server, "ALTER PIPELINE p RESTART FROM CHECKPOINT 999999");
-    assert!(code == "42704" && message.contains("999999") && hint.contains(&server.value(newest)), "{code} {message} {hint}");
+    assert!(
+        code == "42704" && message.contains("999999") && hint.contains(&server.value(newest)),
+        "{code} {message} {hint}"
+    );
     send(12..25);
     server.sql("SELECT rt.drain('events')");
     assert_eq!(lines(&server, "SELECT rows FROM sums"), ["10", "10"]);
