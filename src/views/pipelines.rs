@@ -31,6 +31,7 @@ pub(super) const PIPELINES: &[(&str, Kind)] = &[
     ("checkpoint", Int),
     ("checkpoint_at", Time),
     ("restarts", Int),
+    ("retry_at", Time),
     ("error", Text),
     ("created_at", Time),
 ];
@@ -73,6 +74,7 @@ pub(super) fn pipelines(instance: &Instance) -> Result<Rows, SqlError> {
             status.as_ref().and_then(|status| status.checkpoint).into(),
             status.as_ref().and_then(|status| status.checkpoint_at_us).map_or(Cell::Null, Cell::Time),
             count(|status| status.restarts),
+            status.as_ref().and_then(|status| status.retry_at_us).map_or(Cell::Null, Cell::Time),
             match &status {
                 Some(status) => status.error.clone().into(),
                 None => instance.pipelines.broken(pipeline.id).into(),

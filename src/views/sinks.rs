@@ -63,6 +63,7 @@ pub(super) const DELIVERIES: &[(&str, Kind)] = &[
     ("dead_letters", Int),
     ("committed_at", Time),
     ("restarts", Int),
+    ("retry_at", Time),
     ("error", Text),
 ];
 
@@ -87,6 +88,7 @@ pub(super) fn deliveries(instance: &Instance) -> Result<Rows, SqlError> {
                 status.dead_letters.into(),
                 status.committed_at_us.map_or(Cell::Null, Cell::Time),
                 status.restarts.into(),
+                status.retry_at_us.map_or(Cell::Null, Cell::Time),
                 status.error.into(),
             ]);
         }

@@ -104,6 +104,8 @@ pub struct PipelineStatus {
     pub state_bytes: u64,
     pub open_groups: u64,
     pub restarts: u64,
+    /// When it is tried again, of one that failed (microseconds since 1970).
+    pub retry_at_us: Option<i64>,
     /// The last one.
     pub checkpoint: Option<u64>,
     pub checkpoint_at_us: Option<i64>,

@@ -148,6 +148,7 @@ impl Runner {
             status.state = "failing";
             status.error = Some(error.to_string());
             status.restarts += 1;
+            status.retry_at_us = Some(self.shared.clock.now_us() + backoff(failures).as_micros() as i64);
         }
         if failures.is_power_of_two() {
             let message = format!(

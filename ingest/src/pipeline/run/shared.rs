@@ -91,6 +91,7 @@ impl Shared {
         if status.state != state || status.error != error {
             status.state = state;
             status.error = error;
+            status.retry_at_us = None;
             drop(status);
             self.changed.notify_waiters();
         }

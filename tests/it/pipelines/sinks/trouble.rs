@@ -71,6 +71,7 @@ fn a_broker_that_is_away_is_waited_for() {
         server.wait_for("SELECT state FROM rt.deliveries", "failing", PATIENCE);
         let error = server.value("SELECT error FROM rt.pipelines");
         assert!(error.contains("sink 'out'") && error.contains(&broker.address()), "{error}");
+        server.wait_for("SELECT count(*) FROM rt.deliveries WHERE retry_at IS NOT NULL", "1", PATIENCE);
         if round == 1 {
             server.kill_and_restart();
             server.wait_for("SELECT state FROM rt.pipelines", "failing", PATIENCE);

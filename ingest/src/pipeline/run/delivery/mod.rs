@@ -57,6 +57,8 @@ pub struct DeliveryStatus {
     pub commits: u64,
     pub committed_at_us: Option<i64>,
     pub restarts: u64,
+    /// When it is tried again, of one that failed (microseconds since 1970).
+    pub retry_at_us: Option<i64>,
 }
 
 /// What the runner and the thread of a sink tell each other.

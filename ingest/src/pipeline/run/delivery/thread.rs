@@ -162,6 +162,8 @@ impl Delivering {
                     failures += 1;
                     self.board.status.lock().restarts += 1;
                     self.tell("failing", Some(error.to_string()));
+                    let pause_us = backoff(failures).as_micros() as i64;
+                    self.board.status.lock().retry_at_us = Some(self.shared.clock.now_us() + pause_us);
                     if u32::is_power_of_two(failures) {
                         let message = format!(
                             "delivery of pipeline '{}' into sink '{}' failed ({failures} times): {error}; it is tried again",
@@ -190,6 +192,7 @@ impl Delivering {
             let mut status = self.board.status.lock();
             status.state = state;
             status.error = error;
+            status.retry_at_us = None;
         }
         self.shared.ring();
     }
