@@ -26,6 +26,7 @@ mod retention;
 pub mod route;
 pub mod runtime;
 pub mod seal;
+pub mod sink;
 pub mod source;
 
 pub use error::{Error, Result};

@@ -111,4 +111,15 @@ impl CheckpointLog for RedbCheckpoints {
         });
         written.map_err(|error| Error::Commit(error.to_string()))
     }
+
+    fn go_back(&self, pipeline: TableId, to: u64) -> Result<()> {
+        let written = self.database.write(|change| {
+            let transaction = change.transaction();
+            let later = (pipeline.0, to + 1)..=(pipeline.0, u64::MAX);
+            transaction.open_table(CHECKPOINTS)?.retain_in(later.clone(), |_, _| false)?;
+            transaction.open_table(LETTERS)?.retain_in(later, |_, _| false)?;
+            Ok(())
+        });
+        written.map_err(|error| Error::Commit(error.to_string()))
+    }
 }

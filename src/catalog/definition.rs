@@ -176,12 +176,31 @@ pub struct PipelineDefinition {
     pub created_at_us: i64,
 }
 
-/// A table that a pipeline writes.
+/// A table or a sink that a pipeline writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PipelineTargetDefinition {
     pub table: TableId,
     /// Where each column of the query goes.
     pub columns: Vec<ColumnId>,
+    /// What the columns of the query are called in a sink that has none of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SinkDefinition {
+    /// Of the same numbers as tables: for a pipeline it is one more target.
+    pub id: TableId,
+    pub oid: u32,
+    pub name: String,
+    /// Counts changes, from 1.
+    pub version: u64,
+    /// `None`: those that each pipeline gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<TableSchema>,
+    /// As given, keys as ingestion knows them.
+    pub options: BTreeMap<String, String>,
+    pub created_at_us: i64,
 }
 
 /// Times are microseconds.

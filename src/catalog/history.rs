@@ -22,7 +22,7 @@ pub(super) fn changes(database: &Database, last: u64) -> Result<Vec<(u64, LogRec
         let Some((end, _)) = page.last() else { return Ok(changes) };
         from = end + 1;
         let wanted = page.into_iter().filter(|(version, record)| {
-            let kinds = ["source.", "table.", "view.", "pipeline."];
+            let kinds = ["source.", "table.", "view.", "pipeline.", "sink."];
             *version <= last && kinds.iter().any(|kind| record.kind.starts_with(kind))
         });
         changes.extend(wanted);
@@ -56,6 +56,13 @@ pub(super) fn definitions_at(database: &Database, version: u64) -> Result<Defini
             "pipeline.create" | "pipeline.alter" => {
                 let pipeline: super::definition::PipelineDefinition = read(&record)?;
                 definitions.pipelines.insert(pipeline.id, Arc::new(pipeline));
+            }
+            "sink.create" | "sink.alter" => {
+                let sink: super::definition::SinkDefinition = read(&record)?;
+                definitions.sinks.insert(sink.id, Arc::new(sink));
+            }
+            "sink.drop" => {
+                definitions.sinks.remove(&TableId(dropped(&record)));
             }
             "pipeline.drop" => {
                 definitions.pipelines.remove(&TableId(dropped(&record)));

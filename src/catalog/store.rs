@@ -5,11 +5,12 @@
 //!   catalog_tables    table id → JSON TableDefinition
 //!   catalog_views     oid → JSON ViewDefinition
 //!   catalog_pipelines pipeline id → JSON PipelineDefinition
+//!   catalog_sinks     sink id → JSON SinkDefinition
 //!   catalog_next      "source" | "table" | "oid" → next id
 //! ```
 //!
 //! What always holds: a definition is durable before anybody sees it; ids and oids are never used twice; a name belongs to one
-//! table, source, view or index; a picture never changes, a change makes the next one.
+//! table, source, sink, view or index; a picture never changes, a change makes the next one.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,7 +23,9 @@ use tidemill_storage::ids::{SourceId, TableId};
 use super::{
     checkpoints,
     database::{Change, Database, LogRecord, Result},
-    definition::{IndexDefinition, PipelineDefinition, SourceDefinition, TableDefinition, ViewDefinition},
+    definition::{
+        IndexDefinition, PipelineDefinition, SinkDefinition, SourceDefinition, TableDefinition, ViewDefinition,
+    },
     history,
     metadata_log::RedbMetadataLog,
 };
@@ -31,6 +34,7 @@ const SOURCES: RedbTable<u64, &[u8]> = RedbTable::new("catalog_sources");
 const TABLES: RedbTable<u64, &[u8]> = RedbTable::new("catalog_tables");
 const VIEWS: RedbTable<u64, &[u8]> = RedbTable::new("catalog_views");
 const PIPELINES: RedbTable<u64, &[u8]> = RedbTable::new("catalog_pipelines");
+const SINKS: RedbTable<u64, &[u8]> = RedbTable::new("catalog_sinks");
 const NEXT: RedbTable<&str, u64> = RedbTable::new("catalog_next");
 
 /// The first oid that PostgreSQL gives to a user's object.
@@ -44,6 +48,7 @@ pub struct Definitions {
     /// By oid.
     pub views: BTreeMap<u32, Arc<ViewDefinition>>,
     pub pipelines: BTreeMap<TableId, Arc<PipelineDefinition>>,
+    pub sinks: BTreeMap<TableId, Arc<SinkDefinition>>,
 }
 
 impl Definitions {
@@ -63,12 +68,16 @@ impl Definitions {
         self.pipelines.values().find(|pipeline| pipeline.name == name)
     }
 
+    pub fn sink_named(&self, name: &str) -> Option<&Arc<SinkDefinition>> {
+        self.sinks.values().find(|sink| sink.name == name)
+    }
+
     /// The pipelines that read a source.
     pub fn pipelines_of(&self, source: SourceId) -> impl Iterator<Item = &Arc<PipelineDefinition>> {
         self.pipelines.values().filter(move |pipeline| pipeline.sources.contains(&source))
     }
 
-    /// The pipelines that write into a table.
+    /// The pipelines that write into a table or a sink.
     pub fn pipelines_into(&self, table: TableId) -> impl Iterator<Item = &Arc<PipelineDefinition>> {
         self.pipelines.values().filter(move |pipeline| pipeline.targets.iter().any(|target| target.table == table))
     }
@@ -82,10 +91,11 @@ impl Definitions {
         self.indexes().find(|(_, index)| index.name == name)
     }
 
-    /// Whether a table, a source, a view or an index has the name.
+    /// Whether a table, a source, a sink, a view or an index has the name.
     pub fn has_relation(&self, name: &str) -> bool {
         self.table_named(name).is_some()
             || self.source_named(name).is_some()
+            || self.sink_named(name).is_some()
             || self.view_named(name).is_some()
             || self.index_named(name).is_some()
     }
@@ -113,6 +123,7 @@ impl Catalog {
             transaction.open_table(TABLES)?;
             transaction.open_table(VIEWS)?;
             transaction.open_table(PIPELINES)?;
+            transaction.open_table(SINKS)?;
             transaction.open_table(NEXT)?;
             Ok(())
         })?;
@@ -173,6 +184,10 @@ fn load(transaction: &ReadTransaction) -> Result<Definitions> {
     for entry in transaction.open_table(PIPELINES)?.iter()? {
         let pipeline: PipelineDefinition = serde_json::from_slice(entry?.1.value())?;
         definitions.pipelines.insert(pipeline.id, Arc::new(pipeline));
+    }
+    for entry in transaction.open_table(SINKS)?.iter()? {
+        let sink: SinkDefinition = serde_json::from_slice(entry?.1.value())?;
+        definitions.sinks.insert(sink.id, Arc::new(sink));
     }
     Ok(definitions)
 }
@@ -252,6 +267,18 @@ impl CatalogChange<'_, '_> {
         self.change.transaction().open_table(PIPELINES)?.remove(pipeline.id.0)?;
         checkpoints::forget(self.change, pipeline.id)?;
         self.change.record("pipeline.drop", &Dropped { id: pipeline.id.0, name: &pipeline.name })?;
+        Ok(())
+    }
+
+    pub fn put_sink(&mut self, sink: &SinkDefinition) -> Result<()> {
+        self.change.transaction().open_table(SINKS)?.insert(sink.id.0, serde_json::to_vec(sink)?.as_slice())?;
+        self.change.record(if sink.version == 1 { "sink.create" } else { "sink.alter" }, sink)?;
+        Ok(())
+    }
+
+    pub fn remove_sink(&mut self, sink: &SinkDefinition) -> Result<()> {
+        self.change.transaction().open_table(SINKS)?.remove(sink.id.0)?;
+        self.change.record("sink.drop", &Dropped { id: sink.id.0, name: &sink.name })?;
         Ok(())
     }
 

@@ -1,10 +1,11 @@
-//! DROP TABLE, DROP SOURCE, DROP PIPELINE, DROP VIEW and DROP INDEX.
+//! DROP TABLE, DROP SOURCE, DROP SINK, DROP PIPELINE, DROP VIEW and DROP INDEX.
 
 use std::sync::Arc;
 
 use super::{
     index::{drop_index, undefined_index},
     pipeline::{self, drop_pipeline, undefined_pipeline},
+    sink::{drop_sink, undefined_sink},
     undefined_source, undefined_table, undefined_view,
     view::{check_unread, dependents, drop_views},
 };
@@ -27,6 +28,7 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
             ObjectKind::Source if definitions.source_named(&name.value).is_none() => {
                 undefined_source(&definitions, name)
             }
+            ObjectKind::Sink if definitions.sink_named(&name.value).is_none() => undefined_sink(&definitions, name),
             ObjectKind::View if definitions.view_named(&name.value).is_none() => undefined_view(&definitions, name),
             ObjectKind::Index if definitions.index_named(&name.value).is_none() => undefined_index(&definitions, name),
             ObjectKind::Pipeline if definitions.pipeline_named(&name.value).is_none() => {
@@ -57,6 +59,9 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
             ObjectKind::Source => definitions
                 .source_named(&name.value)
                 .map_or_else(Vec::new, |source| definitions.pipelines_of(source.id).cloned().collect()),
+            ObjectKind::Sink => definitions
+                .sink_named(&name.value)
+                .map_or_else(Vec::new, |sink| definitions.pipelines_into(sink.id).cloned().collect()),
             ObjectKind::View | ObjectKind::Index | ObjectKind::Pipeline => Vec::new(),
         };
         if !statement.cascade {
@@ -65,11 +70,11 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
         for user in users {
             if instance.catalog.definitions().pipelines.contains_key(&user.id) {
                 notices.push(format!("drop cascades to pipeline {}", user.name));
-                drop_pipeline(instance, &user).await?;
+                notices.extend(drop_pipeline(instance, &user).await?);
             }
         }
     }
-    if !matches!(statement.kind, ObjectKind::Source | ObjectKind::Pipeline) {
+    if !matches!(statement.kind, ObjectKind::Source | ObjectKind::Sink | ObjectKind::Pipeline) {
         let relations: Vec<(&str, u32)> = names
             .iter()
             .filter_map(|name| {
@@ -104,10 +109,15 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
                 }
             }
             ObjectKind::Source => drop_source(instance, name, &mut notices).await?,
+            ObjectKind::Sink => {
+                if let Some(sink) = definitions.sink_named(&name.value) {
+                    drop_sink(instance, sink.id).await?;
+                }
+            }
             ObjectKind::View => {}
             ObjectKind::Pipeline => {
                 if let Some(pipeline) = definitions.pipeline_named(&name.value) {
-                    drop_pipeline(instance, pipeline).await?;
+                    notices.extend(drop_pipeline(instance, pipeline).await?);
                 }
             }
             ObjectKind::Index => drop_index(instance, &name.value).await?,

@@ -9,6 +9,7 @@ mod error;
 mod index;
 mod key;
 mod pipeline;
+mod sink;
 mod source;
 mod source_alter;
 mod star_tree;
@@ -56,6 +57,7 @@ pub async fn execute(instance: &Arc<Instance>, sql: &str) -> Result<DdlOutcome> 
                 return Ok(DdlOutcome { tag: format!("SELECT {rows}"), notices, lines: Vec::new() });
             }
         },
+        Ddl::CreateSink(statement) => sink::create(instance, statement).await,
         Ddl::CreateView(statement) => view::create(instance, statement).await,
         Ddl::CreateIndex(statement) => index::create(instance, statement).await,
         Ddl::CreatePipeline(statement) => {
@@ -88,6 +90,8 @@ fn wrong_kind(definitions: &Definitions, name: &Name, wanted: &str) -> Option<Sq
         "table"
     } else if definitions.source_named(&name.value).is_some() {
         "source"
+    } else if definitions.sink_named(&name.value).is_some() {
+        "sink"
     } else {
         definitions.view_named(&name.value).map(|_| "view")?
     };

@@ -225,6 +225,10 @@ impl Instance {
                 return Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{name}\" is a source, not a table"))
                     .with_hint(format!("create a table that reads it: CREATE TABLE … FROM SOURCE {name}")));
             }
+            if definitions.sink_named(name).is_some() {
+                return Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{name}\" is a sink, not a table"))
+                    .with_hint("pipelines write into it: INSERT INTO … SELECT … FROM a source, or CREATE PIPELINE"));
+            }
             if definitions.view_named(name).is_some() {
                 return Err(SqlError::new(state::WRONG_OBJECT_TYPE, format!("\"{name}\" is a view, not a table"))
                     .with_hint("rows go into the tables that it reads; COPY (SELECT …) TO takes rows out of it"));

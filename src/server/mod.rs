@@ -10,6 +10,7 @@ pub mod instance;
 pub mod live;
 pub mod pipelines;
 mod quickstart;
+pub mod sinks;
 
 use std::{fmt, io::Write, sync::Arc, time::Duration};
 

@@ -14,7 +14,7 @@ use tidemill_ingest::{
     pipeline::{
         Checks, Rules, Transform,
         plan::{Plan, PlanSource},
-        run::{self, CheckpointLog, Input, Opened, Opening, Pipeline, PipelineSpec, RunOptions, Sink},
+        run::{self, CheckpointLog, Input, Opened, Opening, Output, Pipeline, PipelineSpec, RunOptions, SinkSpec},
     },
     source::Start,
 };
@@ -26,10 +26,11 @@ use tidemill_storage::{
 use super::{
     instance::Instance,
     live::{self, Parts, arriving},
+    sinks,
 };
 use crate::catalog::{
     Definitions,
-    definition::{PipelineDefinition, PipelineOptions, SourceDefinition, TableDefinition},
+    definition::{PipelineDefinition, PipelineOptions, PipelineTargetDefinition, SourceDefinition, TableDefinition},
 };
 
 type Result<T, E = Error> = std::result::Result<T, E>;
@@ -37,7 +38,7 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 /// A pipeline whose log is there; it may not process yet.
 pub struct LivePipeline {
     pub plan: Arc<Plan>,
-    pub sink: Arc<Sink>,
+    pub output: Arc<Output>,
     pipeline: RwLock<Option<Arc<Pipeline>>>,
 }
 
@@ -111,6 +112,9 @@ pub fn open(
     let mut targets = Vec::new();
     let stream = StreamId { source: pipeline.log, partition: 0 };
     for target in &pipeline.targets {
+        if definitions.sinks.contains_key(&target.table) {
+            targets.push(target.table);
+        }
         let Some(table) = definitions.tables.get(&target.table) else { continue };
         targets.push(target.table);
         for partition in 0..table.options.partitions {
@@ -131,7 +135,7 @@ pub fn open(
         events: &*instance.events,
         now_us: instance.clock.now_us(),
     })?;
-    let live = LivePipeline { plan, sink: Arc::clone(&opened.sink), pipeline: RwLock::default() };
+    let live = LivePipeline { plan, output: Arc::clone(&opened.output), pipeline: RwLock::default() };
     let live = Arc::new(live);
     instance.pipelines.broken.write().remove(&pipeline.id);
     instance.pipelines.live.write().insert(pipeline.id, Arc::clone(&live));
@@ -154,6 +158,8 @@ pub fn start(
         directory: instance.directory.pipeline(pipeline.id),
         plan: Arc::clone(&live.plan),
         inputs,
+        sinks: sink_specs(instance, pipeline, definitions, &live.plan)?,
+        log: pipeline.log,
         options: run_options(&pipeline.options),
         checkpoints: Arc::clone(&instance.checkpoints) as Arc<dyn CheckpointLog>,
         is_paused: pipeline.paused,
@@ -161,6 +167,17 @@ pub fn start(
     let pipeline = Pipeline::start(&instance.ingest, spec, opened)?;
     *live.pipeline.write() = Some(Arc::clone(&pipeline));
     Ok(pipeline)
+}
+
+/// What delivers the rows of a pipeline into its sinks.
+fn sink_specs(
+    instance: &Instance,
+    pipeline: &PipelineDefinition,
+    definitions: &Definitions,
+    plan: &Plan,
+) -> Result<Vec<SinkSpec>> {
+    let sinks = pipeline.targets.iter().filter_map(|target| Some((target, definitions.sinks.get(&target.table)?)));
+    sinks.map(|(target, sink)| sinks::spec(instance.expressions(), sink, pipeline, target, plan)).collect()
 }
 
 /// Options as ingestion has them.
@@ -201,7 +218,7 @@ pub fn feed(
     Ok(Feed {
         source: pipeline.log,
         name: pipeline.name.clone(),
-        connector: live.sink.connector(),
+        connector: live.output.connector(),
         start: Start::Earliest,
         decoder: live::decoder(None, Vec::new()),
         checks: Arc::new(Checks::compile(expressions, &live.plan.output().arrow(), &[])?),
@@ -221,12 +238,22 @@ pub fn transform(
     plan: &Plan,
 ) -> Result<Arc<Transform>> {
     let target = pipeline.targets.iter().find(|target| target.table == table.id);
+    transform_into(expressions, &arriving(table), target, plan)
+}
+
+/// From a pipeline's output to columns, as the target says which goes where.
+pub fn transform_into(
+    expressions: &dyn Rules,
+    schema: &TableSchema,
+    target: Option<&PipelineTargetDefinition>,
+    plan: &Plan,
+) -> Result<Arc<Transform>> {
     let columns = target.map_or(&[][..], |target| target.columns.as_slice());
     let output: &TableSchema = plan.output();
     let items = output.columns.iter().zip(columns).filter_map(|(output, column)| {
-        let column = table.schema.columns.iter().find(|known| known.id == *column)?;
+        let column = schema.columns.iter().find(|known| known.id == *column)?;
         Some(format!("{} AS \"{}\"", output.name, column.name.replace('"', "\"\"")))
     });
     let select = format!("SELECT {}", items.collect::<Vec<_>>().join(", "));
-    Ok(Arc::new(Transform::compile(expressions, &output.arrow(), Some(&select), &arriving(table))?))
+    Ok(Arc::new(Transform::compile(expressions, &output.arrow(), Some(&select), schema)?))
 }

@@ -130,6 +130,8 @@ pub(crate) fn drop(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
         ObjectKind::Table
     } else if cursor.keyword("SOURCE") {
         ObjectKind::Source
+    } else if cursor.keyword("SINK") {
+        ObjectKind::Sink
     } else if cursor.keyword("PIPELINE") {
         ObjectKind::Pipeline
     } else if cursor.keyword("VIEW") {

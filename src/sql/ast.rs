@@ -24,6 +24,7 @@ pub enum StatementKind {
 pub enum Ddl {
     CreateSource(CreateSource),
     CreateTable(CreateTable),
+    CreateSink(CreateSink),
     CreateView(CreateView),
     CreateIndex(CreateIndex),
     CreatePipeline(CreatePipeline),
@@ -45,6 +46,7 @@ impl Ddl {
         match self {
             Self::CreateSource(_) => "CREATE SOURCE",
             Self::CreateTable(_) => "CREATE TABLE",
+            Self::CreateSink(_) => "CREATE SINK",
             Self::CreateView(_) => "CREATE VIEW",
             Self::CreateIndex(_) => "CREATE INDEX",
             Self::CreatePipeline(CreatePipeline { explain: true, .. }) => EXPLAIN,
@@ -55,6 +57,7 @@ impl Ddl {
             Self::AlterSource(_) => "ALTER SOURCE",
             Self::Drop(Drop { kind: ObjectKind::Table, .. }) => "DROP TABLE",
             Self::Drop(Drop { kind: ObjectKind::Source, .. }) => "DROP SOURCE",
+            Self::Drop(Drop { kind: ObjectKind::Sink, .. }) => "DROP SINK",
             Self::Drop(Drop { kind: ObjectKind::View, .. }) => "DROP VIEW",
             Self::Drop(Drop { kind: ObjectKind::Index, .. }) => "DROP INDEX",
             Self::Drop(Drop { kind: ObjectKind::Pipeline, .. }) => "DROP PIPELINE",
@@ -79,6 +82,15 @@ pub struct CreateSource {
     pub primary_key: Vec<Name>,
     pub watermark: Option<Watermark>,
     pub checks: Vec<Check>,
+    pub options: Vec<OptionPair>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateSink {
+    pub name: Name,
+    pub if_not_exists: bool,
+    /// Empty: those that each pipeline gives.
+    pub columns: Vec<ColumnDefinition>,
     pub options: Vec<OptionPair>,
 }
 
@@ -199,8 +211,11 @@ pub struct CreatePipeline {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PipelineTarget {
+    /// A table, or a sink.
     pub table: Name,
-    /// Empty: the first columns of the table.
+    /// Whether it says that it is a sink.
+    pub is_sink: bool,
+    /// Empty: the first columns of it.
     pub columns: Vec<Name>,
 }
 
@@ -218,6 +233,11 @@ pub enum AlterPipelineAction {
     Rename(Name),
     /// `SET (…)`.
     Set(Vec<OptionPair>),
+    /// `RESTART FROM CHECKPOINT n`.
+    Restart {
+        checkpoint: u64,
+        position: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -284,6 +304,7 @@ pub enum AlterAction {
 pub enum ObjectKind {
     Table,
     Source,
+    Sink,
     View,
     Index,
     Pipeline,
@@ -294,6 +315,7 @@ impl ObjectKind {
         match self {
             Self::Table => "table",
             Self::Source => "source",
+            Self::Sink => "sink",
             Self::View => "view",
             Self::Index => "index",
             Self::Pipeline => "pipeline",

@@ -31,6 +31,9 @@ pub(crate) fn create(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
     if cursor.keyword("SOURCE") {
         return if replace { refuse("CREATE OR REPLACE SOURCE") } else { create_source(cursor).map(Some) };
     }
+    if cursor.keyword("SINK") {
+        return if replace { refuse("CREATE OR REPLACE SINK") } else { super::sink::create_sink(cursor).map(Some) };
+    }
     for kind in ["TEMPORARY", "TEMP", "UNLOGGED", "EXTERNAL", "FOREIGN", "GLOBAL", "LOCAL"] {
         let mut ahead = cursor.clone();
         if ahead.keyword(kind)
@@ -271,6 +274,17 @@ fn elements(cursor: &mut Cursor<'_>) -> Result<Elements> {
     }
     cursor.expect_symbol(&Token::RParen)?;
     Ok(elements)
+}
+
+/// `(name type, …)` of what has columns and nothing else.
+pub(super) fn columns_only(cursor: &mut Cursor<'_>, of: &str) -> Result<Vec<ColumnDefinition>> {
+    let position = cursor.position();
+    let Elements { columns, primary_key, watermark, checks } = elements(cursor)?;
+    if !primary_key.is_empty() || watermark.is_some() || !checks.is_empty() {
+        return Err(SqlError::syntax(format!("a {of} has columns alone: no PRIMARY KEY, no CHECK and no WATERMARK"))
+            .at(position));
+    }
+    Ok(columns)
 }
 
 fn element(cursor: &mut Cursor<'_>, elements: &mut Elements) -> Result<()> {

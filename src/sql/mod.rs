@@ -11,6 +11,7 @@ mod alter;
 mod create;
 mod index;
 mod pipeline;
+mod sink;
 mod spelling;
 mod star_tree;
 pub(crate) mod tokens;
@@ -101,7 +102,7 @@ fn statement(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<StatementKind>
 
 /// An object that later versions have: a clear refusal instead of a syntax error.
 fn not_yet(cursor: &Cursor<'_>, verb: &str) -> Result<()> {
-    for object in ["SINK", "CONSUMER", "REPLICATION", "ALERT"] {
+    for object in ["CONSUMER", "REPLICATION", "ALERT"] {
         if cursor.is_keyword(object) {
             return Err(SqlError::unsupported(format!("{verb} {object} is not supported yet")).at(cursor.position()));
         }

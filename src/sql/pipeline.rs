@@ -22,12 +22,6 @@ pub(super) fn create_pipeline(cursor: &mut Cursor<'_>, or_replace: bool) -> Resu
     cursor.expect_keyword("INTO")?;
     let mut targets = Vec::new();
     loop {
-        let position = cursor.position();
-        if cursor.keyword("SINK") {
-            return Err(SqlError::unsupported("a pipeline INTO SINK is not supported yet")
-                .at(position)
-                .with_hint("let it write into a table"));
-        }
         targets.push(target(cursor)?);
         if !cursor.symbol(&Token::Comma) {
             break;
@@ -48,14 +42,22 @@ pub(super) fn create_pipeline(cursor: &mut Cursor<'_>, or_replace: bool) -> Resu
     }))
 }
 
-/// `name [(column, …)]`
+/// `[SINK] name [(column, …)]`
 fn target(cursor: &mut Cursor<'_>) -> Result<PipelineTarget> {
-    let table = cursor.object_name("the name of a table")?;
+    // A table may be called that, too.
+    let mut ahead = cursor.clone();
+    let is_sink = ahead.keyword("SINK")
+        && !["WITH", "AS", "SELECT", "BY"].iter().any(|word| ahead.is_keyword(word))
+        && matches!(ahead.peek(), Some(Token::Word(_)));
+    if is_sink {
+        cursor.step();
+    }
+    let table = cursor.object_name("the name of a table or a sink")?;
     let columns = match cursor.peek() {
         Some(Token::LParen) => cursor.list(|cursor| cursor.name("the name of a column"))?,
         _ => Vec::new(),
     };
-    Ok(PipelineTarget { table, columns })
+    Ok(PipelineTarget { table, is_sink, columns })
 }
 
 /// The rest, which is a query.
@@ -120,14 +122,19 @@ pub(super) fn alter_pipeline(cursor: &mut Cursor<'_>) -> Result<Ddl> {
     } else if cursor.keyword("SET") {
         AlterPipelineAction::Set(options(cursor)?)
     } else if cursor.keyword("RESTART") {
-        return Err(SqlError::unsupported("ALTER PIPELINE … RESTART FROM CHECKPOINT is not supported yet").at(position));
+        cursor.expect_keyword("FROM")?;
+        cursor.expect_keyword("CHECKPOINT")?;
+        let position = cursor.position();
+        AlterPipelineAction::Restart { checkpoint: cursor.number("the number of a checkpoint")?, position }
     } else if cursor.keyword("RENAME") {
         cursor.expect_keyword("TO")?;
         AlterPipelineAction::Rename(cursor.name("the new name of the pipeline")?)
     } else {
-        return Err(
-            SqlError::new(state::SYNTAX_ERROR, "ALTER PIPELINE takes PAUSE, RESUME, SET (…) or RENAME TO").at(position)
-        );
+        return Err(SqlError::new(
+            state::SYNTAX_ERROR,
+            "ALTER PIPELINE takes PAUSE, RESUME, RESTART FROM CHECKPOINT, SET (…) or RENAME TO",
+        )
+        .at(position));
     };
     Ok(Ddl::AlterPipeline(AlterPipeline { name, if_exists, action }))
 }

@@ -51,7 +51,8 @@ pub(super) fn at(instance: &Instance, version: i64) -> Result<Rows, SqlError> {
     let views = definitions.views.values().map(|view| row("view", &view.name, view.version, json(view)));
     let pipelines = definitions.pipelines.values();
     let pipelines = pipelines.map(|pipeline| row("pipeline", &pipeline.name, pipeline.version, json(pipeline)));
-    Ok(sources.chain(tables).chain(views).chain(pipelines).collect())
+    let sinks = definitions.sinks.values().map(|sink| row("sink", &sink.name, sink.version, json(sink)));
+    Ok(sources.chain(tables).chain(views).chain(pipelines).chain(sinks).collect())
 }
 
 fn json(definition: &impl Serialize) -> String {

@@ -9,6 +9,7 @@ mod ingestion;
 mod pipelines;
 mod rows;
 mod server;
+mod sinks;
 
 use std::sync::Arc;
 
@@ -57,6 +58,8 @@ const VIEWS: &[View] = &[
     View { name: "indexes", columns: indexes::INDEXES, rows: AtOnce(indexes::indexes) },
     View { name: "pipelines", columns: pipelines::PIPELINES, rows: AtOnce(pipelines::pipelines) },
     View { name: "checkpoints", columns: pipelines::CHECKPOINTS, rows: AtOnce(pipelines::checkpoints) },
+    View { name: "sinks", columns: sinks::SINKS, rows: AtOnce(sinks::sinks) },
+    View { name: "deliveries", columns: sinks::DELIVERIES, rows: AtOnce(sinks::deliveries) },
     View { name: "dlq", columns: ingestion::DLQ, rows: Paged(ingestion::dlq) },
     View { name: "events", columns: ingestion::EVENTS, rows: AtOnce(ingestion::events) },
     View { name: "catalog_log", columns: catalog::LOG, rows: AtOnce(catalog::log) },
@@ -207,6 +210,7 @@ impl System {
                 let Some(live) = self.instance.live(target.table) else { continue };
                 running.visible_in(&live.ingest, definition.log, end).await.map_err(ingest_error)?;
             }
+            running.delivered(end).await.map_err(ingest_error)?;
         }
         Ok(())
     }

@@ -31,6 +31,7 @@ pub(super) const PIPELINES: &[(&str, Kind)] = &[
     ("checkpoint", Int),
     ("checkpoint_at", Time),
     ("restarts", Int),
+    ("retry_at", Time),
     ("error", Text),
     ("created_at", Time),
 ];
@@ -41,8 +42,11 @@ pub(super) fn pipelines(instance: &Instance) -> Result<Rows, SqlError> {
     for pipeline in definitions.pipelines.values() {
         let sources = pipeline.sources.iter().filter_map(|id| definitions.sources.get(id));
         let sources: Vec<&str> = sources.map(|source| source.name.as_str()).collect();
-        let targets = pipeline.targets.iter().filter_map(|target| definitions.tables.get(&target.table));
-        let targets: Vec<&str> = targets.map(|table| table.name.as_str()).collect();
+        let name = |id| {
+            let table = definitions.tables.get(&id).map(|table| table.name.as_str());
+            table.or_else(|| definitions.sinks.get(&id).map(|sink| sink.name.as_str()))
+        };
+        let targets: Vec<&str> = pipeline.targets.iter().filter_map(|target| name(target.table)).collect();
         let running = instance.pipelines.live(pipeline.id).and_then(|live| live.running());
         let status = running.map(|running| running.status());
         let count = |pick: fn(&tidemill_ingest::pipeline::run::PipelineStatus) -> u64| -> Cell {
@@ -70,6 +74,7 @@ pub(super) fn pipelines(instance: &Instance) -> Result<Rows, SqlError> {
             status.as_ref().and_then(|status| status.checkpoint).into(),
             status.as_ref().and_then(|status| status.checkpoint_at_us).map_or(Cell::Null, Cell::Time),
             count(|status| status.restarts),
+            status.as_ref().and_then(|status| status.retry_at_us).map_or(Cell::Null, Cell::Time),
             match &status {
                 Some(status) => status.error.clone().into(),
                 None => instance.pipelines.broken(pipeline.id).into(),
@@ -89,6 +94,7 @@ pub(super) const CHECKPOINTS: &[(&str, Kind)] = &[
     ("groups", Int),
     ("rows_out", Int),
     ("offsets", Text),
+    ("delivered", Text),
 ];
 
 pub(super) fn checkpoints(instance: &Instance) -> Result<Rows, SqlError> {
@@ -101,6 +107,10 @@ pub(super) fn checkpoints(instance: &Instance) -> Result<Rows, SqlError> {
                 (format!("{source}/{}", stream.partition), (*offset).into())
             });
             let offsets: serde_json::Map<String, serde_json::Value> = offsets.collect();
+            let delivered = checkpoint.delivered.iter().map(|(sink, position)| {
+                let sink = definitions.sinks.get(sink).map_or("", |sink| sink.name.as_str());
+                (sink.to_owned(), (*position).into())
+            });
             rows.push(vec![
                 pipeline.name.as_str().into(),
                 checkpoint.id.into(),
@@ -110,6 +120,7 @@ pub(super) fn checkpoints(instance: &Instance) -> Result<Rows, SqlError> {
                 checkpoint.groups.into(),
                 checkpoint.end.into(),
                 serde_json::Value::Object(offsets).to_string().into(),
+                serde_json::Value::Object(delivered.collect()).to_string().into(),
             ]);
         }
     }

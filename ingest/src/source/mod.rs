@@ -17,6 +17,10 @@ use std::{collections::BTreeMap, time::Duration};
 use tidemill_storage::ids::TableId;
 
 pub use self::options::{ConnectContext, Connected, ConnectorOptions, SourceOptions};
+pub(crate) use self::{
+    kafka::parse_duration,
+    options::{OptionReader, wrong},
+};
 
 use crate::{
     Result,

@@ -189,30 +189,30 @@ fn parse_stop(text: &str) -> Result<Start> {
 
 /// Options being taken one by one.
 #[derive(Debug)]
-pub(super) struct OptionReader {
+pub(crate) struct OptionReader {
     left: BTreeMap<String, String>,
     /// Every key that was asked for.
     known: Vec<&'static str>,
 }
 
 impl OptionReader {
-    pub(super) fn all(options: BTreeMap<String, String>) -> Self {
+    pub(crate) fn all(options: BTreeMap<String, String>) -> Self {
         Self { left: options, known: Vec::new() }
     }
 
     #[cfg(test)]
-    pub(super) fn of(pairs: &[(&str, &str)]) -> Self {
+    pub(crate) fn of(pairs: &[(&str, &str)]) -> Self {
         let left = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         Self::all(left)
     }
 
-    pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
+    pub(crate) fn text(&mut self, key: &'static str) -> Option<String> {
         self.known.push(key);
         self.left.remove(key)
     }
 
     /// Fails when the option is absent or empty.
-    pub(super) fn required(&mut self, key: &'static str, connector: &str, wanted: &str) -> Result<String> {
+    pub(crate) fn required(&mut self, key: &'static str, connector: &str, wanted: &str) -> Result<String> {
         let text = self.text(key).unwrap_or_default();
         if text.trim().is_empty() {
             // It may be there, misspelt.
@@ -228,7 +228,7 @@ impl OptionReader {
     }
 
     /// A value that `check` accepts.
-    pub(super) fn value<T: FromStr>(
+    pub(crate) fn value<T: FromStr>(
         &mut self,
         key: &'static str,
         wanted: impl Display,
@@ -241,7 +241,7 @@ impl OptionReader {
         }
     }
 
-    pub(super) fn boolean(&mut self, key: &'static str) -> Result<Option<bool>> {
+    pub(crate) fn boolean(&mut self, key: &'static str) -> Result<Option<bool>> {
         let Some(text) = self.text(key) else { return Ok(None) };
         match text.trim().to_ascii_lowercase().as_str() {
             "true" | "on" | "yes" | "1" => Ok(Some(true)),
@@ -251,7 +251,7 @@ impl OptionReader {
     }
 
     /// Takes every option whose key begins with `prefix`; the keys come without it.
-    pub(super) fn prefixed(&mut self, prefix: &str) -> BTreeMap<String, String> {
+    pub(crate) fn prefixed(&mut self, prefix: &str) -> BTreeMap<String, String> {
         let keys: Vec<String> = self.left.keys().filter(|key| key.starts_with(prefix)).cloned().collect();
         keys.into_iter().filter_map(|key| Some((key[prefix.len()..].to_owned(), self.left.remove(&key)?))).collect()
     }
@@ -267,7 +267,7 @@ impl OptionReader {
     }
 
     /// Refuses what nobody took.
-    pub(super) fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         match self.left.keys().next() {
             None => Ok(()),
             Some(key) => Err(match nearest(key, &self.known) {
@@ -282,7 +282,7 @@ fn unknown(key: &str, hint: &str) -> Error {
     Error::Definition { message: format!("unknown option '{key}'"), hint: Some(hint.into()) }
 }
 
-pub(super) fn wrong(key: &str, value: &str, wanted: impl Display) -> Error {
+pub(crate) fn wrong(key: &str, value: &str, wanted: impl Display) -> Error {
     Error::Definition {
         message: format!("option '{key}' has the value '{value}'"),
         hint: Some(format!("it takes {wanted}")),

@@ -35,6 +35,7 @@ pub(crate) mod ordered_set;
 pub(crate) mod padding;
 pub(crate) mod pieces;
 pub(crate) mod record;
+mod record_uuid;
 pub(crate) mod regexp;
 pub(crate) mod regexp_replace;
 pub(crate) mod rows;
@@ -87,6 +88,7 @@ pub(crate) fn register(engine: &Arc<Engine>) -> Result<(), SqlError> {
         padding::udfs(),
         pieces::udfs(),
         record::udfs(),
+        record_uuid::udfs(),
         regexp::udfs(),
         vec![regexp_replace::udf(), chain::udf()],
         rows::udfs(),

@@ -1,17 +1,21 @@
 //! CREATE, ALTER and DROP PIPELINE, and INSERT from a source.
 
 mod options;
+mod restart;
+mod targets;
 mod updates;
+
+use self::targets::Check;
 
 use std::{sync::Arc, time::Duration};
 
 use tidemill_ingest::{
     Error,
-    pipeline::plan::{self, Placement, Plan},
+    pipeline::plan::{self, Plan},
 };
 use tidemill_storage::ids::TableId;
 
-use super::undefined_table;
+use super::{sink::undefined_sink, undefined_table};
 use crate::{
     catalog::{
         Definitions,
@@ -20,8 +24,8 @@ use crate::{
     runtime,
     server::{
         instance::Instance,
-        live::{CONNECT_TIMEOUT, LiveTable, arriving},
-        pipelines,
+        live::{CONNECT_TIMEOUT, LiveTable},
+        pipelines, sinks,
     },
     session::error::{Result, SqlError, state},
     sql::ast::{AlterPipeline, AlterPipelineAction, CreatePipeline, Name},
@@ -61,30 +65,29 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreatePipeline) 
     notices.extend(updates::note(&plan, options.late));
     updates::check_plan(&plan, options.late)
         .map_err(|error| error.at(late_position.unwrap_or(statement.query_position)))?;
-    let mut targets = Vec::new();
+    let check = Check { plan: &plan, late: options.late, late_position, by_name };
+    let mut targets: Vec<PipelineTargetDefinition> = Vec::new();
     let mut tables: Vec<(Arc<TableDefinition>, Arc<LiveTable>)> = Vec::new();
     for target in &statement.targets {
-        if definitions.table_named(&target.table.value).is_none() {
-            return Err(undefined_table(&definitions, &target.table));
-        }
-        let (table, live) = instance.table(&target.table.value).map_err(|error| error.at(target.table.position))?;
-        if tables.iter().any(|(known, _)| known.id == table.id) {
-            let message = format!("table \"{}\" specified more than once", table.name);
+        let made = match definitions.sink_named(&target.table.value) {
+            Some(sink) => check.sink(sink, target).map_err(|error| at_query_unless_placed(error, &statement))?,
+            None if target.is_sink => return Err(undefined_sink(&definitions, &target.table)),
+            None => {
+                if definitions.table_named(&target.table.value).is_none() {
+                    return Err(undefined_table(&definitions, &target.table));
+                }
+                let (table, live) =
+                    instance.table(&target.table.value).map_err(|error| error.at(target.table.position))?;
+                let made = check.table(&table, target).map_err(|error| at_query_unless_placed(error, &statement))?;
+                tables.push((table, live));
+                made
+            }
+        };
+        if targets.iter().any(|known| known.table == made.table) {
+            let message = format!("relation \"{}\" specified more than once", target.table.value);
             return Err(SqlError::new(state::DUPLICATE_OBJECT, message).at(target.table.position));
         }
-        let listed: Vec<String> = target.columns.iter().map(|column| column.value.clone()).collect();
-        let placement = match (by_name, listed.is_empty()) {
-            (true, _) => Placement::Name,
-            (false, true) => Placement::Position,
-            (false, false) => Placement::Columns(&listed),
-        };
-        let names = plan.place(&arriving(&table), &table.name, placement).map_err(at_query)?;
-        let column = |name: &String| table.schema.columns.iter().find(|column| column.name == *name);
-        let columns = names.iter().filter_map(|name| column(name).map(|column| column.id)).collect();
-        targets.push(PipelineTargetDefinition { table: table.id, columns });
-        updates::check(&plan, options.late, &table, &names)
-            .map_err(|error| error.at(late_position.unwrap_or(target.table.position)))?;
-        tables.push((table, live));
+        targets.push(made);
     }
     let mut definition = PipelineDefinition {
         id: TableId::default(),
@@ -102,6 +105,11 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreatePipeline) 
     for (table, _) in &tables {
         pipelines::transform(instance.expressions(), table, &definition, &plan).map_err(at_query)?;
     }
+    for target in &definition.targets {
+        if let Some(sink) = definitions.sinks.get(&target.table) {
+            sinks::spec(instance.expressions(), sink, &definition, target, &plan).map_err(at_query)?;
+        }
+    }
     if statement.explain {
         return Ok(Created { notices, lines: plan.explain(&of_plan) });
     }
@@ -118,6 +126,11 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreatePipeline) 
         return Err(error);
     }
     Ok(Created { notices, lines: Vec::new() })
+}
+
+/// What has no place of its own is said of the query.
+fn at_query_unless_placed(error: SqlError, statement: &CreatePipeline) -> SqlError {
+    SqlError { position: Some(error.position.unwrap_or(statement.query_position)), ..error }
 }
 
 /// The sources that the query names, in its order.
@@ -199,6 +212,12 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterPipeline) ->
     };
     let mut after = (**definition).clone();
     match &statement.action {
+        AlterPipelineAction::Restart { checkpoint, position } => {
+            let pipeline = running(instance, definition)?;
+            return restart::restart(instance, definition, pipeline, *checkpoint)
+                .await
+                .map_err(|error| error.at(*position));
+        }
         AlterPipelineAction::Pause => after.paused = true,
         AlterPipelineAction::Resume => after.paused = false,
         AlterPipelineAction::Rename(name) => {
@@ -228,7 +247,7 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterPipeline) ->
         },
         AlterPipelineAction::Resume => pipeline.resume(),
         AlterPipelineAction::Set(_) => pipeline.set_options(pipelines::run_options(&after.options)),
-        AlterPipelineAction::Rename(_) => {}
+        AlterPipelineAction::Rename(_) | AlterPipelineAction::Restart { .. } => {}
     }
     Ok(Vec::new())
 }
@@ -255,8 +274,10 @@ pub(super) fn undefined_pipeline(definitions: &Definitions, name: &Name) -> SqlE
     }
 }
 
-/// Takes a pipeline away. What it gave is committed by its tables first, since the log behind it goes.
-pub(super) async fn drop_pipeline(instance: &Arc<Instance>, definition: &PipelineDefinition) -> Result<()> {
+/// Takes a pipeline away. What it gave is committed by its tables and delivered first, since the log behind it goes. A sink that takes nothing does not
+/// keep it: the notices say how much it did not get.
+pub(super) async fn drop_pipeline(instance: &Arc<Instance>, definition: &PipelineDefinition) -> Result<Vec<String>> {
+    let mut notices = Vec::new();
     if let Some(pipeline) = instance.pipelines.live(definition.id).and_then(|live| live.running()) {
         match tokio::time::timeout(PAUSE_TIMEOUT, pipeline.pause()).await {
             Ok(paused) => paused?,
@@ -268,14 +289,28 @@ pub(super) async fn drop_pipeline(instance: &Arc<Instance>, definition: &Pipelin
                     .with_hint("what it gave last is in no checkpoint; try again, or start the server again first"));
             }
         }
-        let end = pipeline.sink().end();
+        let end = pipeline.output().end();
         for target in &definition.targets {
             let Some(live) = instance.live(target.table) else { continue };
             pipeline.visible_in(&live.ingest, definition.log, end).await?;
             live.ingest.seal().await?;
         }
+        if !matches!(tokio::time::timeout(PAUSE_TIMEOUT, pipeline.delivered(end)).await, Ok(Ok(()))) {
+            for (id, status) in pipeline.deliveries() {
+                let rows = end - status.position.unwrap_or(0).min(end);
+                let sink = instance.catalog.definitions().sinks.get(&id).map(|sink| sink.name.clone());
+                let (name, sink) = (&definition.name, sink.unwrap_or_default());
+                let reason = status.error.map(|error| format!(": {error}")).unwrap_or_default();
+                if rows > 0 {
+                    notices.push(format!(
+                        "sink \"{sink}\" did not get the last {rows} rows of pipeline \"{name}\"{reason}"
+                    ));
+                }
+            }
+        }
     }
-    remove(instance, definition).await
+    remove(instance, definition).await?;
+    Ok(notices)
 }
 
 /// Takes a pipeline away with all that is of it.

@@ -47,15 +47,20 @@ pub(super) fn check_plan(plan: &Plan, late: Late) -> Result<()> {
     Ok(())
 }
 
+/// Why groups come again, when they do, and what keeps them from it.
+fn reason(plan: &Plan, late: Late) -> Option<(&'static str, &'static str)> {
+    match (plan.is_updating(), late.policy) {
+        (true, _) => Some(("an aggregate without a window gives groups again when they change", "group by a window")),
+        (false, LatePolicy::Update) => {
+            Some(("late = 'update' gives groups again when late rows change them", "say late = 'drop' or late = 'dlq'"))
+        }
+        (false, LatePolicy::Drop | LatePolicy::Dlq) => None,
+    }
+}
+
 /// Refuses a table that cannot take what is given again. `columns`: where each output goes.
 pub(super) fn check(plan: &Plan, late: Late, table: &TableDefinition, columns: &[String]) -> Result<()> {
-    let (why, way_out) = match (plan.is_updating(), late.policy) {
-        (true, _) => ("an aggregate without a window gives groups again when they change", "group by a window"),
-        (false, LatePolicy::Update) => {
-            ("late = 'update' gives groups again when late rows change them", "say late = 'drop' or late = 'dlq'")
-        }
-        (false, LatePolicy::Drop | LatePolicy::Dlq) => return Ok(()),
-    };
+    let Some((why, way_out)) = reason(plan, late) else { return Ok(()) };
     let Some(keys) = plan.keys() else { return Ok(()) };
     let given_again = Given { plan, table, columns, why, way_out };
     let Some(key) = &table.key else {
@@ -70,6 +75,28 @@ pub(super) fn check(plan: &Plan, late: Late, table: &TableDefinition, columns: &
         }
     }
     given_again.check_key(key, keys)
+}
+
+/// Refuses a sink whose readers could not tell which record stands for which. `columns`: what each output is called there.
+pub(super) fn check_sink(plan: &Plan, late: Late, sink: &str, key: &[String], columns: &[String]) -> Result<()> {
+    let Some((why, way_out)) = reason(plan, late) else { return Ok(()) };
+    let Some(keys) = plan.keys() else { return Ok(()) };
+    let lineages: Vec<Lineage> = key
+        .iter()
+        .filter_map(|name| plan.lineage().get(columns.iter().position(|column| column == name)?).copied())
+        .collect();
+    let has_keys = (0..keys).all(|at| lineages.contains(&Lineage::Key(at)));
+    let has_window = plan.is_updating() || lineages.contains(&Lineage::Window);
+    if has_keys && has_window && !key.is_empty() {
+        return Ok(());
+    }
+    let of = if plan.is_updating() {
+        "the columns of GROUP BY"
+    } else {
+        "the columns of GROUP BY and one end of the window"
+    };
+    Err(SqlError::unsupported(format!("{why}, and the key of sink \"{sink}\" is not that of a group"))
+        .with_hint(format!("make a sink whose option key names {of}, or {way_out}")))
 }
 
 /// Groups that come again, and the table that they come to.

@@ -6,7 +6,9 @@ mod crash;
 mod definitions;
 mod joins;
 mod late;
+mod restarting;
 mod scenarios;
+mod sinks;
 
 use std::time::Duration;
 

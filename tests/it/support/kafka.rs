@@ -3,10 +3,11 @@
 use std::{collections::HashMap, env, fmt::Write as _, time::Duration};
 
 use rdkafka::{
-    ClientConfig, TopicPartitionList,
+    ClientConfig, Message as _, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
+    message::Headers as _,
     producer::{BaseProducer, BaseRecord, Producer},
 };
 
@@ -189,3 +190,56 @@ pub(crate) fn order_json(out: &mut String, number: u64, ts_ms: i64) {
 /// The columns of [`order_json`] for CREATE SOURCE and CREATE TABLE.
 pub(crate) const ORDER_COLUMNS: &str = "id BIGINT, rest INT, cust INT, city TEXT, status TEXT, items INT, price NUMERIC(8,2), tip DOUBLE PRECISION, \
      paid BOOLEAN, ts TIMESTAMPTZ";
+
+/// What a consumer of committed records gets.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    pub(crate) partition: i32,
+    pub(crate) key: Option<String>,
+    pub(crate) value: String,
+    pub(crate) headers: Vec<(String, Option<String>)>,
+    pub(crate) timestamp_ms: i64,
+}
+
+/// All records of a topic that are committed now.
+pub(crate) fn committed(brokers: &str, topic: &str) -> Vec<Received> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "test-readers")
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "earliest")
+        .create()
+        .expect("a Kafka consumer");
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(20)).expect("the broker answers");
+    let partitions = metadata.topics()[0].partitions().len();
+    let mut list = TopicPartitionList::new();
+    for partition in 0..partitions as i32 {
+        list.add_partition_offset(topic, partition, rdkafka::Offset::Beginning).expect("an offset");
+    }
+    consumer.assign(&list).expect("an assignment");
+    let (mut received, mut ended) = (Vec::new(), 0);
+    while ended < partitions {
+        match consumer.poll(Duration::from_secs(30)) {
+            Some(Ok(message)) => received.push(receive(&message)),
+            Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ended += 1,
+            other => panic!("topic {topic}: {other:?}"),
+        }
+    }
+    received
+}
+
+pub(crate) fn receive(message: &rdkafka::message::BorrowedMessage<'_>) -> Received {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let headers = message.headers().map(|headers| {
+        headers.iter().map(|header| (header.key.to_owned(), header.value.map(text))).collect::<Vec<_>>()
+    });
+    Received {
+        partition: message.partition(),
+        key: message.key().map(text),
+        value: message.payload().map(text).unwrap_or_default(),
+        headers: headers.unwrap_or_default(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
+    }
+}

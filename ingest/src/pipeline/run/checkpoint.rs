@@ -40,6 +40,12 @@ pub struct CheckpointRecord {
     /// The end of the log behind the pipeline.
     pub end: u64,
     pub positions: Vec<(StreamId, u64)>,
+    /// How far its rows are known to be in its sinks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delivered: Vec<(TableId, u64)>,
+    /// When the pipeline was opened that made it, and those before it (microseconds since 1970), oldest first: who delivers into sinks signs with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lineage: Vec<i64>,
     /// Of the messages since the one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<DeadLetterRecord>,
@@ -56,6 +62,9 @@ pub trait CheckpointLog: Send + Sync {
     /// Adds a checkpoint that follows the one of id `after` (0: none), and keeps the last `kept`. Those after `after` are forgotten, with their dead letters.
     /// Refuses when the pipeline is gone.
     fn record(&self, checkpoint: &CheckpointRecord, after: u64, kept: usize) -> Result<()>;
+
+    /// Forgets the checkpoints after `to`, with their dead letters.
+    fn go_back(&self, pipeline: TableId, to: u64) -> Result<()>;
 }
 
 /// What a checkpoint is made of.

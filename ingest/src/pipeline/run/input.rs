@@ -20,7 +20,7 @@ use super::{
         machine::{Arrival, Flow},
         watermark::Watermark,
     },
-    Shared,
+    shared::Shared,
 };
 use crate::{
     Error, Result,
@@ -175,19 +175,17 @@ impl Reading {
             self.look(known)?;
             self.looked_us = Some(self.shared.clock.monotonic_us());
         }
-        let positions: BTreeMap<u32, u64> = self
-            .streams
-            .iter()
-            .filter(|(_, stream)| stream.stopped.is_none())
-            .map(|(partition, stream)| (*partition, stream.next))
-            .collect();
-        if positions.is_empty() {
+        if self.streams.values().all(|stream| stream.stopped.is_some()) {
             self.rest(POLL_TIMEOUT);
             return Ok(());
         }
         let reader = match &mut self.reader {
             Some(reader) => reader,
-            None => self.reader.insert(self.input.connector.open(&positions)?),
+            None => {
+                let read = self.streams.iter().filter(|(_, stream)| stream.stopped.is_none());
+                let positions = read.map(|(partition, stream)| (*partition, stream.next)).collect();
+                self.reader.insert(self.input.connector.open(&positions)?)
+            }
         };
         let fetched = reader.poll(MESSAGES_MAX, BYTES_MAX, POLL_TIMEOUT)?;
         for one in fetched {

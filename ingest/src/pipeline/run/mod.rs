@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! input (thread a source) ─ decoded rows, bounded ─► runner (thread) ─► machine ─► log behind the pipeline ─► tables
-//!                                                      └─ picture ─► writer (thread) ─► checkpoint
+//!                                                      ├─ picture ─► writer (thread) ─► checkpoint
+//!                                                      └─ log ─► delivery (thread a sink) ─► sinks
 //! ```
 //!
 //! Arrivals since the last checkpoint are kept: should a step fail half-way, the machine is made again from that checkpoint and these, without giving
@@ -10,35 +11,42 @@
 //! together; nothing is committed by a table that no checkpoint covers.
 
 mod checkpoint;
+mod checkpoints;
+mod delivery;
 mod input;
+mod inputs;
+mod letters;
+mod limit;
 mod open;
+mod output;
 mod runner;
-mod sink;
+mod shared;
+mod watch;
 
 use std::{
     collections::BTreeMap,
     fmt,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
 };
 
-use parking_lot::{Condvar, Mutex};
-use tidemill_storage::{
-    clock::Clock,
-    ids::{SourceId, StreamId, TableId},
-};
-use tokio::sync::Notify;
+use parking_lot::Mutex;
+use tidemill_storage::ids::{SourceId, StreamId, TableId};
 
-use self::runner::Runner;
 pub use self::{
     checkpoint::{CheckpointLog, CheckpointRecord, KEPT},
+    delivery::{DeliveryStatus, SinkSpec},
     input::Input,
     open::{Opened, Opening, open},
-    sink::Sink,
+    output::Output,
+};
+use self::{
+    checkpoints::Checkpoints,
+    delivery::{Behind, Deliveries, Delivering},
+    inputs::Inputs,
+    runner::{Runner, Works},
+    shared::Shared,
 };
 use super::{
     late::Late,
@@ -49,7 +57,6 @@ use crate::{
     Error, Result,
     consumer::TableIngest,
     dead_letters::{DeadLetter, DeadLetterReader},
-    events::{Event, Severity},
     runtime::{IngestRuntime, blocking, join, spawn},
 };
 
@@ -77,6 +84,9 @@ pub struct PipelineSpec {
     pub directory: PathBuf,
     pub plan: Arc<Plan>,
     pub inputs: Vec<Input>,
+    pub sinks: Vec<SinkSpec>,
+    /// What the log behind it is called as a source.
+    pub log: SourceId,
     pub options: RunOptions,
     pub checkpoints: Arc<dyn CheckpointLog>,
     pub is_paused: bool,
@@ -85,7 +95,7 @@ pub struct PipelineSpec {
 /// What is known of a running pipeline.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PipelineStatus {
-    /// "starting", "running", "paused", "failing" or "stopped".
+    /// "starting", "running", "held" (by a sink), "paused", "failing" or "stopped".
     pub state: &'static str,
     pub error: Option<String>,
     pub counts: Counts,
@@ -94,6 +104,8 @@ pub struct PipelineStatus {
     pub state_bytes: u64,
     pub open_groups: u64,
     pub restarts: u64,
+    /// When it is tried again, of one that failed (microseconds since 1970).
+    pub retry_at_us: Option<i64>,
     /// The last one.
     pub checkpoint: Option<u64>,
     pub checkpoint_at_us: Option<i64>,
@@ -105,85 +117,17 @@ pub struct PipelineStatus {
     pub end: u64,
 }
 
-/// What the threads of one pipeline share.
-pub(crate) struct Shared {
-    pub(crate) id: TableId,
-    pub(crate) name: String,
-    pub(crate) clock: Arc<dyn Clock>,
-    options: Mutex<RunOptions>,
-    pub(crate) runtime: Arc<IngestRuntime>,
-    pub(crate) status: Mutex<PipelineStatus>,
-    input_errors: Mutex<BTreeMap<SourceId, String>>,
-    letters: Mutex<Vec<DeadLetter>>,
-    stopping: AtomicBool,
-    paused: AtomicBool,
-    connected: AtomicBool,
-    /// When the first row came since the start (monotonic); `i64::MAX` before.
-    first_row_us: AtomicI64,
-    /// Rang when anything above changes.
-    changed: Notify,
-    nudge: Mutex<()>,
-    wake: Condvar,
-}
-
-impl Shared {
-    pub(crate) fn event(&self, severity: Severity, kind: &'static str, message: String) {
-        let at_us = self.clock.now_us();
-        self.runtime.events.record(Event {
-            at_us,
-            severity,
-            kind,
-            table: None,
-            partition: None,
-            stream: None,
-            message,
-        });
-    }
-
-    fn options(&self) -> RunOptions {
-        self.options.lock().clone()
-    }
-
-    pub(crate) fn set_input_error(&self, source: SourceId, error: Option<String>) {
-        let mut errors = self.input_errors.lock();
-        match error {
-            Some(error) => _ = errors.insert(source, error),
-            None => _ = errors.remove(&source),
-        }
-    }
-
-    /// A row came.
-    fn begun(&self, now_us: i64) {
-        self.first_row_us.fetch_min(now_us, Ordering::Relaxed);
-    }
-
-    /// When the first row came, or `since` if that is later.
-    fn first_row_us(&self, since: i64) -> i64 {
-        self.first_row_us.load(Ordering::Relaxed).max(since)
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
-    }
-
-    fn is_paused(&self) -> bool {
-        self.paused.load(Ordering::SeqCst)
-    }
-
-    fn ring(&self) {
-        self.wake.notify_all();
-        self.changed.notify_waiters();
-    }
-}
-
 /// A pipeline that runs. Dropping it leaves its threads running: call [`Pipeline::stop`].
 pub struct Pipeline {
     shared: Arc<Shared>,
-    sink: Arc<Sink>,
+    output: Arc<Output>,
+    deliveries: Arc<Deliveries>,
     inputs: Vec<Input>,
     directory: PathBuf,
     checkpoints: Arc<dyn CheckpointLog>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    runner: Mutex<Option<JoinHandle<()>>>,
+    /// Of the sinks.
+    deliverers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl fmt::Debug for Pipeline {
@@ -195,54 +139,99 @@ impl fmt::Debug for Pipeline {
 impl Pipeline {
     /// Begins to process in the background, from where `opened` says.
     pub fn start(runtime: &Arc<IngestRuntime>, spec: PipelineSpec, opened: Opened) -> Result<Arc<Self>> {
-        let shared = Arc::new(Shared {
-            id: spec.id,
-            name: spec.name,
-            clock: Arc::clone(&runtime.clock),
-            options: Mutex::new(spec.options),
-            runtime: Arc::clone(runtime),
-            status: Mutex::new(PipelineStatus { state: "starting", ..PipelineStatus::default() }),
-            input_errors: Mutex::default(),
-            letters: Mutex::default(),
-            stopping: AtomicBool::new(false),
-            paused: AtomicBool::new(spec.is_paused),
-            connected: AtomicBool::new(false),
-            first_row_us: AtomicI64::new(i64::MAX),
-            changed: Notify::new(),
-            nudge: Mutex::new(()),
-            wake: Condvar::new(),
-        });
-        let sink = Arc::clone(&opened.sink);
-        let runner = Runner::new(
-            Arc::clone(&shared),
-            spec.plan,
-            spec.inputs.clone(),
-            spec.directory.clone(),
-            Arc::clone(&spec.checkpoints),
-            opened,
-        )?;
+        let shared = Shared::new(spec.id, spec.name, spec.options, runtime, spec.is_paused);
+        let output = Arc::clone(&opened.output);
+        let deliveries = Arc::new(Deliveries::new(&spec.sinks));
+        let mark = shared.clock.now_us();
+        let known = opened.from.as_ref().map_or_else(Vec::new, |record| record.delivered.clone());
+        let checkpoints =
+            Checkpoints::new(&shared, spec.directory.clone(), Arc::clone(&spec.checkpoints), opened, mark);
+        let behind = Behind {
+            shared: Arc::clone(&shared),
+            output: Arc::clone(&output),
+            log: spec.log,
+            checkpoints: Arc::clone(&spec.checkpoints),
+            directory: spec.directory.clone(),
+            lineage: checkpoints.lineage().to_vec(),
+            mark,
+        };
+        let works = Works {
+            plan: spec.plan,
+            inputs: Inputs::new(&shared, spec.inputs.clone()),
+            directory: spec.directory.clone(),
+            output: Arc::clone(&output),
+            deliveries: Arc::clone(&deliveries),
+            checkpoints,
+        };
+        let runner = Runner::new(Arc::clone(&shared), works)?;
         let thread = spawn(format!("pipeline-{}", shared.name), move || runner.run())?;
-        Ok(Arc::new(Self {
+        let pipeline = Arc::new(Self {
             shared,
-            sink,
+            output,
+            deliveries,
             inputs: spec.inputs,
             directory: spec.directory,
             checkpoints: spec.checkpoints,
-            threads: Mutex::new(vec![thread]),
-        }))
+            runner: Mutex::new(Some(thread)),
+            deliverers: Mutex::default(),
+        });
+        for (at, sink) in spec.sinks.into_iter().enumerate() {
+            let known = known.iter().find(|(id, _)| *id == sink.id).map(|(_, position)| *position);
+            let name = format!("sink-{}-{at}", pipeline.shared.name);
+            let delivering = Delivering::new(sink, &pipeline.deliveries, at, known, &behind);
+            match spawn(name, move || delivering.run()) {
+                Ok(thread) => pipeline.deliverers.lock().push(thread),
+                Err(error) => {
+                    pipeline.stop();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(pipeline)
     }
 
-    pub fn sink(&self) -> &Arc<Sink> {
-        &self.sink
+    pub fn output(&self) -> &Arc<Output> {
+        &self.output
     }
 
     pub fn status(&self) -> PipelineStatus {
         let mut status = self.shared.status.lock().clone();
-        status.end = self.sink.end();
+        status.end = self.output.end();
         if status.error.is_none() {
             status.error = self.shared.input_errors.lock().values().next().cloned();
         }
+        if status.error.is_none() {
+            status.error = self.deliveries.trouble();
+        }
         status
+    }
+
+    /// What is known of the deliveries into each sink.
+    pub fn deliveries(&self) -> Vec<(TableId, DeliveryStatus)> {
+        self.deliveries.boards.iter().map(|board| (board.id, board.status.lock().clone())).collect()
+    }
+
+    /// Returns when every sink has what is before `end` in the log behind it. An error when one cannot take it for now.
+    pub async fn delivered(&self, end: u64) -> Result<()> {
+        self.wait(|| {
+            for board in &self.deliveries.boards {
+                let status = board.status.lock();
+                if status.position.is_some_and(|position| position >= end) {
+                    continue;
+                }
+                return match status.state {
+                    "failing" | "refused" | "stopped" => Err(Error::Unavailable(format!(
+                        "sink '{}' of pipeline '{}' takes nothing: {}",
+                        board.name,
+                        self.shared.name,
+                        status.error.clone().unwrap_or_default()
+                    ))),
+                    _ => Ok(false),
+                };
+            }
+            Ok(true)
+        })
+        .await
     }
 
     /// Stops reading until [`Pipeline::resume`], after a checkpoint. Returns when it stands still.
@@ -267,13 +256,15 @@ impl Pipeline {
         self.shared.ring();
     }
 
-    /// Stops the threads, after a last checkpoint. Blocks.
+    /// Stops the threads, after a last checkpoint; what can be delivered soon is. Blocks.
     pub fn stop(&self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.shared.ring();
-        for thread in self.threads.lock().drain(..) {
-            join(thread);
-        }
+        let runner = self.runner.lock().take();
+        runner.into_iter().for_each(join);
+        self.deliveries.finish(self.shared.clock.monotonic_us());
+        let deliverers = std::mem::take(&mut *self.deliverers.lock());
+        deliverers.into_iter().for_each(join);
     }
 
     /// Returns when it is durable where every present partition of its sources begins.
@@ -283,7 +274,7 @@ impl Pipeline {
 
     /// Returns when all that is in a source now was processed: the offset in the log behind the pipeline up to which rows came of it.
     pub async fn drain(&self, source: SourceId) -> Result<u64> {
-        let Some(input) = self.inputs.iter().find(|input| input.id == source) else { return Ok(self.sink.end()) };
+        let Some(input) = self.inputs.iter().find(|input| input.id == source) else { return Ok(self.output.end()) };
         let connector = Arc::clone(&input.connector);
         let highs = blocking(move || {
             let ends = connector
@@ -315,11 +306,17 @@ impl Pipeline {
                     status.state,
                     status.error.clone().unwrap_or_default()
                 ))),
+                "held" => match self.deliveries.trouble() {
+                    Some(trouble) => {
+                        Err(Error::Unavailable(format!("pipeline '{}' waits: {trouble}", self.shared.name)))
+                    }
+                    None => Ok(false),
+                },
                 _ => Ok(false),
             }
         })
         .await?;
-        Ok(self.sink.end())
+        Ok(self.output.end())
     }
 
     /// Returns when everything that it gave before the call is visible in a table that reads from it as `source`.
@@ -330,7 +327,7 @@ impl Pipeline {
     /// Dead letters of the pipeline: those of checkpoints from their files, then those in memory.
     pub fn dead_letters(&self) -> Result<impl Iterator<Item = Result<DeadLetter>> + Send + use<>> {
         let files = self.checkpoints.dead_letters(self.shared.id)?;
-        let waiting = self.shared.letters.lock().clone();
+        let waiting = self.shared.letters.all();
         let directory = self.directory.clone();
         let kept = files.into_iter().flat_map(move |record| -> Box<dyn Iterator<Item = Result<DeadLetter>> + Send> {
             match DeadLetterReader::open(&directory.join(record.file)) {

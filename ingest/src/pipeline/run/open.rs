@@ -16,7 +16,7 @@ use tidemill_storage::{
 use super::{
     super::machine::state_file,
     checkpoint::{self, CheckpointLog, CheckpointRecord},
-    sink::Sink,
+    output::Output,
 };
 use crate::{
     Error, Result,
@@ -33,6 +33,7 @@ pub struct Opening<'a> {
     pub directory: PathBuf,
     /// The columns of its output.
     pub schema: &'a TableSchema,
+    /// Tables and sinks.
     pub targets: &'a [TableId],
     /// The furthest that a partition of a target has committed the log.
     pub committed: u64,
@@ -43,11 +44,19 @@ pub struct Opening<'a> {
 
 /// Where a pipeline goes on.
 pub struct Opened {
-    pub sink: Arc<Sink>,
+    pub output: Arc<Output>,
     /// The one that it goes on from.
     pub(crate) from: Option<CheckpointRecord>,
     /// The last one that was ever made.
     pub(crate) newest: u64,
+}
+
+impl Opened {
+    /// To go on from the last of these checkpoints with a log that ends where it does.
+    pub fn again(output: &Arc<Output>, known: &[CheckpointRecord]) -> Option<Self> {
+        let last = known.last().filter(|last| last.end == output.log.end())?;
+        Some(Self { output: Arc::clone(output), from: Some(last.clone()), newest: last.id })
+    }
 }
 
 /// Finds the last sound checkpoint, and cuts the log behind it. Blocks.
@@ -61,8 +70,8 @@ pub fn open(opening: &Opening<'_>) -> Result<Opened> {
     let log = Log::open_at(log_directory(directory), LogOptions::default(), Arc::new(opening.schema.clone()), end)?;
     checkpoint::clean(directory, &known, &opening.checkpoints.dead_letters(opening.id)?);
     let newest = known.last().map_or(0, |record| record.id);
-    let sink = Sink::new(opening.name, log, opening.log, end, opening.targets);
-    Ok(Opened { sink, from, newest })
+    let output = Output::new(opening.name, log, opening.log, end, opening.targets);
+    Ok(Opened { output, from, newest })
 }
 
 fn log_directory(directory: &Path) -> PathBuf {

@@ -1,171 +1,111 @@
 //! The thread that processes: arrivals into the machine, its rows into the log, its pictures to the writer.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 use tidemill_storage::ids::{SourceId, StreamId};
 
 use super::{
     super::{
-        machine::{Arrival, Machine, MachineSource, NEVER, Outcome, state_file, state_file::StateFile},
+        machine::{Arrival, Machine, MachineSource, Outcome, state_file},
         plan::Plan,
     },
-    CheckpointLog, CheckpointRecord, Input, Shared, Sink,
-    checkpoint::{self, Draft},
-    input::{Known, Reading},
-    open::Opened,
+    Output, RunOptions,
+    checkpoints::{Checkpoints, Written},
+    delivery::Deliveries,
+    inputs::{Bell, Inputs},
+    limit::{OverLimit, Retained},
+    shared::Shared,
 };
 use crate::{
     Error, Result,
     consumer::{committing::panic_text, pace::backoff},
     dead_letters::{DeadLetterBuffer, OnError},
     events::Severity,
-    runtime::{join, spawn},
 };
 
-/// Arrivals between an input and the runner.
-const QUEUE: usize = 4;
-/// Bytes of arrivals since the last checkpoint after which another one is made at once.
-const RETAINED_BYTES: usize = 64 << 20;
-/// Bytes of these at which nothing more is taken.
-const RETAINED_BYTES_MAX: usize = 256 << 20;
 /// Rows of one frame of the log.
 const FRAME_ROWS: usize = 64 * 1024;
 const TURN: Duration = Duration::from_millis(20);
-/// State that a few batches of any source may bring: so much more is taken when they may free what others brought.
-const BATCHES_BYTES: u64 = 32 << 20;
 /// Groups that change are given so often.
 const GIVE_EVERY_US: i64 = 100_000;
-/// How often the size of the state is asked.
-const SIZE_EVERY_US: i64 = 50_000;
+/// How often sizes and options are looked at.
+const LOOK_EVERY_US: i64 = 50_000;
+/// How often others are told how far the pipeline is, as long as there is always more to do.
+const TELL_EVERY_US: i64 = 50_000;
 
 pub(super) struct Runner {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     plan: Arc<Plan>,
     sources: Arc<[MachineSource]>,
-    inputs: Vec<Input>,
+    inputs: Inputs,
     directory: PathBuf,
-    sink: Arc<Sink>,
-    machine: Machine,
-    /// The last checkpoint, and the last number that one had.
-    base: Option<CheckpointRecord>,
-    newest: u64,
-    /// What was applied since the base.
-    retained: VecDeque<(Arrival, usize)>,
-    retained_bytes: usize,
+    pub(super) output: Arc<Output>,
+    pub(super) deliveries: Arc<Deliveries>,
+    pub(super) machine: Machine,
+    pub(super) checkpoints: Checkpoints,
+    /// What was applied since the base of the checkpoints.
+    retained: Retained,
     /// Something is to be kept.
     is_dirty: bool,
-    begun_us: i64,
-    sized_us: i64,
+    /// The checkpoint that has this opening's mark is there.
+    is_marked: bool,
+    pub(super) options: RunOptions,
+    looked_us: i64,
     given_us: i64,
-    writing: Option<Writing>,
-    running: Option<Running>,
-    jobs: Sender<Job>,
-    done: Receiver<Result<CheckpointRecord>>,
-    checkpoint_failures: u32,
-    writer: Option<JoinHandle<()>>,
-    over_limit: Option<OverLimit>,
+    pub(super) told_us: i64,
+    /// Something changed that others were not told.
+    pub(super) is_untold: bool,
+    pub(super) over_limit: Option<OverLimit>,
+    /// Why nothing is taken for now, apart from that.
+    pub(super) held: Option<String>,
+    /// And whether the sink that holds it takes nothing at all.
+    pub(super) is_held_by_trouble: bool,
 }
 
-/// The state takes more than it may.
-struct OverLimit {
-    limit: u64,
-    /// Bytes when that was seen, and now.
-    first: u64,
-    now: u64,
-}
-
-impl OverLimit {
-    /// Whether what was read to let the watermark go on did not help.
-    fn is_far(&self) -> bool {
-        self.now >= self.first.saturating_add(self.limit.max(BATCHES_BYTES))
-    }
-}
-
-struct Job {
-    draft: Draft,
-    record: CheckpointRecord,
-    after: u64,
-}
-
-/// A checkpoint that is being written.
-struct Writing {
-    /// How much of what is retained it covers.
-    retained: usize,
-    letters: usize,
-}
-
-/// The threads of the inputs.
-struct Running {
-    /// Of each input.
-    arrivals: Vec<(SourceId, Receiver<Arrival>)>,
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+/// What a runner works on.
+pub(super) struct Works {
+    pub(super) plan: Arc<Plan>,
+    pub(super) inputs: Inputs,
+    pub(super) directory: PathBuf,
+    pub(super) output: Arc<Output>,
+    pub(super) deliveries: Arc<Deliveries>,
+    pub(super) checkpoints: Checkpoints,
 }
 
 impl Runner {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        plan: Arc<Plan>,
-        inputs: Vec<Input>,
-        directory: PathBuf,
-        log: Arc<dyn CheckpointLog>,
-        opened: Opened,
-    ) -> Result<Self> {
-        let sources: Arc<[MachineSource]> =
-            inputs.iter().map(|input| MachineSource { id: input.id, watermark: input.watermark.clone() }).collect();
-        let (jobs, taken) = bounded::<Job>(1);
-        let (finished, done) = bounded(1);
-        let of_writer = (Arc::clone(&shared), directory.clone(), log, Arc::clone(&opened.sink));
-        let writer = spawn(format!("checkpoint-{}", shared.name), move || {
-            let (shared, directory, log, sink) = of_writer;
-            let now = || shared.clock.now_us();
-            for job in taken {
-                let write = || checkpoint::write(&directory, &sink.log, &*log, &job.draft, job.record, job.after, &now);
-                let written = catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|panic| {
-                    Err(Error::Unavailable(format!("the checkpoint panicked: {}", panic_text(&*panic))))
-                });
-                if finished.send(written).is_err() {
-                    return;
-                }
-            }
-        });
+    pub(super) fn new(shared: Arc<Shared>, works: Works) -> Result<Self> {
+        let Works { plan, inputs, directory, output, deliveries, checkpoints } = works;
+        let source = |input: &super::Input| MachineSource { id: input.id, watermark: input.watermark.clone() };
+        let sources: Arc<[MachineSource]> = inputs.all().iter().map(source).collect();
+        let options = shared.options();
         // The checkpoint is read when the thread begins.
-        let machine = Machine::new(Arc::clone(&plan), Arc::clone(&sources), shared.options().settings())?;
+        let machine = Machine::new(Arc::clone(&plan), Arc::clone(&sources), options.settings())?;
         Ok(Self {
+            is_marked: deliveries.boards.is_empty(),
             shared,
             plan,
             sources,
             inputs,
             directory,
-            sink: opened.sink,
+            output,
+            deliveries,
             machine,
-            base: opened.from,
-            newest: opened.newest,
-            retained: VecDeque::new(),
-            retained_bytes: 0,
+            checkpoints,
+            retained: Retained::default(),
             is_dirty: false,
-            begun_us: 0,
-            sized_us: 0,
+            options,
+            looked_us: 0,
             given_us: 0,
-            writing: None,
-            running: None,
-            jobs,
-            done,
-            checkpoint_failures: 0,
-            writer: writer.ok(),
+            told_us: 0,
+            is_untold: true,
             over_limit: None,
+            held: None,
+            is_held_by_trouble: false,
         })
     }
 
@@ -178,17 +118,17 @@ impl Runner {
                     .unwrap_or_else(|panic| Err(Error::Unavailable(format!("it panicked: {}", panic_text(&*panic))))),
                 Err(error) => Err(error),
             };
-            self.stop_inputs();
+            self.inputs.stop();
             match worked {
                 Ok(()) => break,
                 Err(error) => {
                     failures += 1;
                     self.failed(&error, failures);
-                    self.rest(backoff(failures));
+                    self.shared.rest(backoff(failures));
                     if self.shared.is_stopping() {
                         // What was applied half-way is given up; the last checkpoint stands.
                         self.finish_writing();
-                        self.end_writer();
+                        self.checkpoints.end();
                         return;
                     }
                     is_sound = self.rebuild();
@@ -199,15 +139,7 @@ impl Runner {
         if let Err(error) = self.checkpoint_now() {
             tracing::warn!(%error, pipeline = self.shared.name, "the last checkpoint of a pipeline failed; what is past the one before is derived again");
         }
-        self.end_writer();
-    }
-
-    fn end_writer(&mut self) {
-        let (closed, _) = bounded(1);
-        self.jobs = closed;
-        if let Some(writer) = self.writer.take() {
-            join(writer);
-        }
+        self.checkpoints.end();
     }
 
     fn failed(&mut self, error: &Error, failures: u32) {
@@ -216,6 +148,7 @@ impl Runner {
             status.state = "failing";
             status.error = Some(error.to_string());
             status.restarts += 1;
+            status.retry_at_us = Some(self.shared.clock.now_us() + backoff(failures).as_micros() as i64);
         }
         if failures.is_power_of_two() {
             let message = format!(
@@ -227,34 +160,28 @@ impl Runner {
         self.shared.changed.notify_waiters();
     }
 
-    fn rest(&self, time: Duration) {
-        let mut nudge = self.shared.nudge.lock();
-        if !self.shared.is_stopping() {
-            self.shared.wake.wait_for(&mut nudge, time);
-        }
-    }
-
     /// Makes the machine as it was after the last step that went well: from the last checkpoint, and what came since.
     fn rebuild(&mut self) -> Result<()> {
         self.finish_writing();
         let (plan, sources) = (Arc::clone(&self.plan), Arc::clone(&self.sources));
         let settings = self.shared.options().settings();
-        let mut machine = match &self.base {
+        let base = self.checkpoints.base();
+        let mut machine = match base {
             Some(record) => {
                 let picture = state_file::read(&self.directory, &record.state)?;
                 Machine::restore(plan, sources, settings, picture)?
             }
             None => Machine::new(plan, sources, settings)?,
         };
-        let mut end = self.base.as_ref().map_or(0, |record| record.end);
-        for (arrival, _) in &self.retained {
+        let mut end = base.map_or(0, |record| record.end);
+        for arrival in self.retained.iter() {
             let outcome = machine.apply(arrival)?;
             end += outcome.rows.iter().map(|rows| rows.num_rows() as u64).sum::<u64>();
         }
-        if end != self.sink.log.end() {
+        if end != self.output.log.end() {
             return Err(Error::Unavailable(format!(
                 "it was derived again up to row {end} of its log, which has {}; it goes on when the server starts again",
-                self.sink.log.end()
+                self.output.log.end()
             )));
         }
         self.machine = machine;
@@ -263,82 +190,84 @@ impl Runner {
 
     /// Processes until the pipeline stops.
     fn work(&mut self, failures: &mut u32) -> Result<()> {
-        self.publish_status();
+        self.tell();
+        self.mark()?;
+        let mut behind = Vec::new();
         while !self.shared.is_stopping() {
-            self.take_checkpoint();
-            self.size();
+            if let Some(written) = self.checkpoints.take() {
+                self.written(&written);
+            }
+            let now_us = self.shared.clock.monotonic_us();
+            if now_us - self.looked_us >= LOOK_EVERY_US {
+                self.looked_us = now_us;
+                self.look();
+            }
             if self.shared.is_paused() {
-                self.stop_inputs();
+                self.inputs.stop();
                 self.give(0)?;
                 self.finish_writing();
                 self.checkpoint_now()?;
-                self.set_state("paused");
-                self.rest(Duration::from_millis(100));
+                self.tell();
+                self.shared.set_state("paused", None);
+                self.shared.rest(Duration::from_millis(100));
                 continue;
             }
             if self.is_checkpoint_due() {
                 self.begin_checkpoint()?;
             }
-            let behind = self.machine.behind();
-            let is_full = self.over_limit.as_ref().is_some_and(|over| behind.is_empty() || over.is_far());
-            if is_full || self.retained_bytes >= RETAINED_BYTES_MAX {
+            // One source holds nobody back but itself.
+            if self.inputs.all().len() > 1 || self.over_limit.is_some() {
+                behind = self.machine.behind();
+            }
+            let is_over = self.over_limit.as_ref().is_some_and(|over| behind.is_empty() || over.is_far());
+            if is_over || self.held.is_some() || self.retained.is_full() || !self.deliveries.are_ours() {
                 self.give(0)?;
-                self.rest(TURN);
+                self.tell();
+                self.shared.rest(TURN);
                 continue;
             }
-            self.start_inputs()?;
+            self.inputs.start(&self.machine)?;
             match self.next(&behind)? {
                 Some(arrival) => {
                     self.apply(arrival)?;
                     self.give(GIVE_EVERY_US)?;
                     *failures = 0;
                     if self.over_limit.is_none() {
-                        self.set_state("running");
+                        self.shared.set_state("running", None);
+                    }
+                    if now_us - self.told_us >= TELL_EVERY_US {
+                        self.tell();
                     }
                 }
-                // Nothing comes: what changed is given at once.
-                None => self.give(0)?,
+                // Nothing comes: what changed is given and told at once.
+                None => {
+                    self.give(0)?;
+                    if self.is_untold {
+                        self.tell();
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    /// What comes next, within a turn. Sources that hold others back go first, so that less has to be kept; beyond the limit nothing comes of others.
+    /// Lets sinks be taken over, once a checkpoint has our mark.
+    fn mark(&mut self) -> Result<()> {
+        if !self.is_marked {
+            self.is_dirty = true;
+            self.checkpoint_now()?;
+            self.is_marked = true;
+            self.deliveries.begin();
+        }
+        Ok(())
+    }
+
     fn next(&self, behind: &[SourceId]) -> Result<Option<Arrival>> {
-        let ended = || Error::Unavailable("its inputs ended".into());
-        let Some(running) = &self.running else { return Ok(None) };
-        let first = running.arrivals.iter().filter(|(source, _)| behind.contains(source));
-        for (_, arrivals) in first {
-            match arrivals.try_recv() {
-                Ok(arrival) => return Ok(Some(arrival)),
-                Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => return Err(ended()),
-            }
-        }
-        let allowed = |source: &SourceId| self.over_limit.is_none() || behind.contains(source);
-        let mut select = Select::new();
-        let waited: Vec<&Receiver<Arrival>> =
-            running.arrivals.iter().filter(|(source, _)| allowed(source)).map(|(_, arrivals)| arrivals).collect();
-        for arrivals in &waited {
-            select.recv(arrivals);
-        }
-        let Ok(ready) = select.select_timeout(TURN) else { return Ok(None) };
-        let arrivals = waited[ready.index()];
-        ready.recv(arrivals).map(Some).map_err(|_| ended())
-    }
-
-    fn limit(&self) -> u64 {
-        self.shared.options().memory_limit
-    }
-
-    fn set_state(&self, state: &'static str) {
-        let mut status = self.shared.status.lock();
-        if status.state != state {
-            status.state = state;
-            status.error = None;
-            drop(status);
-            self.shared.changed.notify_waiters();
-        }
+        let bells: [&dyn Bell; 2] = [self.output.bell(), self.checkpoints.done()];
+        let next = self.inputs.next(behind, self.over_limit.is_some(), &bells, TURN);
+        // What it rang for is seen to in the next turn.
+        let _ = self.output.bell().try_recv();
+        next
     }
 
     fn apply(&mut self, arrival: Arrival) -> Result<()> {
@@ -347,25 +276,26 @@ impl Runner {
         self.put(&outcome)?;
         let is_known = matches!(arrival, Arrival::Known { .. });
         self.keep(outcome);
-        let kept = light(arrival);
-        let bytes = weight(&kept);
-        self.retained_bytes += bytes;
-        self.retained.push_back((kept, bytes));
+        self.retained.push(arrival);
         self.is_dirty = true;
+        self.is_untold = true;
         if is_known && !self.shared.connected.load(Ordering::SeqCst) {
             // Where streams begin is durable before anything of them is taken.
             self.finish_writing();
             self.checkpoint_now()?;
             self.shared.connected.store(true, Ordering::SeqCst);
+            self.tell();
         }
-        self.publish_status();
         Ok(())
     }
 
     /// Has groups given that changed, when the last time is long ago.
     fn give(&mut self, every_us: i64) -> Result<()> {
+        if !self.machine.is_waiting() {
+            return Ok(());
+        }
         let now_us = self.shared.clock.monotonic_us();
-        if !self.machine.is_waiting() || now_us - self.given_us < every_us {
+        if now_us - self.given_us < every_us {
             return Ok(());
         }
         self.given_us = now_us;
@@ -379,8 +309,8 @@ impl Runner {
             let mut at = 0;
             while at < rows.num_rows() {
                 let count = FRAME_ROWS.min(rows.num_rows() - at);
-                let end = self.sink.log.publish(schema, &[rows.slice(at, count)])?;
-                self.sink.end.store(end, Ordering::SeqCst);
+                let end = self.output.log.publish(schema, &[rows.slice(at, count)])?;
+                self.output.end.store(end, Ordering::SeqCst);
                 at += count;
             }
         }
@@ -394,7 +324,7 @@ impl Runner {
         }
         let at_us = self.shared.clock.now_us();
         let mut buffer = DeadLetterBuffer::new(usize::MAX);
-        let input = |stream: StreamId| self.inputs.iter().find(|input| input.id == stream.source);
+        let input = |stream: StreamId| self.inputs.all().iter().find(|input| input.id == stream.source);
         for (stream, reject) in outcome.rejects {
             if let Some(input) = input(stream).filter(|input| input.on_error != OnError::Skip) {
                 buffer.push(&input.name, stream, reject, at_us);
@@ -406,212 +336,64 @@ impl Runner {
                 buffer.push(&input.name, stream, reject, at_us);
             }
         }
-        self.shared.letters.lock().extend(buffer.take());
+        self.shared.letters.push(buffer.take());
     }
 
-    fn publish_status(&self) {
-        let progress = self.machine.progress();
-        {
-            let mut status = self.shared.status.lock();
-            status.counts = self.machine.counts();
-            status.watermark_us = Some(self.machine.watermark()).filter(|us| *us != NEVER);
-            status.is_settled = self.machine.is_settled();
-            status.positions = progress.positions.into_iter().collect();
-            if let Some(base) = &self.base {
-                status.checkpoint = Some(base.id);
-                status.checkpoint_at_us = Some(base.at_us);
-            }
-        }
-        self.shared.changed.notify_waiters();
-    }
-
-    fn size(&mut self) {
-        let now_us = self.shared.clock.monotonic_us();
-        if now_us - self.sized_us < SIZE_EVERY_US {
-            return;
-        }
-        self.sized_us = now_us;
-        let (bytes, groups) = self.machine.size();
-        let limit = self.limit();
-        let is_over = bytes as u64 > limit;
-        let mut status = self.shared.status.lock();
-        status.state_bytes = bytes as u64;
-        status.open_groups = groups as u64;
-        if is_over && self.over_limit.is_none() {
-            let error = format!("its state takes {bytes} bytes, and memory_limit is {limit}; it stands still");
-            status.state = "failing";
-            status.error = Some(error.clone());
-            drop(status);
-            let message = format!("pipeline '{}': {error}", self.shared.name);
-            self.shared.event(Severity::Page, "pipeline_memory", message);
-            self.shared.changed.notify_waiters();
-        } else if !is_over && self.over_limit.is_some() {
-            drop(status);
-            self.set_state("running");
-        }
-        let (first, now) = (self.over_limit.as_ref().map_or(bytes as u64, |over| over.first), bytes as u64);
-        self.over_limit = is_over.then_some(OverLimit { limit, first, now });
+    /// Whether a checkpoint would say anything new.
+    fn has_news(&self) -> bool {
+        let base = self.checkpoints.base();
+        let kept = || base.map_or(&[][..], |base| base.delivered.as_slice());
+        self.is_dirty || !self.shared.letters.is_empty() || self.deliveries.delivered() != kept()
     }
 
     fn is_checkpoint_due(&self) -> bool {
-        let elapsed_us = self.shared.clock.monotonic_us() - self.begun_us;
-        self.writing.is_none()
-            && self.is_dirty
-            && (elapsed_us >= self.shared.options().checkpoint_interval_us
-                || self.sink.is_checkpoint_wanted()
-                || self.retained_bytes >= RETAINED_BYTES)
-            && (self.checkpoint_failures == 0 || elapsed_us >= backoff(self.checkpoint_failures).as_micros() as i64)
+        self.checkpoints.is_due(self.options.checkpoint_interval_us, self.retained.is_much()) && self.has_news()
     }
 
     /// Hands a picture to the writer.
     fn begin_checkpoint(&mut self) -> Result<()> {
-        self.begun_us = self.shared.clock.monotonic_us();
-        self.sink.checkpoint_begins();
-        let picture = self.machine.picture()?;
-        let letters = self.shared.letters.lock().clone();
-        let groups = picture.groups();
-        let end = self.sink.log.end();
-        self.newest += 1;
-        let record = CheckpointRecord {
-            pipeline: self.shared.id,
-            id: self.newest,
-            at_us: self.shared.clock.now_us(),
-            duration_us: 0,
-            state: StateFile { file: String::new(), bytes: 0, checksum: 0 },
-            groups,
-            end,
-            positions: picture.progress.positions.clone(),
-            dead_letters: None,
-        };
-        self.writing = Some(Writing { retained: self.retained.len(), letters: letters.len() });
-        let after = self.base.as_ref().map_or(0, |base| base.id);
-        let job = Job { draft: Draft { picture, letters }, record, after };
+        let delivered = self.deliveries.delivered();
         self.is_dirty = false;
-        self.jobs.send(job).map_err(|_| Error::Unavailable("the writer of checkpoints has ended".into()))
+        self.checkpoints.begin(&mut self.machine, self.retained.len(), delivered)
     }
 
-    /// Takes the outcome of the checkpoint that is being written, if there is one.
-    fn take_checkpoint(&mut self) {
-        if self.writing.is_some()
-            && let Ok(done) = self.done.try_recv()
-        {
-            self.checkpoint_done(done);
+    fn written(&mut self, written: &Written) {
+        match written {
+            Written::Kept(count) => {
+                self.retained.drop_first(*count);
+                for input in self.inputs.all() {
+                    let positions = self.checkpoints.base().map_or(&[][..], |record| &record.positions);
+                    let of_input = positions.iter().filter(|(stream, _)| stream.source == input.id);
+                    let positions = of_input.map(|(stream, offset)| (stream.partition, *offset)).collect();
+                    input.connector.committed(self.shared.id, &positions);
+                }
+                self.is_untold = true;
+            }
+            Written::Failed(_) => self.is_dirty = true,
         }
     }
 
     fn finish_writing(&mut self) {
-        if self.writing.is_some()
-            && let Ok(done) = self.done.recv()
-        {
-            self.checkpoint_done(done);
-        }
-    }
-
-    fn checkpoint_done(&mut self, done: Result<CheckpointRecord>) {
-        let Some(writing) = self.writing.take() else { return };
-        match done {
-            Ok(record) => {
-                for (_, bytes) in self.retained.drain(..writing.retained.min(self.retained.len())) {
-                    self.retained_bytes -= bytes;
-                }
-                {
-                    let mut letters = self.shared.letters.lock();
-                    let count = writing.letters.min(letters.len());
-                    letters.drain(..count);
-                }
-                self.sink.set_durable(record.end);
-                for input in &self.inputs {
-                    let of_input = record.positions.iter().filter(|(stream, _)| stream.source == input.id);
-                    let positions = of_input.map(|(stream, offset)| (stream.partition, *offset)).collect();
-                    input.connector.committed(self.shared.id, &positions);
-                }
-                self.base = Some(record);
-                self.checkpoint_failures = 0;
-            }
-            Err(error) => {
-                self.is_dirty = true;
-                self.checkpoint_failures += 1;
-                if self.checkpoint_failures.is_power_of_two() {
-                    let message = format!(
-                        "a checkpoint of pipeline '{}' failed ({} times): {error}; it is tried again",
-                        self.shared.name, self.checkpoint_failures
-                    );
-                    self.shared.event(Severity::Warning, "checkpoint_failed", message);
-                }
-            }
+        if let Some(written) = self.checkpoints.finish() {
+            self.written(&written);
         }
     }
 
     /// A checkpoint that covers everything, when anything is new. Waits for it.
     fn checkpoint_now(&mut self) -> Result<()> {
-        if !self.is_dirty {
+        if !self.has_news() {
             return Ok(());
         }
         self.begin_checkpoint()?;
-        if self.writing.is_some() {
-            let done = self.done.recv().unwrap_or_else(|_| Err(Error::Unavailable("the writer has ended".into())));
-            let failed = done.as_ref().err().cloned();
-            self.checkpoint_done(done);
-            if let Some(error) = failed {
-                return Err(error);
+        match self.checkpoints.finish() {
+            Some(written) => {
+                self.written(&written);
+                match written {
+                    Written::Failed(error) => Err(error),
+                    Written::Kept(_) => Ok(()),
+                }
             }
+            None => Ok(()),
         }
-        Ok(())
-    }
-
-    fn start_inputs(&mut self) -> Result<()> {
-        if self.running.is_some() {
-            return Ok(());
-        }
-        let progress = self.machine.progress();
-        let landmarks: BTreeMap<StreamId, _> = progress.landmarks.into_iter().collect();
-        let mut known: BTreeMap<SourceId, BTreeMap<u32, _>> = BTreeMap::new();
-        for (stream, position) in progress.positions {
-            let has_rows = progress.time.has_rows(stream);
-            let place = Known { position, landmark: landmarks.get(&stream).copied(), has_rows };
-            known.entry(stream.source).or_default().insert(stream.partition, place);
-        }
-        if progress.counts.rows_in > 0 {
-            self.shared.begun(self.shared.clock.monotonic_us());
-        }
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut running = Running { arrivals: Vec::new(), stop: Arc::clone(&stop), threads: Vec::new() };
-        for (place, input) in self.inputs.iter().enumerate() {
-            let known = known.remove(&input.id).unwrap_or_default();
-            let (sender, arrivals) = bounded(QUEUE);
-            running.arrivals.push((input.id, arrivals));
-            let reading = Reading::new(Arc::clone(&self.shared), place, input.clone(), sender, Arc::clone(&stop));
-            let name = format!("consume-{}-{place}", self.shared.name);
-            running.threads.push(spawn(name, move || reading.run(&known))?);
-        }
-        self.running = Some(running);
-        Ok(())
-    }
-
-    /// What they sent and nobody took is read again.
-    fn stop_inputs(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.stop.store(true, Ordering::SeqCst);
-            drop(running.arrivals);
-            running.threads.into_iter().for_each(join);
-        }
-    }
-}
-
-/// An arrival without the bytes of its messages.
-fn light(mut arrival: Arrival) -> Arrival {
-    if let Arrival::Rows { batch, .. } = &mut arrival {
-        batch.origin = None;
-        for reject in &mut batch.rejects {
-            mem::take(&mut reject.raw);
-        }
-    }
-    arrival
-}
-
-fn weight(arrival: &Arrival) -> usize {
-    match arrival {
-        Arrival::Rows { batch, .. } => batch.rows.get_array_memory_size() + batch.row_offsets.len() * 8,
-        _ => mem::size_of::<Arrival>(),
     }
 }

@@ -88,7 +88,7 @@ impl KafkaOptions {
             None => options.required("brokers", "kafka", "host:port of a broker, several with commas between")?,
         };
         let topic = options.required("topic", "kafka", "the name of a topic")?;
-        if topic.len() > 249 || !topic.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
+        if !is_topic(&topic) {
             return Err(wrong(
                 "topic",
                 &topic,
@@ -120,14 +120,20 @@ impl KafkaOptions {
                 hint: Some("use 'start' to choose where reading begins".into()),
             });
         }
-        security(&properties)?;
+        check_security(&properties)?;
         Ok(Self { brokers, topic, group, isolation, timeout, properties })
     }
 }
 
+/// Whether Kafka lets a topic be called that.
+pub(crate) fn is_topic(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    !name.is_empty() && name.len() <= 249 && name.bytes().all(is_allowed)
+}
+
 /// What of Kafka's security there is: no encryption, and names with passwords (PLAIN). Encryption and SCRAM need OpenSSL inside librdkafka,
 /// which this server is built without: all its TLS is rustls.
-fn security(properties: &BTreeMap<String, String>) -> Result<()> {
+pub(crate) fn check_security(properties: &BTreeMap<String, String>) -> Result<()> {
     let unsupported = |key: &str, value: &str, hint: &str| {
         Err(Error::Unsupported {
             message: format!("option 'properties.{key}' cannot be '{value}': librdkafka is built without OpenSSL here"),
@@ -193,7 +199,7 @@ pub(in crate::source) fn flink_start(options: &mut OptionReader) -> Result<Optio
     text.parse().map(Some).map_err(|_| wrong("scan.startup.mode", &mode, wanted))
 }
 
-fn twice(a: &str, b: &str) -> Error {
+pub(crate) fn twice(a: &str, b: &str) -> Error {
     Error::Definition {
         message: format!("options '{a}' and '{b}' say the same thing"),
         hint: Some("give one of them".into()),
@@ -201,7 +207,7 @@ fn twice(a: &str, b: &str) -> Error {
 }
 
 /// `5s`, `500ms`, `2 minutes`.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..split].parse().ok()?;

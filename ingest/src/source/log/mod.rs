@@ -248,6 +248,17 @@ impl Log {
         self.published.lock().end()
     }
 
+    /// About how many bytes the rows from `offset` on take: of the file that it lies in, a part as large as that of its rows.
+    pub fn bytes_after(&self, offset: u64) -> u64 {
+        let published = self.published.lock();
+        let after = |file: &LogFile| {
+            let rows = file.end - file.first;
+            let left = file.end.saturating_sub(offset.max(file.first));
+            if rows == 0 { 0 } else { (u128::from(file.bytes) * u128::from(left) / u128::from(rows)) as u64 }
+        };
+        published.files.iter().map(after).sum()
+    }
+
     /// From now on readers bring rows in `schema`. A frame that was written under a later version than the readers' schema
     /// waits until this call, so that no value is lost for a column the reader does not know yet.
     pub fn set_schema(&self, schema: Arc<TableSchema>) {

@@ -1,7 +1,7 @@
-//! The log behind a pipeline: its rows on their way into tables, which read it as a source of their own.
+//! The log behind a pipeline: its rows on their way into tables, which read it as a source of their own, and into sinks.
 //!
 //! Rows are there for readers at once, and on disk at the next checkpoint: a table commits no more of them than a checkpoint covers. So a crash takes back what is past
-//! the last checkpoint in the log and in the tables alike, and it is derived again.
+//! the last checkpoint in the log and in the tables alike, and it is derived again. What goes outside is seen there no earlier, either.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 use tidemill_storage::ids::{SourceId, TableId};
 
@@ -25,7 +26,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The log and how far it is safe.
 #[derive(Debug)]
-pub struct Sink {
+pub struct Output {
     name: String,
     pub(crate) log: Arc<Log>,
     inner: Arc<dyn Connector>,
@@ -35,13 +36,15 @@ pub struct Sink {
     settled: Condvar,
     /// Somebody waits for a checkpoint.
     wanted: AtomicBool,
-    /// How far each table has committed.
+    /// Rings when somebody does.
+    bell: (Sender<()>, Receiver<()>),
+    /// How far each table has committed, and what went into each sink.
     committed: Mutex<BTreeMap<TableId, Option<u64>>>,
     /// Rows that were given, for those who wait.
     pub(crate) end: AtomicU64,
 }
 
-impl Sink {
+impl Output {
     pub(crate) fn new(name: &str, log: Arc<Log>, source: SourceId, durable: u64, targets: &[TableId]) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
@@ -51,19 +54,53 @@ impl Sink {
             durable: Mutex::new(durable),
             settled: Condvar::new(),
             wanted: AtomicBool::new(false),
+            bell: bounded(1),
             committed: Mutex::new(targets.iter().map(|table| (*table, None)).collect()),
         })
     }
 
     /// The log as a source of tables.
     pub fn connector(self: &Arc<Self>) -> Arc<dyn Connector> {
-        Arc::new(SinkConnector(Arc::clone(self)))
+        Arc::new(OutputConnector(Arc::clone(self)))
     }
 
     /// Everything before it is in a checkpoint.
     pub(crate) fn set_durable(&self, end: u64) {
         *self.durable.lock() = end;
         self.settled.notify_all();
+    }
+
+    /// Rings when a checkpoint is wanted.
+    pub(crate) fn bell(&self) -> &Receiver<()> {
+        &self.bell.1
+    }
+
+    pub(crate) fn want_checkpoint(&self) {
+        self.wanted.store(true, Ordering::SeqCst);
+        // It rings already when there is no room.
+        let _ = self.bell.0.try_send(());
+    }
+
+    /// Waits until everything before `to` is in a checkpoint, which is asked for; false when it is not after `patience`.
+    pub(crate) fn await_durable(&self, to: u64, patience: Duration) -> bool {
+        let mut durable = self.durable.lock();
+        if *durable >= to {
+            return true;
+        }
+        self.want_checkpoint();
+        !self.settled.wait_while_for(&mut durable, |durable| *durable < to, patience).timed_out()
+    }
+
+    /// What is before `offset` went to a table or into a sink for good.
+    pub(crate) fn committed(&self, target: TableId, offset: u64) {
+        let least = {
+            let mut committed = self.committed.lock();
+            committed.insert(target, Some(offset));
+            committed.values().copied().min().flatten()
+        };
+        if let Some(least) = least {
+            self.log.trim(least);
+        }
     }
 
     pub(crate) fn is_checkpoint_wanted(&self) -> bool {
@@ -82,9 +119,9 @@ impl Sink {
 }
 
 #[derive(Debug)]
-struct SinkConnector(Arc<Sink>);
+struct OutputConnector(Arc<Output>);
 
-impl Connector for SinkConnector {
+impl Connector for OutputConnector {
     fn partitions(&self) -> Result<Vec<u32>> {
         self.0.inner.partitions()
     }
@@ -102,14 +139,8 @@ impl Connector for SinkConnector {
     }
 
     fn committed(&self, table: TableId, positions: &BTreeMap<u32, u64>) {
-        let Some(offset) = positions.get(&0) else { return };
-        let least = {
-            let mut committed = self.0.committed.lock();
-            committed.insert(table, Some(*offset));
-            committed.values().copied().min().flatten()
-        };
-        if let Some(least) = least {
-            self.0.log.trim(least);
+        if let Some(offset) = positions.get(&0) {
+            self.0.committed(table, *offset);
         }
     }
 
@@ -118,17 +149,12 @@ impl Connector for SinkConnector {
     }
 
     fn settle(&self, _partition: u32, to: u64) -> Result<()> {
-        let mut durable = self.0.durable.lock();
-        if *durable < to {
-            self.0.wanted.store(true, Ordering::SeqCst);
-            let waited = self.0.settled.wait_while_for(&mut durable, |durable| *durable < to, SETTLE_TIMEOUT);
-            if waited.timed_out() {
-                return Err(Error::Unavailable(format!(
-                    "pipeline '{}' has made no checkpoint of its rows up to {to}; rt.pipelines says why",
-                    self.0.name
-                )));
-            }
+        match self.0.await_durable(to, SETTLE_TIMEOUT) {
+            true => Ok(()),
+            false => Err(Error::Unavailable(format!(
+                "pipeline '{}' has made no checkpoint of its rows up to {to}; rt.pipelines says why",
+                self.0.name
+            ))),
         }
-        Ok(())
     }
 }

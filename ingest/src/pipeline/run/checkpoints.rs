@@ -1,0 +1,214 @@
+//! The checkpoints of a running pipeline: when one is made, and the thread that writes it.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use tidemill_storage::ids::TableId;
+
+use super::{
+    super::machine::{Machine, state_file::StateFile},
+    CheckpointLog, CheckpointRecord, Output,
+    checkpoint::{self, Draft},
+    open::Opened,
+    shared::Shared,
+};
+use crate::{
+    Error, Result,
+    consumer::{committing::panic_text, pace::backoff},
+    events::Severity,
+    runtime::{join, spawn},
+};
+
+/// Openings of the pipeline that are known for who signed deliveries.
+const LINEAGE: usize = 64;
+
+pub(super) struct Checkpoints {
+    shared: Arc<Shared>,
+    output: Arc<Output>,
+    /// The last one, and the last number that one had.
+    base: Option<CheckpointRecord>,
+    newest: u64,
+    lineage: Vec<i64>,
+    begun_us: i64,
+    writing: Option<Writing>,
+    failures: u32,
+    jobs: Sender<Job>,
+    done: Receiver<Result<CheckpointRecord>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+struct Job {
+    draft: Draft,
+    record: CheckpointRecord,
+    after: u64,
+}
+
+/// A checkpoint that is being written.
+struct Writing {
+    /// How much of what is retained it covers.
+    retained: usize,
+    letters: usize,
+}
+
+/// What became of one.
+pub(super) enum Written {
+    /// It covers so many of the arrivals that were retained.
+    Kept(usize),
+    Failed(Error),
+}
+
+impl Checkpoints {
+    /// `mark`: when the pipeline was opened.
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        directory: PathBuf,
+        log: Arc<dyn CheckpointLog>,
+        opened: Opened,
+        mark: i64,
+    ) -> Self {
+        let (jobs, taken) = bounded::<Job>(1);
+        let (finished, done) = bounded(1);
+        let of_writer = (Arc::clone(shared), Arc::clone(&opened.output));
+        let writer = spawn(format!("checkpoint-{}", shared.name), move || {
+            let (shared, output) = of_writer;
+            let now = || shared.clock.now_us();
+            for job in taken {
+                let write =
+                    || checkpoint::write(&directory, &output.log, &*log, &job.draft, job.record, job.after, &now);
+                let written = catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|panic| {
+                    Err(Error::Unavailable(format!("the checkpoint panicked: {}", panic_text(&*panic))))
+                });
+                if finished.send(written).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut lineage = opened.from.as_ref().map_or_else(Vec::new, |record| record.lineage.clone());
+        lineage.push(mark);
+        lineage.drain(..lineage.len().saturating_sub(LINEAGE));
+        Self {
+            shared: Arc::clone(shared),
+            output: opened.output,
+            base: opened.from,
+            newest: opened.newest,
+            lineage,
+            begun_us: 0,
+            writing: None,
+            failures: 0,
+            jobs,
+            done,
+            writer: writer.ok(),
+        }
+    }
+
+    /// The last one.
+    pub(super) fn base(&self) -> Option<&CheckpointRecord> {
+        self.base.as_ref()
+    }
+
+    /// Who signed deliveries so far, this opening included.
+    pub(super) fn lineage(&self) -> &[i64] {
+        &self.lineage
+    }
+
+    /// Has something when one was written, or was not.
+    pub(super) fn done(&self) -> &Receiver<Result<CheckpointRecord>> {
+        &self.done
+    }
+
+    /// Whether one is to begin, when anything is new. `is_urgent`: too much is kept for the next one.
+    pub(super) fn is_due(&self, interval_us: i64, is_urgent: bool) -> bool {
+        let elapsed_us = self.shared.clock.monotonic_us() - self.begun_us;
+        self.writing.is_none()
+            && (elapsed_us >= interval_us || is_urgent || self.output.is_checkpoint_wanted())
+            && (self.failures == 0 || elapsed_us >= backoff(self.failures).as_micros() as i64)
+    }
+
+    /// Hands a picture to the writer. It covers the `retained` arrivals that there are.
+    pub(super) fn begin(
+        &mut self,
+        machine: &mut Machine,
+        retained: usize,
+        delivered: Vec<(TableId, u64)>,
+    ) -> Result<()> {
+        self.begun_us = self.shared.clock.monotonic_us();
+        self.output.checkpoint_begins();
+        let picture = machine.picture()?;
+        let letters = self.shared.letters.all();
+        let groups = picture.groups();
+        let end = self.output.log.end();
+        self.newest += 1;
+        let record = CheckpointRecord {
+            pipeline: self.shared.id,
+            id: self.newest,
+            at_us: self.shared.clock.now_us(),
+            duration_us: 0,
+            state: StateFile { file: String::new(), bytes: 0, checksum: 0 },
+            groups,
+            end,
+            positions: picture.progress.positions.clone(),
+            delivered,
+            lineage: self.lineage.clone(),
+            dead_letters: None,
+        };
+        self.writing = Some(Writing { retained, letters: letters.len() });
+        let after = self.base.as_ref().map_or(0, |base| base.id);
+        let job = Job { draft: Draft { picture, letters }, record, after };
+        self.jobs.send(job).map_err(|_| Error::Unavailable("the writer of checkpoints has ended".into()))
+    }
+
+    /// What became of the one that is being written, if that is known.
+    pub(super) fn take(&mut self) -> Option<Written> {
+        self.writing.as_ref()?;
+        let done = self.done.try_recv().ok()?;
+        self.settle(done)
+    }
+
+    /// The same, waiting for it.
+    pub(super) fn finish(&mut self) -> Option<Written> {
+        self.writing.as_ref()?;
+        let done = self.done.recv().unwrap_or_else(|_| Err(Error::Unavailable("the writer has ended".into())));
+        self.settle(done)
+    }
+
+    fn settle(&mut self, done: Result<CheckpointRecord>) -> Option<Written> {
+        let writing = self.writing.take()?;
+        match done {
+            Ok(record) => {
+                self.shared.letters.keep(writing.letters);
+                self.output.set_durable(record.end);
+                for (sink, delivered) in &record.delivered {
+                    self.output.committed(*sink, *delivered);
+                }
+                self.base = Some(record);
+                self.failures = 0;
+                Some(Written::Kept(writing.retained))
+            }
+            Err(error) => {
+                self.failures += 1;
+                if self.failures.is_power_of_two() {
+                    let message = format!(
+                        "a checkpoint of pipeline '{}' failed ({} times): {error}; it is tried again",
+                        self.shared.name, self.failures
+                    );
+                    self.shared.event(Severity::Warning, "checkpoint_failed", message);
+                }
+                Some(Written::Failed(error))
+            }
+        }
+    }
+
+    /// Ends the thread that writes.
+    pub(super) fn end(&mut self) {
+        let (closed, _) = bounded(1);
+        self.jobs = closed;
+        if let Some(writer) = self.writer.take() {
+            join(writer);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The threads of a pipeline's sources, and whose rows are taken next.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crossbeam_channel::{Receiver, Select, TryRecvError, bounded};
+use tidemill_storage::ids::{SourceId, StreamId};
+
+use super::{
+    super::machine::{Arrival, Machine},
+    Input,
+    input::{Known, Reading},
+    shared::Shared,
+};
+use crate::{
+    Error, Result,
+    runtime::{join, spawn},
+};
+
+/// Arrivals between an input and the runner.
+const QUEUE: usize = 4;
+
+/// All inputs of a pipeline.
+pub(super) struct Inputs {
+    shared: Arc<Shared>,
+    all: Vec<Input>,
+    running: Option<Running>,
+}
+
+struct Running {
+    /// Of each input.
+    arrivals: Vec<(SourceId, Receiver<Arrival>)>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Inputs {
+    pub(super) fn new(shared: &Arc<Shared>, all: Vec<Input>) -> Self {
+        Self { shared: Arc::clone(shared), all, running: None }
+    }
+
+    pub(super) fn all(&self) -> &[Input] {
+        &self.all
+    }
+
+    /// Begins to read, from where the machine is.
+    pub(super) fn start(&mut self, machine: &Machine) -> Result<()> {
+        if self.running.is_some() {
+            return Ok(());
+        }
+        let progress = machine.progress();
+        let landmarks: BTreeMap<StreamId, _> = progress.landmarks.into_iter().collect();
+        let mut known: BTreeMap<SourceId, BTreeMap<u32, _>> = BTreeMap::new();
+        for (stream, position) in progress.positions {
+            let has_rows = progress.time.has_rows(stream);
+            let place = Known { position, landmark: landmarks.get(&stream).copied(), has_rows };
+            known.entry(stream.source).or_default().insert(stream.partition, place);
+        }
+        if progress.counts.rows_in > 0 {
+            self.shared.begun(self.shared.clock.monotonic_us());
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut running = Running { arrivals: Vec::new(), stop: Arc::clone(&stop), threads: Vec::new() };
+        for (place, input) in self.all.iter().enumerate() {
+            let known = known.remove(&input.id).unwrap_or_default();
+            let (sender, arrivals) = bounded(QUEUE);
+            running.arrivals.push((input.id, arrivals));
+            let reading = Reading::new(Arc::clone(&self.shared), place, input.clone(), sender, Arc::clone(&stop));
+            let name = format!("consume-{}-{place}", self.shared.name);
+            running.threads.push(spawn(name, move || reading.run(&known))?);
+        }
+        self.running = Some(running);
+        Ok(())
+    }
+
+    /// What they sent and nobody took is read again.
+    pub(super) fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop.store(true, Ordering::SeqCst);
+            drop(running.arrivals);
+            running.threads.into_iter().for_each(join);
+        }
+    }
+
+    /// What comes next, within `time`; nothing as soon as one of `bells` rings. Sources that hold others back (`behind`) go first, so that less has to be kept; nothing comes of others when
+    /// these are the only ones that may be read.
+    pub(super) fn next(
+        &self,
+        behind: &[SourceId],
+        is_behind_only: bool,
+        bells: &[&dyn Bell],
+        time: Duration,
+    ) -> Result<Option<Arrival>> {
+        let Some(running) = &self.running else { return Ok(None) };
+        let take = |arrivals: &Receiver<Arrival>| match arrivals.try_recv() {
+            Ok(arrival) => Ok(Some(arrival)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(Error::Unavailable("its inputs ended".into())),
+        };
+        for (_, arrivals) in running.arrivals.iter().filter(|(source, _)| behind.contains(source)) {
+            if let Some(arrival) = take(arrivals)? {
+                return Ok(Some(arrival));
+            }
+        }
+        let allowed = |source: &SourceId| !is_behind_only || behind.contains(source);
+        let mut select = Select::new();
+        let waited: Vec<&Receiver<Arrival>> =
+            running.arrivals.iter().filter(|(source, _)| allowed(source)).map(|(_, arrivals)| arrivals).collect();
+        for arrivals in &waited {
+            select.recv(arrivals);
+        }
+        for bell in bells {
+            bell.add(&mut select);
+        }
+        match select.ready_timeout(time) {
+            Ok(ready) if ready < waited.len() => take(waited[ready]),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// What ends a wait for rows.
+pub(super) trait Bell {
+    fn add<'a>(&'a self, select: &mut Select<'a>);
+}
+
+impl<T> Bell for Receiver<T> {
+    fn add<'a>(&'a self, select: &mut Select<'a>) {
+        select.recv(self);
+    }
+}

@@ -1,0 +1,138 @@
+//! What the threads of one pipeline share.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex};
+use tidemill_storage::{
+    clock::Clock,
+    ids::{SourceId, TableId},
+};
+use tokio::sync::Notify;
+
+use super::{PipelineStatus, RunOptions, letters::Letters};
+use crate::{
+    events::{Event, Severity},
+    runtime::IngestRuntime,
+};
+
+pub(crate) struct Shared {
+    pub(crate) id: TableId,
+    pub(crate) name: String,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(super) options: Mutex<RunOptions>,
+    pub(crate) runtime: Arc<IngestRuntime>,
+    pub(crate) status: Mutex<PipelineStatus>,
+    pub(super) input_errors: Mutex<BTreeMap<SourceId, String>>,
+    pub(super) letters: Letters,
+    pub(super) stopping: AtomicBool,
+    pub(super) paused: AtomicBool,
+    pub(super) connected: AtomicBool,
+    /// When the first row came since the start (monotonic); `i64::MAX` before.
+    first_row_us: AtomicI64,
+    /// Rang when anything above changes.
+    pub(super) changed: Notify,
+    nudge: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Shared {
+    pub(super) fn new(
+        id: TableId,
+        name: String,
+        options: RunOptions,
+        runtime: &Arc<IngestRuntime>,
+        is_paused: bool,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            name,
+            clock: Arc::clone(&runtime.clock),
+            options: Mutex::new(options),
+            runtime: Arc::clone(runtime),
+            status: Mutex::new(PipelineStatus { state: "starting", ..PipelineStatus::default() }),
+            input_errors: Mutex::default(),
+            letters: Letters::default(),
+            stopping: AtomicBool::new(false),
+            paused: AtomicBool::new(is_paused),
+            connected: AtomicBool::new(false),
+            first_row_us: AtomicI64::new(i64::MAX),
+            changed: Notify::new(),
+            nudge: Mutex::new(()),
+            wake: Condvar::new(),
+        })
+    }
+
+    pub(crate) fn event(&self, severity: Severity, kind: &'static str, message: String) {
+        let at_us = self.clock.now_us();
+        self.runtime.events.record(Event {
+            at_us,
+            severity,
+            kind,
+            table: None,
+            partition: None,
+            stream: None,
+            message,
+        });
+    }
+
+    pub(super) fn options(&self) -> RunOptions {
+        self.options.lock().clone()
+    }
+
+    pub(super) fn set_state(&self, state: &'static str, error: Option<String>) {
+        let mut status = self.status.lock();
+        if status.state != state || status.error != error {
+            status.state = state;
+            status.error = error;
+            status.retry_at_us = None;
+            drop(status);
+            self.changed.notify_waiters();
+        }
+    }
+
+    pub(crate) fn set_input_error(&self, source: SourceId, error: Option<String>) {
+        let mut errors = self.input_errors.lock();
+        match error {
+            Some(error) => _ = errors.insert(source, error),
+            None => _ = errors.remove(&source),
+        }
+    }
+
+    /// A row came.
+    pub(super) fn begun(&self, now_us: i64) {
+        self.first_row_us.fetch_min(now_us, Ordering::Relaxed);
+    }
+
+    /// When the first row came, or `since` if that is later.
+    pub(super) fn first_row_us(&self, since: i64) -> i64 {
+        self.first_row_us.load(Ordering::Relaxed).max(since)
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst)
+    }
+
+    /// Waits for `time`, or until somebody rings.
+    pub(super) fn rest(&self, time: Duration) {
+        let mut nudge = self.nudge.lock();
+        if !self.is_stopping() {
+            self.wake.wait_for(&mut nudge, time);
+        }
+    }
+
+    pub(super) fn ring(&self) {
+        self.wake.notify_all();
+        self.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,72 @@
+//! What a runner tells of itself, and what it looks at now and then: options, the size of its state, what waits for its sinks.
+
+use super::{super::machine::NEVER, limit::OverLimit, runner::Runner};
+use crate::events::Severity;
+
+impl Runner {
+    /// Tells others how far it is. Not for every arrival: it costs more than some do.
+    pub(super) fn tell(&mut self) {
+        self.is_untold = false;
+        self.told_us = self.shared.clock.monotonic_us();
+        let progress = self.machine.progress();
+        {
+            let mut status = self.shared.status.lock();
+            status.counts = self.machine.counts();
+            status.watermark_us = Some(self.machine.watermark()).filter(|us| *us != NEVER);
+            status.is_settled = self.machine.is_settled();
+            status.positions = progress.positions.into_iter().collect();
+            if let Some(base) = self.checkpoints.base() {
+                status.checkpoint = Some(base.id);
+                status.checkpoint_at_us = Some(base.at_us);
+            }
+        }
+        self.shared.changed.notify_waiters();
+    }
+
+    /// Looks at options, at the size of the state, and at what waits for sinks.
+    pub(super) fn look(&mut self) {
+        self.options = self.shared.options();
+        let was_held = self.held.is_some();
+        self.held = self.deliveries.full(&self.output);
+        if let Some(held) = &self.held {
+            // That sinks are slower than sources is nobody's trouble; that one takes nothing is.
+            let trouble = self.deliveries.trouble();
+            if let (Some(trouble), false) = (&trouble, self.is_held_by_trouble) {
+                let message = format!("pipeline '{}' stands still: {held}; {trouble}", self.shared.name);
+                self.shared.event(Severity::Page, "sink_backlog", message);
+            }
+            self.is_held_by_trouble = trouble.is_some();
+            let told = trouble.map_or_else(|| held.clone(), |trouble| format!("{held}; {trouble}"));
+            self.shared.set_state("held", Some(told));
+        } else if was_held {
+            self.is_held_by_trouble = false;
+            self.shared.set_state("running", None);
+        }
+        if !self.deliveries.are_ours() && !self.shared.is_paused() {
+            let trouble = self.deliveries.trouble();
+            self.shared.set_state(if trouble.is_some() { "failing" } else { "starting" }, trouble);
+        }
+        self.measure();
+    }
+
+    fn measure(&mut self) {
+        let (bytes, groups) = self.machine.size();
+        let limit = self.options.memory_limit;
+        let is_over = bytes as u64 > limit;
+        {
+            let mut status = self.shared.status.lock();
+            status.state_bytes = bytes as u64;
+            status.open_groups = groups as u64;
+        }
+        if is_over && self.over_limit.is_none() {
+            let error = format!("its state takes {bytes} bytes, and memory_limit is {limit}; it stands still");
+            let message = format!("pipeline '{}': {error}", self.shared.name);
+            self.shared.event(Severity::Page, "pipeline_memory", message);
+            self.shared.set_state("failing", Some(error));
+        } else if !is_over && self.over_limit.is_some() {
+            self.shared.set_state("running", None);
+        }
+        let (first, now) = (self.over_limit.as_ref().map_or(bytes as u64, |over| over.first), bytes as u64);
+        self.over_limit = is_over.then_some(OverLimit { limit, first, now });
+    }
+}
