@@ -96,12 +96,38 @@ impl Validity {
 
     /// Rows of the run that are not valid.
     pub fn invalid_in(&self, rows: Range<u32>) -> u32 {
-        if self.invalid == 0 {
-            return 0;
+        let all = self.chunks.len() as u32 * ROWS;
+        let (start, end) = (rows.start.min(all), rows.end.min(all).max(rows.start.min(all)));
+        // Of a whole segment there are few bits beside it.
+        match end - start > all / 2 {
+            true => self.invalid - self.invalid_bits(0..start) - self.invalid_bits(end..all),
+            false => self.invalid_bits(start..end),
         }
-        let (base, mask) = self.mask(&rows);
-        debug_assert!(base <= rows.start, "invariant: a mask begins before its rows");
-        rows.len() as u32 - mask.count() as u32
+    }
+
+    /// The same for a run that lies within the chunks.
+    fn invalid_bits(&self, rows: Range<u32>) -> u32 {
+        let mut count = 0;
+        for (at, chunk) in self.chunks.iter().enumerate() {
+            let Some(words) = chunk else { continue };
+            let first = at as u32 * ROWS;
+            let (from, to) = (rows.start.max(first), rows.end.min(first + ROWS));
+            if from >= to {
+                continue;
+            }
+            let (from, to) = (from - first, to - first);
+            for place in from / 64..to.div_ceil(64) {
+                let mut bits = u64::MAX;
+                if from > place * 64 {
+                    bits &= u64::MAX << (from - place * 64);
+                }
+                if to < place * 64 + 64 {
+                    bits &= u64::MAX >> (place * 64 + 64 - to);
+                }
+                count += (words[place as usize] & bits).count_ones();
+            }
+        }
+        count
     }
 
     /// The valid rows of a run, one bit each; bit 0 is the row that comes first here, at most 63 before the run.
