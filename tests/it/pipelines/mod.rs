@@ -6,7 +6,9 @@ mod crash;
 mod definitions;
 mod joins;
 mod late;
+mod look_ups;
 mod scenarios;
+mod windows;
 
 use std::time::Duration;
 

@@ -44,6 +44,7 @@ use super::{
     late::Late,
     machine::{Counts, Settings},
     plan::Plan,
+    tables::TableRows,
 };
 use crate::{
     Error, Result,
@@ -77,6 +78,8 @@ pub struct PipelineSpec {
     pub directory: PathBuf,
     pub plan: Arc<Plan>,
     pub inputs: Vec<Input>,
+    /// Those that rows look into, in the plan's order.
+    pub tables: Vec<Arc<dyn TableRows>>,
     pub options: RunOptions,
     pub checkpoints: Arc<dyn CheckpointLog>,
     pub is_paused: bool,
@@ -217,6 +220,7 @@ impl Pipeline {
             Arc::clone(&shared),
             spec.plan,
             spec.inputs.clone(),
+            spec.tables.into(),
             spec.directory.clone(),
             Arc::clone(&spec.checkpoints),
             opened,

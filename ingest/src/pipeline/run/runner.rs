@@ -20,6 +20,7 @@ use super::{
     super::{
         machine::{Arrival, Machine, MachineSource, NEVER, Outcome, state_file, state_file::StateFile},
         plan::Plan,
+        tables::{Answers, TableRows},
     },
     CheckpointLog, CheckpointRecord, Input, Shared, Sink,
     checkpoint::{self, Draft},
@@ -54,6 +55,7 @@ pub(super) struct Runner {
     shared: Arc<Shared>,
     plan: Arc<Plan>,
     sources: Arc<[MachineSource]>,
+    tables: Arc<[Arc<dyn TableRows>]>,
     inputs: Vec<Input>,
     directory: PathBuf,
     sink: Arc<Sink>,
@@ -61,8 +63,8 @@ pub(super) struct Runner {
     /// The last checkpoint, and the last number that one had.
     base: Option<CheckpointRecord>,
     newest: u64,
-    /// What was applied since the base.
-    retained: VecDeque<(Arrival, usize)>,
+    /// What was applied since the base, what tables said for it, and its bytes.
+    retained: VecDeque<(Arrival, Answers, usize)>,
     retained_bytes: usize,
     /// Something is to be kept.
     is_dirty: bool,
@@ -119,6 +121,7 @@ impl Runner {
         shared: Arc<Shared>,
         plan: Arc<Plan>,
         inputs: Vec<Input>,
+        tables: Arc<[Arc<dyn TableRows>]>,
         directory: PathBuf,
         log: Arc<dyn CheckpointLog>,
         opened: Opened,
@@ -142,11 +145,13 @@ impl Runner {
             }
         });
         // The checkpoint is read when the thread begins.
-        let machine = Machine::new(Arc::clone(&plan), Arc::clone(&sources), shared.options().settings())?;
+        let (of_plan, of_sources) = (Arc::clone(&plan), Arc::clone(&sources));
+        let machine = Machine::new(of_plan, of_sources, Arc::clone(&tables), shared.options().settings())?;
         Ok(Self {
             shared,
             plan,
             sources,
+            tables,
             inputs,
             directory,
             sink: opened.sink,
@@ -237,18 +242,18 @@ impl Runner {
     /// Makes the machine as it was after the last step that went well: from the last checkpoint, and what came since.
     fn rebuild(&mut self) -> Result<()> {
         self.finish_writing();
-        let (plan, sources) = (Arc::clone(&self.plan), Arc::clone(&self.sources));
+        let (plan, sources, tables) = (Arc::clone(&self.plan), Arc::clone(&self.sources), Arc::clone(&self.tables));
         let settings = self.shared.options().settings();
         let mut machine = match &self.base {
             Some(record) => {
                 let picture = state_file::read(&self.directory, &record.state)?;
-                Machine::restore(plan, sources, settings, picture)?
+                Machine::restore(plan, sources, tables, settings, picture)?
             }
-            None => Machine::new(plan, sources, settings)?,
+            None => Machine::new(plan, sources, tables, settings)?,
         };
         let mut end = self.base.as_ref().map_or(0, |record| record.end);
-        for (arrival, _) in &self.retained {
-            let outcome = machine.apply(arrival)?;
+        for (arrival, answers, _) in &self.retained {
+            let outcome = machine.apply_again(arrival, answers.clone())?;
             end += outcome.rows.iter().map(|rows| rows.num_rows() as u64).sum::<u64>();
         }
         if end != self.sink.log.end() {
@@ -343,14 +348,15 @@ impl Runner {
 
     fn apply(&mut self, arrival: Arrival) -> Result<()> {
         let outcome = self.machine.apply(&arrival)?;
+        let answers = self.machine.answers();
         fail::fail_point!("pipeline::applied", |_| Err(Error::Unavailable("failpoint pipeline::applied".into())));
         self.put(&outcome)?;
         let is_known = matches!(arrival, Arrival::Known { .. });
         self.keep(outcome);
         let kept = light(arrival);
-        let bytes = weight(&kept);
+        let bytes = weight(&kept) + answers.bytes();
         self.retained_bytes += bytes;
-        self.retained.push_back((kept, bytes));
+        self.retained.push_back((kept, answers, bytes));
         self.is_dirty = true;
         if is_known && !self.shared.connected.load(Ordering::SeqCst) {
             // Where streams begin is durable before anything of them is taken.
@@ -511,7 +517,7 @@ impl Runner {
         let Some(writing) = self.writing.take() else { return };
         match done {
             Ok(record) => {
-                for (_, bytes) in self.retained.drain(..writing.retained.min(self.retained.len())) {
+                for (.., bytes) in self.retained.drain(..writing.retained.min(self.retained.len())) {
                     self.retained_bytes -= bytes;
                 }
                 {
