@@ -47,10 +47,13 @@ pub(crate) struct Ranked {
     bytes: usize,
 }
 
+/// What ORDER BY says of a row, and what is kept of it.
+type Place = (Box<[u8]>, Box<[u8]>);
+
 /// The rows of a part in their order: of each how often it is there.
 #[derive(Default)]
 struct Places {
-    rows: BTreeMap<(Box<[u8]>, Box<[u8]>), u64>,
+    rows: BTreeMap<Place, u64>,
     count: u64,
 }
 
@@ -117,11 +120,12 @@ impl Ranked {
         while let Some(first) = self.windows.first_entry().filter(|first| first.key().saturating_add(size) <= watermark)
         {
             let parts = first.remove();
-            let of_part = |(key, places): (&Box<[u8]>, &Places)| {
+            let of_rows = |places: &Places| {
                 let rows = places.rows.keys().map(|(order, row)| order.len() + row.len() + ENTRY_BYTES);
-                key.len() + ENTRY_BYTES + rows.sum::<usize>()
+                rows.sum::<usize>()
             };
-            self.bytes -= parts.iter().map(of_part).sum::<usize>();
+            let of_parts = parts.iter().map(|(key, places)| key.len() + ENTRY_BYTES + of_rows(places));
+            self.bytes -= of_parts.sum::<usize>();
             given.extend(self.batch(&parts)?);
         }
         Ok(Taken::of(given))

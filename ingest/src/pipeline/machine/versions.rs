@@ -46,13 +46,16 @@ pub(crate) struct Versions {
     /// Left rows that wait: how often each is there.
     held: BTreeMap<Held, u64>,
     /// Of each key by time, ascending.
-    versions: HashMap<Box<[u8]>, Vec<(i64, Box<[u8]>)>>,
+    versions: HashMap<Box<[u8]>, Vec<Version>>,
     bytes: usize,
     watermark: i64,
 }
 
 /// Time, key (`None`: a part of it is NULL), what is kept of the row.
 type Held = (i64, Option<Box<[u8]>>, Box<[u8]>);
+
+/// Time, and what is kept of the row.
+type Version = (i64, Box<[u8]>);
 
 /// A left row that is given, and its version.
 type Given = (Box<[u8]>, Option<Box<[u8]>>);

@@ -20,6 +20,7 @@ use datafusion::{
 use super::{
     super::{expression::Expression, rules::Rules},
     Time,
+    marks::{self, LATEST},
     shift::shift_us,
     unsupported,
 };
@@ -80,6 +81,12 @@ impl Join {
         conditions.keys.extend(node.on.iter().cloned());
         let mut rest = Vec::new();
         for part in node.filter.iter().cloned().flat_map(split_conjunction_owned) {
+            if marks::argument(&part, LATEST)?.is_some() {
+                return Err(unsupported(
+                    "JOIN LATEST takes a table",
+                    "FOR SYSTEM_TIME AS OF takes a source with a WATERMARK, whose rows are the versions of their keys",
+                ));
+            }
             if !conditions.take(&part)? {
                 rest.push(part);
             }

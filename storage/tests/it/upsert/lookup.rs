@@ -116,10 +116,8 @@ fn check_partners(table: &Table, spec: &KeySpec, events: &[&Event], seen: &BTree
         keys.push(Arc::new(Int64Array::from_iter_values(wanted.values().map(|(_, amount)| *amount))));
         by.push(AMOUNT);
         let found = table.partners(&by, &keys, &[AMOUNT]).unwrap();
-        let is_there = |(at, (key, _)): (usize, (&(String, String), &(f64, i64)))| {
-            (more == 0 && seen.contains_key(key)).then_some(at as u32)
-        };
-        let expected: Vec<u32> = wanted.iter().enumerate().filter_map(is_there).collect();
+        let there = wanted.keys().enumerate().filter(|(_, key)| more == 0 && seen.contains_key(*key));
+        let expected: Vec<u32> = there.map(|(at, _)| at as u32).collect();
         assert_eq!(found.keys, expected);
     }
 }

@@ -8,6 +8,9 @@ fn sources() -> [RigSource; 1] {
     [RigSource { name: "s", delay_s: 5 }]
 }
 
+/// A row, and the value and second of what it finds.
+type Expected = (Option<String>, Option<i64>, i64, Option<(Option<i64>, i64)>);
+
 /// What a table with a key has: each id once.
 fn keyed() -> impl Strategy<Value = Vec<Event>> {
     events(6, 3, 30).prop_map(|rows| {
@@ -76,7 +79,7 @@ proptest! {
                 expected.push((id.clone(), *v, *second, latest.map(|row| (row.1, row.2))));
             }
         }
-        let event = |(id, v, second, latest): (Option<String>, Option<i64>, i64, Option<(Option<i64>, i64)>)| {
+        let event = |(id, v, second, latest): Expected| {
             let batch = event_batch(&[(id, v, second)]);
             let right = match latest {
                 Some((v, second)) => event_batch(&[(None, v, second)]),
