@@ -168,6 +168,9 @@ pub struct PipelineDefinition {
     pub log: SourceId,
     /// Sources that the query reads.
     pub sources: Vec<SourceId>,
+    /// Tables that its rows look into.
+    #[serde(default)]
+    pub tables: Vec<TableId>,
     pub targets: Vec<PipelineTargetDefinition>,
     /// As it was written.
     pub query: String,

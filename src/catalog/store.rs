@@ -82,6 +82,11 @@ impl Definitions {
         self.pipelines.values().filter(move |pipeline| pipeline.targets.iter().any(|target| target.table == table))
     }
 
+    /// The pipelines whose rows look into a table.
+    pub fn pipelines_looking_into(&self, table: TableId) -> impl Iterator<Item = &Arc<PipelineDefinition>> {
+        self.pipelines.values().filter(move |pipeline| pipeline.tables.contains(&table))
+    }
+
     /// All indexes, with their tables.
     pub fn indexes(&self) -> impl Iterator<Item = (&Arc<TableDefinition>, &IndexDefinition)> {
         self.tables.values().flat_map(|table| table.indexes.iter().map(move |index| (table, index)))

@@ -40,6 +40,7 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterTable) -> Re
         };
     };
     check_views(&definitions, before, &statement.actions)?;
+    check_look_ups(&definitions, before, &statement.actions)?;
     let (_, live) = instance.table(&before.name)?;
     let mut after = (**before).clone();
     let mut notices = Vec::new();
@@ -58,6 +59,7 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterTable) -> Re
                 .map_err(|error| SqlError::from(error).at(statement.name.position))?;
         }
         check_pipelines(instance, &definitions, &after, &statement.name)?;
+        check_readers(instance, &definitions, &after, &statement.name)?;
     }
     check_retention(&after)?;
     if after.options.partitions != before.options.partitions {
@@ -139,6 +141,42 @@ fn check_pipelines(instance: &Instance, definitions: &Definitions, after: &Table
         if let Some(live) = instance.pipelines.live(pipeline.id) {
             pipelines::transform(instance.expressions(), after, pipeline, &live.plan)
                 .map_err(|error| SqlError::from(error).at(name.position))?;
+        }
+    }
+    Ok(())
+}
+
+/// Pipelines that look into a table are kept as text, too, and keep columns of it as they were.
+fn check_look_ups(definitions: &Definitions, table: &TableDefinition, actions: &[AlterAction]) -> Result<()> {
+    let Some(pipeline) = definitions.pipelines_looking_into(table.id).next() else { return Ok(()) };
+    let changed = actions.iter().find_map(|action| match action {
+        AlterAction::DropColumn { name, .. } => Some(("drop a column of", name)),
+        AlterAction::RenameColumn { from, .. } => Some(("rename a column of", from)),
+        AlterAction::SetType { column, .. } => Some(("alter the type of a column of", column)),
+        AlterAction::RenameTo(name) => Some(("rename", name)),
+        _ => None,
+    });
+    let Some((what, name)) = changed else { return Ok(()) };
+    Err(looked_into(
+        format!("cannot {what} table {} because a pipeline looks into it", table.name),
+        &pipeline.name,
+        name,
+    ))
+}
+
+fn looked_into(message: String, pipeline: &str, name: &Name) -> SqlError {
+    SqlError::new(state::DEPENDENT_OBJECTS_STILL_EXIST, message)
+        .at(name.position)
+        .with_detail(format!("pipeline \"{pipeline}\" joins its rows with the table"))
+        .with_hint("drop the pipeline, change the table, and create the pipeline again")
+}
+
+/// A column that is new may have a name that the text of a pipeline means another column by.
+fn check_readers(instance: &Instance, definitions: &Definitions, after: &TableDefinition, name: &Name) -> Result<()> {
+    for pipeline in definitions.pipelines_looking_into(after.id) {
+        if !pipelines::stays(instance, pipeline, definitions, after).unwrap_or(false) {
+            let message = format!("cannot change table {} so: its pipeline would mean something else", after.name);
+            return Err(looked_into(message, &pipeline.name, name));
         }
     }
     Ok(())

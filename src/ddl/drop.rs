@@ -53,9 +53,14 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
     }
     for name in &names {
         let users: Vec<Arc<PipelineDefinition>> = match statement.kind {
-            ObjectKind::Table => definitions
-                .table_named(&name.value)
-                .map_or_else(Vec::new, |table| definitions.pipelines_into(table.id).cloned().collect()),
+            ObjectKind::Table => definitions.table_named(&name.value).map_or_else(Vec::new, |table| {
+                let mut users: Vec<_> = definitions.pipelines_into(table.id).cloned().collect();
+                let readers = definitions.pipelines_looking_into(table.id);
+                users.extend(
+                    readers.filter(|reader| !reader.targets.iter().any(|target| target.table == table.id)).cloned(),
+                );
+                users
+            }),
             ObjectKind::Source => definitions
                 .source_named(&name.value)
                 .map_or_else(Vec::new, |source| definitions.pipelines_of(source.id).cloned().collect()),

@@ -8,6 +8,7 @@ pub mod directory;
 pub mod expressions;
 pub mod instance;
 pub mod live;
+pub mod look_ups;
 pub mod pipelines;
 mod quickstart;
 pub mod sinks;

@@ -26,7 +26,7 @@ use tidemill_storage::{
 use super::{
     instance::Instance,
     live::{self, Parts, arriving},
-    sinks,
+    look_ups, sinks,
 };
 use crate::catalog::{
     Definitions,
@@ -107,7 +107,8 @@ pub fn open(
     definitions: &Definitions,
 ) -> Result<(Arc<LivePipeline>, Opened)> {
     let sources = plan_sources(&sources_of(definitions, pipeline))?;
-    let plan = Arc::new(Plan::compile(instance.expressions(), &sources, &pipeline.query)?);
+    let tables = look_ups::plan_tables(&look_ups::tables_of(definitions, pipeline));
+    let plan = Arc::new(Plan::with_tables(instance.expressions(), &sources, &tables, &pipeline.query)?);
     let mut committed = 0;
     let mut targets = Vec::new();
     let stream = StreamId { source: pipeline.log, partition: 0 };
@@ -160,6 +161,7 @@ pub fn start(
         inputs,
         sinks: sink_specs(instance, pipeline, definitions, &live.plan)?,
         log: pipeline.log,
+        tables: look_ups::live(instance, definitions, pipeline)?,
         options: run_options(&pipeline.options),
         checkpoints: Arc::clone(&instance.checkpoints) as Arc<dyn CheckpointLog>,
         is_paused: pipeline.paused,
@@ -178,6 +180,24 @@ fn sink_specs(
 ) -> Result<Vec<SinkSpec>> {
     let sinks = pipeline.targets.iter().filter_map(|target| Some((target, definitions.sinks.get(&target.table)?)));
     sinks.map(|(target, sink)| sinks::spec(instance.expressions(), sink, pipeline, target, plan)).collect()
+}
+
+/// Whether a pipeline means the same over other definitions of tables that its rows look into.
+pub fn stays(
+    instance: &Instance,
+    pipeline: &PipelineDefinition,
+    definitions: &Definitions,
+    after: &TableDefinition,
+) -> Result<bool> {
+    let Some(live) = instance.pipelines.live(pipeline.id) else { return Ok(true) };
+    let sources = plan_sources(&sources_of(definitions, pipeline))?;
+    let mut tables = look_ups::tables_of(definitions, pipeline);
+    for table in tables.iter_mut().filter(|table| table.id == after.id) {
+        *table = Arc::new(after.clone());
+    }
+    let tables = look_ups::plan_tables(&tables);
+    let plan = Plan::with_tables(instance.expressions(), &sources, &tables, &pipeline.query)?;
+    Ok(plan.output() == live.plan.output())
 }
 
 /// Options as ingestion has them.

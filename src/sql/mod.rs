@@ -57,7 +57,7 @@ fn statement(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<StatementKind>
     let mut cursor = Cursor::new(text, tokens);
     let start = cursor.position();
     let explained = cursor.clone();
-    let ddl = if pipeline::is_by_name(&cursor) {
+    let ddl = if pipeline::begins_pipeline(&cursor) {
         Some(pipeline::insert(&mut cursor)?)
     } else if cursor.keywords(&["EXPLAIN", "CREATE", "PIPELINE"]) {
         cursor = explained;

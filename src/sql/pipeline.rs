@@ -1,7 +1,7 @@
 //! CREATE PIPELINE, ALTER PIPELINE, and INSERT … SELECT that begins a pipeline.
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
-use tidemill_ingest::pipeline::plan::without_within;
+use tidemill_ingest::pipeline::plan::without_marks;
 
 use super::{
     ast::{AlterPipeline, AlterPipelineAction, CreatePipeline, Ddl, PipelineTarget},
@@ -64,7 +64,7 @@ fn target(cursor: &mut Cursor<'_>) -> Result<PipelineTarget> {
 fn query(cursor: &mut Cursor<'_>) -> Result<(String, u32)> {
     let position = cursor.position();
     let tokens = cursor.rest();
-    cursor.text.parse_with(&without_within(tokens), |parser| parser.parse_query())?;
+    cursor.text.parse_with(&without_marks(tokens), |parser| parser.parse_query())?;
     Ok((cursor.text.slice(tokens).to_owned(), position))
 }
 
@@ -90,10 +90,14 @@ pub(super) fn insert(cursor: &mut Cursor<'_>) -> Result<Ddl> {
     }))
 }
 
-/// Whether a statement is INSERT … BY NAME, which only pipelines have.
-pub(super) fn is_by_name(cursor: &Cursor<'_>) -> bool {
+/// Whether a statement is INSERT with words that only pipelines have: BY NAME, WITHIN, JOIN LATEST, FOR SYSTEM_TIME AS OF.
+pub(super) fn begins_pipeline(cursor: &Cursor<'_>) -> bool {
     let mut ahead = cursor.clone();
-    ahead.keywords(&["INSERT", "INTO"]) && ahead.object_name("a table").is_ok() && ahead.keywords(&["BY", "NAME"])
+    if !ahead.keywords(&["INSERT", "INTO"]) || target(&mut ahead).is_err() {
+        return false;
+    }
+    let rest = ahead.clone().rest();
+    ahead.keywords(&["BY", "NAME"]) || without_marks(rest).len() < rest.len()
 }
 
 /// Reads an INSERT that reads from a source.

@@ -15,7 +15,7 @@ use arrow::{
         kernels::{cmp, comparison},
         not, or_kleene,
     },
-    datatypes::{DataType as ArrowType, Float32Type, Float64Type, SchemaRef},
+    datatypes::{DataType as ArrowType, Decimal128Type, Float32Type, Float64Type, Int64Type, SchemaRef},
 };
 
 use crate::{
@@ -275,6 +275,31 @@ fn compare(array: &ArrayRef, op: CompareOp, value: &Scalar, data_type: &DataType
         CompareOp::Greater => cmp::gt(array, value)?,
         CompareOp::GreaterEq => cmp::gt_eq(array, value)?,
     })
+}
+
+/// A value of an array as a [`Scalar`]; `None`: NULL, or of a type that has none (arrays).
+pub fn scalar_of(array: &ArrayRef, row: usize) -> Option<Scalar> {
+    if array.is_null(row) {
+        return None;
+    }
+    let one = array.slice(row, 1);
+    let int = || {
+        let plain = match one.data_type() {
+            ArrowType::Date32 => cast(&one, &ArrowType::Int32).ok()?,
+            _ => Arc::clone(&one),
+        };
+        Some(Scalar::Int(cast(&plain, &ArrowType::Int64).ok()?.as_primitive_opt::<Int64Type>()?.value(0)))
+    };
+    match array.data_type() {
+        ArrowType::Boolean => Some(Scalar::Boolean(one.as_boolean().value(0))),
+        ArrowType::Int16 | ArrowType::Int32 | ArrowType::Int64 | ArrowType::Date32 | ArrowType::Timestamp(..) => int(),
+        ArrowType::Float32 => Some(Scalar::Float(f64::from(one.as_primitive::<Float32Type>().value(0)))),
+        ArrowType::Float64 => Some(Scalar::Float(one.as_primitive::<Float64Type>().value(0))),
+        ArrowType::Decimal128(..) => Some(Scalar::Decimal(one.as_primitive_opt::<Decimal128Type>()?.value(0))),
+        ArrowType::Utf8View => Some(Scalar::Text(one.as_string_view().value(0).into())),
+        ArrowType::BinaryView => Some(Scalar::Bytes(one.as_binary_view().value(0).into())),
+        _ => None,
+    }
 }
 
 fn plain_float(value: f64) -> f64 {

@@ -13,6 +13,7 @@ mod bounds;
 mod key_map;
 mod lookup;
 mod owning;
+mod partners;
 mod writer;
 
 use std::sync::Arc;
@@ -22,10 +23,13 @@ use parking_lot::{Mutex, RwLock};
 
 use self::bounds::{Bounds, Leaves};
 pub use self::key_map::{KeyMapFile, KeyMapUse, WrittenKeyMap};
-pub use self::lookup::Found;
 pub use self::writer::{
     Change, PartitionKeys, PartitionWriter, PreparedChange, PreparedClearing, PreparedLeaving, PreparedRewriting,
     Rewriting,
+};
+pub use self::{
+    lookup::{Found, FoundRows},
+    partners::Partners,
 };
 use crate::{
     Result,

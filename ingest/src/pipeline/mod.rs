@@ -14,6 +14,7 @@ mod row_json;
 mod rules;
 pub mod run;
 mod select;
+mod tables;
 mod transform;
 mod watermark;
 
@@ -25,6 +26,7 @@ pub use self::{
     late::{Late, LatePolicy},
     machine::Counts,
     rules::{Misunderstood, Rules},
+    tables::TableRows,
     transform::{Transform, TransformedBatch},
     watermark::Watermark,
 };

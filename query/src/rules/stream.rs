@@ -14,7 +14,7 @@ use datafusion::{
     },
 };
 
-use super::{chains, forms, names, settle, storable, syntax};
+use super::{chains, forms, lateral, names, row_functions, settle, storable, syntax};
 use crate::SqlError;
 
 /// The plan with its names resolved among `sources` (name, columns), its types made to fit and PostgreSQL's casts and checks in it. It is not optimized.
@@ -37,12 +37,16 @@ pub(crate) fn query(
     let mut statement = Statement::Query(Box::new(query));
     syntax::rewrite(&mut statement);
     forms::rewrite(&mut statement)?;
+    let known =
+        row_functions::Known { is_relation: &|name| state.table_functions().contains_key(name), columns: &|_| None };
+    row_functions::rewrite(&mut statement, known)?;
     crate::pg_catalog::rewrite(&mut statement, &text);
     chains::gather(&mut statement);
     let context = names::Names::of_sources(&state, sources);
     let plan = SqlToRel::new_with_options(&context, context.parser_options())
         .statement_to_plan(DfStatement::Statement(Box::new(statement)))
         .map_err(located)?;
+    let plan = lateral::unfold(plan).map_err(located)?;
     let plan = settle(plan, &state, &[], false, true).map_err(located)?;
     storable(plan).map_err(located)
 }

@@ -25,7 +25,7 @@ use crate::{
     server::{
         instance::Instance,
         live::{CONNECT_TIMEOUT, LiveTable},
-        pipelines, sinks,
+        look_ups, pipelines, sinks,
     },
     session::error::{Result, SqlError, state},
     sql::ast::{AlterPipeline, AlterPipelineAction, CreatePipeline, Name},
@@ -57,9 +57,10 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreatePipeline) 
         let error = SqlError::from(error);
         SqlError { position: Some(error.position.unwrap_or(statement.query_position)), ..error }
     };
-    let sources = read_sources(instance, &definitions, &statement)?;
+    let (sources, read) = relations(instance, &definitions, &statement)?;
     let of_plan = pipelines::plan_sources(&sources)?;
-    let plan = Plan::compile(instance.expressions(), &of_plan, &statement.query).map_err(at_query)?;
+    let plan = Plan::with_tables(instance.expressions(), &of_plan, &look_ups::plan_tables(&read), &statement.query);
+    let plan = plan.map_err(at_query)?;
     let options::Read { options, by_name, late_position, mut notices } = options::read(&statement.options)?;
     let by_name = by_name || statement.by_name;
     notices.extend(updates::note(&plan, options.late));
@@ -96,6 +97,7 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreatePipeline) 
         version: 1,
         log: Default::default(),
         sources: sources.iter().map(|source| source.id).collect(),
+        tables: read.iter().map(|table| table.id).collect(),
         targets,
         query: statement.query.clone(),
         options,
@@ -133,22 +135,26 @@ fn at_query_unless_placed(error: SqlError, statement: &CreatePipeline) -> SqlErr
     SqlError { position: Some(error.position.unwrap_or(statement.query_position)), ..error }
 }
 
-/// The sources that the query names, in its order.
-fn read_sources(
+/// The sources that the query names, and the tables that it joins them with, in its order.
+#[expect(clippy::type_complexity, reason = "two lists")]
+fn relations(
     instance: &Instance,
     definitions: &Definitions,
     statement: &CreatePipeline,
-) -> Result<Vec<Arc<SourceDefinition>>> {
+) -> Result<(Vec<Arc<SourceDefinition>>, Vec<Arc<TableDefinition>>)> {
     let query = plan::parse(instance.expressions(), &statement.query)
         .map_err(|error| SqlError::from(error).at(statement.query_position))?;
-    let mut sources = Vec::new();
+    let (mut sources, mut tables) = (Vec::new(), Vec::new());
     for name in plan::relations(&query) {
         if let Some(source) = definitions.source_named(&name) {
             sources.push(Arc::clone(source));
-        } else if definitions.table_named(&name).is_some() || definitions.view_named(&name).is_some() {
-            return Err(SqlError::unsupported(format!("a pipeline cannot read \"{name}\", which is no source, yet"))
+        } else if definitions.table_named(&name).is_some() {
+            let (table, _) = instance.table(&name).map_err(|error| error.at(statement.query_position))?;
+            tables.push(table);
+        } else if definitions.view_named(&name).is_some() {
+            return Err(SqlError::unsupported(format!("a pipeline cannot read \"{name}\", which is a view"))
                 .at(statement.query_position)
-                .with_hint("pipelines read sources; queries join what they write with other tables"));
+                .with_hint("pipelines read sources, and join them with tables"));
         }
     }
     if sources.is_empty() && statement.by_name {
@@ -156,7 +162,7 @@ fn read_sources(
             .at(statement.query_position)
             .with_hint("name the columns: INSERT INTO table (column, …) SELECT …"));
     }
-    Ok(sources)
+    Ok((sources, tables))
 }
 
 /// As it was given, or made of the table's name.
@@ -346,7 +352,7 @@ async fn remove(instance: &Arc<Instance>, definition: &PipelineDefinition) -> Re
 pub(super) fn check_unused(kind: &str, name: &Name, users: &[Arc<PipelineDefinition>]) -> Result<()> {
     let Some(_) = users.first() else { return Ok(()) };
     let names: Vec<String> = users.iter().map(|pipeline| format!("pipeline \"{}\"", pipeline.name)).collect();
-    let uses = if kind == "source" { "reads from it" } else { "writes into it" };
+    let uses = if kind == "source" { "reads from it" } else { "writes into it or looks into it" };
     Err(SqlError::new(
         state::DEPENDENT_OBJECTS_STILL_EXIST,
         format!("cannot drop {kind} \"{}\" because a pipeline uses it", name.value),

@@ -32,6 +32,12 @@ pub(super) fn check_plan(plan: &Plan, late: Late) -> Result<()> {
             "take the condition's columns along, and ask it when you query the table",
         );
     }
+    if plan.has_groups_within() || plan.has_ranks() {
+        return refused(
+            "late = 'update' with an aggregate or OVER (…) over an aggregate is not supported: what was given of it cannot be taken back",
+            "to have windows wait for late rows, give the time to the source: WATERMARK FOR ts AS ts - INTERVAL '…'",
+        );
+    }
     if plan.has_sessions() {
         return refused(
             "late = 'update' with SESSION is not supported: a late row can make one session of two that were given",

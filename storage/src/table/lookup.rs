@@ -9,18 +9,24 @@
 //! The plain twin is the scan; it is asked wherever the map and the view do not agree (a batch between the two, a segment in another order), where a
 //! segment is damaged, and for keys whose tombstone is in memory.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use arrow::array::ArrayRef;
+use arrow::{
+    array::{Array, ArrayRef, BooleanArray, UInt32Array, new_empty_array},
+    compute::{and, concat, kernels::cmp::eq, take},
+};
 
 use super::{Partition, PartitionView, Table};
 use crate::{
-    Result,
+    Error, Result,
     evaluate::{default_array, plain_floats, widened},
     ids::{ColumnId, SegmentId},
     schema::{Column, TableSchema},
     segment::{Segment, SegmentState},
-    upsert::{fingerprint, owner},
+    upsert::{fingerprint, fingerprints, owner},
 };
 
 /// What a look-up says.
@@ -80,6 +86,138 @@ impl Table {
     }
 }
 
+/// What look-ups of many keys say.
+#[derive(Debug)]
+pub struct FoundRows {
+    /// Keys that have a row, by their places, ascending.
+    pub keys: Vec<u32>,
+    /// The values of these rows, of each column that was asked for.
+    pub columns: Vec<ArrayRef>,
+    /// Keys that a scan is to tell of.
+    pub unknown: Vec<u32>,
+}
+
+impl Table {
+    /// [`Table::look_up`] of many keys: `keys` has as many values of each of the key's columns. The columns that are asked for are named by their ids, and are given in the types of
+    /// the present schema; one that is not of it is `Invalid`.
+    pub fn look_up_all(&self, keys: &[ArrayRef], columns: &[ColumnId]) -> Result<FoundRows> {
+        let schema = self.schema.load_full();
+        let count = keys.first().map_or(0, |values| values.len());
+        let asked: Vec<&Column> = columns
+            .iter()
+            .map(|id| schema.column(*id).ok_or_else(|| Error::Invalid(format!("the table has no column with id {id}"))))
+            .collect::<Result<_>>()?;
+        let spec = self.key.as_ref().filter(|spec| spec.ages.is_none_or(|ages| ages.key_us.is_none()));
+        let Some(spec) = spec else {
+            let columns = asked.iter().map(|column| new_empty_array(&column.data_type.arrow())).collect();
+            return Ok(FoundRows { keys: Vec::new(), columns, unknown: (0..count as u32).collect() });
+        };
+        let keys: Vec<ArrayRef> = keys.iter().map(plain_floats).collect();
+        let fingerprints = fingerprints(&keys)?;
+        let partitions = self.partitions();
+        let mut of_partition: Vec<Vec<u32>> = vec![Vec::new(); partitions.len()];
+        for (key, fingerprint) in (0u32..).zip(&fingerprints) {
+            of_partition[owner(*fingerprint, partitions.len() as u32) as usize].push(key);
+        }
+        // Keys that were found, each with its place in the pieces, which are values of rows one after the other.
+        let mut found: Vec<(u32, u32)> = Vec::new();
+        let mut pieces: Vec<Vec<ArrayRef>> = vec![Vec::new(); asked.len()];
+        let mut unknown = Vec::new();
+        for (partition, wanted) in partitions.iter().zip(of_partition).filter(|(_, wanted)| !wanted.is_empty()) {
+            let Some(map) = partition.keys.load_full() else {
+                unknown.extend(wanted);
+                continue;
+            };
+            let removals = map.removals();
+            let view = {
+                let _moment = (partitions.len() > 1).then(|| self.moment.read());
+                partition.view.load_full()
+            };
+            // Of each segment the rows that keys may be in.
+            let mut candidates: BTreeMap<SegmentId, Vec<(u32, u32)>> = BTreeMap::new();
+            let mut open: BTreeSet<u32> = BTreeSet::new();
+            for key in wanted {
+                match map.candidates(fingerprints[key as usize]) {
+                    Ok(of_key) if !view.is_damaged() => {
+                        if !of_key.is_empty() || map.removals() != removals {
+                            open.insert(key);
+                        }
+                        let of_key = of_key.into_iter();
+                        of_key.for_each(|(segment, row)| candidates.entry(segment).or_default().push((row, key)));
+                    }
+                    _ => _ = open.insert(key),
+                }
+            }
+            for (id, mut rows) in candidates {
+                let Some(segment) = view.segment(id) else { continue };
+                rows.retain(|(row, _)| *row < segment.rows());
+                rows.sort_unstable();
+                let mut places: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
+                places.dedup();
+                let values = rows_of(segment, &places, &spec.columns, &asked)?;
+                let (of_key, values) = values.split_at(spec.columns.len());
+                let place = |row: &u32| places.binary_search(row).unwrap_or_default() as u32;
+                let in_values: UInt32Array = rows.iter().map(|(row, _)| place(row)).collect::<Vec<_>>().into();
+                let in_keys: UInt32Array = rows.iter().map(|(_, key)| *key).collect::<Vec<_>>().into();
+                let mut is_key = BooleanArray::from(vec![true; rows.len()]);
+                for (of_key, wanted) in of_key.iter().zip(&keys) {
+                    let of_rows = take(&plain_floats(of_key), &in_values, None)?;
+                    is_key = and(&is_key, &eq(&of_rows, &take(wanted, &in_keys, None)?)?)?;
+                }
+                let mut chosen = Vec::new();
+                for (at, (row, key)) in rows.iter().enumerate() {
+                    if !is_key.value(at) || !open.contains(key) {
+                        continue;
+                    }
+                    let is_valid = view.validities.of(id).is_none_or(|validity| validity.is_valid(*row));
+                    // As of one key: what is not valid in a committed segment is a tombstone.
+                    if is_valid || segment.state() == SegmentState::Committed {
+                        open.remove(key);
+                    }
+                    if is_valid {
+                        found.push((*key, found.len() as u32));
+                        chosen.push(in_values.value(at));
+                    }
+                }
+                let chosen = UInt32Array::from(chosen);
+                for (pieces, values) in pieces.iter_mut().zip(values) {
+                    pieces.push(take(values, &chosen, None)?);
+                }
+            }
+            unknown.extend(open);
+        }
+        found.sort_unstable();
+        unknown.sort_unstable();
+        let order = UInt32Array::from(found.iter().map(|(_, place)| *place).collect::<Vec<_>>());
+        let column = |(column, pieces): (&&Column, &Vec<ArrayRef>)| {
+            let pieces: Vec<&dyn Array> = pieces.iter().map(|piece| piece.as_ref()).collect();
+            match pieces.is_empty() {
+                true => Ok(new_empty_array(&column.data_type.arrow())),
+                false => Ok(take(&concat(&pieces)?, &order, None)?),
+            }
+        };
+        let columns = asked.iter().zip(&pieces).map(column).collect::<Result<_>>()?;
+        Ok(FoundRows { keys: found.into_iter().map(|(key, _)| key).collect(), columns, unknown })
+    }
+}
+
+/// Values of rows, which ascend: of the key's columns, then of those that are asked for.
+fn rows_of(segment: &Arc<dyn Segment>, rows: &[u32], of_key: &[ColumnId], asked: &[&Column]) -> Result<Vec<ArrayRef>> {
+    let is_there = |column: &&&Column| segment.schema().index_of(column.id).is_some();
+    let ids: Vec<ColumnId> =
+        of_key.iter().copied().chain(asked.iter().filter(is_there).map(|column| column.id)).collect();
+    let mut taken = segment.take(&ids, rows)?;
+    let mut values = taken.split_off(of_key.len()).into_iter();
+    for column in asked {
+        taken.push(match is_there(&column).then(|| values.next()).flatten() {
+            Some(value) => widened(value, column)?,
+            // The segment is older than the column.
+            None => default_array(column, rows.len())?,
+        });
+    }
+    Ok(taken)
+}
+
 /// The values of a row, if it has the key.
 fn values_of(
     segment: &Arc<dyn Segment>,
@@ -88,22 +226,10 @@ fn values_of(
     key: &[ArrayRef],
     columns: &[&Column],
 ) -> Result<Option<Vec<ArrayRef>>> {
-    let is_there = |column: &&&Column| segment.schema().index_of(column.id).is_some();
-    let ids: Vec<ColumnId> =
-        of_key.iter().copied().chain(columns.iter().filter(is_there).map(|column| column.id)).collect();
-    let mut taken = segment.take(&ids, &[row])?;
+    let mut taken = rows_of(segment, &[row], of_key, columns)?;
     let values = taken.split_off(of_key.len());
     let is_key = taken.iter().zip(key).all(|(found, wanted)| plain_floats(found).as_ref() == wanted.as_ref());
-    if !is_key {
-        return Ok(None);
-    }
-    let mut values = values.into_iter();
-    let value = |column: &&Column| match is_there(&column).then(|| values.next()).flatten() {
-        Some(value) => widened(value, column),
-        // The segment is older than the column.
-        None => default_array(column, 1),
-    };
-    columns.iter().map(value).collect::<Result<Vec<_>>>().map(Some)
+    Ok(is_key.then_some(values))
 }
 
 impl Partition {

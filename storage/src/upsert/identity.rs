@@ -110,7 +110,7 @@ pub(crate) fn fingerprint(arrays: &[ArrayRef]) -> Result<u64> {
 }
 
 /// A hash of each key, of whose columns `arrays` are: of one column that of its value, of several that of their hashes, one after the other.
-pub(super) fn fingerprints(arrays: &[ArrayRef]) -> Result<Vec<u64>> {
+pub(crate) fn fingerprints(arrays: &[ArrayRef]) -> Result<Vec<u64>> {
     let mut hashes = Vec::with_capacity(arrays.len());
     for array in arrays {
         let mut of_column = Vec::with_capacity(array.len());

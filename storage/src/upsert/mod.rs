@@ -48,7 +48,7 @@ mod winners;
 pub use ages::{segment_newest_us, segment_span_us};
 pub use checkpoint::KEY_MAP_FILE;
 pub(crate) use checkpoint::{Unfinished, temporary};
-pub(crate) use identity::{fingerprint, fingerprint_of_hashes};
+pub(crate) use identity::{fingerprint, fingerprint_of_hashes, fingerprints};
 pub(crate) use keys::Keys;
 pub use memory::KeyMemory;
 pub(crate) use owner::owner;

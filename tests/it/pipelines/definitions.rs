@@ -89,7 +89,19 @@ fn what_cannot_work_is_refused_when_it_is_made() {
         (create("t WITH (checkpoint_interval = 'soon')", WINDOWS), "22023", "checkpoint_interval"),
         ("ALTER PIPELINE p PAUSE".into(), "42704", "\"p\""),
         ("DROP PIPELINE p".into(), "42704", "\"p\""),
-        ("INSERT INTO t BY NAME SELECT b FROM t".into(), "0A000", "\"t\""),
+        ("INSERT INTO t BY NAME SELECT b FROM t".into(), "0A000", "BY NAME"),
+        (
+            create("t", "SELECT s.b, s.ts, x.rows FROM s JOIN t x ON x.b = s.b"),
+            "0A000",
+            "\"t\" does not name its primary key",
+        ),
+        (
+            create("t", "SELECT s.b FROM s JOIN t FOR SYSTEM_TIME AS OF s.ts ON t.b = s.b"),
+            "0A000",
+            "FOR SYSTEM_TIME AS OF",
+        ),
+        (create("t", "SELECT s.b FROM t JOIN s ON t.b = s.b"), "0A000", "\"t\" cannot stand alone"),
+        (create("t", "SELECT s.b FROM s JOIN LATEST t USING (b)"), "22023", "JOIN LATEST"),
     ] {
         let (found, message, _) = refused(&server, &sql);
         assert!(found == code && message.contains(words), "{sql}\n{found} {message}");

@@ -6,9 +6,11 @@ mod crash;
 mod definitions;
 mod joins;
 mod late;
+mod look_ups;
 mod restarting;
 mod scenarios;
 mod sinks;
+mod windows;
 
 use std::time::Duration;
 

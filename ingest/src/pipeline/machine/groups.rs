@@ -94,7 +94,7 @@ impl Accumulators {
 
 impl Groups {
     pub(crate) fn new(aggregate: &Aggregate) -> Result<Self> {
-        let keys = match aggregate.keys.is_empty() {
+        let keys = match aggregate.key_schema.fields().is_empty() {
             true => None,
             false => Some(new_group_values(Arc::clone(&aggregate.key_schema), &GroupOrdering::None)?),
         };
@@ -153,6 +153,10 @@ impl Groups {
     pub(crate) fn take(&mut self) -> Result<Dump> {
         let groups = self.count();
         let keys = self.keys.as_mut().map_or_else(|| Ok(Vec::new()), |keys| keys.emit(EmitTo::All))?;
+        // Those of several columns give their values away, and keep in mind where they were.
+        if let Some(keys) = &mut self.keys {
+            keys.clear_shrink(0);
+        }
         Ok(Dump { groups, keys, states: self.accumulators.take()? })
     }
 

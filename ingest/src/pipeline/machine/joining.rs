@@ -3,7 +3,7 @@
 //! ```text
 //! a left row at 10:00 that belongs to right rows of 10:00 to 10:10
 //!   right rows that are there ─► pairs at once; those that come ─► pairs when they come
-//!   the watermark passes 10:10 ─► it is forgotten; in a LEFT JOIN without a partner it is given with NULLs
+//!   the watermark passes 10:10 ─► it is forgotten; without a partner it is given with NULLs in a LEFT JOIN, as right rows are in a RIGHT JOIN; FULL is both
 //! ```
 //!
 //! A left row is late when it would be forgotten at once; a right row when all left rows that it may belong to are. Right rows wait for left rows that are not late, though they
@@ -369,11 +369,15 @@ impl Joining {
                 _ => taken.counts.out_of_bound += 1,
             }
         }
-        let lonely: Vec<&Slot> = left.iter().filter(|slot| join.is_outer && slot.flags & MATCHED == 0).collect();
-        if !lonely.is_empty() {
-            let mut columns = self.columns(0, lonely.iter().copied())?;
-            let of_right = join.sides[1].schema.fields().iter();
-            columns.extend(of_right.map(|field| new_null_array(field.data_type(), lonely.len())));
+        for (side, slots) in [left, right].iter().enumerate().filter(|(side, _)| join.outer[*side]) {
+            let lonely: Vec<&Slot> = slots.iter().filter(|slot| slot.flags & MATCHED == 0).collect();
+            if lonely.is_empty() {
+                continue;
+            }
+            let own = self.columns(side, lonely.iter().copied())?;
+            let of_other = join.sides[1 - side].schema.fields().iter();
+            let nulls = of_other.map(|field| new_null_array(field.data_type(), lonely.len())).collect();
+            let columns = if side == 0 { [own, nulls].concat() } else { [nulls, own].concat() };
             let options = RecordBatchOptions::new().with_row_count(Some(lonely.len()));
             let rows = RecordBatch::try_new_with_options(Arc::clone(&join.output), columns, &options)?;
             taken.given.push(Flowing::on_time(rows));

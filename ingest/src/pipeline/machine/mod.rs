@@ -14,11 +14,13 @@ mod groups;
 mod joining;
 mod operators;
 mod packing;
+mod ranked;
 mod sessions;
 pub(crate) mod state_file;
 #[cfg(test)]
 mod tests;
 mod updating;
+mod versions;
 mod windowed;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -41,6 +43,7 @@ use super::{
     checks::row_reject,
     late::{Late, LatePolicy},
     plan::{Lane, Origin, Plan},
+    tables::{Answers, Asking, TableRows},
     watermark::Watermark,
 };
 use crate::{
@@ -171,6 +174,7 @@ pub(crate) struct Machine {
     counts: Counts,
     late: Late,
     operators: Vec<Running>,
+    asking: Asking,
 }
 
 /// What a dead letter says that came too late.
@@ -199,9 +203,14 @@ fn lanes(plan: &Plan, from: Origin) -> impl Iterator<Item = (Target, &Lane)> {
 }
 
 impl Machine {
-    pub(crate) fn new(plan: Arc<Plan>, sources: Arc<[MachineSource]>, settings: Settings) -> Result<Self> {
+    pub(crate) fn new(
+        plan: Arc<Plan>,
+        sources: Arc<[MachineSource]>,
+        tables: Arc<[Arc<dyn TableRows>]>,
+        settings: Settings,
+    ) -> Result<Self> {
         let mut time = EventTime::new(sources.iter().map(|source| source.id).collect(), settings.jump_max_us);
-        if plan.has_join() {
+        if plan.waits_for_all() {
             time.wait_for_all();
         }
         let late = settings.late;
@@ -216,17 +225,19 @@ impl Machine {
             counts: Counts::default(),
             late,
             operators,
+            asking: Asking::new(tables),
         })
     }
 
     pub(crate) fn restore(
         plan: Arc<Plan>,
         sources: Arc<[MachineSource]>,
+        tables: Arc<[Arc<dyn TableRows>]>,
         settings: Settings,
         picture: Picture,
     ) -> Result<Self> {
         let Picture { progress, parts } = picture;
-        let mut machine = Self::new(plan, sources, settings)?;
+        let mut machine = Self::new(plan, sources, tables, settings)?;
         let watermark = progress.time.combined();
         for (operator, running) in machine.plan.operators.iter().zip(&mut machine.operators) {
             running.begin(watermark, delay_of(&operator.kind, 0));
@@ -291,6 +302,19 @@ impl Machine {
         self.operators.iter().map(Running::size).fold((0, 0), |(bytes, groups), (b, g)| (bytes + b, groups + g))
     }
 
+    /// What tables said for the arrival that was taken last.
+    pub(crate) fn answers(&mut self) -> Answers {
+        self.asking.take()
+    }
+
+    /// Takes what came before, and was told `answers` then.
+    pub(crate) fn apply_again(&mut self, arrival: &Arrival, answers: Answers) -> Result<Outcome> {
+        self.asking.tell(answers);
+        let outcome = self.apply(arrival)?;
+        self.asking.take();
+        Ok(outcome)
+    }
+
     /// Takes what came. After an error the machine is in no state to go on: it is made again from a picture.
     pub(crate) fn apply(&mut self, arrival: &Arrival) -> Result<Outcome> {
         let mut outcome = Outcome::default();
@@ -331,6 +355,7 @@ impl Machine {
         for (target, lane) in lanes(&plan, Origin::Source(source)) {
             let (mut pieces, mut faults, mut failed) = (Vec::new(), Vec::new(), Vec::new());
             if rows > 0 {
+                let asking = &mut self.asking;
                 bisect(
                     0..rows,
                     &mut |range| {
@@ -339,7 +364,7 @@ impl Machine {
                             places: (range.start as u32..range.end as u32).collect(),
                             before: before[range].to_vec(),
                         };
-                        prepare(kind_of(&plan, target), &lane.steps, flowing)
+                        prepare(kind_of(&plan, target), &lane.steps, flowing, asking)
                     },
                     &mut |_, (piece, of_piece): (Piece, Vec<Fault>)| {
                         pieces.push(piece);
@@ -348,6 +373,7 @@ impl Machine {
                     &mut |row, reason| failed.push((row as u32, reason)),
                 );
             }
+            self.asking.failure()?;
             faults.append(&mut failed);
             faults.sort_by_key(|(row, _)| *row);
             rejects.extend(faults.into_iter().map(|(row, reason)| row_reject(batch, row as usize, None, reason)));
@@ -376,7 +402,7 @@ impl Machine {
     fn deliver(&mut self, target: Target, piece: Piece, late: &mut Vec<u32>, outcome: &mut Outcome) -> Result<()> {
         match (target, piece) {
             (Target::Operator(at, _), piece) => {
-                let taken = self.operators[at].take(piece)?;
+                let taken = self.operators[at].take(&self.plan.operators[at].kind, piece)?;
                 self.forward(at, taken, late, outcome)
             }
             (Target::Output, Piece::Rows(rows)) => {
@@ -401,7 +427,9 @@ impl Machine {
         for (target, lane) in lanes(&plan, Origin::Operator(at)) {
             let flowing =
                 Flowing { rows: flowing.rows.clone(), before: flowing.before.clone(), places: flowing.places.clone() };
-            let (piece, faults) = prepare(kind_of(&plan, target), &lane.steps, flowing).map_err(failed)?;
+            let prepared = prepare(kind_of(&plan, target), &lane.steps, flowing, &mut self.asking);
+            self.asking.failure()?;
+            let (piece, faults) = prepared.map_err(failed)?;
             if let Some((_, reason)) = faults.into_iter().next() {
                 return Err(failed(reason));
             }

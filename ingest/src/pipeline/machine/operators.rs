@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray},
-    compute::{cast, filter_record_batch, is_not_null, prep_null_mask_filter},
+    array::{Array, ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray, UInt32Array, UInt64Array},
+    compute::{cast, filter_record_batch, is_not_null, prep_null_mask_filter, take},
     datatypes::{DataType as ArrowType, TimeUnit, TimestampMicrosecondType},
 };
 use datafusion::common::DataFusionError;
@@ -15,14 +15,17 @@ use super::{
     dedup::{DedupRows, Deduping},
     flow::{Flowing, Part, Taken},
     joining::{JoinRows, Joining},
+    ranked::{RankRows, Ranked},
     sessions::Sessions,
     updating::Updating,
+    versions::Versions,
     windowed::{Prepared, Windowed},
 };
 use crate::pipeline::{
     expression::Expression,
     late::Late,
-    plan::{Aggregate, Kind, Step, steps, windows::Window},
+    plan::{Aggregate, Kind, Side, Step, steps, windows::Window},
+    tables::Asking,
 };
 
 type Result<T, E = DataFusionError> = std::result::Result<T, E>;
@@ -33,6 +36,8 @@ pub(super) enum Running {
     Sessions(Sessions),
     Updating(Updating),
     Joining(Box<Joining>),
+    Versions(Box<Versions>),
+    Ranked(Box<Ranked>),
     Deduping(Deduping),
 }
 
@@ -43,6 +48,7 @@ pub(super) enum Piece {
     Aggregate(Box<Prepared>),
     Join(Box<JoinRows>),
     Dedup(Box<DedupRows>),
+    Rank(Box<RankRows>),
 }
 
 /// A row that cannot be computed, by its place, and why.
@@ -52,6 +58,8 @@ impl Running {
     pub(super) fn new(kind: &Kind, late: Late) -> Result<Self> {
         Ok(match kind {
             Kind::Join(join) => Self::Joining(Box::new(Joining::new(Arc::clone(join))?)),
+            Kind::AsOf(as_of) => Self::Versions(Box::new(Versions::new(Arc::clone(as_of))?)),
+            Kind::Ranking(ranking) => Self::Ranked(Box::new(Ranked::new(Arc::clone(ranking))?)),
             Kind::Dedup(dedup) => Self::Deduping(Deduping::new(Arc::clone(dedup), late)?),
             Kind::Aggregate(aggregate) => match &aggregate.timing {
                 None => Self::Updating(Updating::new(Arc::clone(aggregate))?),
@@ -63,12 +71,27 @@ impl Running {
         })
     }
 
-    pub(super) fn take(&mut self, piece: Piece) -> Result<Taken> {
+    /// `kind`: what it runs.
+    pub(super) fn take(&mut self, kind: &Kind, piece: Piece) -> Result<Taken> {
+        let mut taken = self.take_all(piece)?;
+        if let Kind::Aggregate(aggregate) = kind
+            && aggregate.sets.len() > 1
+        {
+            // A row came once for each set, and all are late, or none.
+            taken.late = taken.late.chunks(aggregate.sets.len()).map(|row| row[0]).collect();
+            taken.counts.late_updates /= aggregate.sets.len() as u64;
+        }
+        Ok(taken)
+    }
+
+    fn take_all(&mut self, piece: Piece) -> Result<Taken> {
         match (self, piece) {
             (Self::Windowed(windowed), Piece::Aggregate(rows)) => windowed.update(&rows),
             (Self::Sessions(sessions), Piece::Aggregate(rows)) => sessions.update(&rows),
             (Self::Updating(updating), Piece::Aggregate(rows)) => updating.update(&rows).map(|()| Taken::default()),
             (Self::Joining(joining), Piece::Join(rows)) => joining.update(&rows),
+            (Self::Versions(versions), Piece::Join(rows)) => versions.update(&rows),
+            (Self::Ranked(ranked), Piece::Rank(rows)) => ranked.update(&rows),
             (Self::Deduping(deduping), Piece::Dedup(rows)) => deduping.update(&rows),
             _ => Err(DataFusionError::Internal("rows were prepared for another operator".into())),
         }
@@ -82,6 +105,8 @@ impl Running {
             Self::Sessions(sessions) => sessions.advance(delayed).map(Taken::of),
             Self::Updating(_) => Ok(Taken::default()),
             Self::Joining(joining) => joining.advance(watermark),
+            Self::Versions(versions) => versions.advance(delayed),
+            Self::Ranked(ranked) => ranked.advance(delayed),
             Self::Deduping(deduping) => deduping.advance(delayed),
         }
     }
@@ -105,6 +130,8 @@ impl Running {
             Self::Sessions(sessions) => sessions.dump(),
             Self::Updating(updating) => updating.dump(),
             Self::Joining(joining) => joining.dump(),
+            Self::Versions(versions) => versions.dump(),
+            Self::Ranked(ranked) => ranked.dump(),
             Self::Deduping(deduping) => deduping.dump(),
         }
     }
@@ -123,6 +150,8 @@ impl Running {
             Self::Sessions(sessions) => sessions.restore(part),
             Self::Updating(updating) => updating.restore(part),
             Self::Joining(joining) => joining.restore(part),
+            Self::Versions(versions) => versions.restore(part),
+            Self::Ranked(ranked) => ranked.restore(part),
             Self::Deduping(deduping) => deduping.restore(part),
         }
     }
@@ -134,6 +163,8 @@ impl Running {
             Self::Sessions(sessions) => sessions.size(),
             Self::Updating(updating) => updating.size(),
             Self::Joining(joining) => joining.size(),
+            Self::Versions(versions) => versions.size(),
+            Self::Ranked(ranked) => ranked.size(),
             Self::Deduping(deduping) => deduping.size(),
         }
     }
@@ -144,6 +175,8 @@ pub(super) fn delay_of(kind: &Kind, side: usize) -> i64 {
     match kind {
         Kind::Aggregate(aggregate) => aggregate.timing.as_ref().map_or(0, |timing| timing.delay_us),
         Kind::Join(join) => join.sides[side].delay_us,
+        Kind::AsOf(as_of) => as_of.sides[side].delay_us,
+        Kind::Ranking(ranking) => ranking.delay_us,
         Kind::Dedup(dedup) => dedup.delay_us,
     }
 }
@@ -153,9 +186,10 @@ pub(super) fn prepare(
     operator: Option<(&Kind, usize)>,
     steps: &[Step],
     flowing: Flowing,
+    asking: &mut Asking,
 ) -> Result<(Piece, Vec<Fault>), String> {
     let Flowing { rows, mut before, mut places } = flowing;
-    let stepped = steps::run(steps, rows)?;
+    let stepped = steps::run(steps, rows, asking)?;
     let mut rows = stepped.rows;
     if let Some(kept) = stepped.places {
         (before, places) = Flowing::pick(&before, &places, kept.values().iter().map(|row| *row as usize));
@@ -164,6 +198,8 @@ pub(super) fn prepare(
     let time = match kind {
         Kind::Aggregate(aggregate) => aggregate.timing.as_ref().map(|timing| &timing.time),
         Kind::Join(join) => Some(&join.sides[side].time),
+        Kind::AsOf(as_of) => Some(&as_of.sides[side].time),
+        Kind::Ranking(ranking) => Some(&ranking.time),
         Kind::Dedup(dedup) => Some(&dedup.time),
     };
     let mut faults = Vec::new();
@@ -188,17 +224,19 @@ pub(super) fn prepare(
     let piece = match kind {
         Kind::Aggregate(aggregate) => {
             let (keys, arguments, filters) = inputs(aggregate, &rows)?;
-            Piece::Aggregate(Box::new(Prepared { times, keys, arguments, filters, before, places }))
+            let prepared = Prepared { times, keys, arguments, filters, before, places };
+            Piece::Aggregate(Box::new(in_sets(aggregate, prepared)?))
         }
-        Kind::Join(join) => {
-            let keys = all(&join.sides[side].keys, &rows)?;
-            let columns = rows.columns().iter().zip(join.sides[side].schema.fields());
-            // Of lanes that are united each has types of its own.
-            let columns =
-                columns.map(|(column, field)| as_type(column, field.data_type())).collect::<Result<_, _>>()?;
-            let rows = RecordBatch::try_new(Arc::clone(&join.sides[side].schema), columns);
-            let rows = rows.map_err(|error| error.to_string())?;
-            Piece::Join(Box::new(JoinRows { side, rows, times, keys, before, places }))
+        Kind::Join(join) => joined(&join.sides[side], side, rows, times, before, places)?,
+        Kind::AsOf(as_of) => joined(&as_of.sides[side], side, rows, times, before, places)?,
+        Kind::Ranking(ranking) => {
+            let keys = all(&ranking.keys, &rows)?;
+            let order =
+                ranking.order.iter().map(|(expression, _)| expression.evaluate(&rows)).collect::<Result<_, _>>()?;
+            let kept = ranking.kept.iter();
+            let kept = kept.map(|at| as_type(rows.column(*at), ranking.schema.field(*at).data_type()));
+            let kept = kept.collect::<Result<_, _>>()?;
+            Piece::Rank(Box::new(RankRows { times, keys, order, kept, before, places }))
         }
         Kind::Dedup(dedup) => {
             let (keys, select) = (all(&dedup.keys, &rows)?, all(&dedup.select, &rows)?);
@@ -206,6 +244,44 @@ pub(super) fn prepare(
         }
     };
     Ok((piece, faults))
+}
+
+/// With GROUPING SETS each row once for each set, without the keys that the set does not have.
+fn in_sets(aggregate: &Aggregate, rows: Prepared) -> Result<Prepared, String> {
+    let (sets, count) = (&aggregate.sets, rows.before.len() as u32);
+    if sets.is_empty() {
+        return Ok(rows);
+    }
+    let text = |error: DataFusionError| error.to_string();
+    let repeated: UInt32Array =
+        (0..count).flat_map(|row| std::iter::repeat_n(row, sets.len())).collect::<Vec<_>>().into();
+    let mut all = rows.take(&repeated).map_err(text)?;
+    for (at, key) in all.keys.iter_mut().enumerate() {
+        let of_set: UInt32Array =
+            (0..count).flat_map(|row| sets.iter().map(move |set| set.has[at].then_some(row))).collect();
+        *key = take(&rows.keys[at], &of_set, None).map_err(|error| error.to_string())?;
+    }
+    let numbers: UInt64Array = (0..count).flat_map(|_| sets.iter().map(|set| set.number)).collect::<Vec<_>>().into();
+    let number = aggregate.key_schema.field(all.keys.len()).data_type();
+    all.keys.push(cast(&numbers, number).map_err(|error| error.to_string())?);
+    Ok(all)
+}
+
+/// For a side of a join.
+fn joined(
+    of: &Side,
+    side: usize,
+    rows: RecordBatch,
+    times: TimestampMicrosecondArray,
+    before: Vec<i64>,
+    places: Vec<u32>,
+) -> Result<Piece, String> {
+    let keys = all(&of.keys, &rows)?;
+    let columns = rows.columns().iter().zip(of.schema.fields());
+    // Of lanes that are united each has types of its own.
+    let columns = columns.map(|(column, field)| as_type(column, field.data_type())).collect::<Result<_, _>>()?;
+    let rows = RecordBatch::try_new(Arc::clone(&of.schema), columns).map_err(|error| error.to_string())?;
+    Ok(Piece::Join(Box::new(JoinRows { side, rows, times, keys, before, places })))
 }
 
 fn as_type(column: &ArrayRef, data_type: &ArrowType) -> Result<ArrayRef, String> {

@@ -2,7 +2,7 @@
 
 use arrow::{
     array::ArrayRef,
-    compute::cast,
+    compute::{SortOptions, cast},
     datatypes::DataType as ArrowType,
     row::{RowConverter, Rows, SortField},
 };
@@ -31,8 +31,14 @@ impl Packed {
 
 impl Packing {
     pub(crate) fn new(types: Vec<ArrowType>) -> Result<Self> {
-        let fields = types.iter().map(|data_type| SortField::new(data_type.clone()));
-        Ok(Self { converter: RowConverter::new(fields.collect())?, types })
+        Self::ordered(types.into_iter().map(|data_type| (data_type, SortOptions::default())).collect())
+    }
+
+    /// Bytes that are ordered as the options say.
+    pub(crate) fn ordered(fields: Vec<(ArrowType, SortOptions)>) -> Result<Self> {
+        let sorted = fields.iter().map(|(of, options)| SortField::new_with_options(of.clone(), *options));
+        let converter = RowConverter::new(sorted.collect())?;
+        Ok(Self { converter, types: fields.into_iter().map(|(data_type, _)| data_type).collect() })
     }
 
     pub(crate) fn pack(&self, columns: &[ArrayRef]) -> Result<Packed> {

@@ -12,7 +12,10 @@ use datafusion::{
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     logical_expr::physical_planning_context::PhysicalPlanningContext,
-    logical_expr::{Aggregate as AggregateNode, Expr, GroupsAccumulator},
+    logical_expr::{
+        Aggregate as AggregateNode, Expr, GroupingSet as GroupingSetNode, GroupsAccumulator,
+        utils::grouping_set_to_exprlist,
+    },
     physical_expr::{
         GroupsAccumulatorAdapter,
         aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder},
@@ -25,7 +28,7 @@ use super::{
         machine::Dump,
         rules::Rules,
     },
-    Time, unsupported,
+    Time, WindowColumn, unsupported,
     windows::{self, Window, WindowCall, window_type},
 };
 use crate::{Error, Result};
@@ -39,6 +42,9 @@ pub(crate) struct Aggregate {
     /// `None` for groups that go on for ever.
     pub(crate) timing: Option<Timing>,
     pub(crate) keys: Vec<Expression>,
+    /// Those of GROUPING SETS; none for one GROUP BY.
+    pub(crate) sets: Vec<GroupingSet>,
+    /// Of keys, and of the number of the set behind them.
     pub(crate) key_schema: SchemaRef,
     /// What GROUP BY gives, in order.
     pub(crate) groups: Vec<GroupColumn>,
@@ -56,6 +62,49 @@ pub(crate) struct Timing {
     pub(crate) time_type: ArrowType,
     /// How far times are behind the watermark at most.
     pub(crate) delay_us: i64,
+}
+
+/// One of the sets that rows are grouped by at once.
+#[derive(Debug)]
+pub(crate) struct GroupingSet {
+    /// Of each key whether groups of the set have it.
+    pub(crate) has: Vec<bool>,
+    /// What `grouping()` is made of.
+    pub(crate) number: u64,
+}
+
+/// What GROUP BY names, and of each of its sets which of these; no sets for a plain GROUP BY.
+fn grouping_sets(node: &AggregateNode) -> Result<(Vec<Expr>, Vec<Vec<usize>>), DataFusionError> {
+    let exprs: Vec<Expr> = grouping_set_to_exprlist(&node.group_expr)?.into_iter().cloned().collect();
+    let Some(Expr::GroupingSet(of)) = node.group_expr.first() else { return Ok((node.group_expr.clone(), Vec::new())) };
+    let place = |expr: &Expr| exprs.iter().position(|known| known == expr);
+    let places = |set: &[Expr]| set.iter().filter_map(place).collect::<Vec<usize>>();
+    let sets = match of {
+        GroupingSetNode::GroupingSets(sets) => sets.iter().map(|set| places(set)).collect(),
+        GroupingSetNode::Rollup(all) => (0..=all.len()).rev().map(|length| places(&all[..length])).collect(),
+        GroupingSetNode::Cube(all) => {
+            let set = |mask: usize| {
+                (0..all.len()).filter(|at| (mask >> at) & 1 == 1).filter_map(|at| place(&all[at])).collect()
+            };
+            (0..1usize << all.len()).map(set).collect()
+        }
+    };
+    Ok((exprs, sets))
+}
+
+/// `key_of`: of each of GROUP BY's expressions the key that it is.
+fn sets_of(members: &[Vec<usize>], key_of: &[Option<usize>]) -> Vec<GroupingSet> {
+    let mask = |set: &Vec<usize>| (0..key_of.len()).fold(0u64, |mask, at| (mask << 1) | u64::from(!set.contains(&at)));
+    let set = |(at, set): (usize, &Vec<usize>)| {
+        // A set that is there twice gives its groups twice.
+        let again = members[..at].iter().filter(|known| mask(known) == mask(set)).count() as u64;
+        let keys = key_of.iter().enumerate().filter(|(_, key)| key.is_some());
+        GroupingSet {
+            has: keys.map(|(at, _)| set.contains(&at)).collect(),
+            number: mask(set) | again.checked_shl(key_of.len() as u32).unwrap_or(0),
+        }
+    };
+    members.iter().enumerate().map(set).collect()
 }
 
 /// A column of GROUP BY.
@@ -93,48 +142,44 @@ impl Aggregate {
     pub(super) fn compile(rules: &dyn Rules, node: &AggregateNode, times: &[Time]) -> Result<Self> {
         let input = node.input.schema();
         let fail = |error: DataFusionError| definition(rules.reader()(&error));
-        let mut call: Option<WindowCall> = None;
-        for group in &node.group_expr {
-            if matches!(group, Expr::GroupingSet(_)) {
-                return Err(unsupported(
-                    "GROUPING SETS, ROLLUP and CUBE are not supported in a pipeline yet",
-                    "make a pipeline of each set",
-                ));
+        let (group_exprs, members) = grouping_sets(node).map_err(fail)?;
+        let call = call_in(rules, &group_exprs)?;
+        let ends = group_exprs.iter().filter_map(|group| time_column(group, input, times)).filter(|time| time.is_end);
+        let timing = match (&call, ends.min_by_key(|time| time.delay_us)) {
+            (None, Some(end)) => {
+                let column = Expr::Column(Column::from(input.qualified_field(end.column)));
+                let time = Expression::of_plan(rules, input, column, "the end of the window")?;
+                // Rows of one moment are the window.
+                let window = Window::Tumble { size: 1 };
+                Some(Timing { window, time_type: time.field.data_type().clone(), time, delay_us: end.delay_us })
             }
-            group
-                .apply(|expr| {
-                    if windows::is_window(expr) && call.as_ref().is_none_or(|known| known.call != *expr) {
-                        let read =
-                            windows::read(rules, expr).map_err(|error| DataFusionError::External(Box::new(error)))?;
-                        if call.replace(read).is_some() {
-                            let two = unsupported("two windows in one GROUP BY are not supported", "use one of them");
-                            return Err(DataFusionError::External(Box::new(two)));
-                        }
-                    }
-                    Ok(TreeNodeRecursion::Continue)
-                })
-                .map_err(|error| match error {
-                    DataFusionError::External(error) => match error.downcast::<Error>() {
-                        Ok(error) => *error,
-                        Err(error) => definition(error.to_string()),
-                    },
-                    error => fail(error),
-                })?;
-        }
-        let timing = match &call {
-            None if node.group_expr.is_empty() => {
+            (None, None) if group_exprs.is_empty() => {
                 return Err(unsupported(
                     "an aggregate without GROUP BY is not supported in a pipeline",
                     "group by TUMBLE(time, INTERVAL '1' MINUTE), or by the primary key of the table",
                 ));
             }
-            None => None,
-            Some(call) => {
+            (None, None) => None,
+            (Some(call), _) => {
                 let delay_us = delay_of(call, input, times)?;
                 let time = Expression::of_plan(rules, input, call.time.clone(), "the time of the window")?;
                 Some(Timing { window: call.window, time_type: time.field.data_type().clone(), time, delay_us })
             }
         };
+        let has_window = |expr: &Expr| expr.exists(|expr| Ok(windows::is_window(expr)));
+        if !members.is_empty() {
+            let is_of_window = |expr: &Expr| match &call {
+                Some(_) => has_window(expr).unwrap_or(false),
+                None => time_column(expr, input, times).is_some_and(|time| time.is_end),
+            };
+            let of_window: Vec<usize> = (0..group_exprs.len()).filter(|at| is_of_window(&group_exprs[*at])).collect();
+            if of_window.is_empty() || members.iter().any(|set| of_window.iter().any(|at| !set.contains(at))) {
+                return Err(unsupported(
+                    "GROUPING SETS, ROLLUP and CUBE without a window in each set are not supported in a pipeline",
+                    "write GROUP BY TUMBLE(time, INTERVAL '1' MINUTE), ROLLUP (…)",
+                ));
+            }
+        }
         let window = timing.iter().map(|timing| Field::new(WINDOW, window_type(&timing.time_type), true));
         let window_schema = Arc::new(Schema::new(window.collect::<Vec<_>>()));
         let window_schema = Arc::new(DFSchema::try_from(window_schema).map_err(fail)?);
@@ -142,8 +187,10 @@ impl Aggregate {
         let mut key_fields = Vec::new();
         let mut groups = Vec::new();
         let mut fields = Vec::new();
-        for (group, field) in node.group_expr.iter().zip(node.schema.fields()) {
-            let has_window = group.exists(|expr| Ok(windows::is_window(expr))).map_err(fail)?;
+        // Of each of GROUP BY's expressions the key that it is.
+        let mut key_of: Vec<Option<usize>> = Vec::new();
+        for (group, field) in group_exprs.iter().zip(node.schema.fields()) {
+            let has_window = has_window(group).map_err(fail)?;
             let what = format!("GROUP BY {}", field.name());
             let compiled = if has_window {
                 let over_window = group.clone().transform(|expr| {
@@ -160,6 +207,7 @@ impl Aggregate {
             let metadata = field.metadata().clone();
             let made = Field::new(field.name(), compiled.field.data_type().clone(), true).with_metadata(metadata);
             fields.push(made.clone());
+            key_of.push((!has_window).then_some(keys.len()));
             if has_window {
                 groups.push(GroupColumn::Window(compiled));
             } else {
@@ -168,8 +216,16 @@ impl Aggregate {
                 keys.push(compiled);
             }
         }
+        let sets = sets_of(&members, &key_of);
+        if !sets.is_empty() {
+            // Which set a group is of is a key, too, and stands behind the others.
+            let field = node.schema.field(group_exprs.len());
+            fields.push(Field::new(field.name(), field.data_type().clone(), true));
+            groups.push(GroupColumn::Key(keys.len()));
+            key_fields.push(Field::new(format!("k{}", keys.len()), field.data_type().clone(), true));
+        }
         let mut calls = Vec::new();
-        let of_calls = node.schema.fields().iter().skip(node.group_expr.len());
+        let of_calls = node.schema.fields().iter().skip(fields.len());
         for (expr, field) in node.aggr_expr.iter().zip(of_calls) {
             let call = self::call(rules, expr, input)?;
             let made = call.function.field();
@@ -180,11 +236,37 @@ impl Aggregate {
         Ok(Self {
             timing,
             keys,
+            sets,
             key_schema: Arc::new(Schema::new(key_fields)),
             groups,
             calls,
             output: Arc::new(Schema::new(fields)),
         })
+    }
+
+    /// Which of its columns are times that windows may go by again, and which are windows. `times`: those of the input.
+    pub(super) fn times(&self, node: &AggregateNode, times: &[Time]) -> (Vec<Time>, Vec<WindowColumn>) {
+        let Some(timing) = &self.timing else { return (Vec::new(), Vec::new()) };
+        let (mut given, mut columns) = (Vec::new(), Vec::new());
+        let Ok((group_exprs, _)) = grouping_sets(node) else { return (Vec::new(), Vec::new()) };
+        for (column, group) in group_exprs.iter().enumerate() {
+            let of = WindowColumn { column, window: timing.window, delay_us: timing.delay_us };
+            let plain = group.clone().unalias_nested().data;
+            if windows::is_window(&plain) {
+                columns.push(of);
+            } else if let Some((true, is_end)) =
+                windows::end_of(&plain).map(|(of, is_end)| (windows::is_window(of), is_end))
+            {
+                given.extend(of.time(column, is_end));
+            } else if let Some(time) = time_column(group, node.input.schema(), times)
+                && timing.window == (Window::Tumble { size: 1 })
+                && time.is_end
+                && time.delay_us == timing.delay_us
+            {
+                given.push(Time { column, ..time });
+            }
+        }
+        (given, columns)
     }
 
     pub(super) fn describe(&self) -> String {
@@ -242,16 +324,43 @@ impl Aggregate {
     }
 }
 
+/// The event time that an expression is.
+pub(super) fn time_column(expr: &Expr, input: &DFSchema, times: &[Time]) -> Option<Time> {
+    let Expr::Column(column) = expr.clone().unalias_nested().data else { return None };
+    let at = input.index_of_column(&column).ok()?;
+    times.iter().find(|time| time.column == at).copied()
+}
+
+/// The call of a group function that expressions are made of, if there is one; two of them are refused.
+pub(super) fn call_in(rules: &dyn Rules, exprs: &[Expr]) -> Result<Option<WindowCall>> {
+    let fail = |error: DataFusionError| definition(rules.reader()(&error));
+    let mut call: Option<WindowCall> = None;
+    for expr in exprs {
+        expr.apply(|expr| {
+            if windows::is_window(expr) && call.as_ref().is_none_or(|known| known.call != *expr) {
+                let read = windows::read(rules, expr).map_err(|error| DataFusionError::External(Box::new(error)))?;
+                if call.replace(read).is_some() {
+                    let two = unsupported("two windows in one GROUP BY are not supported", "use one of them");
+                    return Err(DataFusionError::External(Box::new(two)));
+                }
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+        .map_err(|error| match error {
+            DataFusionError::External(error) => match error.downcast::<Error>() {
+                Ok(error) => *error,
+                Err(error) => definition(error.to_string()),
+            },
+            error => fail(error),
+        })?;
+    }
+    Ok(call)
+}
+
 /// Windows go by the event time: only of it is known when they are complete. How far behind the watermark it is at most.
-fn delay_of(call: &WindowCall, input: &DFSchema, times: &[Time]) -> Result<i64> {
+pub(super) fn delay_of(call: &WindowCall, input: &DFSchema, times: &[Time]) -> Result<i64> {
     let plain = call.time.clone().unalias_nested().data;
-    let time = match &plain {
-        Expr::Column(column) => {
-            input.index_of_column(column).ok().and_then(|at| times.iter().find(|time| time.column == at))
-        }
-        _ => None,
-    };
-    if let Some(time) = time {
+    if let Some(time) = time_column(&plain, input, times) {
         return Ok(time.delay_us);
     }
     Err(Error::Unsupported {

@@ -2,18 +2,25 @@
 
 use std::sync::Arc;
 
-use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
+use datafusion::{
+    common::JoinType,
+    logical_expr::{Distinct, Expr, LogicalPlan},
+};
 
 use super::{
     super::{expression::definition, rules::Rules},
-    Aggregate, Dedup, Join, Kind, Lane, Operator, Origin, PlanSource, Step, Time, unsupported,
+    Aggregate, AsOf, Dedup, Join, Kind, Lane, LookUp, Operator, Origin, PlanSource, PlanTable, Ranking, Step, Time,
+    Unnest, WindowColumn, as_of, look_up, ranking, unsupported, windows,
 };
 use crate::{Error, Result};
 
 pub(super) struct Compiler<'a> {
     rules: &'a dyn Rules,
     sources: &'a [PlanSource],
+    tables: &'a [PlanTable],
     operators: Vec<Operator>,
+    /// How many of the first rows of each part the next OVER is asked for.
+    most: Option<usize>,
 }
 
 /// Rows of a node.
@@ -21,13 +28,14 @@ struct Flow {
     lanes: Vec<Lane>,
     /// Columns that are event times in all lanes.
     times: Vec<Time>,
-    /// Whether they were aggregated.
-    is_grouped: bool,
+    /// Columns that are windows.
+    windows: Vec<WindowColumn>,
     /// Whether groups come again when they change, whatever the pipeline says of late rows.
     is_updating: bool,
 }
 
 /// Of each column of a node whether it is asked for.
+#[derive(Clone)]
 struct Used(Vec<bool>);
 
 impl Used {
@@ -51,6 +59,12 @@ impl Used {
         Self(used)
     }
 
+    /// The columns that an input passes on, which are the first.
+    fn and_of_input(mut self, input: &LogicalPlan) -> Self {
+        self.0.truncate(input.schema().fields().len());
+        self
+    }
+
     /// Of the sides of a join.
     fn split(&self, left: usize) -> (Self, Self) {
         (Self(self.0[..left].to_vec()), Self(self.0[left..].to_vec()))
@@ -62,8 +76,8 @@ impl Used {
 }
 
 impl<'a> Compiler<'a> {
-    pub(super) fn new(rules: &'a dyn Rules, sources: &'a [PlanSource]) -> Self {
-        Self { rules, sources, operators: Vec::new() }
+    pub(super) fn new(rules: &'a dyn Rules, sources: &'a [PlanSource], tables: &'a [PlanTable]) -> Self {
+        Self { rules, sources, tables, operators: Vec::new(), most: None }
     }
 
     /// All operators, and the lanes to the output.
@@ -76,18 +90,38 @@ impl<'a> Compiler<'a> {
     fn flow(&mut self, plan: &LogicalPlan, used: &Used) -> Result<Flow> {
         match plan {
             LogicalPlan::TableScan(scan) => {
+                if let Some(table) = look_up::table_of(plan, self.tables) {
+                    return Err(unsupported(
+                        format!(
+                            "table \"{}\" cannot stand alone in a pipeline, which reads streams",
+                            self.tables[table].name
+                        ),
+                        "join a source with it: FROM source JOIN table ON table.key = source.column",
+                    ));
+                }
                 let source = self.sources.iter().position(|source| source.name == scan.table_name.table());
                 let source =
                     source.ok_or_else(|| definition(format!("source \"{}\" is not there", scan.table_name)))?;
                 let time = self.sources[source].time_column.as_ref();
                 let places = scan.projected_schema.fields().iter().enumerate();
                 let times = places.filter(|(_, field)| Some(field.name()) == time);
-                let times = times.map(|(column, _)| Time { column, delay_us: 0 }).collect();
+                let times = times.map(|(column, _)| Time { column, delay_us: 0, is_end: false }).collect();
                 let lane = Lane { from: Origin::Source(source), steps: Vec::new() };
-                Ok(Flow { lanes: vec![lane], times, is_grouped: false, is_updating: false })
+                Ok(Flow { lanes: vec![lane], times, windows: Vec::new(), is_updating: false })
             }
             LogicalPlan::SubqueryAlias(node) => self.flow(&node.input, used),
+            LogicalPlan::Window(node) => {
+                let most = self.most.take();
+                let passed = used.clone().and_of_input(&node.input);
+                let used = passed.and(&node.input, ranking::exprs(node));
+                let flow = self.settled(&node.input, &used, "OVER (…)")?;
+                let ranking = Ranking::compile(self.rules, node, &flow.times, used.places(), most)?;
+                let times = flow.times.iter().filter_map(|time| ranking.waited(*time)).collect();
+                let lanes = self.operator(Kind::Ranking(Arc::new(ranking)), vec![flow.lanes]);
+                Ok(Flow { lanes, times, windows: Vec::new(), is_updating: false })
+            }
             LogicalPlan::Filter(node) => {
+                self.most = ranking::most_of(node);
                 let mut flow = self.flow(&node.input, &used.and(&node.input, [&node.predicate]))?;
                 if flow.is_updating {
                     return Err(unsupported(
@@ -105,16 +139,45 @@ impl<'a> Compiler<'a> {
                 for lane in &mut flow.lanes {
                     lane.steps.push(Step::project(self.rules, node.input.schema(), &node.expr, &node.schema)?);
                 }
-                let time_of = |expr: &Expr| match expr.clone().unalias_nested().data {
-                    Expr::Column(column) => {
-                        let from = node.input.schema().index_of_column(&column).ok()?;
-                        flow.times.iter().find(|time| time.column == from).copied()
+                let (mut times, mut windows) = (Vec::new(), Vec::new());
+                for (column, expr) in node.expr.iter().enumerate() {
+                    let plain = expr.clone().unalias_nested().data;
+                    let of = |expr: &Expr| match expr {
+                        Expr::Column(column) => node.input.schema().index_of_column(column).ok(),
+                        _ => None,
+                    };
+                    let window = |at: usize| flow.windows.iter().find(|window| window.column == at);
+                    if let Some((inner, is_end)) = windows::end_of(&plain) {
+                        times.extend(of(inner).and_then(window).and_then(|window| window.time(column, is_end)));
+                    } else if let Some(from) = of(&plain) {
+                        let time = flow.times.iter().find(|time| time.column == from);
+                        times.extend(time.map(|time| Time { column, ..*time }));
+                        windows.extend(window(from).map(|window| WindowColumn { column, ..*window }));
                     }
-                    _ => None,
+                }
+                Ok(Flow { times, windows, ..flow })
+            }
+            LogicalPlan::Unnest(node) => {
+                let asked = node.dependency_indices.iter().zip(&used.0).filter(|(_, used)| **used).map(|(at, _)| *at);
+                let mut below = vec![false; node.input.schema().fields().len()];
+                asked.chain(node.list_type_columns.iter().map(|(at, _)| *at)).for_each(|at| below[at] = true);
+                let mut flow = self.flow(&node.input, &Used(below))?;
+                if flow.is_updating {
+                    return Err(unsupported(
+                        "unnest() of groups without a window is not supported in a pipeline: rows of a list that got shorter would stay",
+                        "group by a window",
+                    ));
+                }
+                for lane in &mut flow.lanes {
+                    lane.steps.push(Step::Unnest(Unnest::compile(node)?));
+                }
+                let passed = |from: usize| {
+                    let is_list = node.list_type_columns.iter().any(|(list, _)| *list == from);
+                    (!is_list).then(|| node.dependency_indices.iter().position(|at| *at == from)).flatten()
                 };
-                let exprs = node.expr.iter().enumerate();
-                let times = exprs.filter_map(|(column, expr)| Some(Time { column, ..time_of(expr)? })).collect();
-                Ok(Flow { times, ..flow })
+                let times =
+                    flow.times.iter().filter_map(|time| Some(Time { column: passed(time.column)?, ..*time })).collect();
+                Ok(Flow { times, windows: Vec::new(), ..flow })
             }
             LogicalPlan::Union(node) => {
                 let mut inputs = node.inputs.iter();
@@ -123,12 +186,13 @@ impl<'a> Compiler<'a> {
                 for input in inputs {
                     let flow = self.flow(input, used)?;
                     all.lanes.extend(flow.lanes);
-                    all.is_grouped |= flow.is_grouped;
                     all.is_updating |= flow.is_updating;
+                    all.windows.clear();
                     let of_input = |column: usize| flow.times.iter().find(|time| time.column == column);
                     all.times.retain_mut(|time| match of_input(time.column) {
                         Some(other) => {
                             time.delay_us = time.delay_us.max(other.delay_us);
+                            time.is_end &= other.is_end;
                             true
                         }
                         None => false,
@@ -138,41 +202,66 @@ impl<'a> Compiler<'a> {
             }
             LogicalPlan::Aggregate(node) => {
                 let used = Used::by(&node.input, node.group_expr.iter().chain(&node.aggr_expr));
-                let flow = self.ungrouped(&node.input, &used, "an aggregate")?;
+                let flow = self.settled(&node.input, &used, "an aggregate")?;
                 let aggregate = Aggregate::compile(self.rules, node, &flow.times)?;
+                let (times, windows) = aggregate.times(node, &flow.times);
                 let is_updating = aggregate.timing.is_none();
                 let lanes = self.operator(Kind::Aggregate(Arc::new(aggregate)), vec![flow.lanes]);
-                Ok(Flow { lanes, times: Vec::new(), is_grouped: true, is_updating })
+                Ok(Flow { lanes, times, windows, is_updating })
             }
             LogicalPlan::Join(node) => {
                 let conditions = node.on.iter().flat_map(|(left, right)| [left, right]).chain(&node.filter);
                 let used = used.and(plan, conditions);
                 let (of_left, of_right) = used.split(node.left.schema().fields().len());
-                let left = self.ungrouped(&node.left, &of_left, "a join")?;
-                let right = self.ungrouped(&node.right, &of_right, "a join")?;
+                if let Some(at) = look_up::table_of(&node.right, self.tables) {
+                    let mut left = self.flow(&node.left, &of_left)?;
+                    if left.is_updating && node.join_type == JoinType::Inner {
+                        return Err(unsupported(
+                            "a join of groups without a window with a table is not supported in a pipeline: a group that no longer finds a row would stay",
+                            "LEFT JOIN leaves groups as many as they are",
+                        ));
+                    }
+                    for lane in &mut left.lanes {
+                        let table = (at, &self.tables[at]);
+                        let look_up = LookUp::compile(self.rules, node, table, &of_right.places())?;
+                        lane.steps.push(Step::LookUp(look_up));
+                    }
+                    return Ok(left);
+                }
+                let left = self.settled(&node.left, &of_left, "a join")?;
+                let right = self.settled(&node.right, &of_right, "a join")?;
                 let kept = [of_left.places(), of_right.places()];
-                let (join, times) = Join::compile(self.rules, node, [&left.times, &right.times], kept)?;
-                let lanes = self.operator(Kind::Join(Arc::new(join)), vec![left.lanes, right.lanes]);
-                Ok(Flow { lanes, times, is_grouped: false, is_updating: false })
+                let of_sides = [&left.times[..], &right.times[..]];
+                let (kind, times) = if as_of::is_as_of(node)? {
+                    let (as_of, times) = AsOf::compile(self.rules, node, of_sides, kept)?;
+                    (Kind::AsOf(Arc::new(as_of)), times)
+                } else {
+                    let (join, times) = Join::compile(self.rules, node, of_sides, kept)?;
+                    (Kind::Join(Arc::new(join)), times)
+                };
+                let lanes = self.operator(kind, vec![left.lanes, right.lanes]);
+                Ok(Flow { lanes, times, windows: Vec::new(), is_updating: false })
             }
             LogicalPlan::Distinct(Distinct::On(node)) => {
                 // All: the event time, too, which no expression need name.
-                let flow = self.ungrouped(&node.input, &Used::all(&node.input), "DISTINCT ON")?;
+                let flow = self.settled(&node.input, &Used::all(&node.input), "DISTINCT ON")?;
                 let (dedup, times) = Dedup::compile(self.rules, node, &flow.times)?;
                 let lanes = self.operator(Kind::Dedup(Arc::new(dedup)), vec![flow.lanes]);
-                Ok(Flow { lanes, times, is_grouped: false, is_updating: false })
+                Ok(Flow { lanes, times, windows: Vec::new(), is_updating: false })
             }
             other => Err(refused(other)),
         }
     }
 
-    /// Rows that were not aggregated yet.
-    fn ungrouped(&mut self, plan: &LogicalPlan, used: &Used, what: &str) -> Result<Flow> {
+    /// Rows that are given once.
+    fn settled(&mut self, plan: &LogicalPlan, used: &Used, what: &str) -> Result<Flow> {
         let flow = self.flow(plan, used)?;
-        match flow.is_grouped {
+        match flow.is_updating {
             true => Err(unsupported(
-                format!("{what} of an aggregate is not supported in a pipeline yet"),
-                "write the inner one into a table by a pipeline of its own",
+                format!(
+                    "{what} of groups without a window is not supported in a pipeline: they are given again when they change"
+                ),
+                "group by a window below, or write the inner one into a table by a pipeline of its own",
             )),
             false => Ok(flow),
         }
@@ -193,11 +282,9 @@ fn refused(plan: &LogicalPlan) -> Error {
         LogicalPlan::Distinct(_) => {
             ("DISTINCT", "say of what and for how long: SELECT DISTINCT ON (key) … WITHIN INTERVAL '1 hour'")
         }
-        LogicalPlan::Window(_) => ("OVER (…)", "aggregate by TUMBLE, HOP, CUMULATE or SESSION"),
         LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
             ("a SELECT without a source", "name a source in FROM")
         }
-        LogicalPlan::Unnest(_) => ("unnest()", "a table can keep the array, and queries unnest it"),
         LogicalPlan::RecursiveQuery(_) => ("WITH RECURSIVE", ""),
         LogicalPlan::Subquery(_) => ("a subquery of that kind", ""),
         _ => ("a part of this query", "a pipeline reads sources, filters, derives, unites, joins and aggregates"),

@@ -41,6 +41,8 @@ fn lanes(plan: &Plan, sources: &[PlanSource], of: &[Lane], mut depth: usize, lin
                 let line = match &operator.kind {
                     Kind::Aggregate(aggregate) => aggregate.describe(),
                     Kind::Join(join) => join.describe(),
+                    Kind::AsOf(as_of) => as_of.describe(),
+                    Kind::Ranking(ranking) => ranking.describe(),
                     Kind::Dedup(dedup) => dedup.describe(),
                 };
                 put(lines, depth, line);
@@ -52,6 +54,8 @@ fn lanes(plan: &Plan, sources: &[PlanSource], of: &[Lane], mut depth: usize, lin
 
 fn describe(step: &Step) -> String {
     match step {
+        Step::LookUp(look_up) => look_up.describe(),
+        Step::Unnest(unnest) => unnest.describe(),
         Step::Filter(condition) => format!("Filter: {}", condition.describe()),
         Step::Project(expressions, _) => {
             let all: Vec<String> = expressions.iter().map(super::super::expression::Expression::describe).collect();

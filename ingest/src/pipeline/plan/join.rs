@@ -20,6 +20,7 @@ use datafusion::{
 use super::{
     super::{expression::Expression, rules::Rules},
     Time,
+    marks::{self, LATEST},
     shift::shift_us,
     unsupported,
 };
@@ -33,8 +34,8 @@ pub(crate) struct Join {
     /// The right time less the left one is at least `low_us` and at most `high_us`.
     pub(crate) low_us: i64,
     pub(crate) high_us: i64,
-    /// Whether left rows without a partner are given, with NULLs.
-    pub(crate) is_outer: bool,
+    /// Of each side whether its rows without a partner are given, with NULLs.
+    pub(crate) outer: [bool; 2],
     /// What else is to hold of a pair.
     pub(crate) residual: Option<Expression>,
     /// Columns of the left, then of the right.
@@ -62,16 +63,15 @@ impl Join {
         times: [&[Time]; 2],
         kept: [Vec<usize>; 2],
     ) -> Result<(Self, Vec<Time>)> {
-        let is_outer = match node.join_type {
-            JoinType::Inner => false,
-            JoinType::Left => true,
-            JoinType::Right => {
-                return Err(unsupported("RIGHT JOIN is not supported in a pipeline", "change the sides: LEFT JOIN"));
-            }
+        let outer = match node.join_type {
+            JoinType::Inner => [false, false],
+            JoinType::Left => [true, false],
+            JoinType::Right => [false, true],
+            JoinType::Full => [true, true],
             other => {
                 return Err(unsupported(
                     format!("a join of kind {other} is not supported in a pipeline"),
-                    "a pipeline joins by JOIN and LEFT JOIN",
+                    "a pipeline joins by JOIN, LEFT, RIGHT and FULL JOIN",
                 ));
             }
         };
@@ -81,6 +81,12 @@ impl Join {
         conditions.keys.extend(node.on.iter().cloned());
         let mut rest = Vec::new();
         for part in node.filter.iter().cloned().flat_map(split_conjunction_owned) {
+            if marks::argument(&part, LATEST)?.is_some() {
+                return Err(unsupported(
+                    "JOIN LATEST takes a table",
+                    "FOR SYSTEM_TIME AS OF takes a source with a WATERMARK, whose rows are the versions of their keys",
+                ));
+            }
             if !conditions.take(&part)? {
                 rest.push(part);
             }
@@ -122,18 +128,30 @@ impl Join {
         let late_right = of_right.saturating_add(high_us);
         let left_delay = late_left.max(late_right);
         let right_delay = late_left.max(late_right).saturating_sub(low_us);
-        let mut given = vec![Time { column: columns[0], delay_us: left_delay }];
-        if !is_outer {
-            let column = inputs[0].fields().len() + columns[1];
-            given.push(Time { column, delay_us: right_delay });
+        // A right row without a partner waits until none can come that is not late.
+        let alone = of_left.saturating_add(high_us.max(high_us.saturating_sub(low_us))).saturating_sub(low_us);
+        let right_delay = if outer[1] { right_delay.max(alone) } else { right_delay };
+        let mut given = Vec::new();
+        // Of rows without a partner on the other side the time of that is NULL.
+        if !outer[1] {
+            given.push(Time { column: columns[0], delay_us: left_delay, is_end: false });
         }
-        Ok((Self { sides: [left, right], low_us, high_us, is_outer, residual, output }, given))
+        if !outer[0] {
+            let column = inputs[0].fields().len() + columns[1];
+            given.push(Time { column, delay_us: right_delay, is_end: false });
+        }
+        Ok((Self { sides: [left, right], low_us, high_us, outer, residual, output }, given))
     }
 
     pub(super) fn describe(&self) -> String {
         let keys = self.sides[0].keys.iter().zip(&self.sides[1].keys);
         let keys: Vec<String> = keys.map(|(l, r)| format!("{} = {}", l.describe(), r.describe())).collect();
-        let kind = if self.is_outer { "LeftJoin" } else { "Join" };
+        let kind = match self.outer {
+            [false, false] => "Join",
+            [true, false] => "LeftJoin",
+            [false, true] => "RightJoin",
+            [true, true] => "FullJoin",
+        };
         let residual = self.residual.as_ref().map_or_else(String::new, |rest| format!(", where {}", rest.describe()));
         format!(
             "{kind}: on [{}], {} − {} within {}..{} microseconds{residual}",
@@ -146,7 +164,8 @@ impl Join {
     }
 }
 
-fn side<'e>(
+/// A side of a join. `times` says how far its times are behind the watermark.
+pub(super) fn side<'e>(
     rules: &dyn Rules,
     schema: &DFSchemaRef,
     keys: impl Iterator<Item = &'e Expr>,
@@ -195,13 +214,8 @@ impl Conditions<'_> {
             }
             return Ok(false);
         }
-        let Expr::BinaryExpr(binary) = part else { return Ok(false) };
-        if binary.op == Operator::Eq
-            && let (Some(left), Some(right)) = (self.side_of(&binary.left), self.side_of(&binary.right))
-            && left != right
-        {
-            let (left, right) = if left == 0 { (&binary.left, &binary.right) } else { (&binary.right, &binary.left) };
-            self.keys.push(((**left).clone(), (**right).clone()));
+        if let Some(pair) = keys_of(part, self.inputs) {
+            self.keys.push(pair);
             return Ok(true);
         }
         let Some(Bound { op, us, columns }) = self.bound(part) else { return Ok(false) };
@@ -216,14 +230,6 @@ impl Conditions<'_> {
             _ => self.high = Some(self.high.map_or(us - 1, |high| high.min(us - 1))),
         }
         Ok(true)
-    }
-
-    /// Which side all columns of an expression are of.
-    fn side_of(&self, expr: &Expr) -> Option<usize> {
-        let columns = expr.column_refs();
-        let all_of =
-            |side: usize| columns.iter().all(|column| self.inputs[side].maybe_index_of_column(column).is_some());
-        (!columns.is_empty()).then(|| (0..2).find(|side| all_of(*side))).flatten()
     }
 
     /// A comparison of the two times, as the right one less the left one against a constant.
@@ -265,6 +271,21 @@ impl Conditions<'_> {
         let shift_us =
             shift_us(data_type, |schema: &Arc<DFSchema>| Expression::of_plan(self.rules, schema, alone, "ON").ok())?;
         Some(Moved { side, column: at, shift_us })
+    }
+}
+
+/// An equality of an expression of each side: that of the left, and that of the right.
+pub(super) fn keys_of(part: &Expr, inputs: [&DFSchemaRef; 2]) -> Option<(Expr, Expr)> {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = part else { return None };
+    let side_of = |expr: &Expr| {
+        let columns = expr.column_refs();
+        let all_of = |side: usize| columns.iter().all(|column| inputs[side].maybe_index_of_column(column).is_some());
+        (!columns.is_empty()).then(|| (0..2).find(|side| all_of(*side))).flatten()
+    };
+    match (side_of(left)?, side_of(right)?) {
+        (0, 1) => Some(((**left).clone(), (**right).clone())),
+        (1, 0) => Some(((**right).clone(), (**left).clone())),
+        _ => None,
     }
 }
 

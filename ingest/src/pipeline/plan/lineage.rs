@@ -36,6 +36,12 @@ pub(super) fn of(plan: &LogicalPlan) -> Vec<Lineage> {
             };
             node.expr.iter().map(of_expr).collect()
         }
+        // A look-up in a table leaves the columns of the stream what they are.
+        LogicalPlan::Join(node) => {
+            let mut all = of(&node.left);
+            all.resize(node.schema.fields().len(), Lineage::Other);
+            all
+        }
         LogicalPlan::Filter(node) => of(&node.input),
         LogicalPlan::SubqueryAlias(node) => of(&node.input),
         other => vec![Lineage::Other; other.schema().fields().len()],
@@ -43,6 +49,9 @@ pub(super) fn of(plan: &LogicalPlan) -> Vec<Lineage> {
 }
 
 fn groups(node: &Aggregate) -> Vec<Lineage> {
+    if matches!(node.group_expr.first(), Some(Expr::GroupingSet(_))) {
+        return vec![Lineage::Other; node.schema.fields().len()];
+    }
     let mut keys = 0;
     let of_group = |expr: &Expr| {
         if expr.exists(|expr| Ok(windows::is_window(expr))).unwrap_or(false) {

@@ -12,13 +12,18 @@
 //! the pipeline is made, with its name; every error of a type is one of that moment.
 
 mod aggregate;
+mod as_of;
 mod compile;
 mod explain;
 mod join;
 mod lineage;
+mod look_up;
+mod marks;
 mod outputs;
+mod ranking;
 mod shift;
 pub(crate) mod steps;
+mod unnest;
 pub mod windows;
 mod within;
 
@@ -35,12 +40,16 @@ use datafusion::{
 
 pub(crate) use self::{
     aggregate::{Aggregate, Timing},
-    join::Join,
+    as_of::AsOf,
+    join::{Join, Side},
+    look_up::LookUp,
+    ranking::{RankKind, Ranking},
     steps::Step,
+    unnest::Unnest,
     within::Dedup,
 };
 use self::{compile::Compiler, outputs::Outputs};
-pub use self::{lineage::Lineage, outputs::Placement, within::without_within};
+pub use self::{lineage::Lineage, look_up::PlanTable, marks::without_marks, outputs::Placement};
 use super::{
     expression::{definition, plain_message},
     rules::Rules,
@@ -84,6 +93,8 @@ pub(crate) struct Operator {
 pub(crate) enum Kind {
     Aggregate(Arc<Aggregate>),
     Join(Arc<Join>),
+    AsOf(Arc<AsOf>),
+    Ranking(Arc<Ranking>),
     Dedup(Arc<Dedup>),
 }
 
@@ -92,6 +103,17 @@ pub(crate) enum Kind {
 pub(super) struct Time {
     pub(super) column: usize,
     /// How far times of rows to come are behind the watermark at most.
+    pub(super) delay_us: i64,
+    /// An end of a window: rows of one value come together, so that what is grouped by it is complete when the watermark has passed it.
+    pub(super) is_end: bool,
+}
+
+/// A column that is a window.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WindowColumn {
+    pub(super) column: usize,
+    pub(super) window: windows::Window,
+    /// How far behind the watermark the end of a window is at most when its groups come.
     pub(super) delay_us: i64,
 }
 
@@ -115,7 +137,7 @@ pub(super) fn unsupported(message: impl Into<String>, hint: impl Into<String>) -
 pub fn parse(rules: &dyn Rules, text: &str) -> Result<Box<ast::Query>> {
     let statement = rules
         .state()
-        .sql_to_statement(&within::rewrite(text)?, &Dialect::PostgreSQL)
+        .sql_to_statement(&marks::rewrite(text)?, &Dialect::PostgreSQL)
         .map_err(|error| definition(format!("cannot read the query: {}", plain_message(&error))))?;
     match statement {
         Statement::Statement(statement) => match *statement {
@@ -151,17 +173,24 @@ pub fn relations(query: &ast::Query) -> Vec<String> {
 impl Plan {
     /// Compiles the query `text` over `sources`. `Definition`, `Expression` or `Unsupported` for what cannot work.
     pub fn compile(rules: &dyn Rules, sources: &[PlanSource], text: &str) -> Result<Self> {
+        Self::with_tables(rules, sources, &[], text)
+    }
+
+    /// The same with `tables` that rows look into.
+    pub fn with_tables(rules: &dyn Rules, sources: &[PlanSource], tables: &[PlanTable], text: &str) -> Result<Self> {
         let mut query = parse(rules, text)?;
         windows::rewrite(&mut query)?;
-        let named: Vec<_> = sources.iter().map(|source| (source.name.clone(), Arc::clone(&source.schema))).collect();
+        let of_sources = sources.iter().map(|source| (source.name.clone(), Arc::clone(&source.schema)));
+        let of_tables = tables.iter().map(|table| (table.name.clone(), Arc::clone(&table.schema)));
+        let named: Vec<_> = of_sources.chain(of_tables).collect();
         let mut functions = windows::functions();
-        functions.push(within::function());
+        functions.extend(marks::functions());
         let planned = rules.query(*query, &named, &functions);
         let logical = planned.map_err(|wrong| Error::Expression { state: wrong.state, message: wrong.message })?;
         let text = explain::text(&logical);
         let outputs = Outputs::of(&logical)?;
         let lineage = lineage::of(&logical);
-        let (operators, output) = Compiler::new(rules, sources).run(&logical)?;
+        let (operators, output) = Compiler::new(rules, sources, tables).run(&logical)?;
         Ok(Self { operators, output, outputs, lineage, text })
     }
 
@@ -183,13 +212,31 @@ impl Plan {
     fn aggregates(&self) -> impl Iterator<Item = &Aggregate> {
         self.operators.iter().filter_map(|operator| match &operator.kind {
             Kind::Aggregate(aggregate) => Some(&**aggregate),
-            Kind::Join(_) | Kind::Dedup(_) => None,
+            Kind::Join(_) | Kind::AsOf(_) | Kind::Ranking(_) | Kind::Dedup(_) => None,
         })
     }
 
-    /// How many keys it groups by beside the window, at most; `None` for one that does not aggregate.
+    /// How many keys the output is grouped by beside the window, at most; `None` for one that is not of groups.
     pub fn keys(&self) -> Option<usize> {
-        self.aggregates().map(|aggregate| aggregate.keys.len()).max()
+        let of_lane = |lane: &Lane| match lane.from {
+            Origin::Operator(at) => match &self.operators[at].kind {
+                Kind::Aggregate(aggregate) => Some(aggregate.keys.len()),
+                _ => None,
+            },
+            Origin::Source(_) => None,
+        };
+        self.output.iter().filter_map(of_lane).max()
+    }
+
+    /// Whether groups go on to other operators.
+    pub fn has_groups_within(&self) -> bool {
+        let is_of_groups = |lane: &Lane| matches!(lane.from, Origin::Operator(at) if matches!(self.operators[at].kind, Kind::Aggregate(_)));
+        self.operators.iter().any(|operator| operator.sides.iter().flatten().any(is_of_groups))
+    }
+
+    /// Whether rows are ranked (OVER).
+    pub fn has_ranks(&self) -> bool {
+        self.operators.iter().any(|operator| matches!(operator.kind, Kind::Ranking(_)))
     }
 
     /// Whether groups are given again when they change: those without a window.
@@ -201,7 +248,7 @@ impl Plan {
     pub fn has_time(&self) -> bool {
         self.operators.iter().any(|operator| match &operator.kind {
             Kind::Aggregate(aggregate) => aggregate.timing.is_some(),
-            Kind::Join(_) | Kind::Dedup(_) => true,
+            Kind::Join(_) | Kind::AsOf(_) | Kind::Ranking(_) | Kind::Dedup(_) => true,
         })
     }
 
@@ -211,6 +258,11 @@ impl Plan {
     }
 
     pub fn has_join(&self) -> bool {
+        self.operators.iter().any(|operator| matches!(operator.kind, Kind::Join(_) | Kind::AsOf(_)))
+    }
+
+    /// Whether each source is waited for, however long it is silent. Versions that do not change are no reason to wait.
+    pub(crate) fn waits_for_all(&self) -> bool {
         self.operators.iter().any(|operator| matches!(operator.kind, Kind::Join(_)))
     }
 
@@ -220,7 +272,7 @@ impl Plan {
             Origin::Operator(at) => matches!(self.operators[at].kind, Kind::Aggregate(_)),
             Origin::Source(_) => false,
         };
-        let is_filter = |step: &Step| matches!(step, Step::Filter(_));
+        let is_filter = |step: &Step| matches!(step, Step::Filter(_) | Step::LookUp(_));
         self.output.iter().filter(of_aggregate).any(|lane| lane.steps.iter().any(is_filter))
     }
 

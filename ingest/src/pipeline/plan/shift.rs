@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, AsArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray},
-    datatypes::{DataType as ArrowType, Field, Schema, TimeUnit, TimestampMicrosecondType},
+    datatypes::{DataType as ArrowType, Field, IntervalUnit, Schema, TimeUnit, TimestampMicrosecondType},
 };
 use datafusion::{
     common::{DFSchema, ScalarValue},
-    logical_expr::Expr,
+    logical_expr::{Cast, Expr},
 };
 
 use super::super::{expression::Expression, rules::Rules};
@@ -25,6 +25,10 @@ pub(super) enum NoLength {
 
 /// A constant interval in microseconds.
 pub(super) fn length_us(rules: &dyn Rules, expr: &Expr, what: &str) -> Result<i64, NoLength> {
+    // Group functions have their lengths as texts.
+    let of_text = matches!(expr, Expr::Literal(ScalarValue::Utf8(_) | ScalarValue::Utf8View(_), _));
+    let interval = ArrowType::Interval(IntervalUnit::MonthDayNano);
+    let expr = if of_text { &Expr::Cast(Cast::new(Box::new(expr.clone()), interval)) } else { expr };
     let constant = || {
         // Of no columns, so that it is one value.
         let compiled = Expression::of_plan(rules, &Arc::new(DFSchema::empty()), expr.clone(), what).ok()?;

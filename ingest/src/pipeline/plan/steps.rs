@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array},
-    compute::{filter, filter_record_batch, prep_null_mask_filter},
+    compute::{filter, filter_record_batch, prep_null_mask_filter, take},
     datatypes::{DataType as ArrowType, Field, Schema, SchemaRef},
 };
 use datafusion::{
@@ -12,9 +12,14 @@ use datafusion::{
     logical_expr::{Expr, LogicalPlan},
 };
 
-use super::super::{
-    expression::{Expression, definition},
-    rules::Rules,
+use super::{
+    super::{
+        expression::{Expression, definition},
+        rules::Rules,
+        tables::Asking,
+    },
+    look_up::LookUp,
+    unnest::Unnest,
 };
 use crate::Result;
 
@@ -23,9 +28,11 @@ use crate::Result;
 pub(crate) enum Step {
     Filter(Expression),
     Project(Vec<Expression>, SchemaRef),
+    LookUp(LookUp),
+    Unnest(Unnest),
 }
 
-/// Rows after some steps. `places`: which of the rows before they were; `None`: all of them.
+/// Rows after some steps. `places`: which of the rows before each of them came of; `None`: all of them, one of each.
 pub(crate) struct Stepped {
     pub(crate) rows: RecordBatch,
     pub(crate) places: Option<UInt32Array>,
@@ -58,16 +65,19 @@ impl Step {
         Ok(Self::Project(compiled, Arc::new(Schema::new(fields))))
     }
 
-    fn run(&self, input: Stepped) -> Result<Stepped, String> {
+    fn run(&self, input: Stepped, asking: &mut Asking) -> Result<Stepped, String> {
         let Stepped { rows, places } = input;
         match self {
+            Self::LookUp(look_up) => {
+                let (rows, of) = look_up.run(&rows, asking)?;
+                Ok(Stepped { rows, places: Some(followed(places, of)?) })
+            }
+            Self::Unnest(unnest) => {
+                let (rows, of) = unnest.run(&rows)?;
+                Ok(Stepped { rows, places: Some(followed(places, of)?) })
+            }
             Self::Filter(condition) => {
-                let mask = condition.evaluate(&rows)?;
-                let mask = match mask.as_boolean_opt() {
-                    Some(mask) if mask.null_count() > 0 => prep_null_mask_filter(mask),
-                    Some(mask) => mask.clone(),
-                    None => BooleanArray::from(vec![false; rows.num_rows()]),
-                };
+                let mask = mask(condition, &rows)?;
                 if mask.true_count() == mask.len() {
                     return Ok(Stepped { rows, places });
                 }
@@ -93,7 +103,28 @@ impl Step {
     }
 }
 
+/// Which rows a condition is TRUE of.
+pub(crate) fn mask(condition: &Expression, rows: &RecordBatch) -> Result<BooleanArray, String> {
+    let mask = condition.evaluate(rows)?;
+    Ok(match mask.as_boolean_opt() {
+        Some(mask) if mask.null_count() > 0 => prep_null_mask_filter(mask),
+        Some(mask) => mask.clone(),
+        None => BooleanArray::from(vec![false; rows.num_rows()]),
+    })
+}
+
+/// Where rows that were rows `of` others are, when these were at `places`.
+fn followed(places: Option<UInt32Array>, of: UInt32Array) -> Result<UInt32Array, String> {
+    match places {
+        Some(places) => {
+            let places = take(&places, &of, None).map_err(|error| error.to_string())?;
+            Ok(places.as_primitive().clone())
+        }
+        None => Ok(of),
+    }
+}
+
 /// Runs steps one after the other.
-pub(crate) fn run(steps: &[Step], rows: RecordBatch) -> Result<Stepped, String> {
-    steps.iter().try_fold(Stepped { rows, places: None }, |stepped, step| step.run(stepped))
+pub(crate) fn run(steps: &[Step], rows: RecordBatch, asking: &mut Asking) -> Result<Stepped, String> {
+    steps.iter().try_fold(Stepped { rows, places: None }, |stepped, step| step.run(stepped, asking))
 }

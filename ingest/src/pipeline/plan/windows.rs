@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::rules::Rules,
+    Time, WindowColumn,
     shift::{NoLength, length_us},
     unsupported,
 };
@@ -136,6 +137,33 @@ pub(super) fn is_window(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarFunction(function) if KINDS.contains(&function.func.name()))
 }
 
+/// The argument of a function that gives an end of a window, and whether that is the later one.
+pub(super) fn end_of(expr: &Expr) -> Option<(&Expr, bool)> {
+    let Expr::ScalarFunction(function) = expr else { return None };
+    let is_end = match function.func.name() {
+        START => false,
+        END => true,
+        _ => return None,
+    };
+    Some((function.args.first()?, is_end))
+}
+
+impl WindowColumn {
+    /// An end of it as an event time of rows that come when the window is given. Where a session begins is not known to be near to anything.
+    pub(super) fn time(&self, column: usize, is_end: bool) -> Option<Time> {
+        // All rows of an end come when the watermark is there, so that those to come are past it.
+        let delay_us = self.delay_us.saturating_sub(1);
+        let delay_us = match self.window {
+            _ if is_end => delay_us,
+            Window::Tumble { size } | Window::Hop { size, .. } | Window::Cumulate { size, .. } => {
+                delay_us.saturating_add(size)
+            }
+            Window::Session { .. } => return None,
+        };
+        Some(Time { column, delay_us, is_end: true })
+    }
+}
+
 /// Reads a call.
 pub(super) fn read(rules: &dyn Rules, expr: &Expr) -> Result<WindowCall> {
     let Expr::ScalarFunction(function) = expr else { return Err(unsupported("the group function cannot be read", "")) };
@@ -207,6 +235,10 @@ impl VisitorMut for Spelling {
             return ControlFlow::Continue(());
         };
         let lower = name.value.to_lowercase();
+        let is_kind = |name: &str| KINDS.contains(&name);
+        if is_kind(&lower) || ["_start", "_end"].iter().any(|end| lower.strip_suffix(end).is_some_and(is_kind)) {
+            plain_lengths(&mut function.args);
+        }
         for (ending, end) in [("_start", START), ("_end", END)] {
             let Some(kind) = lower.strip_suffix(ending).filter(|kind| KINDS.contains(kind)) else { continue };
             let mut inner = function.clone();
@@ -227,6 +259,25 @@ impl VisitorMut for Spelling {
             )),
             None => ControlFlow::Continue(()),
         }
+    }
+}
+
+/// Lengths as texts: rules of queries give intervals other names, and GROUPING SETS do not find those again.
+fn plain_lengths(arguments: &mut ast::FunctionArguments) {
+    let ast::FunctionArguments::List(list) = arguments else { return };
+    for argument in &mut list.args {
+        let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) = argument else { continue };
+        let ast::Expr::Interval(interval) = expr else { continue };
+        let ast::Expr::Value(value) = interval.value.as_ref() else { continue };
+        let ast::Value::SingleQuotedString(text) = &value.value else { continue };
+        if interval.leading_precision.is_some()
+            || interval.last_field.is_some()
+            || interval.fractional_seconds_precision.is_some()
+        {
+            continue;
+        }
+        let unit = interval.leading_field.as_ref().map_or_else(String::new, |unit| format!(" {unit}"));
+        *expr = ast::Expr::value(ast::Value::SingleQuotedString(format!("{text}{unit}")));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, mem};
 
-use super::super::machine::Arrival;
+use super::super::{machine::Arrival, tables::Answers};
 
 /// Bytes of arrivals since the last checkpoint after which another one is made at once.
 const RETAINED_BYTES: usize = 64 << 20;
@@ -26,24 +26,24 @@ impl OverLimit {
     }
 }
 
-/// What was applied since the last checkpoint.
+/// What was applied since the last checkpoint, and what tables said for it.
 #[derive(Default)]
 pub(super) struct Retained {
-    arrivals: VecDeque<(Arrival, usize)>,
+    arrivals: VecDeque<(Arrival, Answers, usize)>,
     bytes: usize,
 }
 
 impl Retained {
-    pub(super) fn push(&mut self, arrival: Arrival) {
+    pub(super) fn push(&mut self, arrival: Arrival, answers: Answers) {
         let kept = light(arrival);
-        let bytes = weight(&kept);
+        let bytes = weight(&kept) + answers.bytes();
         self.bytes += bytes;
-        self.arrivals.push_back((kept, bytes));
+        self.arrivals.push_back((kept, answers, bytes));
     }
 
     /// A checkpoint covers the first `count`.
     pub(super) fn drop_first(&mut self, count: usize) {
-        for (_, bytes) in self.arrivals.drain(..count.min(self.arrivals.len())) {
+        for (.., bytes) in self.arrivals.drain(..count.min(self.arrivals.len())) {
             self.bytes -= bytes;
         }
     }
@@ -52,8 +52,8 @@ impl Retained {
         self.arrivals.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arrival> {
-        self.arrivals.iter().map(|(arrival, _)| arrival)
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arrival, &Answers)> {
+        self.arrivals.iter().map(|(arrival, answers, _)| (arrival, answers))
     }
 
     pub(super) fn is_much(&self) -> bool {

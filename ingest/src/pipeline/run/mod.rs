@@ -52,6 +52,7 @@ use super::{
     late::Late,
     machine::{Counts, Settings},
     plan::Plan,
+    tables::TableRows,
 };
 use crate::{
     Error, Result,
@@ -87,6 +88,8 @@ pub struct PipelineSpec {
     pub sinks: Vec<SinkSpec>,
     /// What the log behind it is called as a source.
     pub log: SourceId,
+    /// Those that rows look into, in the plan's order.
+    pub tables: Vec<Arc<dyn TableRows>>,
     pub options: RunOptions,
     pub checkpoints: Arc<dyn CheckpointLog>,
     pub is_paused: bool,
@@ -157,6 +160,7 @@ impl Pipeline {
         };
         let works = Works {
             plan: spec.plan,
+            tables: spec.tables.into(),
             inputs: Inputs::new(&shared, spec.inputs.clone()),
             directory: spec.directory.clone(),
             output: Arc::clone(&output),

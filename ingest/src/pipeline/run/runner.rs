@@ -13,6 +13,7 @@ use super::{
     super::{
         machine::{Arrival, Machine, MachineSource, Outcome, state_file},
         plan::Plan,
+        tables::TableRows,
     },
     Output, RunOptions,
     checkpoints::{Checkpoints, Written},
@@ -42,6 +43,7 @@ pub(super) struct Runner {
     pub(super) shared: Arc<Shared>,
     plan: Arc<Plan>,
     sources: Arc<[MachineSource]>,
+    tables: Arc<[Arc<dyn TableRows>]>,
     inputs: Inputs,
     directory: PathBuf,
     pub(super) output: Arc<Output>,
@@ -70,6 +72,7 @@ pub(super) struct Runner {
 /// What a runner works on.
 pub(super) struct Works {
     pub(super) plan: Arc<Plan>,
+    pub(super) tables: Arc<[Arc<dyn TableRows>]>,
     pub(super) inputs: Inputs,
     pub(super) directory: PathBuf,
     pub(super) output: Arc<Output>,
@@ -79,17 +82,19 @@ pub(super) struct Works {
 
 impl Runner {
     pub(super) fn new(shared: Arc<Shared>, works: Works) -> Result<Self> {
-        let Works { plan, inputs, directory, output, deliveries, checkpoints } = works;
+        let Works { plan, tables, inputs, directory, output, deliveries, checkpoints } = works;
         let source = |input: &super::Input| MachineSource { id: input.id, watermark: input.watermark.clone() };
         let sources: Arc<[MachineSource]> = inputs.all().iter().map(source).collect();
         let options = shared.options();
         // The checkpoint is read when the thread begins.
-        let machine = Machine::new(Arc::clone(&plan), Arc::clone(&sources), options.settings())?;
+        let (of_plan, of_sources) = (Arc::clone(&plan), Arc::clone(&sources));
+        let machine = Machine::new(of_plan, of_sources, Arc::clone(&tables), options.settings())?;
         Ok(Self {
             is_marked: deliveries.boards.is_empty(),
             shared,
             plan,
             sources,
+            tables,
             inputs,
             directory,
             output,
@@ -163,19 +168,19 @@ impl Runner {
     /// Makes the machine as it was after the last step that went well: from the last checkpoint, and what came since.
     fn rebuild(&mut self) -> Result<()> {
         self.finish_writing();
-        let (plan, sources) = (Arc::clone(&self.plan), Arc::clone(&self.sources));
+        let (plan, sources, tables) = (Arc::clone(&self.plan), Arc::clone(&self.sources), Arc::clone(&self.tables));
         let settings = self.shared.options().settings();
         let base = self.checkpoints.base();
         let mut machine = match base {
             Some(record) => {
                 let picture = state_file::read(&self.directory, &record.state)?;
-                Machine::restore(plan, sources, settings, picture)?
+                Machine::restore(plan, sources, tables, settings, picture)?
             }
-            None => Machine::new(plan, sources, settings)?,
+            None => Machine::new(plan, sources, tables, settings)?,
         };
         let mut end = base.map_or(0, |record| record.end);
-        for arrival in self.retained.iter() {
-            let outcome = machine.apply(arrival)?;
+        for (arrival, answers) in self.retained.iter() {
+            let outcome = machine.apply_again(arrival, answers.clone())?;
             end += outcome.rows.iter().map(|rows| rows.num_rows() as u64).sum::<u64>();
         }
         if end != self.output.log.end() {
@@ -272,11 +277,12 @@ impl Runner {
 
     fn apply(&mut self, arrival: Arrival) -> Result<()> {
         let outcome = self.machine.apply(&arrival)?;
+        let answers = self.machine.answers();
         fail::fail_point!("pipeline::applied", |_| Err(Error::Unavailable("failpoint pipeline::applied".into())));
         self.put(&outcome)?;
         let is_known = matches!(arrival, Arrival::Known { .. });
         self.keep(outcome);
-        self.retained.push(arrival);
+        self.retained.push(arrival, answers);
         self.is_dirty = true;
         self.is_untold = true;
         if is_known && !self.shared.connected.load(Ordering::SeqCst) {

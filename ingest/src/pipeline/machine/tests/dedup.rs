@@ -5,6 +5,19 @@ use super::{rig::*, *};
 const SOURCE: [RigSource; 1] = [RigSource { name: "s", delay_s: 5 }];
 const WITHIN_S: i64 = 9;
 
+/// Without WITHIN a key is known for ever: of all its rows the earliest is given.
+#[test]
+fn keys_may_be_known_for_ever() {
+    let rig = Rig::new(&SOURCE, "SELECT DISTINCT ON (id) id, v, ts FROM s", Late::default());
+    let event = |v: i64, s: i64| (Some("a".to_owned()), Some(v), s);
+    let rows = [event(2, 12), event(1, 10), event(3, 40), event(4, 90_000), event(5, 89_998)];
+    for cut in 1..6 {
+        let (found, counts) = rig.run(&[rows.to_vec()], 1, &[(cut, true, 1)]);
+        assert_eq!(found, ["a | 1 | 1970-01-01T00:00:10"]);
+        assert_eq!((counts.duplicates, counts.late_rows), (5, 0));
+    }
+}
+
 fn rig() -> Rig {
     let text = format!(
         "SELECT DISTINCT ON (id) id, v, extract(epoch FROM ts)::bigint FROM s WHERE v IS DISTINCT FROM 2 WITHIN INTERVAL '{WITHIN_S} seconds'"
@@ -74,7 +87,6 @@ fn what_cannot_be_told_apart_is_refused() {
         vec![PlanSource { name: "s".into(), schema: event_schema(), time_column: time.map(str::to_owned) }]
     };
     for (text, time, words) in [
-        ("SELECT DISTINCT ON (id) id, ts FROM s", Some("ts"), "without WITHIN"),
         ("SELECT DISTINCT ON (id) id, ts FROM s WITHIN INTERVAL '1 month'", Some("ts"), "WITHIN takes"),
         ("SELECT DISTINCT ON (id) id, ts FROM s WITHIN INTERVAL '1 hour'", None, "event time"),
         ("SELECT DISTINCT id FROM s", Some("ts"), "DISTINCT"),

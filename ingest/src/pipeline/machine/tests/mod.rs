@@ -2,10 +2,15 @@
 
 mod dedup;
 mod joins;
+mod look_ups;
+mod nested;
+mod ranks;
 mod rig;
 mod sessions;
 mod state;
+mod unnest;
 mod updating;
+mod versions;
 
 use std::collections::BTreeMap;
 
@@ -17,7 +22,7 @@ use datafusion::prelude::SessionContext;
 use proptest::prelude::*;
 
 use super::*;
-use crate::pipeline::plan::{PlanSource, windows::Window};
+use crate::pipeline::plan::{PlanSource, PlanTable, windows::Window};
 
 const SOURCE: SourceId = SourceId(7);
 const SECOND: i64 = 1_000_000;
@@ -72,7 +77,8 @@ impl Bench {
     }
 
     fn machine(&self, streams: u32) -> Machine {
-        let mut machine = Machine::new(Arc::clone(&self.plan), Arc::clone(&self.sources), self.settings).unwrap();
+        let mut machine =
+            Machine::new(Arc::clone(&self.plan), Arc::clone(&self.sources), Arc::new([]), self.settings).unwrap();
         for partition in 0..streams {
             let stream = StreamId { source: SOURCE, partition };
             machine.apply(&Arrival::Begin { stream, offset: 0 }).unwrap();
@@ -87,7 +93,8 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let file = state_file::write(directory.path(), "s", &machine.picture().unwrap()).unwrap();
         let picture = state_file::read(directory.path(), &file).unwrap();
-        Machine::restore(Arc::clone(&self.plan), Arc::clone(&self.sources), self.settings, picture).unwrap()
+        Machine::restore(Arc::clone(&self.plan), Arc::clone(&self.sources), Arc::new([]), self.settings, picture)
+            .unwrap()
     }
 }
 

@@ -21,7 +21,54 @@ pub(super) type Event = (Option<String>, Option<i64>, i64);
 pub(super) struct Rig {
     plan: Arc<Plan>,
     sources: Arc<[MachineSource]>,
+    tables: Arc<[Arc<dyn TableRows>]>,
     settings: Settings,
+}
+
+/// A table with columns `id`, `v` and `ts` that rows look into.
+#[derive(Debug)]
+pub(super) struct RigTable {
+    pub(super) name: &'static str,
+    /// Whether `id` is its primary key.
+    pub(super) has_key: bool,
+    pub(super) rows: parking_lot::Mutex<Vec<Event>>,
+    pub(super) is_broken: std::sync::atomic::AtomicBool,
+}
+
+impl RigTable {
+    pub(super) fn new(name: &'static str, has_key: bool, rows: &[Event]) -> Arc<Self> {
+        Arc::new(Self { name, has_key, rows: rows.to_vec().into(), is_broken: false.into() })
+    }
+}
+
+impl TableRows for RigTable {
+    fn rows_of(&self, by: &[usize], keys: &[ArrayRef], columns: &[usize]) -> Result<RecordBatch> {
+        if self.is_broken.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(Error::Unavailable("the table is broken".into()));
+        }
+        let rows = event_batch(&self.rows.lock());
+        let (mut of_key, mut places) = (Vec::new(), Vec::new());
+        for key in 0..keys[0].len() {
+            for row in 0..rows.num_rows() {
+                let is_equal = |(column, values): (&usize, &ArrayRef)| {
+                    let column = rows.column(*column);
+                    column.is_valid(row) && column.slice(row, 1) == values.slice(key, 1)
+                };
+                if by.iter().zip(keys).all(is_equal) {
+                    of_key.push(key as u32);
+                    places.push(row as u32);
+                }
+            }
+        }
+        let places = arrow::array::UInt32Array::from(places);
+        let mut fields = vec![Field::new("key", ArrowType::UInt32, false)];
+        let mut taken: Vec<ArrayRef> = vec![Arc::new(arrow::array::UInt32Array::from(of_key))];
+        for column in columns {
+            fields.push(rows.schema().field(*column).clone());
+            taken.push(arrow::compute::take(rows.column(*column), &places, None)?);
+        }
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), taken)?)
+    }
 }
 
 /// How many rows are taken next, whether a crash follows, and of which stream.
@@ -80,8 +127,22 @@ fn rules() -> SessionContext {
     SessionContext::new_with_config(config)
 }
 
+pub(super) fn plan_tables(tables: &[Arc<RigTable>]) -> Vec<PlanTable> {
+    let of_plan = |table: &Arc<RigTable>| PlanTable {
+        name: table.name.into(),
+        schema: event_schema(),
+        key: if table.has_key { vec![0] } else { Vec::new() },
+        time: Some(2),
+    };
+    tables.iter().map(of_plan).collect()
+}
+
 impl Rig {
     pub(super) fn new(sources: &[RigSource], text: &str, late: Late) -> Self {
+        Self::with_tables(sources, &[], text, late)
+    }
+
+    pub(super) fn with_tables(sources: &[RigSource], tables: &[Arc<RigTable>], text: &str, late: Late) -> Self {
         let rules = rules().state();
         let of_plan: Vec<PlanSource> = sources
             .iter()
@@ -91,7 +152,8 @@ impl Rig {
                 time_column: Some("ts".into()),
             })
             .collect();
-        let plan = Plan::compile(&rules, &of_plan, text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let plan = Plan::with_tables(&rules, &of_plan, &plan_tables(tables), text);
+        let plan = plan.unwrap_or_else(|error| panic!("{text}: {error}"));
         let machine = |(at, source): (usize, &RigSource)| {
             let watermark = format!("ts - INTERVAL '{} seconds'", source.delay_s);
             let watermark = Watermark::compile(&rules, &event_schema(), &watermark).unwrap();
@@ -99,11 +161,13 @@ impl Rig {
         };
         let sources: Vec<MachineSource> = sources.iter().enumerate().map(machine).collect();
         let settings = Settings { jump_max_us: i64::MAX, late };
-        Self { plan: Arc::new(plan), sources: sources.into(), settings }
+        let tables = tables.iter().map(|table| Arc::clone(table) as Arc<dyn TableRows>).collect();
+        Self { plan: Arc::new(plan), sources: sources.into(), tables, settings }
     }
 
     pub(super) fn machine(&self, streams: u32) -> Machine {
-        let machine = Machine::new(Arc::clone(&self.plan), Arc::clone(&self.sources), self.settings);
+        let machine =
+            Machine::new(Arc::clone(&self.plan), Arc::clone(&self.sources), Arc::clone(&self.tables), self.settings);
         let mut machine = machine.unwrap();
         for source in self.sources.iter() {
             for partition in 0..streams {
@@ -117,7 +181,13 @@ impl Rig {
     }
 
     pub(super) fn restore(&self, picture: Picture) -> Result<Machine> {
-        Machine::restore(Arc::clone(&self.plan), Arc::clone(&self.sources), self.settings, picture)
+        Machine::restore(
+            Arc::clone(&self.plan),
+            Arc::clone(&self.sources),
+            Arc::clone(&self.tables),
+            self.settings,
+            picture,
+        )
     }
 
     /// The machine as a crash would leave it: out of a file.
