@@ -160,10 +160,13 @@ impl SystemFunctions for System {
             "seal" => {
                 let (_, live) = self.instance.table(object).map_err(engine_error)?;
                 live.ingest.seal().await.map_err(ingest_error)?;
+                // What INSERT brought is in segments now. Rows of it that were replaced or deleted since need not stand in the log until its file is full.
+                runtime::blocking(move || live.shed_log()).await;
             }
             "compact" => {
                 let (_, live) = self.instance.table(object).map_err(engine_error)?;
-                let written = runtime::blocking(move || live.ingest.compact()).await.map_err(ingest_error)?;
+                let compact = move || live.ingest.compact().inspect(|_| live.shed_log());
+                let written = runtime::blocking(compact).await.map_err(ingest_error)?;
                 return Ok(ScalarValue::Int64(Some(written as i64)));
             }
             "dlq_replay" => return Ok(ScalarValue::Int64(Some(self.replay(object).await?))),

@@ -6,9 +6,10 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use crate::support::server::{Server, connect, runtime};
@@ -257,4 +258,54 @@ fn readers_beside_compaction_see_every_key_once() {
     }
     server.sql("SELECT rt.compact('t')");
     assert_eq!(server.value("SELECT count(*) FROM t WHERE k % 7 = 0 AND round <= 0"), "285");
+}
+
+/// Each segment that it wrote lost rows before it looked again: it never came back as long as others changed rows.
+#[test]
+fn compaction_at_once_ends_while_rows_change() {
+    let server = Server::start(BINARY);
+    server.sql("CREATE TABLE t (id INT PRIMARY KEY, v BIGINT, x BIGINT) WITH (mode = 'upsert', seal_rows = 5000)");
+    server.sql("INSERT INTO t SELECT i, 0, 0 FROM generate_series(0, 499) AS g(i)");
+    let is_over = AtomicBool::new(false);
+    let updated = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for session in 0..3u64 {
+            let (server, is_over, updated) = (&server, &is_over, &updated);
+            scope.spawn(move || {
+                let mut k = session * 150;
+                while !is_over.load(Ordering::SeqCst) {
+                    server.sql(&format!("UPDATE t SET x = x + 1 WHERE id BETWEEN {k} AND {}", k + 3));
+                    updated.fetch_add(4, Ordering::SeqCst);
+                    k = session * 150 + (k + 7) % 140;
+                    thread::sleep(Duration::from_millis(20));
+                }
+            });
+        }
+        thread::sleep(Duration::from_secs(1));
+        let compacted: Vec<_> =
+            (0..3).map(|_| server.try_sql("SET statement_timeout = '60s'; SELECT rt.compact('t')")).collect();
+        is_over.store(true, Ordering::SeqCst);
+        for compacted in compacted {
+            let written: u64 = compacted.expect("it ends").last().unwrap()[0].as_ref().unwrap().parse().unwrap();
+            assert!(written > 0);
+        }
+    });
+    let sum = updated.load(Ordering::SeqCst).to_string();
+    assert_eq!(server.value("SELECT count(*) || ' ' || sum(x) FROM t"), format!("500 {sum}"));
+}
+
+/// Rows that INSERT replaced or deleted stood in the table's log until some DELETE began a new file of it.
+#[test]
+fn what_inserts_replaced_is_in_no_file_after_seal_and_compact() {
+    let server = Server::start(BINARY);
+    server.sql("CREATE TABLE g (k BIGINT PRIMARY KEY, name TEXT, del BOOLEAN) WITH (delete_column = 'del')");
+    server.sql("INSERT INTO g VALUES (1, 'zzmarkerdeleted', false), (2, 'zzmarkerreplaced', false), (3, 'zzmarkerkept', false)");
+    server.sql("INSERT INTO g VALUES (1, NULL, true), (2, 'other', false)");
+    assert!(!files_with(&server.data_dir, "zzmarkerdeleted").is_empty(), "it is in some file first");
+    server.sql("SELECT rt.seal('g')");
+    server.sql("SELECT rt.compact('g')");
+    for marker in ["zzmarkerdeleted", "zzmarkerreplaced"] {
+        assert_eq!(files_with(&server.data_dir, marker), Vec::<String>::new(), "{marker}");
+    }
+    assert_eq!(server.value("SELECT string_agg(name, ' ' ORDER BY k) FROM g"), "other zzmarkerkept");
 }

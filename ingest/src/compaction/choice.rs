@@ -63,17 +63,34 @@ pub(crate) enum Why {
     Small,
 }
 
-/// The next segments to be written again as one, in the order of their rows; `at_once`: whatever can be gained, however young.
-pub(crate) fn choose(segments: &[Facts], wished: Wished, at_once: bool) -> Option<(Why, Vec<SegmentId>)> {
+/// When segments are written again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// When that is worth it.
+    InTime,
+    /// Whatever can be gained, however young. Rows leave segments up to this one, which were there when it was asked for: those that come meanwhile, and
+    /// those just written, lose rows for as long as rows come.
+    AtOnce { last: SegmentId },
+}
+
+/// The next segments to be written again as one, in the order of their rows.
+pub(crate) fn choose(segments: &[Facts], wished: Wished, when: When) -> Option<(Why, Vec<SegmentId>)> {
+    let at_once = when != When::InTime;
+    let cleaned = || {
+        segments.iter().filter(|facts| match when {
+            When::InTime => true,
+            When::AtOnce { last } => facts.id <= last,
+        })
+    };
     let is_due = |facts: &&Facts| facts.deleted_us.is_some_and(|since| at_once || since >= PURGE_AFTER_US);
-    if let Some(facts) = segments.iter().find(is_due) {
+    if let Some(facts) = cleaned().find(is_due) {
         return Some((Why::Purge, vec![facts.id]));
     }
     let is_stale = |facts: &&Facts| facts.is_stale() && (at_once || facts.age_us >= SETTLED_AFTER_US);
-    if let Some(facts) = segments.iter().find(is_stale) {
+    if let Some(facts) = cleaned().find(is_stale) {
         return Some((Why::Stale, vec![facts.id]));
     }
-    if let Some(facts) = segments.iter().find(|facts| facts.forgets && (at_once || facts.age_us >= SETTLED_AFTER_US)) {
+    if let Some(facts) = cleaned().find(|facts| facts.forgets && (at_once || facts.age_us >= SETTLED_AFTER_US)) {
         return Some((Why::Forgotten, vec![facts.id]));
     }
     (0..segments.len()).find_map(|start| neighbours(&segments[start..], wished, at_once)).map(|ids| (Why::Small, ids))
@@ -112,7 +129,21 @@ mod tests {
     }
 
     fn chosen(segments: &[Facts], at_once: bool) -> Option<(Why, Vec<u64>)> {
-        choose(segments, WISHED, at_once).map(|(why, ids)| (why, ids.iter().map(|id| id.0).collect()))
+        let when = if at_once { When::AtOnce { last: SegmentId(u64::MAX) } } else { When::InTime };
+        choose(segments, WISHED, when).map(|(why, ids)| (why, ids.iter().map(|id| id.0).collect()))
+    }
+
+    /// Three sessions that update kept `rt.compact` from ever coming back: each segment that it wrote lost rows before it looked again.
+    #[test]
+    fn at_once_is_what_was_there_when_it_was_asked_for() {
+        let mut segments = [segment(1, 1000, 900), segment(7, 1000, 900), segment(8, 1000, 1)];
+        segments[2].deleted_us = Some(0);
+        let chosen = |segments: &[Facts]| {
+            choose(segments, WISHED, When::AtOnce { last: SegmentId(5) }).map(|(why, ids)| (why, ids.len()))
+        };
+        assert_eq!(chosen(&segments), Some((Why::Stale, 1)));
+        assert_eq!(chosen(&segments[1..]), None);
+        assert_eq!(chosen(&[segment(7, 100, 0), segment(8, 100, 0)]), Some((Why::Small, 2)));
     }
 
     #[test]
@@ -162,7 +193,7 @@ mod tests {
         let wished = Wished { rows: 100_000, bytes: 1 << 40 };
         for id in 0..1000 {
             segments.push(segment(id, 100, 0));
-            while let Some((_, ids)) = choose(&segments, wished, false) {
+            while let Some((_, ids)) = choose(&segments, wished, When::InTime) {
                 let is_taken = |facts: &Facts| ids.contains(&facts.id);
                 let at = segments.iter().position(is_taken).unwrap();
                 let rows: u32 = segments.iter().filter(|facts| is_taken(facts)).map(|facts| facts.rows).sum();

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use choice::{Facts, Why, Wished, choose};
+pub(crate) use choice::{Facts, When, Why, Wished, choose};
 use parking_lot::{Condvar, Mutex};
 use tidemill_storage::clock::Clock;
 
@@ -51,7 +51,7 @@ impl Compactor {
             for table in tables() {
                 loop {
                     let began_us = clock.monotonic_us();
-                    let step = catch_unwind(AssertUnwindSafe(|| table.compact_next(false)));
+                    let step = catch_unwind(AssertUnwindSafe(|| table.compact_next(None)));
                     let step = step.unwrap_or_else(|panic| {
                         Err(Error::Unavailable(format!("compaction panicked: {}", panic_text(&*panic))))
                     });

@@ -400,11 +400,7 @@ impl TableIngest {
 
     /// Takes rows that nobody sees out of the files and puts small segments together, at once; how many segments were written again. Blocks.
     pub fn compact(&self) -> Result<u64> {
-        let mut written = 0;
-        while let Some(segments) = self.shared.compact_next(true)? {
-            written += segments as u64;
-        }
-        Ok(written)
+        self.shared.compact_at_once()
     }
 
     /// Tries the dead letters of a source again, as the table is now. Returns how many became rows, when these are committed. Those that are

@@ -5,7 +5,7 @@
 //! | the new file | a file that nothing names | it is deleted at start |
 //! | the transaction | old files that nothing names | they are deleted at start |
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, BooleanArray, RecordBatch, Scalar as ScalarArray, new_null_array},
@@ -13,7 +13,7 @@ use arrow::{
 };
 use tidemill_storage::{
     evaluate::zero_array,
-    ids::{ColumnId, OffsetRange, SegmentId},
+    ids::{ColumnId, OffsetRange, PartitionId, SegmentId},
     row_set::RowSet,
     scan::{ScanHints, ScanMetrics, ScanRequest},
     schema::TableSchema,
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     Error, Result,
     commit::{PartitionChange, SegmentRecord},
-    compaction::{Facts, Why, Wished, choose},
+    compaction::{Facts, When, Why, Wished, choose},
     events::Severity,
 };
 
@@ -53,9 +53,34 @@ pub(super) struct Source {
     pub(super) kept: Vec<u32>,
 }
 
+/// Compaction that somebody waits for.
+pub(crate) struct AtOnce {
+    /// Of each partition, the last segment that it had when that was asked for.
+    last: HashMap<PartitionId, SegmentId>,
+    /// Small segments come as long as rows come: so often they are put together.
+    merges_left: usize,
+}
+
 impl TableShared {
+    /// Takes rows that nobody sees out of the segments that there are, and puts small ones together; how many were written again. Returns although
+    /// rows go on coming. Blocks.
+    pub(crate) fn compact_at_once(&self) -> Result<u64> {
+        let partitions = self.partitions();
+        let last = |partition: &Arc<PartitionIngest>| {
+            let view = partition.partition.view();
+            (partition.id, view.segments().map(|segment| segment.id()).max().unwrap_or_default())
+        };
+        let mut asked = AtOnce { last: partitions.iter().map(last).collect(), merges_left: 0 };
+        asked.merges_left = partitions.iter().map(|partition| partition.partition.view().segments().count()).sum();
+        let mut written = 0;
+        while let Some(segments) = self.compact_next(Some(&mut asked))? {
+            written += segments as u64;
+        }
+        Ok(written)
+    }
+
     /// Writes the segments again that are most worth it; how many there were. `None`: none are. Blocks.
-    pub(crate) fn compact_next(&self, at_once: bool) -> Result<Option<usize>> {
+    pub(crate) fn compact_next(&self, mut asked: Option<&mut AtOnce>) -> Result<Option<usize>> {
         // The table's files stay as long as this is held.
         let closed = self.compacting.lock();
         if *closed {
@@ -64,7 +89,20 @@ impl TableShared {
         for partition in self.partitions().iter() {
             loop {
                 let (facts, wished) = partition.compaction_facts();
-                let Some((why, ids)) = choose(&facts, wished, at_once) else { break };
+                let when = match &asked {
+                    None => When::InTime,
+                    // Partitions that are new since then have no such segments.
+                    Some(asked) => When::AtOnce { last: asked.last.get(&partition.id).copied().unwrap_or_default() },
+                };
+                let Some((why, ids)) = choose(&facts, wished, when) else { break };
+                if why == Why::Small
+                    && let Some(asked) = &mut asked
+                {
+                    match asked.merges_left.checked_sub(1) {
+                        Some(left) => asked.merges_left = left,
+                        None => return Ok(None),
+                    }
+                }
                 if partition.rewrite(self, why, &ids)? {
                     return Ok(Some(ids.len()));
                 }

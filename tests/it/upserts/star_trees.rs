@@ -55,8 +55,8 @@ fn lost_rows_leave_star_trees_behind_queries() {
     };
     insert(1, "true");
     server.sql("SELECT rt.seal('rides')");
-    check(&server, "sealed");
     assert_eq!(lost_rows_read(&server), 800, "deleted rows");
+    check(&server, "sealed");
     wait_until_renewed(&server);
     check(&server, "made anew");
     let random = &mut Random(7);
