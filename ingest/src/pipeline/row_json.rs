@@ -1,7 +1,5 @@
 //! A row as JSON text: what a dead letter keeps of a row that was decoded but not wanted.
 
-use std::fmt::Write as _;
-
 use arrow::{
     array::{Array, AsArray, RecordBatch},
     datatypes::{DataType as ArrowType, Field},
@@ -9,7 +7,7 @@ use arrow::{
 };
 use tidemill_storage::schema::DataType;
 
-use crate::decode::json::jsonb::write_string;
+use crate::decode::json::jsonb::{write_bytes, write_string};
 
 /// `{"a": 1, "b": "x"}`: numbers and JSONB as they are, everything else as a string in the form in which SQL prints it.
 pub(super) fn row_json(rows: &RecordBatch, row: usize) -> String {
@@ -37,11 +35,7 @@ fn write_value(field: &Field, array: &dyn Array, row: usize, out: &mut String) {
         }
         ArrowType::Utf8View => write_string(array.as_string_view().value(row), out),
         ArrowType::BinaryView => {
-            out.push_str("\"\\\\x");
-            for byte in array.as_binary_view().value(row) {
-                let _ = write!(out, "{byte:02x}");
-            }
-            out.push('"');
+            write_bytes(array.as_binary_view().value(row), out);
         }
         ArrowType::List(item) => {
             let items = array.as_list::<i32>().value(row);

@@ -21,7 +21,7 @@ use arrow::{
 use chrono::{DateTime, Datelike, NaiveDateTime, Timelike};
 use tidemill_storage::schema::DataType;
 
-use crate::decode::json::jsonb::write_string;
+use crate::decode::json::jsonb::{write_bytes, write_string};
 
 /// One column of a batch.
 pub(super) struct Column<'a> {
@@ -94,11 +94,7 @@ fn write_value(array: &dyn Array, field: &Field, is_json: bool, row: usize, out:
         ArrowType::Utf8View if is_json => out.push_str(array.as_string_view().value(row)),
         ArrowType::Utf8View => write_string(array.as_string_view().value(row), out),
         ArrowType::BinaryView => {
-            out.push_str("\"\\\\x");
-            for byte in array.as_binary_view().value(row) {
-                let _ = write!(out, "{byte:02x}");
-            }
-            out.push('"');
+            write_bytes(array.as_binary_view().value(row), out);
         }
         ArrowType::Date32 => {
             let days = array.as_primitive::<Date32Type>().value(row);

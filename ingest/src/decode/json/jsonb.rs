@@ -121,6 +121,17 @@ fn write(node: Node<'_>, out: &mut String) -> Result<(), Misfit> {
     if out.len() > DOCUMENT_BYTES_MAX { Err(Misfit::Size) } else { Ok(()) }
 }
 
+/// As BYTEA is written, in quotes.
+pub(crate) fn write_bytes(bytes: &[u8], out: &mut String) {
+    use std::fmt::Write as _;
+
+    out.push_str("\"\\\\x");
+    for byte in bytes {
+        let _ = write!(out, "{byte:02x}");
+    }
+    out.push('"');
+}
+
 /// Writes a JSON string with only the escapes it needs.
 pub(crate) fn write_string(text: &str, out: &mut String) {
     out.push('"');

@@ -14,7 +14,7 @@ use crate::{
     Error, Result,
     source::{
         OptionReader,
-        kafka::{check_security, is_topic, twice},
+        kafka::{check_security, is_topic, take_topic},
         parse_duration, wrong,
     },
 };
@@ -60,18 +60,7 @@ impl fmt::Debug for KafkaSinkOptions {
 impl KafkaSinkOptions {
     pub(in crate::sink) fn take(options: &mut OptionReader) -> Result<Self> {
         let mut properties = options.prefixed("properties.");
-        let brokers = match properties.remove("bootstrap.servers") {
-            Some(brokers) => match options.text("brokers") {
-                Some(_) => return Err(twice("brokers", "properties.bootstrap.servers")),
-                None => brokers,
-            },
-            None => options.required("brokers", "kafka", "host:port of a broker, several with commas between")?,
-        };
-        let topic = options.required("topic", "kafka", "the name of a topic")?;
-        if !is_topic(&topic) {
-            let wanted = "one topic: at most 249 letters, digits, dots, underscores and hyphens";
-            return Err(wrong("topic", &topic, wanted));
-        }
+        let (brokers, topic) = take_topic(options, &mut properties)?;
         let time = |options: &mut OptionReader, key: &'static str, default: Duration, max_ms: u128, wanted: &str| {
             match options.text(key) {
                 None => Ok(default),

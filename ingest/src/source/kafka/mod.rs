@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 pub(super) use self::options::flink_start;
 pub use self::options::{Isolation, KafkaOptions};
-pub(crate) use self::options::{check_security, is_topic, parse_duration, twice};
+pub(crate) use self::options::{check_security, is_topic, parse_duration, take_topic};
 use self::{client::Endpoint, connector::KafkaConnector};
 use super::{ConnectContext, Connector};
 use crate::Result;

@@ -63,6 +63,26 @@ pub struct KafkaOptions {
     pub properties: BTreeMap<String, String>,
 }
 
+/// Brokers and topic, as sources and sinks name them.
+pub(crate) fn take_topic(
+    options: &mut OptionReader,
+    properties: &mut BTreeMap<String, String>,
+) -> Result<(String, String)> {
+    let brokers = match properties.remove("bootstrap.servers") {
+        Some(brokers) => match options.text("brokers") {
+            Some(_) => return Err(twice("brokers", "properties.bootstrap.servers")),
+            None => brokers,
+        },
+        None => options.required("brokers", "kafka", "host:port of a broker, several with commas between")?,
+    };
+    let topic = options.required("topic", "kafka", "the name of a topic")?;
+    if !is_topic(&topic) {
+        let wanted = "one topic: at most 249 letters, digits, dots, underscores and hyphens";
+        return Err(wrong("topic", &topic, wanted));
+    }
+    Ok((brokers, topic))
+}
+
 impl fmt::Debug for KafkaOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { brokers, topic, group, isolation, timeout, properties } = self;
@@ -80,21 +100,7 @@ impl fmt::Debug for KafkaOptions {
 impl KafkaOptions {
     pub(in crate::source) fn take(options: &mut OptionReader) -> Result<Self> {
         let mut properties = options.prefixed("properties.");
-        let brokers = match properties.remove("bootstrap.servers") {
-            Some(brokers) => match options.text("brokers") {
-                Some(_) => return Err(twice("brokers", "properties.bootstrap.servers")),
-                None => brokers,
-            },
-            None => options.required("brokers", "kafka", "host:port of a broker, several with commas between")?,
-        };
-        let topic = options.required("topic", "kafka", "the name of a topic")?;
-        if !is_topic(&topic) {
-            return Err(wrong(
-                "topic",
-                &topic,
-                "one topic: at most 249 letters, digits, dots, underscores and hyphens",
-            ));
-        }
+        let (brokers, topic) = take_topic(options, &mut properties)?;
         let group = match (options.text("group"), properties.remove("group.id")) {
             (Some(_), Some(_)) => return Err(twice("group", "properties.group.id")),
             (a, b) => a.or(b),
@@ -199,7 +205,7 @@ pub(in crate::source) fn flink_start(options: &mut OptionReader) -> Result<Optio
     text.parse().map(Some).map_err(|_| wrong("scan.startup.mode", &mode, wanted))
 }
 
-pub(crate) fn twice(a: &str, b: &str) -> Error {
+fn twice(a: &str, b: &str) -> Error {
     Error::Definition {
         message: format!("options '{a}' and '{b}' say the same thing"),
         hint: Some("give one of them".into()),

@@ -81,14 +81,16 @@ impl CommittedSegment {
     pub(in super::super) fn renew(self: &Arc<Self>, validity: &Validity) -> Result<usize> {
         let mut renewed = 0;
         for index in self.indexes.list().iter().filter(|index| index.renewed.is_wanted.load(Ordering::Relaxed)) {
-            if let Some(tree) = index.star_tree()?
-                && let Some(made) = self.renewed(tree, validity)?
-            {
+            let made = index.star_tree().and_then(|tree| match tree {
+                Some(tree) => self.renewed(tree, validity),
+                None => Ok(None),
+            });
+            // Last, since making them asked for it, too; after an error as well: the next question asks again, not the next look.
+            index.renewed.is_wanted.store(false, Ordering::Relaxed);
+            if let Some(made) = made? {
                 index.renewed.newest.store(Some(Arc::new(made)));
                 renewed += 1;
             }
-            // Last: making them asked for it, too.
-            index.renewed.is_wanted.store(false, Ordering::Relaxed);
         }
         Ok(renewed)
     }
