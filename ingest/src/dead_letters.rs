@@ -15,6 +15,7 @@
 //! writing leaves a temporary file, or a file that no commit names; both may be deleted.
 
 mod file;
+mod mention;
 
 use std::{
     fs::{self, File},

@@ -1,6 +1,13 @@
 //! One connection's way into the engine: its settings, and plan → bind → execute.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::{
@@ -41,6 +48,8 @@ pub struct SessionShared {
     pub user: String,
     pub pid: i32,
     pub(crate) settings: Mutex<Settings>,
+    /// Plans of UPDATE and DELETE read all rows that are stored.
+    pub(crate) every_version: AtomicBool,
     pub(crate) engine: std::sync::Weak<Engine>,
 }
 
@@ -65,6 +74,7 @@ impl Session {
             user: options.user,
             pid: options.pid,
             settings: Mutex::new(settings),
+            every_version: AtomicBool::new(false),
             engine: Arc::downgrade(&engine),
         });
         Self { engine, shared, states: Mutex::default() }
@@ -85,6 +95,12 @@ impl Session {
     /// The session's settings, locked. Do not hold it over an await.
     pub fn settings(&self) -> MutexGuard<'_, Settings> {
         self.shared.settings.lock()
+    }
+
+    /// From now on plans of UPDATE and DELETE read all rows that are stored, also those that lost or were deleted: to know where they lie. Whoever sets it
+    /// carries none of them out, and takes it back.
+    pub fn read_every_version(&self, is: bool) {
+        self.shared.every_version.store(is, Ordering::Relaxed);
     }
 
     /// Another number after each change of a setting.

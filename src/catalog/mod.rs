@@ -1,5 +1,6 @@
 //! What exists and what is committed: one durable file, and the words for what is in it.
 
+pub mod certificates;
 pub mod checkpoints;
 pub mod database;
 pub mod definition;

@@ -136,6 +136,10 @@ impl Catalog {
         Ok(Self { database, present: RwLock::new(Arc::new(present)), edit: Mutex::new(()) })
     }
 
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
     pub fn definitions(&self) -> Arc<Definitions> {
         Arc::clone(&self.present.read())
     }

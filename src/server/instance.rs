@@ -14,23 +14,26 @@ use parking_lot::RwLock;
 use tidemill_ingest::{
     commit::MetadataLog,
     consumer::RowChange,
+    dead_letters::DeadLetter,
     events::{Event, EventRing, EventSink, Severity},
     pipeline::{Rules, run::CheckpointLog},
     runtime::IngestRuntime,
 };
 use tidemill_query::{Engine, TableCatalog, TableHandle, ViewColumn, ViewHandle};
-use tidemill_storage::{clock::Clock, ids::TableId};
+use tidemill_storage::{clock::Clock, ids::TableId, scan::Addresses};
 
 use super::{
     connections::Connections,
     directory::DataDirectory,
     expressions::QueryRules,
+    forgetting,
     live::{LiveTable, Parts},
     pipelines::{self, Pipelines},
 };
 use crate::{
     catalog::{
         Catalog,
+        certificates::CertifiedObject,
         definition::{PipelineDefinition, TableDefinition, ViewDefinition},
     },
     config::Config,
@@ -373,6 +376,31 @@ impl Backend for ServerBackend {
 
     async fn seal(&self, target: &WriteTarget) -> Result<()> {
         Ok(self.changed(target)?.ingest.seal().await?)
+    }
+
+    fn write_targets(&self) -> Vec<WriteTarget> {
+        let all = self.0.all_live();
+        all.iter().filter_map(|(definition, _)| self.write_target(&definition.name).ok()).collect()
+    }
+
+    async fn erase(&self, target: &WriteTarget, rows: Addresses) -> Result<u64> {
+        let live = self.changed(target)?;
+        runtime::blocking(move || -> Result<u64> {
+            let written = live.ingest.erase(&rows)?;
+            live.shed_log();
+            Ok(written)
+        })
+        .await
+    }
+
+    async fn erase_letters(&self, target: &WriteTarget, column: &str, value: &str) -> Result<u64> {
+        let (column, value) = (column.to_owned(), value.to_owned());
+        let is_one = move |letter: &DeadLetter| letter.mentions(&column, &value);
+        Ok(self.changed(target)?.ingest.erase_letters(is_one).await?)
+    }
+
+    async fn certify(&self, column: &str, value: &str, objects: Vec<CertifiedObject>) -> Result<u64> {
+        forgetting::certify(&self.0, column, value, objects).await
     }
 
     async fn change(&self, target: &WriteTarget, change: RowChange) -> Result<()> {

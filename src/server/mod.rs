@@ -6,6 +6,7 @@
 pub mod connections;
 pub mod directory;
 pub mod expressions;
+mod forgetting;
 pub mod instance;
 pub mod live;
 pub mod look_ups;

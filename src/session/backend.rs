@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use tidemill_ingest::consumer::RowChange;
-use tidemill_storage::{ids::TableId, schema::TableSchema};
+use tidemill_storage::{ids::TableId, scan::Addresses, schema::TableSchema};
 
-use super::error::Result;
+use super::error::{Result, SqlError};
+use crate::catalog::certificates::CertifiedObject;
 
 /// A table that takes INSERT and COPY.
 #[derive(Clone, Debug)]
@@ -57,6 +58,29 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
 
     /// Commits the rows that are in memory now. Only then they have addresses.
     async fn seal(&self, target: &WriteTarget) -> Result<()>;
+
+    /// All tables that can be written to, by name.
+    fn write_targets(&self) -> Vec<WriteTarget> {
+        Vec::new()
+    }
+
+    /// Takes rows out of the files that nobody sees any more, and all that statements deleted; how many segments were written again.
+    async fn erase(&self, target: &WriteTarget, rows: Addresses) -> Result<u64> {
+        let _ = (target, rows);
+        Err(SqlError::unsupported("rows cannot be erased here"))
+    }
+
+    /// Takes the dead letters of a table away that have the value where the name of the column is; how many.
+    async fn erase_letters(&self, target: &WriteTarget, column: &str, value: &str) -> Result<u64> {
+        let _ = (target, column, value);
+        Ok(0)
+    }
+
+    /// Keeps for ever what was forgotten, with what else there is that was not looked through; the number of the certificate.
+    async fn certify(&self, column: &str, value: &str, objects: Vec<CertifiedObject>) -> Result<u64> {
+        let _ = (column, value, objects);
+        Err(SqlError::unsupported("nothing can be certified here"))
+    }
 
     /// Takes rows away and puts others in their places; durable and visible at return, all of it or nothing. 40001 when the table's columns are others
     /// by now, or in a table that

@@ -26,10 +26,10 @@ use super::{
 use crate::runtime;
 
 /// What a statement is about.
-struct Read {
-    change: RowChange,
+pub(super) struct Read {
+    pub(super) change: RowChange,
     /// Some of it is in memory, and is not in the change.
-    in_memory: bool,
+    pub(super) in_memory: bool,
     /// What is returned of deleted rows.
     returned: Staged,
 }
@@ -88,7 +88,7 @@ impl Session {
         }
     }
 
-    async fn read_changed(
+    pub(super) async fn read_changed(
         &mut self,
         plan: &Plan,
         write: &Write,

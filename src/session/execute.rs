@@ -163,6 +163,7 @@ impl Session {
             }
             Kind::Unlisten => command("UNLISTEN"),
             Kind::Copy(copy) => self.copy(copy, statement.offset).await,
+            Kind::Call { name, position, .. } => self.call(name, *position, prepared, values).await,
             Kind::Nothing(tag) => command(tag),
         }
     }
@@ -244,7 +245,7 @@ impl Session {
         Ok(Response::Command(outcome.tag))
     }
 
-    fn writable(&self, what: &str) -> Result<()> {
+    pub(super) fn writable(&self, what: &str) -> Result<()> {
         if self.query.settings().show("transaction_read_only").is_ok_and(|value| value == "on") {
             return Err(SqlError::new("25006", format!("cannot execute {what} in a read-only transaction")));
         }

@@ -13,6 +13,7 @@
 //! error inside BEGIN nothing but ROLLBACK runs.
 
 pub mod backend;
+mod call;
 mod change;
 pub mod copy;
 pub mod cursor;
@@ -165,6 +166,8 @@ pub enum RowsTag {
     Show,
     /// Without a count.
     Explain,
+    /// Without a count.
+    Call,
     /// What a statement returns of the rows that it wrote, and how many these are, however many the client takes.
     Written {
         kind: WriteKind,
@@ -179,6 +182,7 @@ impl RowsTag {
             Self::Fetch => format!("FETCH {rows}"),
             Self::Show => "SHOW".to_owned(),
             Self::Explain => "EXPLAIN".to_owned(),
+            Self::Call => "CALL".to_owned(),
             Self::Written { kind: WriteKind::Insert, rows } => format!("INSERT 0 {rows}"),
             Self::Written { kind: WriteKind::Update, rows } => format!("UPDATE {rows}"),
             Self::Written { kind: WriteKind::Delete, rows } => format!("DELETE {rows}"),
@@ -476,6 +480,9 @@ impl Session {
             Kind::Show(name) => {
                 let shown = Settings::canonical_name(name).unwrap_or(name);
                 prepared.columns = Some(text_columns(&[shown]));
+            }
+            Kind::Call { name, arguments, position } => {
+                self.prepare_call(name, arguments, *position, &mut prepared).await?;
             }
             Kind::ShowAll => {
                 prepared.columns = Some(text_columns(&["name", "setting", "description"]));

@@ -92,6 +92,12 @@ pub enum Kind {
     CloseCursor(Option<String>),
     Unlisten,
     Copy(Box<Copy>),
+    /// CALL: the procedure's name as it is written, and the texts of its arguments.
+    Call {
+        name: String,
+        arguments: Vec<String>,
+        position: u32,
+    },
     /// A statement that has nothing to do here and says so by its tag alone (CHECKPOINT, VACUUM, ANALYZE).
     Nothing(&'static str),
 }
@@ -285,6 +291,18 @@ fn utility(text: &Text<'_>, cursor: &mut Cursor<'_>) -> Result<Option<Kind>> {
                 cursor.name("channel")?;
             }
             Kind::Unlisten
+        }
+        "CALL" => {
+            cursor.step();
+            let position = cursor.position();
+            let mut name = cursor.name("the name of a procedure")?.value;
+            while cursor.symbol(&Token::Period) {
+                name = format!("{name}.{}", cursor.name("the name of a procedure")?.value);
+            }
+            if !matches!(cursor.peek(), Some(Token::LParen)) {
+                return cursor.expected("(");
+            }
+            Kind::Call { name, arguments: arguments(text, cursor)?, position }
         }
         "COPY" => {
             cursor.step();

@@ -71,6 +71,6 @@ fn shown(mut definition: Value) -> String {
     definition.to_string()
 }
 
-fn failed(error: &DatabaseError) -> SqlError {
+pub(super) fn failed(error: &DatabaseError) -> SqlError {
     SqlError::new("58030", format!("the metadata log cannot be read: {error}"))
 }

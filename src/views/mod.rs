@@ -4,6 +4,7 @@
 
 mod capacity;
 mod catalog;
+mod certificates;
 mod indexes;
 mod ingestion;
 mod pipelines;
@@ -63,6 +64,7 @@ const VIEWS: &[View] = &[
     View { name: "dlq", columns: ingestion::DLQ, rows: Paged(ingestion::dlq) },
     View { name: "events", columns: ingestion::EVENTS, rows: AtOnce(ingestion::events) },
     View { name: "catalog_log", columns: catalog::LOG, rows: AtOnce(catalog::log) },
+    View { name: "certificates", columns: certificates::CERTIFICATES, rows: AtOnce(certificates::certificates) },
     View { name: "queries", columns: server::QUERIES, rows: AtOnce(server::queries) },
     View { name: "query_log", columns: server::QUERY_LOG, rows: AtOnce(server::query_log) },
     View { name: "settings", columns: server::SETTINGS, rows: AtOnce(server::settings) },

@@ -2,8 +2,6 @@
 //! beside readers.
 
 use std::{
-    fs,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,26 +10,12 @@ use std::{
     time::Duration,
 };
 
-use crate::support::server::{Server, connect, runtime};
+use crate::support::{
+    files::files_with,
+    server::{Server, connect, runtime},
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tidemill");
-
-/// The files below a folder that have these bytes.
-fn files_with(folder: &Path, marker: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if fs::read(&path).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(marker)) {
-                found.push(path.display().to_string());
-            }
-        }
-    }
-    found
-}
 
 fn committed(server: &Server, table: &str) -> String {
     server.value(&format!("SELECT count(*) FROM rt.segments WHERE \"table\" = '{table}' AND state = 'committed'"))

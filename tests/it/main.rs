@@ -14,6 +14,7 @@ mod damage;
 mod ddl;
 mod dead_letters;
 mod exactly_once;
+mod forget;
 mod formats;
 mod gapfill;
 mod http;

@@ -1,8 +1,11 @@
 //! TRUNCATE beside writers and readers, over kill -9 at every step; and the bytes of what went.
 
-use std::{fs, path::Path, time::Duration};
+use std::time::Duration;
 
-use crate::support::server::{Server, connect, runtime};
+use crate::support::{
+    files::files_with,
+    server::{Server, connect, runtime},
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tidemill");
 
@@ -21,30 +24,16 @@ fn counts(server: &Server) -> [String; 2] {
     ["plain", "keyed"].map(|table| server.value(&format!("SELECT count(*) FROM {table}")))
 }
 
-/// Files below a folder that hold some bytes.
-fn holding(folder: &Path, bytes: &[u8]) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(holding(&path, bytes));
-        } else if fs::read(&path).unwrap_or_default().windows(bytes.len()).any(|part| part == bytes) {
-            found.push(path.display().to_string());
-        }
-    }
-    found
-}
-
 #[test]
 fn what_went_stays_away_and_its_bytes_are_gone() {
     let mut server = Server::start(BINARY);
     filled(&server);
     // DELETE has let go of the log of those before.
     server.sql("INSERT INTO plain VALUES (1777, 'marker-1777')");
-    assert!(!holding(&server.data_dir, b"marker-1777").is_empty(), "the rows are in some file");
+    assert!(!files_with(&server.data_dir, "marker-1777").is_empty(), "the rows are in some file");
     server.sql("TRUNCATE plain, keyed");
     assert_eq!(counts(&server), ["0", "0"]);
-    assert_eq!(holding(&server.data_dir, b"marker-1777"), Vec::<String>::new());
+    assert_eq!(files_with(&server.data_dir, "marker-1777"), Vec::<String>::new());
     server.sql("INSERT INTO keyed VALUES (7, 'first'), (8, 'first')");
     for _ in 0..2 {
         server.kill_and_restart();

@@ -61,6 +61,8 @@ pub(crate) enum Why {
     Stale,
     Forgotten,
     Small,
+    /// Somebody named rows of it that are to be in no file: see `consumer/erasing.rs`. Never chosen here.
+    Erased,
 }
 
 /// When segments are written again.

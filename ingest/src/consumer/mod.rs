@@ -13,6 +13,7 @@ pub(crate) mod batch;
 mod changing;
 pub(crate) mod committing;
 pub(crate) mod discovery;
+mod erasing;
 mod feed;
 mod freshness;
 mod group;

@@ -491,6 +491,18 @@ impl PartitionIngest {
         Ok(true)
     }
 
+    /// Puts some of a file's letters in its place; they wait for the commit.
+    pub(super) fn keep_letters(self: &Arc<Self>, file: &Arc<DeadLetterFile>, kept: Vec<DeadLetter>) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Error::Unavailable(format!("table '{}' is being closed", self.table_name)));
+        }
+        self.rotate(&mut state);
+        state.dead_letter_files.retain(|known| !Arc::ptr_eq(known, file));
+        self.end_segment(&mut state, Some((Arc::clone(file), kept)));
+        Ok(())
+    }
+
     /// Takes rows that were dead letters of another partition: they are committed when [`Self::wait_sealed`] of the number has returned. `None`
     /// when they are outdated.
     pub(super) fn take_retried(self: &Arc<Self>, generation: u64, rows: &[Origin]) -> Result<Option<u64>> {

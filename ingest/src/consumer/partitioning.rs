@@ -279,7 +279,7 @@ impl<'a> Division<'a> {
                     _ => continue,
                 }
                 if self.taken.insert((ingest.id, segment.id())) {
-                    let source = ingest.source_of(segment, view.validities().of(segment.id()))?;
+                    let source = ingest.source_of(segment, view.validities().of(segment.id()), &RowSet::default())?;
                     self.take_rows(&ingest, &source)?;
                 }
             }

@@ -103,7 +103,7 @@ impl TableShared {
                         None => return Ok(None),
                     }
                 }
-                if partition.rewrite(self, why, &ids)? {
+                if partition.rewrite(self, why, &ids, &RowSet::default())? {
                     return Ok(Some(ids.len()));
                 }
                 // Now it is known of these that they have none; others may.
@@ -117,7 +117,7 @@ impl TableShared {
 }
 
 impl PartitionIngest {
-    fn compaction_facts(&self) -> (Vec<Facts>, Wished) {
+    pub(super) fn compaction_facts(&self) -> (Vec<Facts>, Wished) {
         let (monotonic_us, now_us) = (self.runtime.clock.monotonic_us(), self.runtime.clock.now_us());
         let state = self.state.lock();
         let view = self.partition.view();
@@ -153,14 +153,20 @@ impl PartitionIngest {
         (view.segments().filter_map(facts).collect(), wished)
     }
 
-    /// A committed segment, and which of its rows stay; `validity` is of a moment before.
-    pub(super) fn source_of(&self, segment: &Arc<dyn Segment>, validity: Option<&Arc<Validity>>) -> Result<Source> {
-        let (needed, forgotten) = {
+    /// A committed segment, and which of its rows stay; `validity` is of a moment before. Of `erased` rows tombstones do not stay.
+    pub(super) fn source_of(
+        &self,
+        segment: &Arc<dyn Segment>,
+        validity: Option<&Arc<Validity>>,
+        erased: &RowSet,
+    ) -> Result<Source> {
+        let (needed, mut forgotten) = {
             let state = self.state.lock();
             let needed = state.writer.needed(segment.id())?;
             let forgotten = state.writer.forgotten(segment.as_ref(), &needed.tombstones)?;
             (needed, forgotten)
         };
+        forgotten.add(&needed.tombstones.iter().filter(|row| erased.contains(*row)).collect());
         let is_kept = |row: &u32| {
             validity.is_none_or(|known| known.is_valid(*row)) || needed.contains(*row) && !forgotten.contains(*row)
         };
@@ -170,13 +176,13 @@ impl PartitionIngest {
         Ok(Source { segment: Arc::clone(segment), tombstones, forgotten, held, kept })
     }
 
-    /// Puts one segment in the places of some. False when they are not what they were, or nothing is gained. An error leaves everything as it was.
-    fn rewrite(&self, table: &TableShared, why: Why, ids: &[SegmentId]) -> Result<bool> {
+    /// Puts one segment in the places of some, without the tombstones among `erased` rows. False when they are not what they were, or nothing is gained. An error leaves everything as it was.
+    pub(super) fn rewrite(&self, table: &TableShared, why: Why, ids: &[SegmentId], erased: &RowSet) -> Result<bool> {
         let view = self.partition.view();
         let mut sources = Vec::new();
         for id in ids {
             let Some(segment) = view.segments().find(|segment| segment.id() == *id) else { return Ok(false) };
-            sources.push(self.source_of(segment, view.validities().of(*id))?);
+            sources.push(self.source_of(segment, view.validities().of(*id), erased)?);
         }
         if why == Why::Forgotten && sources.iter().all(|source| source.forgotten.is_empty()) {
             self.state.lock().unforgettable.extend(ids);
@@ -184,6 +190,9 @@ impl PartitionIngest {
         }
         let before: u64 = sources.iter().map(|source| u64::from(source.segment.rows())).sum();
         let kept: usize = sources.iter().map(|source| source.kept.len()).sum();
+        if why == Why::Erased && kept as u64 == before {
+            return Ok(false);
+        }
         let mut leftovers = Vec::new();
         let written = self.write_rewritten(table, &sources, &mut leftovers);
         let outcome = written.and_then(|(new, mut from)| {
@@ -213,6 +222,7 @@ impl PartitionIngest {
             match why {
                 Why::Purge => ", because rows of it were deleted",
                 Why::Forgotten => ", because tombstones of it are forgotten",
+                Why::Erased => ", because rows of it are to be in no file",
                 Why::Stale | Why::Small => "",
             }
         );

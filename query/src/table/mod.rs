@@ -11,7 +11,10 @@ pub(crate) mod pushdown;
 pub(crate) mod returned;
 mod statistics;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -52,6 +55,12 @@ pub(crate) const SKIP_UPSERT_SETTING: &str = "rt.skip_upsert";
 fn skips_upsert(config: &ConfigOptions) -> bool {
     let facts = config.extensions.get::<SessionFacts>();
     facts.is_some_and(|facts| facts.shared.settings.lock().is_on(SKIP_UPSERT_SETTING))
+}
+
+/// Whether all rows that are stored are to be found.
+fn reads_every_version(config: &ConfigOptions) -> bool {
+    let facts = config.extensions.get::<SessionFacts>();
+    facts.is_some_and(|facts| facts.shared.every_version.load(Ordering::Relaxed))
 }
 
 /// Whether star-trees may answer in the session.
@@ -170,7 +179,13 @@ impl TableProvider for StoredTable {
             None => self.handle.table.snapshot(),
         };
         let snapshot = match self.is_addressed {
-            true => TableSnapshot { schema: Arc::new(addressed(&snapshot.schema)), ..snapshot },
+            true => {
+                let schema = Arc::new(addressed(&snapshot.schema));
+                match reads_every_version(state.config_options()) {
+                    true => TableSnapshot { schema, ..snapshot.with_every_version() },
+                    false => TableSnapshot { schema, ..snapshot },
+                }
+            }
             false if skips_upsert(state.config_options()) => snapshot.with_every_version(),
             false => snapshot,
         };

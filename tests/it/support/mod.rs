@@ -4,6 +4,7 @@
 //! SIGTERM, and starts it again on the same directory.
 #![allow(dead_code, reason = "each user takes a part")]
 
+pub(crate) mod files;
 pub(crate) mod kafka;
 pub(crate) mod registry;
 pub(crate) mod server;

@@ -1,0 +1,49 @@
+//! The certificate of `CALL rt.forget`.
+
+use std::sync::Arc;
+
+use ring::digest::{SHA256, digest};
+
+use super::instance::Instance;
+use crate::{
+    catalog::certificates::{Certificate, CertifiedObject},
+    runtime,
+    session::error::{Result, SqlError},
+};
+
+/// Keeps what was forgotten, together with what could not be looked through; the number of the certificate.
+pub(super) async fn certify(
+    instance: &Arc<Instance>,
+    column: &str,
+    value: &str,
+    mut objects: Vec<CertifiedObject>,
+) -> Result<u64> {
+    let unseen = |kind: &str, name: &str, detail: String| CertifiedObject {
+        kind: kind.into(),
+        name: name.into(),
+        rows: 0,
+        segments: 0,
+        state: "not looked through".into(),
+        detail: Some(detail),
+    };
+    let definitions = instance.catalog.definitions();
+    for table in definitions.tables.values() {
+        if let Some(reason) = instance.broken(table.id) {
+            objects.push(unseen("table", &table.name, format!("it could not be opened: {reason}")));
+        }
+    }
+    for pipeline in definitions.pipelines.values() {
+        let detail = "its state, its log and its dead letters may have the value until they are replaced; rows in its tables are gone";
+        objects.push(unseen("pipeline", &pipeline.name, detail.into()));
+    }
+    let sha = digest(&SHA256, value.as_bytes());
+    let certificate = Certificate {
+        at_us: instance.clock.now_us(),
+        column: column.to_owned(),
+        value_sha256: sha.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+        objects,
+    };
+    let instance = Arc::clone(instance);
+    let written = runtime::blocking(move || instance.catalog.certify(&certificate)).await;
+    written.map_err(|error| SqlError::internal(format!("the certificate cannot be written: {error}")))
+}
