@@ -44,6 +44,39 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
+/// What became of rows of a partition beside consumption, from its first day on: with it `rt.consistency_check` knows how many there have to be.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Account {
+    /// Rows that UPDATE wrote anew.
+    pub made: u64,
+    /// Rows that left with their files: deleted ones, those that are too old, and of tables with a key tombstones that were forgotten.
+    pub removed: u64,
+    /// The messages that these were among.
+    pub offsets: Vec<OffsetRange>,
+}
+
+impl Account {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Adds what happened later, or elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.made += other.made;
+        self.removed += other.removed;
+        self.offsets.extend(other.offsets.iter().filter(|range| range.from < range.to));
+        self.offsets.sort_unstable_by_key(|range| (range.stream, range.from));
+        let mut joined: Vec<OffsetRange> = Vec::with_capacity(self.offsets.len());
+        for range in self.offsets.drain(..) {
+            match joined.last_mut().filter(|last| last.stream == range.stream && range.from <= last.to) {
+                Some(last) => last.to = last.to.max(range.to),
+                None => joined.push(range),
+            }
+        }
+        self.offsets = joined;
+    }
+}
+
 /// A file of dead letters, committed with the offsets that they came from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetterRecord {
@@ -96,6 +129,8 @@ pub struct PartitionState {
     /// Rows that lost against rows that are gone by now, or came too late to be seen, of the same segments.
     #[serde(skip)]
     pub lost: Vec<(SegmentId, RowSet)>,
+    #[serde(default)]
+    pub account: Account,
     /// Above the id of every segment the partition ever had.
     pub next_segment: SegmentId,
 }
@@ -124,6 +159,8 @@ pub struct PartitionChange {
     pub left: Vec<(SegmentId, i64)>,
     /// Segments that are taken off the list; their files may be deleted once no reader holds them.
     pub retired: Vec<SegmentId>,
+    /// What this adds to the account.
+    pub account: Account,
 }
 
 /// Ordered, durable, atomic. Each call is one transaction; when it returns, it survives a power loss.
@@ -143,4 +180,22 @@ pub trait MetadataLog: Send + Sync {
 
     /// Takes all segments of tables off their lists, in one step; offsets and dead letters stay. Refuses (and changes nothing) when a table is gone.
     fn truncate(&self, tables: &[TableId]) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_storage::ids::SourceId;
+
+    use super::*;
+
+    #[test]
+    fn accounts_join_ranges_that_touch() {
+        let stream = |partition| StreamId { source: SourceId(1), partition };
+        let range = |partition, from, to| OffsetRange { stream: stream(partition), from, to };
+        let mut account = Account { made: 1, removed: 2, offsets: vec![range(0, 10, 20), range(1, 0, 5)] };
+        let more = vec![range(0, 40, 50), range(0, 20, 30), range(1, 3, 4), range(0, 60, 60)];
+        account.add(&Account { made: 0, removed: 3, offsets: more });
+        assert_eq!((account.made, account.removed), (1, 5));
+        assert_eq!(account.offsets, [range(0, 10, 30), range(0, 40, 50), range(1, 0, 5)]);
+    }
 }

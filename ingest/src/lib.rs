@@ -10,6 +10,7 @@
 pub mod backpressure;
 pub mod commit;
 mod compaction;
+pub mod consistency;
 pub mod consumer;
 pub mod dead_letters;
 pub mod decode;

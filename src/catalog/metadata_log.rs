@@ -9,6 +9,7 @@
 //!   ingest_positions       (table, partition, source, source partition) → next offset
 //!   ingest_watermarks      (table, partition, source, source partition) → microseconds since 1970
 //!   ingest_landmarks       (table, partition, source, source partition) → JSON Landmark
+//!   ingest_account         (table, partition) → JSON Account
 //!   ingest_next_segment    (table, partition) → segment id
 //! ```
 //!
@@ -22,7 +23,8 @@ use serde::Serialize;
 use tidemill_ingest::{
     Error, Result,
     commit::{
-        DeadLetterRecord, MetadataLog, PartitionChange, PartitionState, SegmentCommit, SegmentRecord, StreamReset,
+        Account, DeadLetterRecord, MetadataLog, PartitionChange, PartitionState, SegmentCommit, SegmentRecord,
+        StreamReset,
     },
     landmark::Landmark,
 };
@@ -41,6 +43,7 @@ const DEAD_LETTERS: TableDefinition<(u64, u32, u64), &[u8]> = TableDefinition::n
 const POSITIONS: TableDefinition<(u64, u32, u64, u32), u64> = TableDefinition::new("ingest_positions");
 const WATERMARKS: TableDefinition<(u64, u32, u64, u32), i64> = TableDefinition::new("ingest_watermarks");
 const LANDMARKS: TableDefinition<(u64, u32, u64, u32), &[u8]> = TableDefinition::new("ingest_landmarks");
+const ACCOUNT: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("ingest_account");
 const NEXT_SEGMENT: TableDefinition<(u64, u32), u64> = TableDefinition::new("ingest_next_segment");
 
 /// [`MetadataLog`] over the metadata file.
@@ -75,6 +78,7 @@ impl RedbMetadataLog {
             transaction.open_table(POSITIONS)?;
             transaction.open_table(WATERMARKS)?;
             transaction.open_table(LANDMARKS)?;
+            transaction.open_table(ACCOUNT)?;
             transaction.open_table(NEXT_SEGMENT)?;
             Ok(())
         })?;
@@ -94,7 +98,10 @@ impl RedbMetadataLog {
         if transaction.open_table(TABLES)?.insert(table.0, count)?.is_none() {
             return Err(DatabaseError::Refused(format!("table {table} is gone")));
         }
+        // Rows go from partition to partition; what is accounted for is that of the table.
+        let account = accounts(change, table)?;
         forget(change, table)?;
+        add_to_account(change, table, PartitionId(0), &account)?;
         for (partition, state) in (0..).map(PartitionId).zip(states) {
             let (t, p) = (table.0, partition.0);
             for segment in &state.segments {
@@ -150,10 +157,35 @@ fn forget(change: &Change<'_>, table: TableId) -> database::Result<()> {
     for name in [SEGMENTS, LOST, DELETED, DEAD_LETTERS] {
         transaction.open_table(name)?.retain_in(first..=last, |_, _| false)?;
     }
+    transaction.open_table(ACCOUNT)?.retain_in((table, 0)..=(table, u32::MAX), |_, _| false)?;
     let (first, last) = ((table, 0, 0, 0), (table, u32::MAX, u64::MAX, u32::MAX));
     transaction.open_table(POSITIONS)?.retain_in(first..=last, |_, _| false)?;
     transaction.open_table(WATERMARKS)?.retain_in(first..=last, |_, _| false)?;
     transaction.open_table(LANDMARKS)?.retain_in(first..=last, |_, _| false)?;
+    Ok(())
+}
+
+/// Those of all partitions together.
+fn accounts(change: &Change<'_>, table: TableId) -> database::Result<Account> {
+    let mut all = Account::default();
+    for entry in change.transaction().open_table(ACCOUNT)?.range((table.0, 0)..=(table.0, u32::MAX))? {
+        all.add(&serde_json::from_slice(entry?.1.value())?);
+    }
+    Ok(all)
+}
+
+fn add_to_account(change: &Change<'_>, table: TableId, partition: PartitionId, more: &Account) -> database::Result<()> {
+    if more.is_empty() {
+        return Ok(());
+    }
+    let mut accounts = change.transaction().open_table(ACCOUNT)?;
+    let key = (table.0, partition.0);
+    let mut account: Account = match accounts.get(key)? {
+        Some(known) => serde_json::from_slice(known.value())?,
+        None => Account::default(),
+    };
+    account.add(more);
+    accounts.insert(key, serde_json::to_vec(&account)?.as_slice())?;
     Ok(())
 }
 
@@ -190,6 +222,9 @@ impl MetadataLog for RedbMetadataLog {
                     let (_, _, source, partition) = key.value();
                     let landmark: Landmark = serde_json::from_slice(landmark.value())?;
                     state.landmarks.push((StreamId { source: SourceId(source), partition }, landmark));
+                }
+                if let Some(account) = transaction.open_table(ACCOUNT)?.get((t, p))? {
+                    state.account = serde_json::from_slice(account.value())?;
                 }
                 state.next_segment =
                     SegmentId(transaction.open_table(NEXT_SEGMENT)?.get((t, p))?.map_or(0, |next| next.value()));
@@ -315,6 +350,7 @@ impl MetadataLog for RedbMetadataLog {
                         segments.remove((t, p, segment.0))?.ok_or_else(|| unknown(segment))?;
                     }
                     drop(segments);
+                    add_to_account(change, table, one.partition, &one.account)?;
                     let record = Changed {
                         table,
                         partition: one.partition,
@@ -338,18 +374,22 @@ impl MetadataLog for RedbMetadataLog {
                     let transaction = change.transaction();
                     let all = (id.0, 0, 0)..=(id.0, u32::MAX, u64::MAX);
                     let mut truncated = Truncated { id: *id, segments: 0, rows: 0 };
+                    let mut account = Account::default();
                     {
                         let mut segments = transaction.open_table(SEGMENTS)?;
                         for entry in segments.range(all.clone())? {
+                            let record = serde_json::from_slice::<SegmentRecord>(entry?.1.value())?;
                             truncated.segments += 1;
-                            truncated.rows +=
-                                u64::from(serde_json::from_slice::<SegmentRecord>(entry?.1.value())?.rows);
+                            truncated.rows += u64::from(record.rows);
+                            account.offsets.extend(record.offsets);
                         }
+                        account.removed = truncated.rows;
                         segments.retain_in(all.clone(), |_, _| false)?;
                     }
                     for table in [DELETED, LOST] {
                         transaction.open_table(table)?.retain_in(all.clone(), |_, _| false)?;
                     }
+                    add_to_account(change, *id, PartitionId(0), &account)?;
                     change.record("segment.truncate", &truncated)?;
                 }
                 Ok(())

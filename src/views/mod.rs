@@ -5,6 +5,7 @@
 mod capacity;
 mod catalog;
 mod certificates;
+mod consistency;
 mod indexes;
 mod ingestion;
 mod pipelines;
@@ -20,9 +21,10 @@ use arrow::{
 };
 use async_trait::async_trait;
 use datafusion::common::ScalarValue;
+use futures::future::BoxFuture;
 use tidemill_query::{
     SqlError, SystemFunctions, SystemViews,
-    views::{SystemFunction, ViewRows},
+    views::{AskedView, SystemFunction, ViewRows},
 };
 use tidemill_storage::ids::SourceId;
 
@@ -122,20 +124,32 @@ impl SystemViews for System {
         }
     }
 
-    fn functions(&self) -> Vec<(&'static str, DataType)> {
-        vec![("catalog_at", DataType::Int64), ("upsert_capacity", DataType::Utf8)]
+    fn functions(&self) -> Vec<AskedView> {
+        let asked = |name, takes, columns| AskedView { name, takes, schema: rows::schema(columns) };
+        vec![
+            asked("catalog_at", DataType::Int64, catalog::AT),
+            asked("consistency_check", DataType::Utf8, consistency::CHECK),
+            asked("upsert_capacity", DataType::Utf8, capacity::CAPACITY),
+        ]
     }
 
-    fn rows_for(&self, name: &str, argument: &ScalarValue) -> Result<RecordBatch, SqlError> {
-        match (name, argument) {
-            ("catalog_at", ScalarValue::Int64(Some(version))) => {
-                rows::batch(catalog::AT, catalog::at(&self.instance, *version)?)
+    fn rows_for(&self, name: &str, argument: &ScalarValue) -> BoxFuture<'static, Result<RecordBatch, SqlError>> {
+        let instance = Arc::clone(&self.instance);
+        let (name, argument) = (name.to_owned(), argument.clone());
+        Box::pin(async move {
+            match (name.as_str(), &argument) {
+                ("catalog_at", ScalarValue::Int64(Some(version))) => {
+                    rows::batch(catalog::AT, catalog::at(&instance, *version)?)
+                }
+                ("consistency_check", ScalarValue::Utf8(Some(table))) => {
+                    rows::batch(consistency::CHECK, consistency::check(&instance, table).await?)
+                }
+                ("upsert_capacity", ScalarValue::Utf8(Some(table))) => {
+                    rows::batch(capacity::CAPACITY, capacity::capacity(&instance, table)?)
+                }
+                _ => Err(SqlError::undefined_table(&format!("rt.{name}"))),
             }
-            ("upsert_capacity", ScalarValue::Utf8(Some(table))) => {
-                rows::batch(capacity::CAPACITY, capacity::capacity(&self.instance, table)?)
-            }
-            _ => Err(SqlError::undefined_table(&format!("rt.{name}"))),
-        }
+        })
     }
 }
 

@@ -307,7 +307,7 @@ fn plain_float(value: f64) -> f64 {
 }
 
 /// Floats with one zero and one NaN; other arrays as they are.
-pub(crate) fn plain_floats(array: &ArrayRef) -> ArrayRef {
+pub fn plain_floats(array: &ArrayRef) -> ArrayRef {
     match array.data_type() {
         ArrowType::Float32 => {
             let plain = |value: f32| if value.is_nan() { f32::NAN } else { value + 0.0 };

@@ -10,6 +10,7 @@
 mod changes;
 mod cli;
 mod compaction;
+mod consistency;
 mod damage;
 mod ddl;
 mod dead_letters;

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    commit::{PartitionChange, SegmentRecord},
+    commit::{Account, PartitionChange, SegmentRecord},
 };
 
 /// What one statement changes.
@@ -111,6 +111,10 @@ impl TableShared {
                 partition: part.ingest.id,
                 added: part.new.iter().map(|new| new.record.clone()).collect(),
                 deleted: deleted.clone(),
+                account: Account {
+                    made: part.new.as_ref().map_or(0, |new| u64::from(new.record.rows)),
+                    ..Default::default()
+                },
                 ..Default::default()
             });
             // Newer rows were merged with what these were, and stand above what becomes of them.

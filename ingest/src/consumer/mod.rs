@@ -14,7 +14,7 @@ mod changing;
 pub(crate) mod committing;
 pub(crate) mod discovery;
 mod erasing;
-mod feed;
+pub(crate) mod feed;
 mod freshness;
 mod group;
 mod key_map;
@@ -35,7 +35,10 @@ use std::{
     collections::{BTreeMap, HashSet},
     fs,
     path::PathBuf,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tidemill_storage::{
@@ -63,6 +66,7 @@ use self::{
 };
 use crate::{
     Error, Result,
+    consistency::Line,
     dead_letters::{DeadLetter, DeadLetterFile, DeadLetterReader},
     events::Severity,
     pipeline::Transform,
@@ -402,6 +406,13 @@ impl TableIngest {
     /// Takes rows that nobody sees out of the files and puts small segments together, at once; how many segments were written again. Blocks.
     pub fn compact(&self) -> Result<u64> {
         self.shared.compact_at_once()
+    }
+
+    /// Compares what is committed, after a seal, with the sources. Ends with an error soon after `cancelled` is true.
+    pub async fn check_consistency(&self, cancelled: Arc<AtomicBool>) -> Result<Vec<Line>> {
+        self.seal().await?;
+        let table = Arc::clone(&self.shared);
+        blocking(move || table.check_consistency(&cancelled)).await
     }
 
     /// Tries the dead letters of a source again, as the table is now. Returns how many became rows, when these are committed. Those that are

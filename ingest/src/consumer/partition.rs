@@ -36,7 +36,7 @@ use super::{
 use crate::{
     Error, Result,
     backpressure::Holder,
-    commit::{PartitionChange, PartitionState, SegmentCommit, SegmentRecord},
+    commit::{Account, PartitionChange, PartitionState, SegmentCommit, SegmentRecord},
     dead_letters::{DeadLetter, DeadLetterBuffer, DeadLetterFile},
     events::{Event, Severity},
     landmark::{Landmark, Place},
@@ -463,7 +463,7 @@ impl PartitionIngest {
     }
 
     /// Committed files of dead letters, oldest first.
-    pub(super) fn dead_letter_files(&self) -> Vec<Arc<DeadLetterFile>> {
+    pub(crate) fn dead_letter_files(&self) -> Vec<Arc<DeadLetterFile>> {
         self.state.lock().dead_letter_files.clone()
     }
 
@@ -593,7 +593,13 @@ impl PartitionIngest {
             lost: lost.clone(),
             ..Default::default()
         })?;
-        let change = PartitionChange { partition: self.id, lost, retired: gone.clone(), ..Default::default() };
+        let retired = || state.segments.iter().filter(is_gone);
+        let account = Account {
+            made: 0,
+            removed: retired().map(|record| u64::from(record.rows)).sum(),
+            offsets: retired().flat_map(|record| record.offsets.iter().copied()).collect(),
+        };
+        let change = PartitionChange { partition: self.id, lost, retired: gone.clone(), account, ..Default::default() };
         self.runtime.log.change(self.table, &[change])?;
         state.forget(&gone);
         state.writer.rewrite(prepared);

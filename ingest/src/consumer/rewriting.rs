@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    commit::{PartitionChange, SegmentRecord},
+    commit::{Account, PartitionChange, SegmentRecord},
     compaction::{Facts, When, Why, Wished, choose},
     events::Severity,
 };
@@ -208,7 +208,7 @@ impl PartitionIngest {
             let _turn = table.changing.blocking_lock();
             // No segment is committed meanwhile: rows in memory that lost against what goes are lost with the commit of theirs.
             let _working = self.working.lock();
-            self.exchange(new, from, &sources, ids, &mut leftovers)
+            self.exchange(table, new, from, &sources, ids, &mut leftovers)
         });
         if !matches!(outcome, Ok(true)) {
             leftovers.iter().for_each(|file| self.remove_segment_file(file));
@@ -267,8 +267,10 @@ impl PartitionIngest {
     }
 
     /// The swap. False when a segment is gone meanwhile. The file of the new segment is taken out of `leftovers` where the metadata log may name it.
+    #[expect(clippy::too_many_arguments, reason = "what is exchanged for what")]
     fn exchange(
         &self,
+        table: &TableShared,
         new: Option<Written>,
         from: Vec<(SegmentId, u32)>,
         sources: &[Source],
@@ -307,7 +309,14 @@ impl PartitionIngest {
         let keys_left_us = keys_left_us.and_then(|all| all.into_iter().max());
         let record = new.map(|new| SegmentRecord { tombstones, purged, keys_left_us, ..new.record });
         let id = record.as_ref().map(|record| record.id);
+        // Of tables without a key what is not there any more was deleted.
+        let removed = match table.table.key() {
+            Some(_) => sources.iter().map(|source| source.forgotten.rows()).sum(),
+            None => sources.iter().map(|source| u64::from(source.segment.rows()) - source.kept.len() as u64).sum(),
+        };
+        let offsets = if removed > 0 { offsets(sources) } else { Vec::new() };
         let change = PartitionChange {
+            account: Account { made: 0, removed, offsets },
             partition: self.id,
             added: record.iter().cloned().collect(),
             deleted: id.filter(|_| !deleted.is_empty()).map(|id| (id, deleted.clone())).into_iter().collect(),

@@ -17,9 +17,14 @@ use crate::{
     message::{MessageBatch, SourceBatch},
 };
 
+/// The connector, but ending at these offsets; partitions without one are not read.
+pub(crate) fn bounded(inner: Arc<dyn Connector>, stops: BTreeMap<u32, u64>) -> Bounded {
+    Bounded::new(inner, stops)
+}
+
 /// A connector that ends where `stops` says.
 #[derive(Debug)]
-pub(super) struct Bounded {
+pub(crate) struct Bounded {
     inner: Arc<dyn Connector>,
     stops: BTreeMap<u32, u64>,
 }
@@ -35,6 +40,10 @@ impl Bounded {
 }
 
 impl Connector for Bounded {
+    fn offsets_are_rows(&self) -> bool {
+        self.inner.offsets_are_rows()
+    }
+
     fn partitions(&self) -> Result<Vec<u32>> {
         let mut partitions = self.inner.partitions()?;
         partitions.retain(|partition| self.stops.contains_key(partition));

@@ -18,6 +18,7 @@ use tidemill_storage::ids::TableId;
 
 pub use self::options::{ConnectContext, Connected, ConnectorOptions, SourceOptions};
 pub(crate) use self::{
+    bounded::bounded,
     kafka::parse_duration,
     options::{OptionReader, wrong},
 };
@@ -121,6 +122,11 @@ pub trait Connector: Send + Sync + std::fmt::Debug {
     fn settle(&self, partition: u32, to: u64) -> Result<()> {
         let _ = (partition, to);
         Ok(())
+    }
+
+    /// Whether each offset is a row, so that ranges of offsets say how many rows there were after they are gone.
+    fn offsets_are_rows(&self) -> bool {
+        false
     }
 
     /// `table` will read no more: its positions hold the others' back no longer.

@@ -369,6 +369,7 @@ impl MetadataLog for MemoryLog {
             state.segments.retain(|segment| !change.retired.contains(&segment.id));
             state.segments.extend(change.added.iter().cloned());
             state.deleted.extend(change.deleted.iter().cloned());
+            state.account.add(&change.account);
         }
         Ok(())
     }

@@ -21,6 +21,8 @@ use datafusion::{
     physical_plan::{ExecutionPlan, stream::RecordBatchStreamAdapter, streaming::PartitionStream},
 };
 
+use futures::future::BoxFuture;
+
 use crate::SqlError;
 
 /// The views of schema `rt`. Computing rows may take locks but not long: it runs on the query threads.
@@ -31,13 +33,15 @@ pub trait SystemViews: Send + Sync + std::fmt::Debug {
     fn schema(&self, name: &str) -> Option<SchemaRef>;
     /// The rows at this moment, in the columns of [`SystemViews::schema`].
     fn rows(&self, name: &str) -> Result<RecordBatch, SqlError>;
-    /// Views that are asked with a value, `FROM rt.<name>(<value>)`, and its type: BIGINT or TEXT (as `Utf8`).
-    fn functions(&self) -> Vec<(&'static str, DataType)> {
+    /// Views that are asked with a value, `FROM rt.<name>(<value>)`.
+    fn functions(&self) -> Vec<AskedView> {
         Vec::new()
     }
-    /// The rows of such a view; the value is of its type and not NULL.
-    fn rows_for(&self, name: &str, argument: &ScalarValue) -> Result<RecordBatch, SqlError> {
-        Err(SqlError::not_supported(format!("rt.{name}({argument})")))
+    /// The rows of such a view, when it is read; the value is of its type and not NULL. Work that takes long is not done on the thread that polls, and ends when
+    /// the future is dropped.
+    fn rows_for(&self, name: &str, argument: &ScalarValue) -> BoxFuture<'static, Result<RecordBatch, SqlError>> {
+        let error = SqlError::not_supported(format!("rt.{name}({argument})"));
+        Box::pin(async { Err(error) })
     }
     /// Whether the rows may be more than memory holds: then they are read by [`SystemViews::pages`].
     fn is_large(&self, _name: &str) -> bool {
@@ -51,6 +55,16 @@ pub trait SystemViews: Send + Sync + std::fmt::Debug {
 
 /// Rows of a view, in batches that are made when they are asked for.
 pub type ViewRows = Box<dyn Iterator<Item = Result<RecordBatch, SqlError>> + Send>;
+
+/// A view that is asked with a value.
+#[derive(Clone, Debug)]
+pub struct AskedView {
+    /// Without the schema.
+    pub name: &'static str,
+    /// BIGINT or TEXT (as `Utf8`).
+    pub takes: DataType,
+    pub schema: SchemaRef,
+}
 
 /// A function `rt.<name>(…)` that the server answers.
 #[derive(Clone, Debug)]
@@ -102,36 +116,57 @@ impl SchemaProvider for SystemSchema {
 /// A view that is asked with a value.
 #[derive(Debug)]
 pub(crate) struct SystemViewFunction {
-    name: &'static str,
-    takes: DataType,
+    view: AskedView,
     views: Arc<dyn SystemViews>,
 }
 
 impl SystemViewFunction {
     pub(crate) fn all(views: &Arc<dyn SystemViews>) -> Vec<Self> {
-        let function = |(name, takes)| Self { name, takes, views: Arc::clone(views) };
+        let function = |view| Self { view, views: Arc::clone(views) };
         views.functions().into_iter().map(function).collect()
     }
 
     pub(crate) fn name(&self) -> &'static str {
-        self.name
+        self.view.name
     }
 }
 
 impl TableFunctionImpl for SystemViewFunction {
     fn call_with_args(&self, args: TableFunctionArgs) -> Result<Arc<dyn TableProvider>, DataFusionError> {
-        let (takes, what) = match self.takes {
+        let AskedView { name, takes, schema } = &self.view;
+        let (type_name, what) = match takes {
             DataType::Utf8 => ("text", "text"),
             _ => ("bigint", "number"),
         };
-        let wrong = || SqlError::new("42883", format!("function rt.{}({takes}) takes one {what}", self.name));
+        let wrong = || SqlError::new("42883", format!("function rt.{name}({type_name}) takes one {what}"));
         let [Expr::Literal(value, _)] = args.exprs() else { return Err(wrong().into()) };
-        let argument = value.cast_to(&self.takes)?;
+        let argument = value.cast_to(takes)?;
         if argument.is_null() {
             return Err(wrong().into());
         }
-        let rows = self.views.rows_for(self.name, &argument)?;
-        Ok(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?))
+        let asked = Asked { name, argument, schema: Arc::clone(schema), views: Arc::clone(&self.views) };
+        Ok(Arc::new(StreamingTable::try_new(Arc::clone(schema), vec![Arc::new(asked)])?))
+    }
+}
+
+/// A view and the value that it is asked with, as the one stream of its scan.
+#[derive(Debug)]
+struct Asked {
+    name: &'static str,
+    argument: ScalarValue,
+    schema: SchemaRef,
+    views: Arc<dyn SystemViews>,
+}
+
+impl PartitionStream for Asked {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let rows = self.views.rows_for(self.name, &self.argument);
+        let rows = futures::stream::once(async { rows.await.map_err(DataFusionError::from) });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
     }
 }
 

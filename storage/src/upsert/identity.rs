@@ -13,7 +13,7 @@ use crate::{Error, Result, evaluate::plain_floats, hash, ids::ColumnId, schema::
 
 /// Reads identities of rows of one table.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub struct Reader {
     /// The columns that it reads: the key's, then those of the rank, then the one that deletes, then the one that tells how old a row is.
     columns: Vec<ColumnId>,
     key_columns: usize,
@@ -27,7 +27,7 @@ pub(super) struct Reader {
 
 /// Of some rows.
 #[derive(Debug)]
-pub(super) struct Identities {
+pub struct Identities {
     keys: Rows,
     fingerprints: Vec<u64>,
     ranks: Rows,
@@ -39,7 +39,7 @@ pub(super) struct Identities {
 
 impl Reader {
     /// `written` is a schema that the table's segments have.
-    pub(super) fn new(spec: &KeySpec, written: &TableSchema) -> Result<Self> {
+    pub fn new(spec: &KeySpec, written: &TableSchema) -> Result<Self> {
         let ranks: Vec<ColumnId> = spec.version.into_iter().chain(provenance::ids()).collect();
         // NULL loses against every version.
         let options = SortOptions { descending: false, nulls_first: spec.keep == Keep::Last };
@@ -64,11 +64,11 @@ impl Reader {
     }
 
     /// The columns that identities are made of, in the order in which [`Self::read`] takes them.
-    pub(super) fn columns(&self) -> &[ColumnId] {
+    pub fn columns(&self) -> &[ColumnId] {
         &self.columns
     }
 
-    pub(super) fn read(&self, arrays: &[ArrayRef]) -> Result<Identities> {
+    pub fn read(&self, arrays: &[ArrayRef]) -> Result<Identities> {
         let plain: Vec<ArrayRef> = arrays.iter().map(plain_floats).collect();
         let (keys, rest) = plain.split_at(self.key_columns);
         let (ranks, rest) = rest.split_at(self.rank_columns);
@@ -154,15 +154,15 @@ impl Identities {
         self.keys.num_rows()
     }
 
-    pub(super) fn fingerprint(&self, row: usize) -> u64 {
+    pub fn fingerprint(&self, row: usize) -> u64 {
         self.fingerprints[row]
     }
 
-    pub(super) fn key(&self, row: usize) -> &[u8] {
+    pub fn key(&self, row: usize) -> &[u8] {
         self.keys.row(row).data()
     }
 
-    pub(super) fn rank(&self, row: usize) -> &[u8] {
+    pub fn rank(&self, row: usize) -> &[u8] {
         self.ranks.row(row).data()
     }
 

@@ -48,11 +48,12 @@ mod winners;
 pub use ages::{segment_newest_us, segment_span_us};
 pub use checkpoint::KEY_MAP_FILE;
 pub(crate) use checkpoint::{Unfinished, temporary};
+pub use identity::{Identities, Reader as IdentityReader};
 pub(crate) use identity::{fingerprint, fingerprint_of_hashes, fingerprints};
 pub(crate) use keys::Keys;
 pub use memory::KeyMemory;
 pub(crate) use owner::owner;
-pub use provenance::{Provenance, is_provenance};
+pub use provenance::{Provenance, ids as provenance_ids, is_provenance};
 pub use validity::{Validities, Validity};
 pub use winners::Needed;
 pub(crate) use winners::{Arriving, CAPTURED_SHARDS, Capture, Leaving, Restored, Rewrite, Winners, key_fingerprints};
@@ -130,7 +131,7 @@ impl KeySpec {
 
     /// The schema that segments are written under: the table's, and the columns of the provenance. Texts of the key are not compressed unless
     /// somebody said so: one of them is read for each row that meets its key.
-    pub(crate) fn written(&self, schema: &TableSchema) -> TableSchema {
+    pub fn written(&self, schema: &TableSchema) -> TableSchema {
         let mut written = schema.clone();
         for column in written.columns.iter_mut().filter(|column| self.columns.contains(&column.id)) {
             if column.compression.is_default() {

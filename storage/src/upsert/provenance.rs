@@ -30,7 +30,7 @@ const COLUMNS: [(&str, DataType); 4] = [
 ];
 
 /// Source, partition of it, offset of the message, row of the message: the ids, in the order in which they rank.
-pub(super) fn ids() -> impl Iterator<Item = ColumnId> {
+pub fn ids() -> impl Iterator<Item = ColumnId> {
     (0..COLUMNS.len() as u32).map(|index| ColumnId(FIRST_ID + index))
 }
 

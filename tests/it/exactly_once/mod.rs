@@ -67,6 +67,8 @@ fn kill_9_at_random_moments_loses_and_repeats_nothing() {
         }
     }
     server.wait_for("SELECT count(*) FROM t", &(4 * sent).to_string(), Duration::from_secs(60));
+    let states = "SELECT string_agg(DISTINCT state, ' ') FROM rt.consistency_check('t')";
+    assert_eq!(server.value(states), "equal", "message by message");
     let sum = (sent * (sent - 1) / 2).to_string();
     for row in server.sql("SELECT count(*), count(DISTINCT seq), sum(seq) FROM t GROUP BY part") {
         assert_eq!(row, [Some(sent.to_string()), Some(sent.to_string()), Some(sum.clone())]);

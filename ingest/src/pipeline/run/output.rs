@@ -122,6 +122,10 @@ impl Output {
 struct OutputConnector(Arc<Output>);
 
 impl Connector for OutputConnector {
+    fn offsets_are_rows(&self) -> bool {
+        true
+    }
+
     fn partitions(&self) -> Result<Vec<u32>> {
         self.0.inner.partitions()
     }

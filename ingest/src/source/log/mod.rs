@@ -421,6 +421,10 @@ struct LogConnector {
 }
 
 impl Connector for LogConnector {
+    fn offsets_are_rows(&self) -> bool {
+        true
+    }
+
     fn partitions(&self) -> Result<Vec<u32>> {
         Ok(vec![0])
     }
