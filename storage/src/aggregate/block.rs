@@ -100,6 +100,23 @@ impl Block {
     }
 }
 
+impl Block {
+    /// Makes the integers of rows that are not in `rows` zero: a sum is the same without them.
+    pub(crate) fn blank(&mut self, rows: &Bitmask) {
+        let Values::Integers(values) = &mut self.values else { return };
+        for (values, word) in values.chunks_mut(64).zip(rows.words()) {
+            let mut left = !word;
+            while left != 0 {
+                // Bits beyond the last row are of no value.
+                if let Some(value) = values.get_mut(left.trailing_zeros() as usize) {
+                    *value = 0;
+                }
+                left &= left - 1;
+            }
+        }
+    }
+}
+
 fn misfit(found: &ArrowType) -> Error {
     Error::Invalid(format!("an array of {found} does not have the values that an aggregation was prepared for"))
 }

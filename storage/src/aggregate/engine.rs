@@ -321,6 +321,15 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether all that is asked for is how many rows there are, and sums of integers: then [`Self::update`] may be given blocks with more values than there
+    /// are rows, as long as these are zero.
+    pub(crate) fn is_sums_alone(&self) -> bool {
+        let sums = |input: &Input| {
+            input.numbers.is_none() && input.states.iter().all(|(state, _)| matches!(state, State::IntegerSums(_)))
+        };
+        self.layout.keys.is_empty() && self.layout.filters.is_empty() && self.inputs.iter().all(sums)
+    }
+
     /// Takes `rows` rows, whose values are in the blocks. `filters`: for each FILTER clause the rows that pass.
     pub(crate) fn update(&mut self, rows: usize, filters: &[Bitmask]) -> Result<()> {
         if rows == 0 {

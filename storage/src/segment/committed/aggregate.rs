@@ -30,6 +30,9 @@ const FEW: f64 = 1.0 / 32.0;
 
 /// Rows of a window where texts are read that are kept in compressed blocks: a block is unpacked for each window that touches it.
 const WINDOW_ROWS_OF_TEXTS: usize = 32 * 1024;
+/// Up to one row in so many may be decoded for nothing.
+const BLANKS_SHARE: usize = 6;
+
 /// Windows begin at multiples of this.
 const BLOCK_ROWS: usize = 1024;
 
@@ -44,6 +47,8 @@ pub(super) struct CommittedAggregation {
     sources: Vec<Source>,
     rows: Range<u32>,
     window_rows: usize,
+    /// Values of rows that are passed over may be zero instead of left out.
+    blanks: bool,
 }
 
 /// Where a needed column comes from.
@@ -144,7 +149,12 @@ impl CommittedAggregation {
             false if filter.share_left() < FEW => WINDOW_ROWS_OF_FEW,
             false => WINDOW_ROWS,
         };
+        let blanks = engine.is_sums_alone()
+            && sources
+                .iter()
+                .all(|source| matches!(source, Source::Encoded { way: Way::Integers | Way::Validity, .. }));
         Ok(Self {
+            blanks,
             engine,
             segment: Arc::clone(segment),
             metrics: Arc::clone(metrics),
@@ -284,7 +294,7 @@ fn reads_blocks(segment: &CommittedSegment, request: &AggregateRequest, layout: 
 
 impl CommittedAggregation {
     fn read(&mut self, window: &Range<u32>) -> Result<()> {
-        let Self { segment, engine, filter, filters, sources, .. } = self;
+        let Self { segment, engine, filter, filters, sources, blanks, .. } = self;
         let rows = window.len();
         let mut bytes_read = 0;
         let mut read = |index: usize| {
@@ -296,6 +306,20 @@ impl CommittedAggregation {
         let selected = mask.count();
         if selected > 0 {
             let selection = (selected < rows).then_some(&mask);
+            // Where few rows are passed over it is cheaper to decode them as well than to take the others out from between them.
+            if *blanks && selected < rows && (rows - selected) * BLANKS_SHARE <= rows {
+                for (at, source) in sources.iter().enumerate() {
+                    let shape = engine.shapes()[at].clone();
+                    fill(segment, source, window, None, rows, &mut engine.blocks[at], &shape, &mut read)?;
+                    engine.blocks[at].blank(&mask);
+                }
+                if engine.blocks.iter().all(|block| block.valid.is_none()) {
+                    engine.update(selected, &[])?;
+                    segment.file.check()?;
+                    self.metrics.add(rows as u64, selected as u64, bytes_read);
+                    return Ok(());
+                }
+            }
             let passed = filters
                 .iter()
                 .map(|filter| {
