@@ -6,7 +6,10 @@ use ring::digest::{SHA256, digest};
 
 use super::instance::Instance;
 use crate::{
-    catalog::certificates::{Certificate, CertifiedObject},
+    catalog::{
+        certificates::{Certificate, CertifiedObject},
+        definition::SourceDefinition,
+    },
     runtime,
     session::error::{Result, SqlError},
 };
@@ -46,4 +49,15 @@ pub(super) async fn certify(
     let instance = Arc::clone(instance);
     let written = runtime::blocking(move || instance.catalog.certify(&certificate)).await;
     written.map_err(|error| SqlError::internal(format!("the certificate cannot be written: {error}")))
+}
+
+/// What a column of a source is called in its messages, if the source has it by this name or the messages do.
+pub(super) fn names<'a>(source: &'a SourceDefinition, column: &'a str) -> impl Iterator<Item = String> + 'a {
+    source.columns.iter().flat_map(move |known| {
+        let member =
+            known.path.as_deref().and_then(|path| path.rsplit(['.', '[', '\'', '"']).find(|step| !step.is_empty()));
+        let is_it = known.name == column || member == Some(column);
+        let names = [Some(known.name.as_str()), member];
+        names.into_iter().flatten().filter(move |_| is_it).map(str::to_owned)
+    })
 }

@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use tidemill_ingest::{
     commit::MetadataLog,
-    consumer::RowChange,
+    consumer::{Erased, RowChange},
     dead_letters::DeadLetter,
     events::{Event, EventRing, EventSink, Severity},
     pipeline::{Rules, run::CheckpointLog},
@@ -383,19 +383,30 @@ impl Backend for ServerBackend {
         all.iter().filter_map(|(definition, _)| self.write_target(&definition.name).ok()).collect()
     }
 
-    async fn erase(&self, target: &WriteTarget, rows: Addresses) -> Result<u64> {
-        let live = self.changed(target)?;
-        runtime::blocking(move || -> Result<u64> {
-            let written = live.ingest.erase(&rows)?;
+    fn had_column(&self, target: &WriteTarget, column: &str) -> bool {
+        self.0.live(target.id).is_some_and(|live| live.ingest.had_column(column))
+    }
+
+    fn source_has_column(&self, column: &str) -> bool {
+        self.0.catalog.definitions().sources.values().any(|source| forgetting::names(source, column).next().is_some())
+    }
+
+    async fn erase(&self, target: &WriteTarget, rows: Addresses, column: &str) -> Result<Erased> {
+        let (live, column) = (self.changed(target)?, column.to_owned());
+        runtime::blocking(move || -> Result<Erased> {
+            let erased = live.ingest.erase(&rows, &column)?;
             live.shed_log();
-            Ok(written)
+            Ok(erased)
         })
         .await
     }
 
     async fn erase_letters(&self, target: &WriteTarget, column: &str, value: &str) -> Result<u64> {
-        let (column, value) = (column.to_owned(), value.to_owned());
-        let is_one = move |letter: &DeadLetter| letter.mentions(&column, &value);
+        let definitions = self.0.catalog.definitions();
+        let mut names = vec![column.to_owned()];
+        names.extend(definitions.sources.values().flat_map(|source| forgetting::names(source, column)));
+        let value = value.to_owned();
+        let is_one = move |letter: &DeadLetter| letter.mentions(&names, &value);
         Ok(self.changed(target)?.ingest.erase_letters(is_one).await?)
     }
 

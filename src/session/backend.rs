@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use tidemill_ingest::consumer::RowChange;
+use tidemill_ingest::consumer::{Erased, RowChange};
 use tidemill_storage::{ids::TableId, scan::Addresses, schema::TableSchema};
 
 use super::error::{Result, SqlError};
@@ -64,9 +64,21 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
         Vec::new()
     }
 
-    /// Takes rows out of the files that nobody sees any more, and all that statements deleted; how many segments were written again.
-    async fn erase(&self, target: &WriteTarget, rows: Addresses) -> Result<u64> {
-        let _ = (target, rows);
+    /// Whether files of a table have a column of the name that was dropped.
+    fn had_column(&self, target: &WriteTarget, column: &str) -> bool {
+        let _ = (target, column);
+        false
+    }
+
+    /// Whether a source has such a column.
+    fn source_has_column(&self, column: &str) -> bool {
+        let _ = column;
+        false
+    }
+
+    /// Takes rows out of the files that nobody sees any more, all that statements deleted, and what is left of a dropped column of the name.
+    async fn erase(&self, target: &WriteTarget, rows: Addresses, column: &str) -> Result<Erased> {
+        let _ = (target, rows, column);
         Err(SqlError::unsupported("rows cannot be erased here"))
     }
 

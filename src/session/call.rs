@@ -68,9 +68,10 @@ impl Session {
         self.writable("CALL")?;
         let plan = prepared.plan.as_ref().ok_or_else(|| unknown(name).at(position))?;
         let (_, mut batches) = self.start(plan, values)?;
-        let mut arguments = None;
+        let (mut arguments, mut rows) = (None, 0);
         while let Some(batch) = batches.next().await {
             let batch = batch?;
+            rows += batch.num_rows();
             if batch.num_rows() > 0 {
                 let text = |at: usize| -> Result<Option<String>> {
                     let value = ScalarValue::try_from_array(batch.column(at), 0)?;
@@ -78,6 +79,9 @@ impl Session {
                 };
                 arguments = Some((text(0)?, text(1)?));
             }
+        }
+        if rows != 1 {
+            return Err(SqlError::unsupported("set-returning functions are not allowed in CALL arguments"));
         }
         let Some((Some(column), Some(value))) = arguments else {
             return Err(SqlError::new(state::NULL_VALUE_NOT_ALLOWED, "column and value of rt.forget must not be NULL"));
@@ -95,8 +99,11 @@ impl Session {
     async fn forget(&mut self, column: &str, value: &str) -> Result<u64> {
         let backend = Arc::clone(&self.shared.backend);
         let targets = backend.write_targets();
-        let has_column = |target: &&WriteTarget| target.schema.columns.iter().any(|known| known.name == column);
-        if !targets.iter().any(|target| has_column(&target)) {
+        let has_column = |target: &&WriteTarget| {
+            target.schema.columns.iter().any(|known| known.name == column) || backend.had_column(target, column)
+        };
+        let with_column: Vec<&WriteTarget> = targets.iter().filter(has_column).collect();
+        if with_column.is_empty() && !backend.source_has_column(column) {
             let known = targets.iter().flat_map(|target| &target.schema.columns).map(|column| column.name.as_str());
             let error = SqlError::new(state::UNDEFINED_COLUMN, format!("no table has a column \"{column}\""));
             return Err(match suggest::hint(column, known) {
@@ -105,35 +112,61 @@ impl Session {
             });
         }
         let mut objects = Vec::new();
-        for target in targets.iter().filter(has_column) {
-            objects.push(self.forget_rows(target, column, value).await?);
+        for target in &with_column {
+            let forgotten = self.forget_rows(target, column, value).await;
+            objects.extend(self.unless_gone("table", target, forgotten)?);
         }
         // Of sources with such a member there may be tables without the column.
         for target in &targets {
-            let letters = self.interruptible(backend.erase_letters(target, column, value)).await?;
-            if letters > 0 || has_column(&target) {
-                let detail = None;
-                objects.push(object("dead letters", &target.name, (letters, 0), "gone", detail));
+            let letters = self.interruptible(backend.erase_letters(target, column, value)).await;
+            let letters = letters.map(|letters| object("dead letters", &target.name, (letters, 0), "gone", None));
+            if let Some(letters) = self.unless_gone("dead letters", target, letters)? {
+                let is_told = letters.rows > 0
+                    || letters.state != "gone"
+                    || with_column.iter().any(|known| known.id == target.id);
+                objects.extend(is_told.then_some(letters));
             }
         }
         backend.certify(column, value, objects).await
     }
 
+    /// What is wrong with one table keeps no other from being looked through. One that was dropped meanwhile has nothing any more.
+    fn unless_gone(
+        &self,
+        kind: &str,
+        target: &WriteTarget,
+        found: Result<CertifiedObject>,
+    ) -> Result<Option<CertifiedObject>> {
+        match found {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if [state::QUERY_CANCELED, state::ADMIN_SHUTDOWN].contains(&error.state) => Err(error),
+            Err(_) if !self.shared.backend.write_targets().iter().any(|known| known.id == target.id) => Ok(None),
+            Err(error) => {
+                let detail = Some(format!("{} ({})", error.message, error.state));
+                Ok(Some(object(kind, &target.name, (0, 0), "not looked through", detail)))
+            }
+        }
+    }
+
     async fn forget_rows(&mut self, target: &WriteTarget, column: &str, value: &str) -> Result<CertifiedObject> {
         let backend = Arc::clone(&self.shared.backend);
         let data_type = target.schema.columns.iter().find(|known| known.name == column).map(|known| &known.data_type);
-        let literal = format!("'{}'", value.replace('\'', "''"));
-        let condition = match data_type {
-            Some(DataType::Array(_)) => format!("{literal} = ANY({})", quoted(column)),
-            Some(DataType::Jsonb) => format!("{} #>> '{{}}' = {literal}", quoted(column)),
-            _ => format!("{} = {literal}", quoted(column)),
+        let delete = match condition(column, data_type, value) {
+            Some(condition) => format!("DELETE FROM {} WHERE {condition}", quoted(&target.name)),
+            // The table has it no more, its files do; or no row has what is no value of the type.
+            None => {
+                let erased = self.interruptible(backend.erase(target, Addresses::default(), column)).await?;
+                let detail = match data_type {
+                    Some(_) => "the column has no such value",
+                    None => "what files had of a column that was dropped",
+                };
+                return Ok(object("table", &target.name, (0, erased.segments), "gone", Some(detail.to_owned())));
+            }
         };
-        let delete = format!("DELETE FROM {} WHERE {condition}", quoted(&target.name));
-        let (mut rows, mut segments) = (0, 0);
-        for _ in 0..ROUNDS {
+        let (mut rows, mut segments, mut held) = (0, 0, 0);
+        for round in 0..ROUNDS {
             let deleted = match self.delete(&delete, target).await {
                 Ok(deleted) => deleted,
-                // No row has what is no value of the type.
                 Err(error) if error.state.starts_with("22") => {
                     let detail = Some(format!("the column has no such value: {}", error.message));
                     return Ok(object("table", &target.name, (0, 0), "gone", detail));
@@ -142,11 +175,14 @@ impl Session {
             };
             self.interruptible(backend.seal(target)).await?;
             let (stored, in_memory) = self.stored(&delete, target).await?;
-            let is_done = deleted == 0 && stored.is_empty() && !in_memory;
+            // What tombstones have in the place of a value is nobody's value.
+            let is_done = deleted == 0 && !in_memory && (stored.is_empty() || round > 0 && held == 0);
             rows += deleted;
             // Also when there are none: rows may have been deleted by others, a moment ago.
-            segments += self.interruptible(backend.erase(target, stored)).await?;
-            if is_done {
+            let erased = self.interruptible(backend.erase(target, stored, column)).await?;
+            segments += erased.segments;
+            held = erased.held;
+            if is_done && held == 0 {
                 return Ok(object("table", &target.name, (rows, segments), "gone", None));
             }
         }
@@ -160,6 +196,11 @@ impl Session {
         let Some((plan, write)) = prepared.plan.as_ref().and_then(|plan| Some((plan, plan.write()?))) else {
             return Err(SqlError::internal("DELETE without a plan"));
         };
+        // Another table may have its name by now.
+        if write.table.table.id() != target.id {
+            let message = format!("table \"{}\" was renamed meanwhile", target.name);
+            return Err(SqlError::new(state::UNDEFINED_TABLE, message));
+        }
         let target = WriteTarget { schema: Arc::clone(&write.schema), ..target.clone() };
         Ok(self.change(plan, write, Vec::new(), &target).await?.0)
     }
@@ -179,6 +220,32 @@ impl Session {
         };
         let read = self.read_changed(plan, write, Vec::new(), target).await?;
         Ok((read.change.gone, read.in_memory))
+    }
+}
+
+/// Which rows have the value; `None` where none can. A value is what it is written as: it is not rounded to the column's scale, and no word that stands for another time.
+fn condition(column: &str, data_type: Option<&DataType>, value: &str) -> Option<String> {
+    let literal = format!("'{}'", value.replace('\'', "''"));
+    let name = quoted(column);
+    let begins_with_digit = value.trim_start().starts_with(|c: char| c.is_ascii_digit());
+    let is_number = || {
+        let digits = value.trim().trim_start_matches(['-', '+']);
+        !digits.is_empty()
+            && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+            && digits.bytes().filter(|byte| *byte == b'.').count() <= 1
+            && digits.bytes().any(|byte| byte.is_ascii_digit())
+    };
+    match data_type? {
+        DataType::Numeric { .. } => is_number().then(|| format!("{name} = {}", value.trim().trim_start_matches('+'))),
+        DataType::Array(item) if matches!(**item, DataType::Numeric { .. }) => {
+            is_number().then(|| format!("{} = ANY({name})", value.trim().trim_start_matches('+')))
+        }
+        DataType::Date | DataType::Timestamp | DataType::TimestampTz => {
+            begins_with_digit.then(|| format!("{name} = {literal}"))
+        }
+        DataType::Array(_) => Some(format!("{literal} = ANY({name})")),
+        DataType::Jsonb => Some(format!("{name} #>> '{{}}' = {literal}")),
+        _ => Some(format!("{name} = {literal}")),
     }
 }
 

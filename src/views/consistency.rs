@@ -7,13 +7,18 @@ use std::sync::{
 
 use tidemill_ingest::consistency::Line;
 use tidemill_query::SqlError;
+use tidemill_storage::ids::ColumnId;
 
+use super::catalog::failed;
 use super::{
     Cell,
     Kind::{self, Int, Text},
     Rows, engine_error, ingest_error,
 };
-use crate::server::instance::Instance;
+use crate::{
+    catalog::{database::DatabaseError, definition::TableDefinition},
+    server::instance::Instance,
+};
 
 pub(super) const CHECK: &[(&str, Kind)] = &[
     ("table", Text),
@@ -47,8 +52,20 @@ impl Drop for Cancel {
 pub(super) async fn check(instance: &Instance, name: &str) -> Result<Rows, SqlError> {
     let (table, live) = instance.table(name).map_err(engine_error)?;
     let cancel = Cancel(Arc::default());
-    let lines = live.ingest.check_consistency(Arc::clone(&cancel.0)).await.map_err(ingest_error)?;
+    let original = original_columns(instance, &table).map_err(|error| failed(&error))?;
+    let lines = live.ingest.check_consistency(original, Arc::clone(&cancel.0)).await.map_err(ingest_error)?;
     Ok(lines.into_iter().map(|line| row(&table.name, line)).collect())
+}
+
+/// The columns that a table was made with.
+fn original_columns(instance: &Instance, table: &TableDefinition) -> Result<Vec<ColumnId>, DatabaseError> {
+    for (_, record) in instance.catalog.changes()? {
+        if record.kind == "table.create" && record.body["id"] == serde_json::json!(table.id) {
+            let made: TableDefinition = serde_json::from_value(record.body)?;
+            return Ok(made.schema.columns.iter().map(|column| column.id).collect());
+        }
+    }
+    Ok(Vec::new())
 }
 
 fn row(table: &str, line: Line) -> Vec<Cell> {

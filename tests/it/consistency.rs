@@ -233,3 +233,66 @@ fn errors_say_what_to_do() {
     server.sql("CREATE TABLE aged (k BIGINT PRIMARY KEY, at TIMESTAMPTZ) WITH (time_column = 'at', key_ttl = '1 day')");
     assert_eq!(server.value("SELECT state FROM rt.consistency_check('aged')"), "not comparable");
 }
+
+/// Each of these was told as a difference once.
+#[test]
+fn what_is_allowed_is_no_difference() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |id: u64, v: u64, n: u64| format!("{{\"id\": {id}, \"v\": {v}, \"who\": \"w{}\", \"n\": {n}}}\n", v % 3);
+    fs::write(folder.path().join("one.ndjson"), (0..200).map(|n| line(n % 40, n, n)).collect::<String>()).unwrap();
+    let path = folder.path().display();
+    let fresh = |tables: &[&str]| {
+        let server = Server::start(BINARY);
+        server.sql(&format!(
+            "CREATE SOURCE raw (id BIGINT, v BIGINT, who TEXT, n BIGINT) WITH (connector = 'file', path = '{path}/*.ndjson', format = 'json')"
+        ));
+        for table in tables {
+            server.sql(&format!("CREATE TABLE {table} FROM SOURCE raw"));
+        }
+        server.sql("SELECT rt.drain('raw')");
+        server
+    };
+    let plain = "plain (id BIGINT, v BIGINT, who TEXT)";
+    let keyed = "keyed (id BIGINT PRIMARY KEY, v BIGINT, who TEXT)";
+    let clean = |server: &Server, table: &str, when: &str| {
+        let (sums, differ) = check(server, table);
+        assert_eq!((&sums[..2], differ), (&["0".to_owned(), "0".to_owned()][..], Vec::new()), "{table} {when}");
+    };
+    let server = fresh(&[plain, keyed]);
+    for table in ["plain", "keyed"] {
+        server.sql(&format!("ALTER TABLE {table} RENAME COLUMN v TO vv"));
+        clean(&server, table, "with a renamed column");
+        server.sql(&format!("ALTER TABLE {table} ADD COLUMN n BIGINT"));
+        server.sql(&format!("SELECT rt.seal('{table}')"));
+        server.sql(&format!("UPDATE {table} SET who = 'x' WHERE id = 3"));
+        server.sql(&format!("SELECT rt.compact('{table}')"));
+        clean(&server, table, "with a column that came later, compacted");
+        server.sql(&format!("ALTER TABLE {table} SET (partitions = 3)"));
+        clean(&server, table, "with a column that came later, in other partitions");
+    }
+    // Read twice.
+    let server = fresh(&[keyed]);
+    server.sql("ALTER TABLE keyed PAUSE INGESTION");
+    server.sql("ALTER SOURCE raw RESET OFFSETS TO 'earliest'");
+    server.sql("ALTER TABLE keyed RESUME INGESTION");
+    server.sql("SELECT rt.drain('raw')");
+    clean(&server, "keyed", "read twice");
+    // What beat the row that is there was forgotten, or taken away.
+    let server =
+        fresh(&["keyed (id BIGINT PRIMARY KEY, v BIGINT, who TEXT) WITH (version_column = 'v', seal_rows = 30)"]);
+    server.sql("CALL rt.forget('who', 'w1')");
+    clean(&server, "keyed", "some forgotten");
+    for mode in ["upsert", "dedup"] {
+        let server = fresh(&[&format!(
+            "keyed (id BIGINT PRIMARY KEY, v BIGINT, who TEXT) WITH (version_column = 'v', mode = '{mode}')"
+        )]);
+        server.sql("TRUNCATE keyed");
+        let path = folder.path().join("one.ndjson");
+        let more: String = (0..20).map(|n| line(n, 5, n)).collect();
+        fs::write(&path, fs::read_to_string(&path).unwrap() + &more).unwrap();
+        server.sql("ALTER TABLE keyed PAUSE INGESTION");
+        server.sql("ALTER TABLE keyed RESUME INGESTION");
+        server.wait_for("SELECT count(*) FROM keyed", "20", std::time::Duration::from_secs(20));
+        clean(&server, "keyed", "with others after TRUNCATE");
+    }
+}

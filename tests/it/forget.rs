@@ -198,6 +198,7 @@ fn errors_say_what_to_do() {
         ("CALL", "42601", ""),
         ("CALL rt.forget", "42601", ""),
         ("CALL rt.forget('who', nothing)", "42703", "nothing"),
+        ("CALL rt.forget('who', unnest(ARRAY['a', 'b']))", "0A000", "CALL arguments"),
         ("BEGIN READ ONLY; CALL rt.forget('who', '1')", "25006", "CALL"),
     ];
     for (sql, state, message) in refused {
@@ -213,4 +214,77 @@ fn errors_say_what_to_do() {
         assert_eq!(rows[0].get::<_, i64>("rows"), 1);
     });
     server.wait_for("SELECT who FROM t", "other", Duration::from_secs(5));
+}
+
+/// Tombstones have zeros and empty texts in the place of values that are NOT NULL: these are nobody's, and the keys stay deleted.
+#[test]
+fn what_tombstones_have_instead_of_a_value_is_not_forgotten() {
+    let server = Server::start(BINARY);
+    server.sql(
+        "CREATE TABLE t (k BIGINT PRIMARY KEY, v BIGINT NOT NULL, who TEXT NOT NULL, n BIGINT NOT NULL, del BOOLEAN)
+         WITH (version_column = 'v', delete_column = 'del')",
+    );
+    server.sql("INSERT INTO t VALUES (1, 5, 'ann', 1, false), (2, 5, 'bob', 2, false)");
+    server.sql("INSERT INTO t VALUES (1, 9, 'ann', 1, true)");
+    server.sql("SELECT rt.seal('t')");
+    server.sql("SELECT rt.compact('t')");
+    for (column, value) in [("who", ""), ("n", "0")] {
+        let answer = server.sql(&format!("CALL rt.forget('{column}', '{value}')"));
+        assert_eq!((answer[0][6].as_deref(), answer[0][8].as_deref()), (Some("0"), Some("gone")), "{answer:?}");
+        server.sql("INSERT INTO t VALUES (1, 7, 'late', 3, false)");
+        assert_eq!(server.value("SELECT string_agg(k || who, ' ') FROM t"), "2bob");
+    }
+}
+
+/// A value is what is written: not rounded to a column's scale, and no word for another time.
+#[test]
+fn a_value_is_what_is_written() {
+    let server = Server::start(BINARY);
+    server.sql("CREATE TABLE a (who NUMERIC(6, 2), k INT)");
+    server.sql("CREATE TABLE b (who DATE, k INT)");
+    server.sql("CREATE TABLE c (who TEXT, k INT)");
+    server.sql("INSERT INTO a VALUES (2.00, 1), (3.5, 2)");
+    server.sql("INSERT INTO b VALUES (current_date, 1), ('2024-01-02', 2)");
+    server.sql("INSERT INTO c VALUES ('infinity', 1), ('today', 2), ('1.999', 3)");
+    for (value, left) in [
+        ("1.999", [2, 2, 2]),
+        ("today", [2, 2, 1]),
+        ("infinity", [2, 2, 0]),
+        ("2", [1, 2, 0]),
+        ("2024-01-02", [1, 1, 0]),
+    ] {
+        let answer = forget(&server, value);
+        assert!(answer.iter().all(|row| row.3 == "gone"), "{value}: {answer:?}");
+        let counts = ["a", "b", "c"].map(|table| server.value(&format!("SELECT count(*) FROM {table}")));
+        assert_eq!(counts, left.map(|count| count.to_string()), "{value}");
+    }
+}
+
+/// What files have of a dropped column is forgotten with all of it; a damaged segment keeps only its own table from being looked through.
+#[test]
+fn dropped_columns_and_damaged_segments() {
+    let mut server = Server::start(BINARY);
+    for table in ["a", "dropped", "z"] {
+        server.sql(&format!("CREATE TABLE {table} (k INT, who TEXT COMPRESSION none)"));
+        server.sql(&format!("INSERT INTO {table} VALUES (1, 'zzmarker{table}'), (2, 'other')"));
+        server.sql(&format!("SELECT rt.seal('{table}')"));
+    }
+    server.sql("ALTER TABLE dropped DROP COLUMN who");
+    let file = server.value("SELECT file FROM rt.segments WHERE \"table\" = 'a'");
+    server.kill_9();
+    let mut segments = files_with(&server.data_dir, "zzmarkera");
+    segments.retain(|path| path.ends_with(&file));
+    fs::remove_file(&segments[0]).unwrap();
+    server.spawn();
+    server.wait_ready();
+    let answer = forget(&server, "zzmarkerz");
+    let state = |table: &str| answer.iter().find(|row| row.0 == "table" && row.1 == table).unwrap().3.clone();
+    assert_eq!(["a", "dropped", "z"].map(state), ["not looked through", "gone", "gone"], "{answer:?}");
+    for marker in ["zzmarkerz", "zzmarkerdropped"] {
+        assert_eq!(files_with(&server.data_dir, marker), NONE, "{marker}");
+    }
+    assert_eq!(server.value("SELECT count(*) FROM dropped"), "2");
+    // A check of the damaged table says which file it is about, and ends.
+    let error = describe(&server.try_sql("SELECT * FROM rt.consistency_check('a')").expect_err("a segment is gone"));
+    assert!(error.contains(".seg") || error.contains("segment"), "{error}");
 }

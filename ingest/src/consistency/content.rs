@@ -20,7 +20,7 @@ use crate::Result;
 
 const BATCH_ROWS: usize = 64 * 1024;
 
-/// Hashes rows by the columns that all segments have: what was added later has defaults where the messages may have values.
+/// Hashes rows by the columns that all segments have and messages bring.
 pub(super) struct Content {
     columns: Vec<ColumnId>,
     converter: RowConverter,
@@ -31,7 +31,8 @@ impl Content {
     pub(super) fn new(schema: &TableSchema, committed: &Committed, left_out: &[ColumnId]) -> Result<Self> {
         let segments = || committed.partitions.iter().flat_map(|(_, view, _)| view.segments());
         let is_common = |id: ColumnId| segments().all(|segment| segment.schema().column(id).is_some());
-        let taken = schema.columns.iter().filter(|column| !left_out.contains(&column.id) && is_common(column.id));
+        let is_taken = |id| committed.compared.contains(&id) && !left_out.contains(&id) && is_common(id);
+        let taken = schema.columns.iter().filter(|column| is_taken(column.id));
         let taken: Vec<_> = taken.collect();
         let fields = taken.iter().map(|column| SortField::new(column.data_type.arrow())).collect();
         let columns = taken.iter().map(|column| column.id).collect();

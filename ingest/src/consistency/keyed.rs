@@ -137,6 +137,17 @@ struct Keys {
     wrong: u64,
     /// Keys of messages of which nothing is stored.
     unknown: HashSet<u128>,
+    /// Such messages beyond those that fit there: their keys are counted once for each.
+    uncounted: u64,
+}
+
+impl Keys {
+    fn forgotten(&mut self, key: u128) {
+        match (self.unknown.len() as u64) < KEYS_PER_PASS {
+            true => _ = self.unknown.insert(key),
+            false => self.uncounted += u64::from(!self.unknown.contains(&key)),
+        }
+    }
 }
 
 impl Check<'_> {
@@ -145,8 +156,10 @@ impl Check<'_> {
         let mut winners: HashMap<u128, Winner> = HashMap::new();
         let origin: Vec<_> = provenance_ids().collect();
         let mut wrong = Vec::new();
-        for (_, view, _) in &self.committed.partitions {
+        for (partition, view, _) in &self.committed.partitions {
             for segment in view.segments() {
+                let deleted = self.committed.deleted.get(&(*partition, segment.id()));
+                let lost = self.committed.lost.get(&(*partition, segment.id()));
                 let validity = view.validities().of(segment.id());
                 stored(segment, &self.written, self.cancelled, |first, rows| {
                     let of_key = self.identities.read(&arrays(&self.written, &rows, self.identities.columns())?)?;
@@ -155,7 +168,8 @@ impl Check<'_> {
                     let from: Vec<_> = from.iter().map(|column| column.as_primitive::<Int64Type>()).collect();
                     for row in 0..rows.num_rows() {
                         let key = key_hash(&of_key, row);
-                        if key as u64 % passes != pass {
+                        let is_lost = lost.is_some_and(|lost| lost.contains(first + row as u32));
+                        if key as u64 % passes != pass || is_lost {
                             continue;
                         }
                         let seen = validity.is_none_or(|validity| validity.is_valid(first + row as u32));
@@ -169,7 +183,8 @@ impl Check<'_> {
                             },
                             offset: from[2].value(row) as u64,
                             content: content[row],
-                            tombstone: !seen,
+                            tombstone: of_key.deletes(row)
+                                || deleted.is_some_and(|deleted| deleted.contains(first + row as u32)),
                             seen: u8::from(seen),
                             found: false,
                         };
@@ -178,7 +193,9 @@ impl Check<'_> {
                             std::collections::hash_map::Entry::Occupied(mut known) => {
                                 let known = known.get_mut();
                                 let both = known.seen.saturating_add(candidate.seen);
-                                if self.beats(&candidate, known) {
+                                // A message that was read twice is there twice, and one of them is seen.
+                                let is_twin = candidate.rank == known.rank && candidate.ordinal == known.ordinal;
+                                if self.beats(&candidate, known) || is_twin && candidate.seen > 0 {
                                     *known = candidate;
                                 }
                                 known.seen = both;
@@ -238,14 +255,18 @@ impl Check<'_> {
                         range.line.source += 1;
                         let Some(winner) = winners.get_mut(&key) else {
                             range.line.unknown += 1;
-                            keys.unknown.insert(key);
+                            keys.forgotten(key);
                             continue;
                         };
                         let order = without_ordinal(of_key.rank(row)).cmp(&winner.rank);
                         let order = if self.key.keep == Keep::First { order.reverse() } else { order };
                         match order {
                             Ordering::Less => range.line.superseded += 1,
-                            Ordering::Greater => range.line.missing += 1,
+                            // What beat the stored one may have been taken away.
+                            Ordering::Greater => {
+                                range.line.unknown += 1;
+                                keys.forgotten(key);
+                            }
                             Ordering::Equal if winner.ordinal.abs() >= CHANGED / 2 => {
                                 winner.found = true;
                                 range.line.superseded += 1;
@@ -290,7 +311,7 @@ impl Check<'_> {
 
     fn lines(&self, keys: &Keys, ranges: BTreeMap<(StreamId, u64), Range>) -> Vec<Line> {
         // Whose keys were forgotten nobody knows any more, but how many of them there are.
-        let is_forgotten = keys.unknown.len() as u64 <= self.committed.account.removed;
+        let is_forgotten = keys.unknown.len() as u64 + keys.uncounted <= self.committed.account.removed;
         let mut lines = Vec::new();
         let mut ranges = ranges.into_iter().peekable();
         while let Some(((stream, from), Range { line: counts, hashes })) = ranges.next() {

@@ -24,7 +24,8 @@ use std::{
 };
 
 use tidemill_storage::{
-    ids::{OffsetRange, PartitionId, SegmentId, StreamId},
+    ids::{ColumnId, OffsetRange, PartitionId, SegmentId, StreamId},
+    row_set::RowSet,
     table::PartitionView,
 };
 
@@ -33,7 +34,11 @@ use crate::{
     commit::{Account, SegmentRecord},
     consumer::{feed::FeedState, table::TableShared},
     dead_letters::DeadLetterReader,
+    source::Start,
 };
+
+/// So often the log and the files are read again until they say the same.
+const TRIES: usize = 100;
 
 /// What a line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +116,21 @@ struct Committed {
     positions: BTreeMap<StreamId, u64>,
     account: Account,
     letters: topic::Letters,
+    /// Rows that statements deleted.
+    deleted: BTreeMap<(PartitionId, SegmentId), RowSet>,
+    /// Rows that win no more, since what beat them is gone.
+    lost: BTreeMap<(PartitionId, SegmentId), RowSet>,
+    /// Columns that the table was made with, and messages bring now.
+    compared: Vec<ColumnId>,
+}
+
+impl Committed {
+    /// The first offset of a stream that anything accounts for.
+    fn first(&self, stream: StreamId) -> Option<u64> {
+        let of_segments = self.partitions.iter().flat_map(|(.., records)| records).flat_map(|record| &record.offsets);
+        let ranges = of_segments.chain(&self.account.offsets).filter(|range| range.stream == stream);
+        ranges.map(|range| range.from).min()
+    }
 }
 
 /// A feed, and of each of its streams the offsets that can be compared.
@@ -123,12 +143,18 @@ struct Readable {
 
 impl TableShared {
     /// Compares what is committed with the sources. Blocks, for as long as all of it takes to be read; ends with an error soon after `cancelled` is true.
-    pub(crate) fn check_consistency(&self, cancelled: &AtomicBool) -> Result<Vec<Line>> {
-        let committed = self.committed()?;
+    pub(crate) fn check_consistency(&self, original: &[ColumnId], cancelled: &AtomicBool) -> Result<Vec<Line>> {
+        let mut committed = self.committed(cancelled)?;
         let feeds: Vec<_> = self.feeds.read().values().cloned().collect();
+        // What came to the table later has defaults in older rows, and messages may have values; what has another name by now messages bring no more.
+        let is_brought = |id: &ColumnId| {
+            let readable = feeds.iter().filter(|feed| !feed.feed.connector.offsets_are_rows());
+            readable.into_iter().all(|feed| feed.transform.load().transform.brings(*id))
+        };
+        committed.compared = original.iter().copied().filter(is_brought).collect();
         let mut readable = Vec::new();
         for feed in feeds {
-            readable.push(Readable::new(feed, &committed.positions));
+            readable.push(Readable::new(feed, &committed));
         }
         match self.table.key() {
             Some(key) => keyed::check(self, key, &committed, &readable, cancelled),
@@ -136,16 +162,22 @@ impl TableShared {
         }
     }
 
-    fn committed(&self) -> Result<Committed> {
+    fn committed(&self, cancelled: &AtomicBool) -> Result<Committed> {
         let mut all = Committed {
             partitions: Vec::new(),
             positions: BTreeMap::new(),
             account: Account::default(),
             letters: BTreeMap::new(),
+            deleted: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            compared: Vec::new(),
         };
         for partition in self.partitions().iter() {
-            // Letters of a file that is replaced meanwhile: then it is looked at again.
+            // Letters of a file that is replaced meanwhile, or segments: then it is looked at again.
+            let mut tries = 0;
             let (view, state, letters) = loop {
+                go_on(cancelled)?;
+                tries += 1;
                 let files = partition.dead_letter_files();
                 let view = partition.partition.view();
                 let state = self.runtime.log.partition(self.id, partition.id)?;
@@ -156,6 +188,18 @@ impl TableShared {
                 let letters: Result<Vec<_>> = files.iter().map(|file| DeadLetterReader::open(file.path())).collect();
                 match letters {
                     Ok(letters) if is_same => break (view, state, letters),
+                    Err(error) if tries > TRIES => return Err(error),
+                    Ok(_) if tries > TRIES => {
+                        let there = ids(&view);
+                        let missing = state.segments.iter().filter(|record| !there.contains(&record.id));
+                        let files: Vec<&str> = missing.map(|record| record.file.as_str()).collect();
+                        return Err(Error::Unavailable(format!(
+                            "partition {} of table '{}' has segments that cannot be read ({}); see rt.segments",
+                            partition.id,
+                            self.name,
+                            files.join(", ")
+                        )));
+                    }
                     _ => std::thread::sleep(std::time::Duration::from_millis(5)),
                 }
             };
@@ -163,6 +207,8 @@ impl TableShared {
                 let letter = letter?;
                 *all.letters.entry((letter.stream, letter.reject.offset)).or_default() += 1;
             }
+            all.lost.extend(state.lost.into_iter().map(|(segment, rows)| ((partition.id, segment), rows)));
+            all.deleted.extend(state.deleted.into_iter().map(|(segment, rows)| ((partition.id, segment), rows)));
             for (stream, offset) in state.positions {
                 let known = all.positions.entry(stream).or_insert(offset);
                 *known = (*known).min(offset);
@@ -175,14 +221,23 @@ impl TableShared {
 }
 
 impl Readable {
-    fn new(feed: Arc<FeedState>, positions: &BTreeMap<StreamId, u64>) -> Self {
+    fn new(feed: Arc<FeedState>, committed: &Committed) -> Self {
+        let positions = &committed.positions;
         let of_feed = |id: &StreamId| id.source == feed.feed.source;
         let mut streams = BTreeMap::new();
         let mut refused = None;
         for (id, position) in positions.iter().filter(|(id, _)| of_feed(id)) {
             match feed.feed.connector.watermarks(id.partition) {
-                Ok(marks) if marks.low < *position => _ = streams.insert(id.partition, (marks.low, *position)),
-                Ok(_) => {}
+                Ok(marks) => {
+                    // Messages before the start were never read: what is accounted for tells where that was.
+                    let low = match feed.feed.start {
+                        Start::Earliest => marks.low,
+                        _ => marks.low.max(committed.first(*id).unwrap_or(*position)),
+                    };
+                    if low < *position {
+                        streams.insert(id.partition, (low, *position));
+                    }
+                }
                 Err(error) => refused = Some(error.to_string()),
             }
         }

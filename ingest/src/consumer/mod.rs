@@ -42,7 +42,7 @@ use std::{
 };
 
 use tidemill_storage::{
-    ids::{IndexId, PartitionId, SegmentId, SourceId, StreamId},
+    ids::{ColumnId, IndexId, PartitionId, SegmentId, SourceId, StreamId},
     index::IndexSpec,
     schema::TableSchema,
     table::{Partition, PartitionKeys, Table},
@@ -50,6 +50,7 @@ use tidemill_storage::{
 
 pub use self::{
     changing::RowChange,
+    erasing::Erased,
     feed::{DecoderFactory, Feed, Latency, OnGap},
     freshness::Stale,
     key_map::KeyMapStatus,
@@ -408,11 +409,11 @@ impl TableIngest {
         self.shared.compact_at_once()
     }
 
-    /// Compares what is committed, after a seal, with the sources. Ends with an error soon after `cancelled` is true.
-    pub async fn check_consistency(&self, cancelled: Arc<AtomicBool>) -> Result<Vec<Line>> {
+    /// Compares what is committed, after a seal, with the sources; values by the columns `original`, those that the table was made with. Ends with an error soon after `cancelled` is true.
+    pub async fn check_consistency(&self, original: Vec<ColumnId>, cancelled: Arc<AtomicBool>) -> Result<Vec<Line>> {
         self.seal().await?;
         let table = Arc::clone(&self.shared);
-        blocking(move || table.check_consistency(&cancelled)).await
+        blocking(move || table.check_consistency(&original, &cancelled)).await
     }
 
     /// Tries the dead letters of a source again, as the table is now. Returns how many became rows, when these are committed. Those that are

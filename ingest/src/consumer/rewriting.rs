@@ -190,9 +190,6 @@ impl PartitionIngest {
         }
         let before: u64 = sources.iter().map(|source| u64::from(source.segment.rows())).sum();
         let kept: usize = sources.iter().map(|source| source.kept.len()).sum();
-        if why == Why::Erased && kept as u64 == before {
-            return Ok(false);
-        }
         let mut leftovers = Vec::new();
         let written = self.write_rewritten(table, &sources, &mut leftovers);
         let outcome = written.and_then(|(new, mut from)| {

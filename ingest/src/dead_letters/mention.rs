@@ -6,36 +6,36 @@ use serde_json::Value;
 use super::DeadLetter;
 
 impl DeadLetter {
-    /// Whether the letter has `value` where the name `column` is: of JSON in a member of this name, at any depth; of everything else anywhere, with neither
+    /// Whether the letter has `value` where one of the names is: of JSON in a member of this name, at any depth; of everything else anywhere, with neither
     /// letters nor digits around it.
-    pub fn mentions(&self, column: &str, value: &str) -> bool {
+    pub fn mentions(&self, names: &[String], value: &str) -> bool {
         match serde_json::from_slice::<Value>(&self.reject.raw) {
-            Ok(document @ (Value::Object(_) | Value::Array(_))) => has_member(&document, column, value),
+            Ok(document @ (Value::Object(_) | Value::Array(_))) => has_member(&document, names, value),
             _ => has_word(&self.reject.raw, value.as_bytes()),
         }
     }
 }
 
-fn has_member(document: &Value, column: &str, value: &str) -> bool {
+fn has_member(document: &Value, names: &[String], value: &str) -> bool {
     match document {
         Value::Object(members) => members.iter().any(|(name, member)| {
-            let is_it = name == column
+            let is_it = names.contains(name)
                 && match member {
-                    Value::String(text) => text == value,
                     Value::Array(items) => items.iter().any(|item| is_text_of(item, value)),
                     other => is_text_of(other, value),
                 };
-            is_it || has_member(member, column, value)
+            is_it || has_member(member, names, value)
         }),
-        Value::Array(items) => items.iter().any(|item| has_member(item, column, value)),
+        Value::Array(items) => items.iter().any(|item| has_member(item, names, value)),
         _ => false,
     }
 }
 
 fn is_text_of(scalar: &Value, value: &str) -> bool {
     match scalar {
-        Value::String(text) => text == value,
-        Value::Number(number) => number.to_string() == value,
+        // UUIDs and numbers have several spellings.
+        Value::String(text) => text.eq_ignore_ascii_case(value),
+        Value::Number(number) => value.parse::<f64>().is_ok_and(|value| number.as_f64() == Some(value)),
         Value::Bool(is) => is.to_string() == value,
         _ => false,
     }
@@ -66,10 +66,11 @@ mod tests {
 
     #[test]
     fn a_document_is_about_whom_its_member_names() {
-        let mentions = |raw: &'static [u8]| letter(raw).mentions("user_id", "42");
+        let mentions = |raw: &'static [u8]| letter(raw).mentions(&["user_id".into(), "uid".into()], "42");
         assert!(mentions(br#"{"user_id": 42, "price": "x"}"#));
         assert!(mentions(br#"[{"order": {"user_id": "42"}}]"#));
         assert!(mentions(br#"{"user_id": [7, 42]}"#));
+        assert!(mentions(br#"{"uid": 42.0}"#));
         // Another one's order of 42 things.
         assert!(!mentions(br#"{"user_id": 7, "quantity": 42}"#));
         assert!(!mentions(br#"{"user_id": 421}"#));
@@ -78,12 +79,12 @@ mod tests {
 
     #[test]
     fn other_bytes_are_about_every_word_in_them() {
-        let mentions = |raw: &'static [u8]| letter(raw).mentions("user_id", "ann@example.org");
+        let mentions = |raw: &'static [u8]| letter(raw).mentions(&["user_id".into()], "ann@example.org");
         assert!(mentions(b"7,ann@example.org,oops"));
         assert!(mentions(b"{\"user_id\": \"ann@example.org\", broken"));
         assert!(mentions(b"\x00\x1eann@example.org"));
         assert!(!mentions(b"7,joann@example.org,oops"));
         assert!(!mentions(b"7,ann@example.organisation"));
-        assert!(!letter(b"anything").mentions("user_id", ""));
+        assert!(!letter(b"anything").mentions(&[], ""));
     }
 }

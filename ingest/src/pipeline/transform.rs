@@ -16,6 +16,7 @@ use arrow::{
 };
 use tidemill_storage::{
     evaluate::default_array,
+    ids::ColumnId,
     schema::{Column, DataType, TableSchema},
 };
 
@@ -75,6 +76,12 @@ struct Piece {
 }
 
 impl Transform {
+    /// Whether rows of the source say what a column of the table is.
+    pub(crate) fn brings(&self, column: ColumnId) -> bool {
+        let at = self.target.columns.iter().position(|known| known.id == column);
+        at.is_some_and(|at| !matches!(self.outputs[at], Output::Default))
+    }
+
     /// `select` is the text of `SELECT items [WHERE condition]` without FROM; `None` takes columns by name. `*` stands for all columns of
     /// the source; a derived column replaces the one of `*` with its name. Output goes to table columns by name; columns that get nothing have
     /// their default or NULL. `Definition` for what cannot work: unknown names, a NOT NULL column without a value, a type that would have to

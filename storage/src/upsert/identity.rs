@@ -171,7 +171,7 @@ impl Identities {
         self.times.as_ref().filter(|times| times.is_valid(row)).map(|times| times.value(row))
     }
 
-    pub(super) fn deletes(&self, row: usize) -> bool {
+    pub fn deletes(&self, row: usize) -> bool {
         self.deletes.as_ref().is_some_and(|deletes| deletes.value(row))
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use crate::{bitpack::Bitmask, ids::SegmentId, row_set::RowSet};
+use crate::{
+    bitpack::{Bitmask, lanes},
+    ids::SegmentId,
+    row_set::RowSet,
+};
 
 /// Words of a chunk.
 const WORDS: usize = 1024;
@@ -116,16 +120,11 @@ impl Validity {
                 continue;
             }
             let (from, to) = (from - first, to - first);
-            for place in from / 64..to.div_ceil(64) {
-                let mut bits = u64::MAX;
-                if from > place * 64 {
-                    bits &= u64::MAX << (from - place * 64);
-                }
-                if to < place * 64 + 64 {
-                    bits &= u64::MAX >> (place * 64 + 64 - to);
-                }
-                count += (words[place as usize] & bits).count_ones();
-            }
+            let (first, last) = ((from / 64) as usize, ((to - 1) / 64) as usize);
+            // Bits before the run in its first word, and behind it in its last one.
+            let before = words[first] & !(u64::MAX << (from % 64));
+            let behind = words[last] & !(u64::MAX >> (63 - (to - 1) % 64));
+            count += lanes::ones(&words[first..=last]) as u32 - before.count_ones() - behind.count_ones();
         }
         count
     }

@@ -81,7 +81,7 @@ impl Rounds {
     fn states(&self, pipeline: &str) -> Vec<PathBuf> {
         let id = self.server.value(&format!("SELECT id FROM rt.pipelines WHERE name = '{pipeline}'"));
         let mut found = Vec::new();
-        collect(&self.server.data_dir, &mut found);
+        collect(&self.server.data_dir, "state", &mut found);
         found.retain(|path| {
             path.parent().and_then(Path::file_name).is_some_and(|name| name.to_string_lossy().ends_with(&id))
         });
@@ -90,12 +90,12 @@ impl Rounds {
     }
 }
 
-fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+fn collect(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.is_dir() {
-            collect(&path, found);
-        } else if path.extension().is_some_and(|ending| ending == "state") {
+            collect(&path, ending, found);
+        } else if path.extension().is_some_and(|known| known == ending) {
             found.push(path);
         }
     }
@@ -106,6 +106,84 @@ fn flip(path: &Path) {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(path, bytes).unwrap();
+}
+
+/// A checkpoint of very many groups, a few of which change, is what came, not what there is; over kill -9, and with the newest damaged.
+#[test]
+fn a_large_state_that_changes_little_is_kept_by_what_came() {
+    let Some(brokers) = brokers("pipelines::checkpoints::large_state") else { return };
+    let topic = topic("large");
+    create_topic(&brokers, &topic, 1, &[]);
+    let mut server = Server::start(BINARY);
+    server.sql(&format!(
+        "CREATE SOURCE s (key BIGINT, value BIGINT) WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}')"
+    ));
+    server.sql("CREATE TABLE totals (key BIGINT PRIMARY KEY, rows BIGINT, total BIGINT)");
+    server.sql(
+        "CREATE PIPELINE totals INTO totals WITH (checkpoint_interval = '50ms', memory_limit = '1GB') AS
+         SELECT key, count(*), sum(value)::bigint FROM s GROUP BY key",
+    );
+    let feed = Feed::new(&brokers, &topic);
+    let (mut sent, keys) = (0, 40_000);
+    let mut send = |server: &Server, rows: u64| {
+        for row in sent..sent + rows {
+            feed.send(0, format!(r#"{{"key":{},"value":{row}}}"#, row * 7 % keys).as_bytes());
+        }
+        feed.flush();
+        sent += rows;
+        server.sql("SELECT rt.drain('s')");
+        let covered = format!("SELECT count(*) > 0 FROM rt.checkpoints WHERE offsets = '{{\"s/0\":{sent}}}'");
+        server.wait_for(&covered, "t", PATIENCE);
+        sent
+    };
+    let check = |server: &Server, sent: u64| {
+        server.sql("SELECT rt.drain('s')");
+        let found = lines(server, "SELECT count(*), sum(rows), sum(total) FROM totals");
+        assert_eq!(found, [format!("{keys} {sent} {}", sent * (sent - 1) / 2)]);
+    };
+    send(&server, keys);
+    let newest = "SELECT arrival_bytes > 0, bytes FROM rt.checkpoints ORDER BY id DESC LIMIT 1";
+    let mut states = Vec::new();
+    for round in 0..9 {
+        let sent = send(&server, 60);
+        if round > 0 {
+            assert!(lines(&server, newest)[0].starts_with('t'), "round {round}: {:?}", lines(&server, newest));
+            states.push(lines(&server, newest)[0].clone());
+        }
+        match round % 3 {
+            1 => _ = server.kill_and_restart(),
+            2 => {
+                server.stop();
+                server.spawn();
+                _ = server.wait_ready();
+            }
+            _ => {}
+        }
+        check(&server, sent);
+    }
+    states.dedup();
+    assert_eq!(states.len(), 1, "the state itself was not written again: {states:?}");
+    let sent = send(&server, 60);
+    server.kill_9();
+    let mut diaries = Vec::new();
+    collect(&server.data_dir, "diary", &mut diaries);
+    diaries.sort();
+    let last = diaries.last().unwrap();
+    let mut bytes = fs::read(last).unwrap();
+    let end = bytes.len();
+    bytes[end - 5] ^= 1;
+    fs::write(last, bytes).unwrap();
+    server.spawn();
+    server.wait_ready();
+    check(&server, sent);
+    let events = "SELECT count(*) FROM rt.events WHERE kind = 'checkpoint_damaged' AND message LIKE '%.diary%'";
+    assert_eq!(server.value(events), "1");
+    // What comes makes up a good part of the state: it is written anew.
+    let sent = send(&server, 4 * keys);
+    let file = "SELECT bytes FROM rt.checkpoints ORDER BY id DESC LIMIT 1";
+    assert_ne!(Some(server.value(file).as_str()), states[0].split(' ').next_back(), "the state was written anew");
+    server.kill_and_restart();
+    check(&server, sent);
 }
 
 #[test]

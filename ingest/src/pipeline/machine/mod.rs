@@ -7,6 +7,7 @@
 //! No clock, no file, no thread: the runner feeds it, keeps its pictures and replays arrivals into it. What always holds: the same arrivals after the same
 //! picture give the same rows in the same order.
 
+pub(crate) mod arrivals;
 mod dedup;
 mod event_time;
 mod flow;
@@ -157,12 +158,6 @@ pub(crate) struct Progress {
 pub(crate) struct Picture {
     pub(crate) progress: Progress,
     pub(crate) parts: Vec<Part>,
-}
-
-impl Picture {
-    pub(crate) fn groups(&self) -> u64 {
-        self.parts.iter().map(|part| part.rows as u64).sum()
-    }
 }
 
 pub(crate) struct Machine {

@@ -1,7 +1,7 @@
 //! Checkpoints: how far a pipeline has read, what it holds, and how far its log may be committed, as one record of the metadata log.
 //!
 //! ```text
-//! runner   picture of the machine ─┐
+//! runner   picture of the machine ─┐       where the state is large and little came, the arrivals since the one before (`diary`) in its place
 //! writer                           └─► state file, synced ─► log behind the pipeline, synced ─► record ─► older ones go
 //! ```
 //!
@@ -16,7 +16,13 @@ use std::{collections::BTreeSet, fs, path::Path};
 use serde::{Deserialize, Serialize};
 use tidemill_storage::ids::{SegmentId, StreamId, TableId};
 
-use super::super::machine::{Picture, state_file, state_file::StateFile};
+use super::{
+    super::{
+        machine::{Arrival, Picture, state_file, state_file::StateFile},
+        tables::Answers,
+    },
+    diary::{self, Diary},
+};
 use crate::{
     Result,
     commit::DeadLetterRecord,
@@ -35,7 +41,11 @@ pub struct CheckpointRecord {
     pub id: u64,
     pub at_us: i64,
     pub duration_us: i64,
+    /// A picture of the machine, of this checkpoint or of one before.
     pub state: StateFile,
+    /// What came since that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diary: Option<Diary>,
     pub groups: u64,
     /// The end of the log behind the pipeline.
     pub end: u64,
@@ -69,8 +79,14 @@ pub trait CheckpointLog: Send + Sync {
 
 /// What a checkpoint is made of.
 pub(super) struct Draft {
-    pub(super) picture: Picture,
+    pub(super) content: Content,
     pub(super) letters: Vec<DeadLetter>,
+}
+
+pub(super) enum Content {
+    Picture(Picture),
+    /// What came since the checkpoint before, whose picture and diary the record has.
+    Arrivals(Vec<(Arrival, Answers)>),
 }
 
 /// Carries a checkpoint out.
@@ -78,13 +94,23 @@ pub(super) fn write(
     directory: &Path,
     sink: &Log,
     log: &dyn CheckpointLog,
+    diaries: &mut diary::Writer,
     draft: &Draft,
     mut record: CheckpointRecord,
     after: u64,
     now_us: &dyn Fn() -> i64,
 ) -> Result<CheckpointRecord> {
     let begun_us = now_us();
-    record.state = state_file::write(directory, &file_name(record.id), &draft.picture)?;
+    match &draft.content {
+        Content::Picture(picture) => {
+            record.state = state_file::write(directory, &file_name(record.id), picture)?;
+            record.diary = None;
+        }
+        Content::Arrivals(arrivals) => {
+            let name = format!("c{:020}.diary", record.id);
+            record.diary = Some(diaries.add(directory, &name, record.diary.as_ref(), arrivals)?);
+        }
+    }
     record.dead_letters = match draft.letters.is_empty() {
         true => None,
         false => Some(dead_letters::write(directory, SegmentId(record.id), &draft.letters)?),
@@ -108,12 +134,14 @@ fn file_name(id: u64) -> String {
 /// Deletes what no record names.
 pub(super) fn clean(directory: &Path, kept: &[CheckpointRecord], letters: &[DeadLetterRecord]) {
     let states = kept.iter().map(|record| record.state.file.as_str());
-    let named: BTreeSet<&str> = states.chain(letters.iter().map(|letters| letters.file.as_str())).collect();
+    let diaries = kept.iter().filter_map(|record| record.diary.as_ref()).map(|diary| diary.file.as_str());
+    let named: BTreeSet<&str> =
+        states.chain(diaries).chain(letters.iter().map(|letters| letters.file.as_str())).collect();
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        let is_ours = [".state", ".dead", ".tmp"].iter().any(|ending| name.ends_with(ending));
+        let is_ours = [".state", ".diary", ".dead", ".tmp"].iter().any(|ending| name.ends_with(ending));
         if is_ours
             && !named.contains(name)
             && let Err(error) = fs::remove_file(entry.path())

@@ -13,7 +13,9 @@ use tidemill_storage::ids::TableId;
 use super::{
     super::machine::{Machine, state_file::StateFile},
     CheckpointLog, CheckpointRecord, Output,
-    checkpoint::{self, Draft},
+    checkpoint::{self, Content, Draft},
+    diary,
+    limit::Retained,
     open::Opened,
     shared::Shared,
 };
@@ -23,6 +25,11 @@ use crate::{
     events::Severity,
     runtime::{join, spawn},
 };
+
+/// Below that a picture costs no more than naming a file.
+const STATE_BYTES_MIN: usize = 1 << 20;
+/// A diary takes one part in so many of the state.
+const DIARY_SHARE: u64 = 2;
 
 /// Openings of the pipeline that are known for who signed deliveries.
 const LINEAGE: usize = 64;
@@ -62,6 +69,14 @@ pub(super) enum Written {
     Failed(Error),
 }
 
+/// Whether what came since the last checkpoint is written in the place of a picture: as long as all that came since the last picture is a small part of the state, so that a start
+/// has little to derive again.
+fn adds_little(base: &CheckpointRecord, retained: &Retained, state_bytes: usize) -> bool {
+    let known = base.diary.as_ref().map_or(0, |diary| diary.bytes);
+    state_bytes >= STATE_BYTES_MIN
+        && (known + retained.bytes() as u64).saturating_mul(DIARY_SHARE) <= state_bytes as u64
+}
+
 impl Checkpoints {
     /// `mark`: when the pipeline was opened.
     pub(super) fn new(
@@ -77,9 +92,12 @@ impl Checkpoints {
         let writer = spawn(format!("checkpoint-{}", shared.name), move || {
             let (shared, output) = of_writer;
             let now = || shared.clock.now_us();
+            let mut diaries = diary::Writer::default();
             for job in taken {
-                let write =
-                    || checkpoint::write(&directory, &output.log, &*log, &job.draft, job.record, job.after, &now);
+                let write = || {
+                    let Job { draft, record, after } = job;
+                    checkpoint::write(&directory, &output.log, &*log, &mut diaries, &draft, record, after, &now)
+                };
                 let written = catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|panic| {
                     Err(Error::Unavailable(format!("the checkpoint panicked: {}", panic_text(&*panic))))
                 });
@@ -133,14 +151,23 @@ impl Checkpoints {
     pub(super) fn begin(
         &mut self,
         machine: &mut Machine,
-        retained: usize,
+        retained: &Retained,
         delivered: Vec<(TableId, u64)>,
     ) -> Result<()> {
         self.begun_us = self.shared.clock.monotonic_us();
         self.output.checkpoint_begins();
-        let picture = machine.picture()?;
+        let progress = machine.progress();
+        let (state_bytes, groups) = machine.size();
+        let (content, base) = match self.base.as_ref().filter(|base| adds_little(base, retained, state_bytes)) {
+            Some(base) => {
+                let arrivals = retained.iter().map(|(arrival, answers)| (arrival.clone(), answers.clone()));
+                (Content::Arrivals(arrivals.collect()), Some(base))
+            }
+            None => (Content::Picture(machine.picture()?), None),
+        };
+        let state = base.map(|base| base.state.clone());
+        let diary = base.and_then(|base| base.diary.clone());
         let letters = self.shared.letters.all();
-        let groups = picture.groups();
         let end = self.output.log.end();
         self.newest += 1;
         let record = CheckpointRecord {
@@ -148,17 +175,18 @@ impl Checkpoints {
             id: self.newest,
             at_us: self.shared.clock.now_us(),
             duration_us: 0,
-            state: StateFile { file: String::new(), bytes: 0, checksum: 0 },
-            groups,
+            state: state.unwrap_or(StateFile { file: String::new(), bytes: 0, checksum: 0 }),
+            diary,
+            groups: groups as u64,
             end,
-            positions: picture.progress.positions.clone(),
+            positions: progress.positions,
             delivered,
             lineage: self.lineage.clone(),
             dead_letters: None,
         };
-        self.writing = Some(Writing { retained, letters: letters.len() });
+        self.writing = Some(Writing { retained: retained.len(), letters: letters.len() });
         let after = self.base.as_ref().map_or(0, |base| base.id);
-        let job = Job { draft: Draft { picture, letters }, record, after };
+        let job = Job { draft: Draft { content, letters }, record, after };
         self.jobs.send(job).map_err(|_| Error::Unavailable("the writer of checkpoints has ended".into()))
     }
 

@@ -48,6 +48,10 @@ impl Retained {
         }
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn len(&self) -> usize {
         self.arrivals.len()
     }

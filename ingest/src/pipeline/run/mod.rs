@@ -13,6 +13,7 @@
 mod checkpoint;
 mod checkpoints;
 mod delivery;
+mod diary;
 mod input;
 mod inputs;
 mod letters;

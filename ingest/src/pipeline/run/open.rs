@@ -16,6 +16,7 @@ use tidemill_storage::{
 use super::{
     super::machine::state_file,
     checkpoint::{self, CheckpointLog, CheckpointRecord},
+    diary,
     output::Output,
 };
 use crate::{
@@ -89,8 +90,12 @@ fn last_sound(opening: &Opening<'_>, known: &[CheckpointRecord]) -> Result<Optio
                 record.id, opening.name
             )));
         }
-        match state_file::read(&opening.directory, &record.state) {
-            Ok(_) => {
+        let is_sound = state_file::read(&opening.directory, &record.state).and_then(|_| match &record.diary {
+            Some(diary) => diary::check(&opening.directory, diary),
+            None => Ok(()),
+        });
+        match is_sound {
+            Ok(()) => {
                 if let Some(error) = damaged {
                     let message = format!(
                         "pipeline '{}' goes on from checkpoint {}, since a later one is damaged: {error}",

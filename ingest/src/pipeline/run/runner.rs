@@ -18,6 +18,7 @@ use super::{
     Output, RunOptions,
     checkpoints::{Checkpoints, Written},
     delivery::Deliveries,
+    diary,
     inputs::{Bell, Inputs},
     limit::{OverLimit, Retained},
     shared::Shared,
@@ -174,7 +175,13 @@ impl Runner {
         let mut machine = match base {
             Some(record) => {
                 let picture = state_file::read(&self.directory, &record.state)?;
-                Machine::restore(plan, sources, tables, settings, picture)?
+                let mut machine = Machine::restore(plan, sources, tables, settings, picture)?;
+                if let Some(diary) = &record.diary {
+                    diary::read(&self.directory, diary, |arrival, answers| {
+                        machine.apply_again(&arrival, answers).map(|_| ())
+                    })?;
+                }
+                machine
             }
             None => Machine::new(plan, sources, tables, settings)?,
         };
@@ -360,7 +367,7 @@ impl Runner {
     fn begin_checkpoint(&mut self) -> Result<()> {
         let delivered = self.deliveries.delivered();
         self.is_dirty = false;
-        self.checkpoints.begin(&mut self.machine, self.retained.len(), delivered)
+        self.checkpoints.begin(&mut self.machine, &self.retained, delivered)
     }
 
     fn written(&mut self, written: &Written) {

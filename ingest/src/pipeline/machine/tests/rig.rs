@@ -238,6 +238,13 @@ impl Rig {
         let mut machine = self.machine(streams);
         let mut offsets = vec![0; queues.len()];
         let mut found = Vec::new();
+        // A crash is followed by a picture, or by an older one and the arrivals since, out of bytes.
+        let (mut base, mut diary, mut crashes): (Option<Picture>, Vec<u8>, usize) = (None, Vec::new(), 0);
+        let apply = |machine: &mut Machine, arrival: &Arrival, diary: &mut Vec<u8>| {
+            let outcome = machine.apply(arrival).unwrap();
+            arrivals::encode(arrival, &machine.answers(), diary).unwrap();
+            outcome
+        };
         let mut take = |outcome: Outcome| {
             assert!(outcome.rejects.is_empty(), "{:?}", outcome.rejects);
             outcome.rows.iter().for_each(|rows| found.extend(lines(rows)));
@@ -246,13 +253,28 @@ impl Rig {
             let (source, partition, queue) = &queues[step.queue];
             let from = offsets[step.queue];
             let rows = &queue[from..from + step.count];
-            take(machine.apply(&self.arrival(*source, *partition, from as u64, rows)).unwrap());
+            take(apply(&mut machine, &self.arrival(*source, *partition, from as u64, rows), &mut diary));
             offsets[step.queue] += step.count;
             if step.gives {
-                take(machine.apply(&Arrival::Give).unwrap());
+                take(apply(&mut machine, &Arrival::Give, &mut diary));
             }
             if step.crashes {
-                machine = self.restored(&mut machine);
+                crashes += 1;
+                match &base {
+                    Some(picture) if crashes % 3 > 0 => {
+                        machine = self.restore(picture.clone()).unwrap();
+                        let mut rest = diary.as_slice();
+                        while !rest.is_empty() {
+                            let (arrival, answers) = arrivals::decode(&mut rest).unwrap();
+                            machine.apply_again(&arrival, answers).unwrap();
+                        }
+                    }
+                    _ => {
+                        machine = self.restored(&mut machine);
+                        base = Some(machine.picture().unwrap());
+                        diary.clear();
+                    }
+                }
             }
         }
         take(machine.apply(&Arrival::Give).unwrap());
