@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    commit::DeadLetterRecord,
     consumer::{committing::panic_text, pace::backoff},
     events::Severity,
     runtime::{join, spawn},
@@ -36,7 +37,10 @@ pub(super) struct Checkpoints {
     lineage: Vec<i64>,
     begun_us: i64,
     writing: Option<Writing>,
+    /// Files of dead letters that were taken again since the last one.
+    replayed: Vec<String>,
     failures: u32,
+    log: Arc<dyn CheckpointLog>,
     jobs: Sender<Job>,
     done: Receiver<Result<CheckpointRecord>>,
     writer: Option<JoinHandle<()>>,
@@ -53,6 +57,7 @@ struct Writing {
     /// How much of what is retained it covers.
     retained: usize,
     letters: usize,
+    replayed: usize,
 }
 
 /// What became of one.
@@ -73,9 +78,9 @@ impl Checkpoints {
     ) -> Self {
         let (jobs, taken) = bounded::<Job>(1);
         let (finished, done) = bounded(1);
-        let of_writer = (Arc::clone(shared), Arc::clone(&opened.output));
+        let of_writer = (Arc::clone(shared), Arc::clone(&opened.output), Arc::clone(&log));
         let writer = spawn(format!("checkpoint-{}", shared.name), move || {
-            let (shared, output) = of_writer;
+            let (shared, output, log) = of_writer;
             let now = || shared.clock.now_us();
             for job in taken {
                 let write =
@@ -88,6 +93,7 @@ impl Checkpoints {
                 }
             }
         });
+        shared.letters.begin(opened.newest);
         let mut lineage = opened.from.as_ref().map_or_else(Vec::new, |record| record.lineage.clone());
         lineage.push(mark);
         lineage.drain(..lineage.len().saturating_sub(LINEAGE));
@@ -99,7 +105,9 @@ impl Checkpoints {
             lineage,
             begun_us: 0,
             writing: None,
+            replayed: Vec::new(),
             failures: 0,
+            log,
             jobs,
             done,
             writer: writer.ok(),
@@ -155,8 +163,9 @@ impl Checkpoints {
             delivered,
             lineage: self.lineage.clone(),
             dead_letters: None,
+            replayed: self.replayed.clone(),
         };
-        self.writing = Some(Writing { retained, letters: letters.len() });
+        self.writing = Some(Writing { retained, letters: letters.len(), replayed: self.replayed.len() });
         let after = self.base.as_ref().map_or(0, |base| base.id);
         let job = Job { draft: Draft { picture, letters }, record, after };
         self.jobs.send(job).map_err(|_| Error::Unavailable("the writer of checkpoints has ended".into()))
@@ -180,7 +189,8 @@ impl Checkpoints {
         let writing = self.writing.take()?;
         match done {
             Ok(record) => {
-                self.shared.letters.keep(writing.letters);
+                self.shared.letters.keep(writing.letters, record.id);
+                self.replayed.drain(..writing.replayed);
                 self.output.set_durable(record.end);
                 for (sink, delivered) in &record.delivered {
                     self.output.committed(*sink, *delivered);
@@ -201,6 +211,18 @@ impl Checkpoints {
                 Some(Written::Failed(error))
             }
         }
+    }
+
+    /// Files of dead letters that count.
+    pub(super) fn letters(&self) -> Result<Vec<DeadLetterRecord>> {
+        let mut all = self.log.dead_letters(self.shared.id)?;
+        all.retain(|record| !self.replayed.contains(&record.file));
+        Ok(all)
+    }
+
+    /// The next one forgets a file of dead letters, which were taken again.
+    pub(super) fn replace_letters(&mut self, file: String) {
+        self.replayed.push(file);
     }
 
     /// Ends the thread that writes.

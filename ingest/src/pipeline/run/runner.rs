@@ -36,16 +36,18 @@ const TURN: Duration = Duration::from_millis(20);
 const GIVE_EVERY_US: i64 = 100_000;
 /// How often sizes and options are looked at.
 const LOOK_EVERY_US: i64 = 50_000;
+/// A pipeline that failed is sound again when it takes rows, or has worked for so long.
+const SOUND_AFTER_US: i64 = 2_000_000;
 /// How often others are told how far the pipeline is, as long as there is always more to do.
 const TELL_EVERY_US: i64 = 50_000;
 
 pub(super) struct Runner {
     pub(super) shared: Arc<Shared>,
-    plan: Arc<Plan>,
+    pub(super) plan: Arc<Plan>,
     sources: Arc<[MachineSource]>,
     tables: Arc<[Arc<dyn TableRows>]>,
-    inputs: Inputs,
-    directory: PathBuf,
+    pub(super) inputs: Inputs,
+    pub(super) directory: PathBuf,
     pub(super) output: Arc<Output>,
     pub(super) deliveries: Arc<Deliveries>,
     pub(super) machine: Machine,
@@ -127,9 +129,12 @@ impl Runner {
             match worked {
                 Ok(()) => break,
                 Err(error) => {
-                    failures += 1;
-                    self.failed(&error, failures);
-                    self.shared.rest(backoff(failures));
+                    // A step that was given up is nobody's failure: it is done again.
+                    if !self.shared.gave_up() {
+                        failures += 1;
+                        self.failed(&error, failures);
+                        self.shared.rest(backoff(failures));
+                    }
                     if self.shared.is_stopping() {
                         // What was applied half-way is given up; the last checkpoint stands.
                         self.finish_writing();
@@ -198,6 +203,7 @@ impl Runner {
         self.tell();
         self.mark()?;
         let mut behind = Vec::new();
+        let begun_us = self.shared.clock.monotonic_us();
         while !self.shared.is_stopping() {
             if let Some(written) = self.checkpoints.take() {
                 self.written(&written);
@@ -209,7 +215,10 @@ impl Runner {
             }
             if self.shared.is_paused() {
                 self.inputs.stop();
-                self.give(0)?;
+                self.shared.settling.store(true, Ordering::SeqCst);
+                let given = self.give(0);
+                self.shared.settling.store(false, Ordering::SeqCst);
+                given?;
                 self.finish_writing();
                 self.checkpoint_now()?;
                 self.tell();
@@ -231,13 +240,18 @@ impl Runner {
                 self.shared.rest(TURN);
                 continue;
             }
+            self.replay()?;
             self.inputs.start(&self.machine)?;
             match self.next(&behind)? {
                 Some(arrival) => {
+                    // Before the rows that it failed at come again there are arrivals that say nothing.
+                    let is_sign = matches!(arrival, Arrival::Rows { .. }) || now_us - begun_us >= SOUND_AFTER_US;
                     self.apply(arrival)?;
                     self.give(GIVE_EVERY_US)?;
-                    *failures = 0;
-                    if self.over_limit.is_none() {
+                    if is_sign {
+                        *failures = 0;
+                    }
+                    if self.over_limit.is_none() && *failures == 0 {
                         self.shared.set_state("running", None);
                     }
                     if now_us - self.told_us >= TELL_EVERY_US {
@@ -247,6 +261,10 @@ impl Runner {
                 // Nothing comes: what changed is given and told at once.
                 None => {
                     self.give(0)?;
+                    if *failures > 0 && self.over_limit.is_none() && now_us - begun_us >= SOUND_AFTER_US {
+                        *failures = 0;
+                        self.shared.set_state("running", None);
+                    }
                     if self.is_untold {
                         self.tell();
                     }
@@ -275,13 +293,15 @@ impl Runner {
         next
     }
 
-    fn apply(&mut self, arrival: Arrival) -> Result<()> {
+    /// How many rows became dead letters.
+    pub(super) fn apply(&mut self, arrival: Arrival) -> Result<u64> {
         let outcome = self.machine.apply(&arrival)?;
         let answers = self.machine.answers();
         fail::fail_point!("pipeline::applied", |_| Err(Error::Unavailable("failpoint pipeline::applied".into())));
         self.put(&outcome)?;
         let is_known = matches!(arrival, Arrival::Known { .. });
-        self.keep(outcome);
+        let rejected = (outcome.rejects.len() + outcome.late.len()) as u64;
+        self.keep(outcome, matches!(arrival, Arrival::Again { .. }));
         self.retained.push(arrival, answers);
         self.is_dirty = true;
         self.is_untold = true;
@@ -292,11 +312,11 @@ impl Runner {
             self.shared.connected.store(true, Ordering::SeqCst);
             self.tell();
         }
-        Ok(())
+        Ok(rejected)
     }
 
     /// Has groups given that changed, when the last time is long ago.
-    fn give(&mut self, every_us: i64) -> Result<()> {
+    pub(super) fn give(&mut self, every_us: i64) -> Result<()> {
         if !self.machine.is_waiting() {
             return Ok(());
         }
@@ -305,7 +325,7 @@ impl Runner {
             return Ok(());
         }
         self.given_us = now_us;
-        self.apply(Arrival::Give)
+        self.apply(Arrival::Give).map(|_| ())
     }
 
     /// Gives rows to those who read the log.
@@ -323,8 +343,8 @@ impl Runner {
         Ok(())
     }
 
-    /// Puts what were no rows among the dead letters.
-    fn keep(&self, outcome: Outcome) {
+    /// Puts what were no rows among the dead letters; what was one before stays one, whatever the source says.
+    fn keep(&self, outcome: Outcome, were_letters: bool) {
         if outcome.rejects.is_empty() && outcome.late.is_empty() {
             return;
         }
@@ -332,7 +352,7 @@ impl Runner {
         let mut buffer = DeadLetterBuffer::new(usize::MAX);
         let input = |stream: StreamId| self.inputs.all().iter().find(|input| input.id == stream.source);
         for (stream, reject) in outcome.rejects {
-            if let Some(input) = input(stream).filter(|input| input.on_error != OnError::Skip) {
+            if let Some(input) = input(stream).filter(|input| were_letters || input.on_error != OnError::Skip) {
                 buffer.push(&input.name, stream, reject, at_us);
             }
         }
@@ -379,14 +399,14 @@ impl Runner {
         }
     }
 
-    fn finish_writing(&mut self) {
+    pub(super) fn finish_writing(&mut self) {
         if let Some(written) = self.checkpoints.finish() {
             self.written(&written);
         }
     }
 
     /// A checkpoint that covers everything, when anything is new. Waits for it.
-    fn checkpoint_now(&mut self) -> Result<()> {
+    pub(super) fn checkpoint_now(&mut self) -> Result<()> {
         if !self.has_news() {
             return Ok(());
         }
