@@ -9,6 +9,7 @@ use std::{
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use crate::{
+    Transforms,
     config::{Config, Problem, SETTINGS},
     server,
 };
@@ -27,10 +28,15 @@ const WRONG_USAGE: u8 = 2;
 
 /// Runs the command that the process was called with.
 pub fn main() -> ExitCode {
+    main_with(Transforms::default())
+}
+
+/// The same, by a server that has transforms of its own beside what SQL has; see [`crate::plugin`].
+pub fn main_with(transforms: Transforms) -> ExitCode {
     let matches = command().get_matches();
     match matches.subcommand() {
-        Some(("quickstart", matches)) => run(matches, true),
-        Some(("server", matches)) => run(matches, false),
+        Some(("quickstart", matches)) => run(matches, true, transforms),
+        Some(("server", matches)) => run(matches, false, transforms),
         Some(("check", matches)) => check(matches),
         Some(("segment", matches)) => match matches.subcommand() {
             Some((action, matches)) => {
@@ -113,13 +119,13 @@ fn load(matches: &ArgMatches) -> Result<Config, Vec<Problem>> {
     Config::load(file, std::env::vars(), flags)
 }
 
-fn run(matches: &ArgMatches, quickstart: bool) -> ExitCode {
+fn run(matches: &ArgMatches, quickstart: bool, transforms: Transforms) -> ExitCode {
     let config = match load(matches) {
         Ok(config) => config,
         Err(problems) => return refuse(&problems),
     };
     start_logging(&config);
-    match server::run(config, quickstart) {
+    match server::run(config, quickstart, transforms) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("tidemill: {error}\n"));

@@ -21,3 +21,5 @@ pub mod session;
 pub mod sql;
 pub mod suggest;
 pub mod views;
+
+pub use tidemill_ingest::pipeline::plugin::{self, Transforms};

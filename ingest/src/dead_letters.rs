@@ -378,6 +378,11 @@ fn decode_letter(rest: &mut Bytes) -> Option<DeadLetter> {
     Some(DeadLetter { source, stream, reject: Reject { offset, timestamp_ms, column, reason, raw }, raw_length, at_us })
 }
 
+/// The number that a file was written under.
+pub(crate) fn number_of(file: &str) -> Option<u64> {
+    file.get(1..21)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

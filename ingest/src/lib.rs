@@ -16,6 +16,7 @@ pub mod dead_letters;
 pub mod decode;
 pub mod error;
 pub mod events;
+mod http;
 mod indexing;
 mod key_maps;
 pub mod landmark;

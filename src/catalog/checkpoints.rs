@@ -30,6 +30,15 @@ pub(super) fn create(change: &Change<'_>, pipeline: TableId) -> database::Result
     Ok(())
 }
 
+/// Makes a checkpoint the only one of a pipeline, in the transaction that gives the pipeline another query.
+pub(super) fn replace(change: &Change<'_>, checkpoint: &CheckpointRecord) -> database::Result<()> {
+    let pipeline = checkpoint.pipeline.0;
+    let mut checkpoints = change.transaction().open_table(CHECKPOINTS)?;
+    checkpoints.retain_in((pipeline, 0)..=(pipeline, u64::MAX), |_, _| false)?;
+    checkpoints.insert((pipeline, checkpoint.id), serde_json::to_vec(checkpoint)?.as_slice())?;
+    Ok(())
+}
+
 /// Forgets all checkpoints of a pipeline, in the transaction that drops it.
 pub(super) fn forget(change: &Change<'_>, pipeline: TableId) -> database::Result<()> {
     let transaction = change.transaction();
@@ -97,6 +106,13 @@ impl CheckpointLog for RedbCheckpoints {
             letters.retain_in(later, |_, _| false)?;
             let key = (pipeline, checkpoint.id);
             checkpoints.insert(key, serde_json::to_vec(checkpoint)?.as_slice())?;
+            let is_replayed = |bytes: &[u8]| match serde_json::from_slice::<DeadLetterRecord>(bytes) {
+                Ok(record) => checkpoint.replayed.contains(&record.file),
+                Err(_) => false,
+            };
+            if !checkpoint.replayed.is_empty() {
+                letters.retain_in((pipeline, 0)..=(pipeline, u64::MAX), |_, bytes| !is_replayed(bytes))?;
+            }
             if let Some(of_checkpoint) = &checkpoint.dead_letters {
                 letters.insert(key, serde_json::to_vec(of_checkpoint)?.as_slice())?;
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tidemill_ingest::pipeline::Late;
+use tidemill_ingest::pipeline::{Late, ServiceOptions};
 use tidemill_storage::{
     ids::{ColumnId, SourceId, TableId},
     index::IndexKind,
@@ -215,6 +215,8 @@ pub struct PipelineOptions {
     pub memory_limit: u64,
     #[serde(default)]
     pub late: Late,
+    #[serde(default)]
+    pub services: ServiceOptions,
 }
 
 impl Default for PipelineOptions {
@@ -225,6 +227,7 @@ impl Default for PipelineOptions {
             watermark_jump_us: 86_400_000_000,
             memory_limit: 256 << 20,
             late: Late::default(),
+            services: ServiceOptions::default(),
         }
     }
 }

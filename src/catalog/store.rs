@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use parking_lot::{Mutex, RwLock};
 use redb::{ReadTransaction, ReadableTable, TableDefinition as RedbTable};
 use serde::Serialize;
-use tidemill_ingest::commit::PartitionState;
+use tidemill_ingest::{commit::PartitionState, pipeline::run::CheckpointRecord};
 use tidemill_storage::ids::{SourceId, TableId};
 
 use super::{
@@ -269,6 +269,16 @@ impl CatalogChange<'_, '_> {
         }
         self.change.record(if pipeline.version == 1 { "pipeline.create" } else { "pipeline.alter" }, pipeline)?;
         Ok(())
+    }
+
+    /// Another query of a pipeline, with the state that it goes on from when that is not the one of the last checkpoint.
+    pub fn replace_pipeline(
+        &mut self,
+        pipeline: &PipelineDefinition,
+        checkpoint: Option<&CheckpointRecord>,
+    ) -> Result<()> {
+        checkpoint.map_or(Ok(()), |checkpoint| checkpoints::replace(self.change, checkpoint))?;
+        self.put_pipeline(pipeline)
     }
 
     /// With its checkpoints.

@@ -12,7 +12,7 @@ use datafusion::{
 use tidemill_ingest::pipeline::{Misunderstood, Rules};
 use tidemill_query::{Engine, SessionOptions, SqlError};
 
-use crate::session::error::state;
+use crate::{Transforms, session::error::state};
 
 /// [`Rules`] by the query engine.
 #[derive(Debug)]
@@ -20,11 +20,12 @@ pub struct QueryRules {
     /// The engine holds the instance, which holds these rules.
     engine: Weak<Engine>,
     state: SessionState,
+    transforms: Transforms,
 }
 
 impl QueryRules {
-    pub fn new(engine: &Arc<Engine>) -> Self {
-        Self { engine: Arc::downgrade(engine), state: engine.session(options()).expression_state() }
+    pub fn new(engine: &Arc<Engine>, transforms: Transforms) -> Self {
+        Self { engine: Arc::downgrade(engine), state: engine.session(options()).expression_state(), transforms }
     }
 }
 
@@ -56,6 +57,10 @@ impl Rules for QueryRules {
         };
         let planned = engine.session(options()).source_query(query, sources, functions);
         planned.map_err(|error| Misunderstood { state: error.sqlstate, message: error.message })
+    }
+
+    fn transforms(&self) -> &Transforms {
+        &self.transforms
     }
 
     fn reader(&self) -> fn(&DataFusionError) -> String {

@@ -31,6 +31,7 @@ use super::{
     pipelines::{self, Pipelines},
 };
 use crate::{
+    Transforms,
     catalog::{
         Catalog,
         certificates::CertifiedObject,
@@ -108,9 +109,9 @@ impl Instance {
     }
 
     /// Gives the rules of the query engine to CHECK constraints and transforms. Once, before tables are opened.
-    pub fn set_engine(&self, engine: &Arc<Engine>) {
+    pub fn set_engine(&self, engine: &Arc<Engine>, transforms: Transforms) {
         let _ = self.engine.set(Arc::downgrade(engine));
-        let _ = self.expressions.set(QueryRules::new(engine));
+        let _ = self.expressions.set(QueryRules::new(engine, transforms));
     }
 
     /// 57P01 when the server is about to end.

@@ -34,6 +34,7 @@ use self::{
 };
 use crate::pgwire::{scram::Verifier, server as listener};
 use crate::{
+    Transforms,
     catalog::{Catalog, checkpoints::RedbCheckpoints, database::Database, metadata_log::RedbMetadataLog},
     config::{Config, User},
     http, runtime,
@@ -69,10 +70,10 @@ impl Error {
 const LOGS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a server until SIGTERM or SIGINT.
-pub fn run(config: Config, quickstart: bool) -> Result<(), Error> {
+pub fn run(config: Config, quickstart: bool, transforms: Transforms) -> Result<(), Error> {
     let directory = DataDirectory::open(&config.data_dir)?;
     let runtimes = Runtimes::start(config.lanes).map_err(|error| Error::of("cannot start threads")(&error))?;
-    let result = runtimes.block_on(serve(config, directory, runtimes.cpu().clone(), quickstart));
+    let result = runtimes.block_on(serve(config, directory, runtimes.cpu().clone(), quickstart, transforms));
     runtimes.shutdown(LAST_GRACE);
     result
 }
@@ -82,6 +83,7 @@ async fn serve(
     directory: DataDirectory,
     cpu: tokio::runtime::Handle,
     quickstart: bool,
+    transforms: Transforms,
 ) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -90,7 +92,7 @@ async fn serve(
 
     let metrics = http::metrics::install().map_err(|error| Error::of("cannot set metrics up")(&error))?;
     let instance = open(config, directory, Arc::clone(&clock))?;
-    let engine = engine(&instance, &clock, cpu)?;
+    let engine = engine(&instance, &clock, cpu, transforms)?;
     let shared = shared(&instance, &engine, &clock)?;
     let (stop, stopping) = watch::channel(false);
     let http = Arc::new(http::State::new(Arc::clone(&instance), Arc::clone(&shared), metrics));
@@ -173,7 +175,12 @@ fn open(config: Config, directory: DataDirectory, clock: Arc<dyn Clock>) -> Resu
     Ok(Instance::new(config, clock, directory, catalog, log, Arc::new(checkpoints), ingest, events))
 }
 
-fn engine(instance: &Arc<Instance>, clock: &Arc<dyn Clock>, cpu: tokio::runtime::Handle) -> Result<Arc<Engine>, Error> {
+fn engine(
+    instance: &Arc<Instance>,
+    clock: &Arc<dyn Clock>,
+    cpu: tokio::runtime::Handle,
+    transforms: Transforms,
+) -> Result<Arc<Engine>, Error> {
     let config = &instance.config;
     let engine_config = EngineConfig {
         memory_bytes: usize::try_from(config.query_bytes).unwrap_or(usize::MAX),
@@ -185,7 +192,7 @@ fn engine(instance: &Arc<Instance>, clock: &Arc<dyn Clock>, cpu: tokio::runtime:
     let wrong = |error: &dyn fmt::Display| Error::of("cannot start the query engine")(error);
     let tables = Arc::clone(instance) as Arc<dyn TableCatalog>;
     let engine = Engine::new(engine_config, tables, Arc::clone(clock), cpu).map_err(|error| wrong(&error))?;
-    instance.set_engine(&engine);
+    instance.set_engine(&engine, transforms);
     engine.set_users(instance.config.users.iter().map(|user| user.name.clone()).collect());
     let system = Arc::new(views::System::new(Arc::clone(instance)));
     engine.register_system_views(Arc::clone(&system) as _);

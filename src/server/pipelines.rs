@@ -10,7 +10,7 @@ use tidemill_ingest::{
     Error,
     consumer::{Feed, Latency, OnGap},
     dead_letters::OnError,
-    decode,
+    decode::{self, EpochUnit, Format, SourceColumn},
     pipeline::{
         Checks, Rules, Transform,
         plan::{Plan, PlanSource},
@@ -20,7 +20,7 @@ use tidemill_ingest::{
 };
 use tidemill_storage::{
     ids::{StreamId, TableId},
-    schema::TableSchema,
+    schema::{Column, TableSchema},
 };
 
 use super::{
@@ -69,6 +69,14 @@ impl Pipelines {
         self.broken.write().insert(id, error);
     }
 
+    /// The log of a pipeline with another plan of it.
+    pub fn replan(&self, id: TableId, plan: Arc<Plan>, opened: &Opened) -> Arc<LivePipeline> {
+        let live = LivePipeline { plan, output: Arc::clone(&opened.output), pipeline: RwLock::default() };
+        let live = Arc::new(live);
+        self.live.write().insert(id, Arc::clone(&live));
+        live
+    }
+
     pub fn take(&self, id: TableId) -> Option<Arc<LivePipeline>> {
         self.broken.write().remove(&id);
         self.live.write().remove(&id)
@@ -100,15 +108,20 @@ pub fn sources_of(definitions: &Definitions, pipeline: &PipelineDefinition) -> V
     pipeline.sources.iter().filter_map(|id| definitions.sources.get(id).cloned()).collect()
 }
 
+/// What a pipeline does.
+pub fn plan(instance: &Instance, pipeline: &PipelineDefinition, definitions: &Definitions) -> Result<Plan> {
+    let sources = plan_sources(&sources_of(definitions, pipeline))?;
+    let tables = look_ups::plan_tables(&look_ups::tables_of(definitions, pipeline));
+    Plan::with_tables(instance.expressions(), &sources, &tables, &pipeline.query)
+}
+
 /// Cuts the log behind a pipeline at its last checkpoint. Blocks.
 pub fn open(
     instance: &Instance,
     pipeline: &PipelineDefinition,
     definitions: &Definitions,
 ) -> Result<(Arc<LivePipeline>, Opened)> {
-    let sources = plan_sources(&sources_of(definitions, pipeline))?;
-    let tables = look_ups::plan_tables(&look_ups::tables_of(definitions, pipeline));
-    let plan = Arc::new(Plan::with_tables(instance.expressions(), &sources, &tables, &pipeline.query)?);
+    let plan = Arc::new(plan(instance, pipeline, definitions)?);
     let mut committed = 0;
     let mut targets = Vec::new();
     let stream = StreamId { source: pipeline.log, partition: 0 };
@@ -151,24 +164,34 @@ pub fn start(
     live: &LivePipeline,
     opened: Opened,
 ) -> Result<Arc<Pipeline>> {
+    let spec = spec(instance, pipeline, definitions, &live.plan)?;
+    let pipeline = Pipeline::start(&instance.ingest, spec, opened)?;
+    *live.pipeline.write() = Some(Arc::clone(&pipeline));
+    Ok(pipeline)
+}
+
+/// What a pipeline is made of.
+pub fn spec(
+    instance: &Instance,
+    pipeline: &PipelineDefinition,
+    definitions: &Definitions,
+    plan: &Arc<Plan>,
+) -> Result<PipelineSpec> {
     let parts = instance.parts();
     let inputs = sources_of(definitions, pipeline).iter().map(|source| input(&parts, source)).collect::<Result<_>>()?;
-    let spec = PipelineSpec {
+    Ok(PipelineSpec {
         id: pipeline.id,
         name: pipeline.name.clone(),
         directory: instance.directory.pipeline(pipeline.id),
-        plan: Arc::clone(&live.plan),
+        plan: Arc::clone(plan),
         inputs,
-        sinks: sink_specs(instance, pipeline, definitions, &live.plan)?,
+        sinks: sink_specs(instance, pipeline, definitions, plan)?,
         log: pipeline.log,
         tables: look_ups::live(instance, definitions, pipeline)?,
         options: run_options(&pipeline.options),
         checkpoints: Arc::clone(&instance.checkpoints) as Arc<dyn CheckpointLog>,
         is_paused: pipeline.paused,
-    };
-    let pipeline = Pipeline::start(&instance.ingest, spec, opened)?;
-    *live.pipeline.write() = Some(Arc::clone(&pipeline));
-    Ok(pipeline)
+    })
 }
 
 /// What delivers the rows of a pipeline into its sinks.
@@ -208,6 +231,7 @@ pub fn run_options(options: &PipelineOptions) -> RunOptions {
         watermark_jump_us: options.watermark_jump_us,
         memory_limit: options.memory_limit,
         late: options.late,
+        services: options.services.clone(),
     }
 }
 
@@ -240,7 +264,8 @@ pub fn feed(
         name: pipeline.name.clone(),
         connector: live.output.connector(),
         start: Start::Earliest,
-        decoder: live::decoder(None, Vec::new()),
+        // Rows come as rows; dead letters among them are JSON.
+        decoder: live::decoder(Some(Format::Json { epoch: EpochUnit::default() }), letter_columns(live.plan.output())),
         checks: Arc::new(Checks::compile(expressions, &live.plan.output().arrow(), &[])?),
         transform: transform(expressions, table, pipeline, &live.plan)?,
         watermark: None,
@@ -248,6 +273,12 @@ pub fn feed(
         on_gap: OnGap::Stop,
         latency: Latency::Prompt,
     })
+}
+
+/// What the rows of an output are as dead letters.
+fn letter_columns(output: &TableSchema) -> Vec<SourceColumn> {
+    let column = |column: &Column| SourceColumn::new(&column.name, column.data_type.clone(), true);
+    output.columns.iter().map(column).collect()
 }
 
 /// From a pipeline's output to the columns of a table.

@@ -197,6 +197,7 @@ pub struct CreateIndex {
 pub struct CreatePipeline {
     /// `None`: made of the name of the table.
     pub name: Option<Name>,
+    pub or_replace: bool,
     pub if_not_exists: bool,
     pub targets: Vec<PipelineTarget>,
     /// BY NAME.

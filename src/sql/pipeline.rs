@@ -12,12 +12,11 @@ use crate::session::error::{Result, SqlError, state};
 
 /// After CREATE [OR REPLACE] PIPELINE.
 pub(super) fn create_pipeline(cursor: &mut Cursor<'_>, or_replace: bool) -> Result<Ddl> {
-    if or_replace {
-        return Err(SqlError::unsupported("CREATE OR REPLACE PIPELINE is not supported yet")
-            .at(cursor.position())
-            .with_hint("drop the pipeline, and create the new one"));
-    }
+    let position = cursor.position();
     let if_not_exists = cursor.keywords(&["IF", "NOT", "EXISTS"]);
+    if or_replace && if_not_exists {
+        return Err(SqlError::syntax("OR REPLACE and IF NOT EXISTS exclude each other").at(position));
+    }
     let name = cursor.object_name("the name of the pipeline")?;
     cursor.expect_keyword("INTO")?;
     let mut targets = Vec::new();
@@ -32,6 +31,7 @@ pub(super) fn create_pipeline(cursor: &mut Cursor<'_>, or_replace: bool) -> Resu
     let (query, query_position) = query(cursor)?;
     Ok(Ddl::CreatePipeline(CreatePipeline {
         name: Some(name),
+        or_replace,
         if_not_exists,
         targets,
         by_name: false,
@@ -80,6 +80,7 @@ pub(super) fn insert(cursor: &mut Cursor<'_>) -> Result<Ddl> {
     let (query, query_position) = query(cursor)?;
     Ok(Ddl::CreatePipeline(CreatePipeline {
         name: None,
+        or_replace: false,
         if_not_exists: false,
         targets: vec![target],
         by_name,

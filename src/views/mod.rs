@@ -22,6 +22,7 @@ use arrow::{
 use async_trait::async_trait;
 use datafusion::common::ScalarValue;
 use futures::future::BoxFuture;
+use tidemill_ingest::pipeline::run::Pipeline;
 use tidemill_query::{
     SqlError, SystemFunctions, SystemViews,
     views::{AskedView, SystemFunction, ViewRows},
@@ -218,11 +219,7 @@ impl System {
 
     /// Waits until what is in sources of a pipeline now was processed, and what it gave is visible in its tables.
     async fn drain_pipeline(&self, definition: &PipelineDefinition, sources: &[SourceId]) -> Result<(), SqlError> {
-        let Some(running) = self.instance.pipelines.live(definition.id).and_then(|live| live.running()) else {
-            let reason = self.instance.pipelines.broken(definition.id).unwrap_or_default();
-            let message = format!("pipeline \"{}\" does not run: {reason}", definition.name);
-            return Err(SqlError::new("55000", message));
-        };
+        let running = self.running(definition)?;
         for source in sources {
             let end = running.drain(*source).await.map_err(ingest_error)?;
             for target in &definition.targets {
@@ -236,23 +233,51 @@ impl System {
 }
 
 impl System {
-    /// Tries the dead letters of a source again, in every table that reads it; for a table's name, those of all its sources. The number
-    /// that became rows.
+    /// Tries the dead letters of a source again, in every table and pipeline that reads it; for a table's name, those of all its sources; for a pipeline's, its own, and those that its
+    /// tables have of it. The number that became rows.
     async fn replay(&self, name: &str) -> Result<i64, SqlError> {
         let definitions = self.instance.catalog.definitions();
         let mut replayed = 0;
+        if let Some(sink) = definitions.sink_named(name) {
+            let message = format!("dead letters of sink \"{}\" cannot be replayed", sink.name);
+            return Err(SqlError::not_supported(message).with_hint(
+                "they are the rows as JSON in rt.dlq (raw_text): send them to the topic by another client",
+            ));
+        }
+        let pipeline = definitions.pipeline_named(name);
+        if let Some(pipeline) = pipeline {
+            replayed += self.replay_pipeline(pipeline).await?;
+            for target in &pipeline.targets {
+                let Some(live) = self.instance.live(target.table) else { continue };
+                replayed += live.ingest.replay_dead_letters(pipeline.log).await.map_err(ingest_error)?;
+            }
+        }
         if let Some(source) = definitions.source_named(name) {
             for table in definitions.tables_of(source.id) {
                 let (_, live) = self.instance.table(&table.name).map_err(engine_error)?;
                 replayed += live.ingest.replay_dead_letters(source.id).await.map_err(ingest_error)?;
             }
-        } else {
+            for pipeline in definitions.pipelines_of(source.id) {
+                replayed += self.replay_pipeline(pipeline).await?;
+            }
+        } else if pipeline.is_none() || definitions.table_named(name).is_some() {
             let (table, live) = self.instance.table(name).map_err(engine_error)?;
             for source in &table.sources {
                 replayed += live.ingest.replay_dead_letters(*source).await.map_err(ingest_error)?;
             }
         }
         Ok(replayed as i64)
+    }
+
+    async fn replay_pipeline(&self, definition: &PipelineDefinition) -> Result<u64, SqlError> {
+        self.running(definition)?.replay().await.map_err(ingest_error)
+    }
+
+    fn running(&self, definition: &PipelineDefinition) -> Result<Arc<Pipeline>, SqlError> {
+        self.instance.pipelines.live(definition.id).and_then(|live| live.running()).ok_or_else(|| {
+            let reason = self.instance.pipelines.broken(definition.id).unwrap_or_default();
+            SqlError::new("55000", format!("pipeline \"{}\" does not run: {reason}", definition.name))
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! `rt.consistency_check`: what was done to a table on purpose is accounted for, and what is not right is found.
 
-use std::fs;
+use std::{fs, io::Write};
 
 use crate::support::server::{Server, describe};
 
@@ -287,11 +287,14 @@ fn what_is_allowed_is_no_difference() {
             "keyed (id BIGINT PRIMARY KEY, v BIGINT, who TEXT) WITH (version_column = 'v', mode = '{mode}')"
         )]);
         server.sql("TRUNCATE keyed");
-        let path = folder.path().join("one.ndjson");
         let more: String = (0..20).map(|n| line(n, 5, n)).collect();
-        fs::write(&path, fs::read_to_string(&path).unwrap() + &more).unwrap();
+        let mut file = fs::OpenOptions::new().append(true).open(folder.path().join("one.ndjson")).unwrap();
+        file.write_all(more.as_bytes()).unwrap();
+        drop(file);
         server.sql("ALTER TABLE keyed PAUSE INGESTION");
+        std::thread::sleep(std::time::Duration::from_millis(500));
         server.sql("ALTER TABLE keyed RESUME INGESTION");
+        server.sql("SELECT rt.drain('raw')");
         server.wait_for("SELECT count(*) FROM keyed", "20", std::time::Duration::from_secs(20));
         clean(&server, "keyed", "with others after TRUNCATE");
     }

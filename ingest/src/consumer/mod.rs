@@ -48,6 +48,7 @@ use tidemill_storage::{
     table::{Partition, PartitionKeys, Table},
 };
 
+pub(crate) use self::replay::messages_of;
 pub use self::{
     changing::RowChange,
     erasing::Erased,

@@ -138,7 +138,7 @@ impl PartitionIngest {
         let mut rows = Vec::new();
         let mut resolved = 0;
         for (stream, mut letters) in streams {
-            let mut rest = Some(messages(stream, &letters)?);
+            let mut rest = Some(messages_of(stream, &letters)?);
             while let Some(batch) = rest {
                 let decoded;
                 (decoded, rest) = decode_batch(decoder, stream, batch)?;
@@ -167,7 +167,7 @@ impl PartitionIngest {
 }
 
 /// The letters of one stream as the messages that they were.
-fn messages(stream: StreamId, letters: &BTreeMap<u64, DeadLetter>) -> Result<MessageBatch> {
+pub(crate) fn messages_of(stream: StreamId, letters: &BTreeMap<u64, DeadLetter>) -> Result<MessageBatch> {
     let mut payloads = BytesMut::new();
     let mut messages = Vec::with_capacity(letters.len());
     for (offset, letter) in letters {

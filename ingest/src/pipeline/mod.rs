@@ -10,10 +10,12 @@ mod expression;
 mod late;
 mod machine;
 pub mod plan;
+pub mod plugin;
 mod row_json;
 mod rules;
 pub mod run;
 mod select;
+mod services;
 mod tables;
 mod transform;
 mod watermark;
@@ -26,6 +28,7 @@ pub use self::{
     late::{Late, LatePolicy},
     machine::Counts,
     rules::{Misunderstood, Rules},
+    services::ServiceOptions,
     tables::TableRows,
     transform::{Transform, TransformedBatch},
     watermark::Watermark,

@@ -1,7 +1,10 @@
 //! What SQL expressions mean. Queries have rules of their own (how casts round, what overflows); ingestion does not know them, so the server
 //! hands them in and a CHECK or a transform answers as a query would.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+};
 
 use arrow::datatypes::SchemaRef;
 use datafusion::{
@@ -17,7 +20,7 @@ use datafusion::{
 };
 use futures::FutureExt;
 
-use super::expression::plain_message;
+use super::{expression::plain_message, plugin::Transforms};
 
 /// Why an expression means nothing, for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +46,12 @@ pub trait Rules: fmt::Debug + Send + Sync {
         sources: &[(String, SchemaRef)],
         functions: &[Arc<ScalarUDF>],
     ) -> Result<LogicalPlan, Misunderstood>;
+
+    /// What `transform(TABLE source)` in FROM may be.
+    fn transforms(&self) -> &Transforms {
+        static NONE: LazyLock<Transforms> = LazyLock::new(Transforms::default);
+        &NONE
+    }
 
     /// Says for a user what an expression failed with.
     fn reader(&self) -> fn(&DataFusionError) -> String;

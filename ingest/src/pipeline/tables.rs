@@ -66,7 +66,14 @@ impl Asking {
         self.failed.take().map_or(Ok(()), Err)
     }
 
-    fn ask(&mut self, table: usize, by: &[usize], keys: &[ArrayRef], columns: &[usize]) -> Result<RecordBatch, String> {
+    /// What is at `table` says of keys; see [`TableRows::rows_of`]. An error makes no row a bad one: [`Asking::failure`] has it.
+    pub(crate) fn ask(
+        &mut self,
+        table: usize,
+        by: &[usize],
+        keys: &[ArrayRef],
+        columns: &[usize],
+    ) -> Result<RecordBatch, String> {
         let failed = || "a table could not be asked".to_owned();
         if self.failed.is_some() {
             return Err(failed());

@@ -1,6 +1,7 @@
 //! CREATE, ALTER and DROP PIPELINE, and INSERT from a source.
 
 mod options;
+mod replace;
 mod restart;
 mod targets;
 mod updates;
@@ -46,6 +47,7 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreatePipeline) 
     if let Some(name) = &statement.name
         && definitions.pipeline_named(&name.value).is_some()
         && !statement.explain
+        && !statement.or_replace
     {
         let message = format!("pipeline \"{}\" already exists", name.value);
         return match statement.if_not_exists {
@@ -114,6 +116,15 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreatePipeline) 
     }
     if statement.explain {
         return Ok(Created { notices, lines: plan.explain(&of_plan) });
+    }
+    if let Some(before) = definitions.pipeline_named(&definition.name)
+        && statement.or_replace
+    {
+        notices.extend(replace::replace(instance, before, definition, plan).await.map_err(|error| {
+            let position = statement.name.as_ref().map_or(statement.query_position, |name| name.position);
+            SqlError { position: Some(error.position.unwrap_or(position)), ..error }
+        })?);
+        return Ok(Created { notices, lines: Vec::new() });
     }
     instance.catalog.change(|change| {
         definition.id = change.new_table_id()?;

@@ -20,6 +20,11 @@ const OPTIONS: &[&str] = &[
     "by_name",
     "profile",
     "priority",
+    "http_timeout",
+    "http_tries",
+    "http_cache_ttl",
+    "http_cache_bytes",
+    "http_concurrency",
 ];
 /// How long windows stay with `late = 'update'` when nothing is said: an hour.
 const ALLOWED_US: i64 = 3_600_000_000;
@@ -81,7 +86,7 @@ fn read_over(options: PipelineOptions, pairs: &[OptionPair]) -> Result<Read> {
                 };
                 found.late_position = Some(*value_position);
             }
-            "allowed_lateness" => allowed = Some((lateness(value).map_err(&wrong)?, *value_position)),
+            "allowed_lateness" => allowed = Some((duration_or_none(value).map_err(&wrong)?, *value_position)),
             "delivery" if value.eq_ignore_ascii_case("exactly_once") => {}
             "delivery" if value.eq_ignore_ascii_case("at_least_once") => {
                 found.notices.push("delivery into tables is exactly_once, which costs nothing more".into());
@@ -92,6 +97,11 @@ fn read_over(options: PipelineOptions, pairs: &[OptionPair]) -> Result<Read> {
                 value.trim().parse::<u32>().ok().filter(|n| *n > 0).ok_or_else(|| wrong("it takes a number".into()))?;
                 found.notices.push("a pipeline has one lane in this version; parallelism is ignored".into());
             }
+            "http_timeout" => read.services.timeout_us = duration()?,
+            "http_tries" => read.services.tries = number(value, 100).map_err(&wrong)?,
+            "http_cache_ttl" => read.services.cache_ttl_us = duration_or_none(value).map_err(&wrong)?,
+            "http_cache_bytes" => read.services.cache_bytes = options::bytes(value).map_err(&wrong)?,
+            "http_concurrency" => read.services.concurrency = number(value, 256).map_err(&wrong)?,
             "profile" | "priority" => {
                 let notice = format!("option \"{}\" means nothing to a pipeline yet and is ignored", key.value);
                 found.notices.push(notice);
@@ -103,8 +113,13 @@ fn read_over(options: PipelineOptions, pairs: &[OptionPair]) -> Result<Read> {
     Ok(found)
 }
 
+fn number(value: &str, most: u32) -> Result<u32, String> {
+    let read = value.trim().parse().ok().filter(|number| (1..=most).contains(number));
+    read.ok_or_else(|| format!("it takes a number from 1 to {most}"))
+}
+
 /// Zero is a time here.
-fn lateness(value: &str) -> Result<i64, String> {
+fn duration_or_none(value: &str) -> Result<i64, String> {
     let number = value.trim().trim_end_matches(|c: char| c.is_alphabetic() || c == ' ');
     if number.parse::<f64>().is_ok_and(|number| number == 0.0) {
         return Ok(0);

@@ -150,14 +150,8 @@ fn a_large_state_that_changes_little_is_kept_by_what_came() {
             assert!(lines(&server, newest)[0].starts_with('t'), "round {round}: {:?}", lines(&server, newest));
             states.push(lines(&server, newest)[0].clone());
         }
-        match round % 3 {
-            1 => _ = server.kill_and_restart(),
-            2 => {
-                server.stop();
-                server.spawn();
-                _ = server.wait_ready();
-            }
-            _ => {}
+        if round % 2 == 1 {
+            server.kill_and_restart();
         }
         check(&server, sent);
     }
@@ -178,12 +172,12 @@ fn a_large_state_that_changes_little_is_kept_by_what_came() {
     check(&server, sent);
     let events = "SELECT count(*) FROM rt.events WHERE kind = 'checkpoint_damaged' AND message LIKE '%.diary%'";
     assert_eq!(server.value(events), "1");
-    // What comes makes up a good part of the state: it is written anew.
-    let sent = send(&server, 4 * keys);
-    let file = "SELECT bytes FROM rt.checkpoints ORDER BY id DESC LIMIT 1";
-    assert_ne!(Some(server.value(file).as_str()), states[0].split(' ').next_back(), "the state was written anew");
-    server.kill_and_restart();
+    // An end in good order leaves a state that nothing has to be derived for.
+    server.stop();
+    server.spawn();
+    server.wait_ready();
     check(&server, sent);
+    assert_eq!(lines(&server, newest)[0].split(' ').next(), Some("null"), "{:?}", lines(&server, newest));
 }
 
 #[test]

@@ -7,8 +7,11 @@ mod definitions;
 mod joins;
 mod late;
 mod look_ups;
+mod replacing;
+mod replays;
 mod restarting;
 mod scenarios;
+mod services;
 mod sinks;
 mod windows;
 

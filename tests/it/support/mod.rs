@@ -8,6 +8,7 @@ pub(crate) mod files;
 pub(crate) mod kafka;
 pub(crate) mod registry;
 pub(crate) mod server;
+pub(crate) mod service;
 
 use std::{
     net::TcpListener,

@@ -2,30 +2,26 @@
 
 use std::{collections::HashSet, fmt, time::Duration};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::http::{Target, get};
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    http::{self, Manner, NoAddress, escaped},
+};
 
-/// How long a registry has for an answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// How a registry is asked: 5 s and 8 MB are enough for any schema.
+const MANNER: Manner = Manner {
+    accept: "application/vnd.schemaregistry.v1+json, application/json",
+    body_bytes_max: 8 << 20,
+    timeout: Duration::from_secs(5),
+};
 /// Schemas that one schema may refer to, through others included.
 const REFERENCES_MAX: usize = 200;
 
 /// Where a registry is.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RegistryAddress {
-    host: String,
-    port: u16,
-    /// host:port as in the URL.
-    authority: String,
-    /// Before each path; empty or beginning with a slash.
-    prefix: String,
-    /// The Authorization header.
-    authorization: Option<String>,
-}
+pub struct RegistryAddress(http::Address);
 
 impl fmt::Debug for RegistryAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,57 +32,26 @@ impl fmt::Debug for RegistryAddress {
 impl fmt::Display for RegistryAddress {
     /// Without names and passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority, self.prefix)
+        self.0.fmt(f)
     }
 }
 
 impl RegistryAddress {
     /// Reads `http://[user:password@]host[:port][/path]`; `user_info` is `user:password` said elsewhere. `Unsupported` for https.
     pub fn parse(url: &str, user_info: Option<&str>) -> Result<Self> {
-        let fail = |wanted: &str| Error::Definition {
-            message: "option 'schema_registry' is no address of a registry".to_owned(),
-            hint: Some(format!("it takes http://host:port{wanted}")),
-        };
-        let url = url.trim();
-        let rest = match url.split_once("://") {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-                return Err(Error::Unsupported {
-                    message: "a schema registry over https is not supported".into(),
-                    hint: Some(
-                        "use http:// in a network that you trust, or through a TLS proxy beside the server".into(),
-                    ),
-                });
-            }
-            _ => return Err(fail("")),
-        };
-        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let (in_url, authority) = match authority.rsplit_once('@') {
-            Some((user_info, authority)) => (Some(user_info), authority),
-            None => (None, authority),
-        };
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| fail(""))?),
-            _ => (authority, 80),
-        };
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
-        if host.is_empty() || !is_plain(authority) || !is_plain(path) || path.contains(['?', '#']) {
-            return Err(fail("/path"));
-        }
-        if in_url.is_some() && user_info.is_some() {
-            return Err(Error::Definition {
+        http::Address::parse(url, user_info).map(Self).map_err(|wrong| match wrong {
+            NoAddress::Https => Error::Unsupported {
+                message: "a schema registry over https is not supported".into(),
+                hint: Some("use http:// in a network that you trust, or through a TLS proxy beside the server".into()),
+            },
+            NoAddress::Malformed => Error::Definition {
+                message: "option 'schema_registry' is no address of a registry".to_owned(),
+                hint: Some("it takes http://host:port/path".into()),
+            },
+            NoAddress::TwoUsers => Error::Definition {
                 message: "the registry's user and password are given twice".into(),
                 hint: Some("give them in the URL or as the option".into()),
-            });
-        }
-        let authorization = in_url.or(user_info).map(|info| format!("Basic {}", STANDARD.encode(info)));
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-            authority: authority.to_owned(),
-            prefix: path.trim_end_matches('/').to_owned(),
-            authorization,
+            },
         })
     }
 }
@@ -217,14 +182,10 @@ impl Client {
     /// The answer, or the registry's word that there is nothing.
     fn ask(&self, path: &str) -> Result<Result<Answer, String>> {
         let unavailable = |what: String| Error::Unavailable(format!("schema registry {}: {what}", self.address));
-        let target = Target {
-            host: &self.address.host,
-            port: self.address.port,
-            authority: &self.address.authority,
-            authorization: self.address.authorization.as_deref(),
-        };
-        let path = format!("{}{path}", self.address.prefix);
-        let (status, body) = get(target, &path, TIMEOUT).map_err(unavailable)?;
+        let path = format!("{}{path}", self.address.0.prefix);
+        let mut client = http::Client::new(self.address.0.clone(), MANNER).map_err(unavailable)?;
+        let (status, body) = client.get(&path).map_err(unavailable)?;
+        let body = body.ok_or_else(|| unavailable(format!("its answer to {path} has more than 8 MB")))?;
         match status {
             200 => match serde_json::from_slice(&body) {
                 Ok(answer) => Ok(Ok(answer)),
@@ -249,27 +210,18 @@ fn shown(body: &Bytes) -> String {
     if text.is_empty() { text } else { format!(": {text}") }
 }
 
-/// A name as one part of a path.
-fn escaped(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            out.push(byte.into());
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn reads_addresses() {
-        let read =
-            |url: &str| RegistryAddress::parse(url, None).map(|address| (address.host, address.port, address.prefix));
+        let read = |url: &str| {
+            RegistryAddress::parse(url, None).map(|address| {
+                let (host, port, prefix, _) = address.0.parts();
+                (host.to_owned(), port, prefix.to_owned())
+            })
+        };
         let of = |host: &str, port, prefix: &str| Some((host.to_owned(), port, prefix.to_owned()));
         assert_eq!(read("http://registry:8081").ok(), of("registry", 8081, ""));
         assert_eq!(read(" HTTP://registry/ ").ok(), of("registry", 80, ""));
@@ -296,14 +248,9 @@ mod tests {
     #[test]
     fn passwords_are_sent_and_not_shown() {
         let address = RegistryAddress::parse("http://u:p@registry:1", None).unwrap();
-        assert_eq!(address.authorization.as_deref(), Some("Basic dTpw"));
+        assert_eq!(address.0.parts().3, Some("Basic dTpw"));
         assert_eq!(RegistryAddress::parse("http://registry:1", Some("u:p")).unwrap(), address);
         assert_eq!(format!("{address:?}"), "RegistryAddress(http://registry:1)");
         assert!(RegistryAddress::parse("http://u:p@registry:1", Some("u:p")).is_err());
-    }
-
-    #[test]
-    fn names_are_one_part_of_a_path() {
-        assert_eq!(escaped("a/b c-value.ü"), "a%2Fb%20c-value.%C3%BC");
     }
 }

@@ -8,7 +8,6 @@
 //! ```
 
 mod client;
-mod http;
 #[cfg(test)]
 mod tests;
 

@@ -104,6 +104,13 @@ impl EventTime {
         self.waits_for_all = true;
     }
 
+    /// Is where another one of the same sources is, whatever it has seen of them.
+    pub(crate) fn follow(&mut self, other: &Self) {
+        self.streams = other.streams.clone();
+        self.unknown = other.unknown.clone();
+        self.combined = self.combined.max(other.combined);
+    }
+
     /// Sources that hold back others that are further, when they are what is waited for.
     pub(crate) fn behind(&self) -> Vec<SourceId> {
         let sources: BTreeSet<SourceId> = self.streams.keys().map(|id| id.0.source).collect();

@@ -87,6 +87,10 @@ pub(crate) enum Arrival {
         stream: StreamId,
         to: u64,
     },
+    /// Rows of dead letters, by the places of their sources: they come a second time, and move neither offsets nor event time.
+    Again {
+        batches: Vec<(usize, SourceBatch)>,
+    },
     /// It is time to give groups that changed.
     Give,
 }
@@ -310,6 +314,13 @@ impl Machine {
         Ok(outcome)
     }
 
+    /// Goes to where another machine over the same sources is in time, and drops what is given by then.
+    pub(crate) fn follow(&mut self, time: &EventTime) -> Result<()> {
+        self.time.follow(time);
+        let Some(source) = self.sources.first().map(|source| source.id) else { return Ok(()) };
+        self.apply(&Arrival::Known { source }).map(|_| ())
+    }
+
     /// Takes what came. After an error the machine is in no state to go on: it is made again from a picture.
     pub(crate) fn apply(&mut self, arrival: &Arrival) -> Result<Outcome> {
         let mut outcome = Outcome::default();
@@ -322,6 +333,11 @@ impl Machine {
             Arrival::Known { source } => self.time.know(*source),
             Arrival::Flow { stream, flow } => self.time.set_flow(*stream, *flow),
             Arrival::Skip { stream, to } => _ = self.positions.insert(*stream, *to),
+            Arrival::Again { batches } => {
+                for (source, batch) in batches {
+                    self.take_again(*source, batch, &mut outcome)?;
+                }
+            }
             Arrival::Give => {}
         }
         let watermark = self.time.combined();
@@ -338,13 +354,39 @@ impl Machine {
     }
 
     fn take(&mut self, source: usize, batch: &SourceBatch, outcome: &mut Outcome) -> Result<()> {
-        let plan = Arc::clone(&self.plan);
         let rows = batch.rows.num_rows();
         self.counts.rows_in += rows as u64;
         let before = match &self.sources[source].watermark {
             Some(watermark) => self.time.advance(batch.stream, &watermark.values(&batch.rows)),
             None => vec![NEVER; rows],
         };
+        let (rejects, late) = (outcome.rejects.len(), outcome.late.len());
+        self.process(source, batch, before, self.late.policy == LatePolicy::Dlq, outcome)?;
+        self.counts.rejected += (outcome.rejects.len() - rejects + outcome.late.len() - late) as u64;
+        self.positions.insert(batch.stream, batch.to);
+        Ok(())
+    }
+
+    /// Rows that were dead letters: late by the watermark of now, and letters again when they are.
+    fn take_again(&mut self, source: usize, batch: &SourceBatch, outcome: &mut Outcome) -> Result<()> {
+        let watermark = match &self.sources[source].watermark {
+            Some(_) => self.time.combined(),
+            None => NEVER,
+        };
+        self.process(source, batch, vec![watermark; batch.rows.num_rows()], true, outcome)
+    }
+
+    /// Brings rows through everything. `before`: the watermark before each; `keeps_late`: rows that come too late are dead letters.
+    fn process(
+        &mut self,
+        source: usize,
+        batch: &SourceBatch,
+        before: Vec<i64>,
+        keeps_late: bool,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let plan = Arc::clone(&self.plan);
+        let rows = batch.rows.num_rows();
         let mut rejects = batch.rejects.clone();
         let mut late = Vec::new();
         for (target, lane) in lanes(&plan, Origin::Source(source)) {
@@ -376,20 +418,17 @@ impl Machine {
                 self.deliver(target, piece, &mut late, outcome)?;
             }
         }
-        self.counts.rejected += rejects.len() as u64;
         rejects.sort_by_key(|reject| reject.offset);
         // A row that two branches cannot compute is one dead letter for each reason.
         rejects.dedup();
         outcome.rejects.extend(rejects.into_iter().map(|reject| (batch.stream, reject)));
-        if self.late.policy == LatePolicy::Dlq {
+        if keeps_late {
             late.retain(|place| *place != flow::NOWHERE);
             late.sort_unstable();
             late.dedup();
-            self.counts.rejected += late.len() as u64;
             let late = late.into_iter().map(|row| row_reject(batch, row as usize, None, LATE.into()));
             outcome.late.extend(late.map(|reject| (batch.stream, reject)));
         }
-        self.positions.insert(batch.stream, batch.to);
         Ok(())
     }
 

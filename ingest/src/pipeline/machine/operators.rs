@@ -191,10 +191,12 @@ pub(super) fn prepare(
     let Flowing { rows, mut before, mut places } = flowing;
     let stepped = steps::run(steps, rows, asking)?;
     let mut rows = stepped.rows;
+    let mut faults: Vec<Fault> =
+        stepped.refused.into_iter().map(|(row, reason)| (places[row as usize], reason)).collect();
     if let Some(kept) = stepped.places {
         (before, places) = Flowing::pick(&before, &places, kept.values().iter().map(|row| *row as usize));
     }
-    let Some((kind, side)) = operator else { return Ok((Piece::Rows(rows), Vec::new())) };
+    let Some((kind, side)) = operator else { return Ok((Piece::Rows(rows), faults)) };
     let time = match kind {
         Kind::Aggregate(aggregate) => aggregate.timing.as_ref().map(|timing| &timing.time),
         Kind::Join(join) => Some(&join.sides[side].time),
@@ -202,7 +204,6 @@ pub(super) fn prepare(
         Kind::Ranking(ranking) => Some(&ranking.time),
         Kind::Dedup(dedup) => Some(&dedup.time),
     };
-    let mut faults = Vec::new();
     let mut times = TimestampMicrosecondArray::from(Vec::<i64>::new());
     if let Some(time) = time {
         times = times_of(time, &rows)?;

@@ -9,18 +9,28 @@ use datafusion::{
 
 use super::{
     super::{expression::definition, rules::Rules},
-    Aggregate, AsOf, Dedup, Join, Kind, Lane, LookUp, Operator, Origin, PlanSource, PlanTable, Ranking, Step, Time,
-    Unnest, WindowColumn, as_of, look_up, ranking, unsupported, windows,
+    Aggregate, AsOf, Ask, Call, Dedup, Join, Kind, Lane, LookUp, Operator, Origin, PlanSource, PlanTable, Ranking,
+    Step, Time, Unnest, WindowColumn, as_of, ask, look_up, ranking, unsupported, windows,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, http::Address};
 
 pub(super) struct Compiler<'a> {
     rules: &'a dyn Rules,
     sources: &'a [PlanSource],
     tables: &'a [PlanTable],
+    calls: &'a [Call],
     operators: Vec<Operator>,
     /// How many of the first rows of each part the next OVER is asked for.
     most: Option<usize>,
+    services: Vec<Address>,
+}
+
+/// What was made of a plan.
+pub(super) struct Compiled {
+    pub(super) operators: Vec<Operator>,
+    /// The lanes to the output.
+    pub(super) output: Vec<Lane>,
+    pub(super) services: Vec<Address>,
 }
 
 /// Rows of a node.
@@ -76,14 +86,18 @@ impl Used {
 }
 
 impl<'a> Compiler<'a> {
-    pub(super) fn new(rules: &'a dyn Rules, sources: &'a [PlanSource], tables: &'a [PlanTable]) -> Self {
-        Self { rules, sources, tables, operators: Vec::new(), most: None }
+    pub(super) fn new(
+        rules: &'a dyn Rules,
+        sources: &'a [PlanSource],
+        tables: &'a [PlanTable],
+        calls: &'a [Call],
+    ) -> Self {
+        Self { rules, sources, tables, calls, operators: Vec::new(), most: None, services: Vec::new() }
     }
 
-    /// All operators, and the lanes to the output.
-    pub(super) fn run(mut self, plan: &LogicalPlan) -> Result<(Vec<Operator>, Vec<Lane>)> {
+    pub(super) fn run(mut self, plan: &LogicalPlan) -> Result<Compiled> {
         let flow = self.flow(plan, &Used::all(plan))?;
-        Ok((self.operators, flow.lanes))
+        Ok(Compiled { operators: self.operators, output: flow.lanes, services: self.services })
     }
 
     /// `used`: the columns of the node that are asked for above it; joins keep no others.
@@ -99,14 +113,19 @@ impl<'a> Compiler<'a> {
                         "join a source with it: FROM source JOIN table ON table.key = source.column",
                     ));
                 }
-                let source = self.sources.iter().position(|source| source.name == scan.table_name.table());
+                let call = self.calls.iter().find(|call| call.relation == scan.table_name.table());
+                let source = match call {
+                    Some(call) => Some(call.source),
+                    None => self.sources.iter().position(|source| source.name == scan.table_name.table()),
+                };
                 let source =
                     source.ok_or_else(|| definition(format!("source \"{}\" is not there", scan.table_name)))?;
                 let time = self.sources[source].time_column.as_ref();
                 let places = scan.projected_schema.fields().iter().enumerate();
                 let times = places.filter(|(_, field)| Some(field.name()) == time);
                 let times = times.map(|(column, _)| Time { column, delay_us: 0, is_end: false }).collect();
-                let lane = Lane { from: Origin::Source(source), steps: Vec::new() };
+                let steps = call.map(|call| Step::Transform(call.clone())).into_iter().collect();
+                let lane = Lane { from: Origin::Source(source), steps };
                 Ok(Flow { lanes: vec![lane], times, windows: Vec::new(), is_updating: false })
             }
             LogicalPlan::SubqueryAlias(node) => self.flow(&node.input, used),
@@ -131,6 +150,27 @@ impl<'a> Compiler<'a> {
                 }
                 for lane in &mut flow.lanes {
                     lane.steps.push(Step::filter(self.rules, &node.input, node.predicate.clone())?);
+                }
+                Ok(flow)
+            }
+            LogicalPlan::Projection(node) if let Some(calls) = ask::asked(node) => {
+                let used = used.clone().and_of_input(&node.input).and(&node.input, calls);
+                let mut flow = self.flow(&node.input, &used)?;
+                let Self { rules, tables, services, .. } = self;
+                let mut place_of = |address: Address| {
+                    let known = services.iter().position(|known| *known == address).unwrap_or_else(|| {
+                        services.push(address);
+                        services.len() - 1
+                    });
+                    tables.len() + known
+                };
+                for lane in &mut flow.lanes {
+                    let mut schema = Arc::new(node.input.schema().as_arrow().clone());
+                    for call in calls {
+                        schema = ask::with_answer(&schema, call.name_for_alias().unwrap_or_default().as_str());
+                        let step = Ask::compile(*rules, node.input.schema(), call, Arc::clone(&schema), &mut place_of)?;
+                        lane.steps.push(Step::Ask(step));
+                    }
                 }
                 Ok(flow)
             }

@@ -55,6 +55,8 @@ fn lanes(plan: &Plan, sources: &[PlanSource], of: &[Lane], mut depth: usize, lin
 fn describe(step: &Step) -> String {
     match step {
         Step::LookUp(look_up) => look_up.describe(),
+        Step::Transform(call) => call.describe(),
+        Step::Ask(ask) => ask.describe(),
         Step::Unnest(unnest) => unnest.describe(),
         Step::Filter(condition) => format!("Filter: {}", condition.describe()),
         Step::Project(expressions, _) => {

@@ -5,7 +5,7 @@ use datafusion::{
     logical_expr::{Aggregate, Expr, LogicalPlan},
 };
 
-use super::windows;
+use super::{ask, windows};
 
 /// One column of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub(super) fn of(plan: &LogicalPlan) -> Vec<Lineage> {
                 let mut all = columns.iter().map(|column| at(column).copied().unwrap_or(Lineage::Other));
                 match &plain {
                     Expr::Column(_) => all.next().unwrap_or(Lineage::Other),
+                    _ if ask::has_call(&plain) => Lineage::Other,
                     _ if !columns.is_empty() && all.all(|lineage| lineage == Lineage::Window) => Lineage::Window,
                     _ => Lineage::Other,
                 }

@@ -25,7 +25,7 @@ use datafusion::{
     },
 };
 
-use super::super::expression::definition;
+use super::{super::expression::definition, transformed};
 use crate::{Error, Result};
 
 pub(super) const WITHIN: &str = "dedup_within";
@@ -68,6 +68,11 @@ impl<'t> Words<'t> {
 
     fn is_word(&self, at: usize) -> bool {
         matches!(self.token(at), Some(Token::Word(_)))
+    }
+
+    /// Whether an alias of a relation stands here, without AS.
+    fn is_alias(&self, at: usize) -> bool {
+        matches!(self.token(at), Some(Token::Word(word)) if word.quote_style.is_some() || word.keyword == Keyword::NoKeyword)
     }
 
     /// Whether WITHIN INTERVAL stands here.
@@ -119,6 +124,23 @@ impl<'t> Words<'t> {
             end += 2;
         }
         self.is_word(at + 4).then_some(end)
+    }
+
+    /// The last token of `name(TABLE source [, argument …])` that begins here, with its parts.
+    fn transform(&self, at: usize) -> Option<(usize, String, String, Vec<String>)> {
+        let name = |at: usize| match self.token(at)? {
+            Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_lowercase()),
+            Token::Word(word) => Some(word.value.clone()),
+            _ => None,
+        };
+        let begins = self.token(at + 1) == Some(&Token::LParen) && self.keyword(at + 2) == Keyword::TABLE;
+        let (transform, source) = begins.then(|| Some((name(at)?, name(at + 3)?))).flatten()?;
+        let (mut end, mut arguments) = (at + 4, Vec::new());
+        while self.token(end) == Some(&Token::Comma) {
+            arguments.push(transformed::argument(self.token(end + 1)?)?);
+            end += 2;
+        }
+        (self.token(end) == Some(&Token::RParen)).then_some((end, transform, source, arguments))
     }
 
     /// The ON that belongs to a join whose relation stands here.
@@ -193,7 +215,14 @@ pub(super) fn rewrite(text: &str) -> Result<String> {
                 edits.push((end(on), end(on), format!(" {LATEST}(TRUE) AND")));
             }
             _ => {
-                if let Some(last) = words.end_of_as_of(at) {
+                if let Some((last, name, source, arguments)) = words.transform(at) {
+                    let relation = transformed::relation(&name, &source, &arguments).replace('"', "\"\"");
+                    // Without an alias its columns are those of the name that it is called by.
+                    let has_alias = words.keyword(last + 1) == Keyword::AS || words.is_alias(last + 1);
+                    let alias =
+                        if has_alias { String::new() } else { format!(" AS \"{}\"", name.replace('"', "\"\"")) };
+                    edits.push((start(at), end(last), format!("\"{relation}\"{alias}")));
+                } else if let Some(last) = words.end_of_as_of(at) {
                     let column = text.get(start(at + 4)..end(last)).unwrap_or_default();
                     edits.push((start(at), end(last), String::new()));
                     let on = words.on_after(last + 1).ok_or_else(|| needs_on("FOR SYSTEM_TIME AS OF"))?;
@@ -224,6 +253,14 @@ pub fn without_marks(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
         (0..tokens.len()).filter(|at| !matches!(tokens[*at].token, Token::Whitespace(_))).collect();
     let mut gone = vec![false; tokens.len()];
     for at in 0..words.0.len() {
+        if let Some((end, ..)) = words.transform(at) {
+            // The name stays, as that of a relation.
+            let (from, to) = (places.get(at + 1).copied(), places.get(end).copied());
+            if let (Some(from), Some(to)) = (from, to) {
+                gone[from..=to].fill(true);
+            }
+            continue;
+        }
         let end = match words.is_within(at) {
             true => Some(words.end_of_within(at)),
             false if words.is_latest(at) => Some(at),

@@ -13,6 +13,7 @@
 
 mod aggregate;
 mod as_of;
+mod ask;
 mod compile;
 mod explain;
 mod join;
@@ -23,6 +24,7 @@ mod outputs;
 mod ranking;
 mod shift;
 pub(crate) mod steps;
+mod transformed;
 mod unnest;
 pub mod windows;
 mod within;
@@ -41,20 +43,25 @@ use datafusion::{
 pub(crate) use self::{
     aggregate::{Aggregate, Timing},
     as_of::AsOf,
+    ask::Ask,
     join::{Join, Side},
     look_up::LookUp,
     ranking::{RankKind, Ranking},
     steps::Step,
+    transformed::Call,
     unnest::Unnest,
     within::Dedup,
 };
-use self::{compile::Compiler, outputs::Outputs};
+use self::{
+    compile::{Compiled, Compiler},
+    outputs::Outputs,
+};
 pub use self::{lineage::Lineage, look_up::PlanTable, marks::without_marks, outputs::Placement};
 use super::{
     expression::{definition, plain_message},
     rules::Rules,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, http::Address};
 
 /// A source as a pipeline reads it.
 #[derive(Clone, Debug)]
@@ -126,6 +133,8 @@ pub struct Plan {
     outputs: Outputs,
     lineage: Vec<Lineage>,
     text: String,
+    /// What rows ask, behind the tables.
+    services: Vec<Address>,
 }
 
 pub(super) fn unsupported(message: impl Into<String>, hint: impl Into<String>) -> Error {
@@ -150,6 +159,18 @@ pub fn parse(rules: &dyn Rules, text: &str) -> Result<Box<ast::Query>> {
 
 /// The names of all relations that a query reads, those of its own WITH list among them, in the order in which they stand.
 pub fn relations(query: &ast::Query) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for name in names(query) {
+        let name = transformed::source_of(&name).map_or(name.clone(), str::to_owned);
+        if !found.contains(&name) {
+            found.push(name);
+        }
+    }
+    found
+}
+
+/// The same, as the query that can be planned has them.
+fn names(query: &ast::Query) -> Vec<String> {
     #[derive(Default)]
     struct Relations(Vec<String>);
     impl Visitor for Relations {
@@ -182,16 +203,21 @@ impl Plan {
         windows::rewrite(&mut query)?;
         let of_sources = sources.iter().map(|source| (source.name.clone(), Arc::clone(&source.schema)));
         let of_tables = tables.iter().map(|table| (table.name.clone(), Arc::clone(&table.schema)));
-        let named: Vec<_> = of_sources.chain(of_tables).collect();
+        let calls = names(&query).into_iter().map(|name| Call::bind(rules, &name, sources));
+        let calls: Vec<Call> = calls.filter_map(Result::transpose).collect::<Result<_>>()?;
+        let of_calls = calls.iter().map(|call| (call.relation.clone(), Arc::clone(&call.output)));
+        let named: Vec<_> = of_sources.chain(of_tables).chain(of_calls).collect();
         let mut functions = windows::functions();
         functions.extend(marks::functions());
+        functions.push(ask::function());
         let planned = rules.query(*query, &named, &functions);
         let logical = planned.map_err(|wrong| Error::Expression { state: wrong.state, message: wrong.message })?;
         let text = explain::text(&logical);
+        let logical = ask::lifted(logical)?;
         let outputs = Outputs::of(&logical)?;
         let lineage = lineage::of(&logical);
-        let (operators, output) = Compiler::new(rules, sources, tables).run(&logical)?;
-        Ok(Self { operators, output, outputs, lineage, text })
+        let Compiled { operators, output, services } = Compiler::new(rules, sources, tables, &calls).run(&logical)?;
+        Ok(Self { operators, output, outputs, lineage, text, services })
     }
 
     /// The columns that it gives.
@@ -226,6 +252,17 @@ impl Plan {
             Origin::Source(_) => None,
         };
         self.output.iter().filter_map(of_lane).max()
+    }
+
+    /// What operators hold, and what they are given, for comparing plans that were compiled in one process.
+    pub fn holds(&self) -> String {
+        format!("{:?}", self.operators)
+    }
+
+    /// How many ways begin at a source.
+    pub(crate) fn lanes_of(&self, source: usize) -> usize {
+        let sides = self.operators.iter().flat_map(|operator| operator.sides.iter().flatten());
+        sides.chain(&self.output).filter(|lane| lane.from == Origin::Source(source)).count()
     }
 
     /// Whether groups go on to other operators.
@@ -289,6 +326,11 @@ impl Plan {
     /// For EXPLAIN: the query's nodes, and what the operators of the pipeline are.
     pub fn explain(&self, sources: &[PlanSource]) -> Vec<String> {
         explain::lines(self, sources, &self.text)
+    }
+
+    /// Services that rows ask.
+    pub(crate) fn services(&self) -> &[Address] {
+        &self.services
     }
 
     pub(crate) fn outputs(&self) -> &Outputs {

@@ -18,7 +18,9 @@ use super::{
         rules::Rules,
         tables::Asking,
     },
+    ask::Ask,
     look_up::LookUp,
+    transformed::Call,
     unnest::Unnest,
 };
 use crate::Result;
@@ -30,12 +32,16 @@ pub(crate) enum Step {
     Project(Vec<Expression>, SchemaRef),
     LookUp(LookUp),
     Unnest(Unnest),
+    Ask(Ask),
+    Transform(Call),
 }
 
 /// Rows after some steps. `places`: which of the rows before each of them came of; `None`: all of them, one of each.
 pub(crate) struct Stepped {
     pub(crate) rows: RecordBatch,
     pub(crate) places: Option<UInt32Array>,
+    /// Rows before that a service refused, and why; they are not among the others.
+    pub(crate) refused: Vec<(u32, String)>,
 }
 
 impl Step {
@@ -66,20 +72,33 @@ impl Step {
     }
 
     fn run(&self, input: Stepped, asking: &mut Asking) -> Result<Stepped, String> {
-        let Stepped { rows, places } = input;
+        let Stepped { rows, places, mut refused } = input;
         match self {
+            Self::Ask(ask) => {
+                let asked = ask.run(&rows, asking)?;
+                if asked.refused.is_empty() {
+                    return Ok(Stepped { rows: asked.rows, places, refused });
+                }
+                let place = |row: u32| places.as_ref().map_or(row, |places| places.value(row as usize));
+                refused.extend(asked.refused.into_iter().map(|(row, reason)| (place(row), reason)));
+                Ok(Stepped { rows: asked.rows, places: Some(followed(places, asked.of)?), refused })
+            }
             Self::LookUp(look_up) => {
                 let (rows, of) = look_up.run(&rows, asking)?;
-                Ok(Stepped { rows, places: Some(followed(places, of)?) })
+                Ok(Stepped { rows, places: Some(followed(places, of)?), refused })
+            }
+            Self::Transform(call) => {
+                let (rows, of) = call.run(&rows)?;
+                Ok(Stepped { rows, places: Some(followed(places, of)?), refused })
             }
             Self::Unnest(unnest) => {
                 let (rows, of) = unnest.run(&rows)?;
-                Ok(Stepped { rows, places: Some(followed(places, of)?) })
+                Ok(Stepped { rows, places: Some(followed(places, of)?), refused })
             }
             Self::Filter(condition) => {
                 let mask = mask(condition, &rows)?;
                 if mask.true_count() == mask.len() {
-                    return Ok(Stepped { rows, places });
+                    return Ok(Stepped { rows, places, refused });
                 }
                 let places = match places {
                     Some(places) => {
@@ -89,7 +108,7 @@ impl Step {
                     None => mask.values().set_indices().map(|row| row as u32).collect(),
                 };
                 let rows = filter_record_batch(&rows, &mask).map_err(|error| error.to_string())?;
-                Ok(Stepped { rows, places: Some(places) })
+                Ok(Stepped { rows, places: Some(places), refused })
             }
             Self::Project(expressions, schema) => {
                 let columns = expressions.iter().map(|expression| expression.evaluate(&rows));
@@ -97,7 +116,7 @@ impl Step {
                 let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
                 let rows = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
                     .map_err(|error| error.to_string())?;
-                Ok(Stepped { rows, places })
+                Ok(Stepped { rows, places, refused })
             }
         }
     }
@@ -126,5 +145,6 @@ fn followed(places: Option<UInt32Array>, of: UInt32Array) -> Result<UInt32Array,
 
 /// Runs steps one after the other.
 pub(crate) fn run(steps: &[Step], rows: RecordBatch, asking: &mut Asking) -> Result<Stepped, String> {
-    steps.iter().try_fold(Stepped { rows, places: None }, |stepped, step| step.run(stepped, asking))
+    let begin = Stepped { rows, places: None, refused: Vec::new() };
+    steps.iter().try_fold(begin, |stepped, step| step.run(stepped, asking))
 }

@@ -59,6 +59,9 @@ pub struct CheckpointRecord {
     /// Of the messages since the one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<DeadLetterRecord>,
+    /// Files of dead letters before it that were taken again: what of them is still a letter is in its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replayed: Vec<String>,
 }
 
 /// Where checkpoints are kept. Each call is one transaction; when it returns, it survives a power loss.
@@ -69,7 +72,7 @@ pub trait CheckpointLog: Send + Sync {
     /// Files of dead letters of a pipeline, oldest first.
     fn dead_letters(&self, pipeline: TableId) -> Result<Vec<DeadLetterRecord>>;
 
-    /// Adds a checkpoint that follows the one of id `after` (0: none), and keeps the last `kept`. Those after `after` are forgotten, with their dead letters.
+    /// Adds a checkpoint that follows the one of id `after` (0: none), keeps the last `kept`, and forgets the files of dead letters that it replayed. Those after `after` are forgotten, with their dead letters.
     /// Refuses when the pipeline is gone.
     fn record(&self, checkpoint: &CheckpointRecord, after: u64, kept: usize) -> Result<()>;
 
@@ -119,7 +122,8 @@ pub(super) fn write(
     sink.sync()?;
     fail::fail_point!("checkpoint::before_log", |_| Err(crate::Error::Unavailable("failpoint".into())));
     record.duration_us = now_us() - begun_us;
-    log.record(&record, after, KEPT)?;
+    // Before a replay there is no going back: its letters would be gone.
+    log.record(&record, after, if record.replayed.is_empty() { KEPT } else { 1 })?;
     fail::fail_point!("checkpoint::after_log", |_| Err(crate::Error::Unavailable("failpoint".into())));
     let kept = log.checkpoints(record.pipeline)?;
     let letters = log.dead_letters(record.pipeline)?;
@@ -127,7 +131,7 @@ pub(super) fn write(
     Ok(record)
 }
 
-fn file_name(id: u64) -> String {
+pub(super) fn file_name(id: u64) -> String {
     format!("c{id:020}.state")
 }
 

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    commit::DeadLetterRecord,
     consumer::{committing::panic_text, pace::backoff},
     events::Severity,
     runtime::{join, spawn},
@@ -43,7 +44,10 @@ pub(super) struct Checkpoints {
     lineage: Vec<i64>,
     begun_us: i64,
     writing: Option<Writing>,
+    /// Files of dead letters that were taken again since the last one.
+    replayed: Vec<String>,
     failures: u32,
+    log: Arc<dyn CheckpointLog>,
     jobs: Sender<Job>,
     done: Receiver<Result<CheckpointRecord>>,
     writer: Option<JoinHandle<()>>,
@@ -60,6 +64,7 @@ struct Writing {
     /// How much of what is retained it covers.
     retained: usize,
     letters: usize,
+    replayed: usize,
 }
 
 /// What became of one.
@@ -88,9 +93,9 @@ impl Checkpoints {
     ) -> Self {
         let (jobs, taken) = bounded::<Job>(1);
         let (finished, done) = bounded(1);
-        let of_writer = (Arc::clone(shared), Arc::clone(&opened.output));
+        let of_writer = (Arc::clone(shared), Arc::clone(&opened.output), Arc::clone(&log));
         let writer = spawn(format!("checkpoint-{}", shared.name), move || {
-            let (shared, output) = of_writer;
+            let (shared, output, log) = of_writer;
             let now = || shared.clock.now_us();
             let mut diaries = diary::Writer::default();
             for job in taken {
@@ -106,6 +111,7 @@ impl Checkpoints {
                 }
             }
         });
+        shared.letters.begin(opened.newest);
         let mut lineage = opened.from.as_ref().map_or_else(Vec::new, |record| record.lineage.clone());
         lineage.push(mark);
         lineage.drain(..lineage.len().saturating_sub(LINEAGE));
@@ -117,7 +123,9 @@ impl Checkpoints {
             lineage,
             begun_us: 0,
             writing: None,
+            replayed: Vec::new(),
             failures: 0,
+            log,
             jobs,
             done,
             writer: writer.ok(),
@@ -147,18 +155,20 @@ impl Checkpoints {
             && (self.failures == 0 || elapsed_us >= backoff(self.failures).as_micros() as i64)
     }
 
-    /// Hands a picture to the writer. It covers the `retained` arrivals that there are.
+    /// Hands a picture to the writer, or what was retained since the last one, if it need not be `whole`. It covers the retained arrivals that there are.
     pub(super) fn begin(
         &mut self,
         machine: &mut Machine,
         retained: &Retained,
         delivered: Vec<(TableId, u64)>,
+        whole: bool,
     ) -> Result<()> {
         self.begun_us = self.shared.clock.monotonic_us();
         self.output.checkpoint_begins();
         let progress = machine.progress();
         let (state_bytes, groups) = machine.size();
-        let (content, base) = match self.base.as_ref().filter(|base| adds_little(base, retained, state_bytes)) {
+        let (content, base) = match self.base.as_ref().filter(|base| !whole && adds_little(base, retained, state_bytes))
+        {
             Some(base) => {
                 let arrivals = retained.iter().map(|(arrival, answers)| (arrival.clone(), answers.clone()));
                 (Content::Arrivals(arrivals.collect()), Some(base))
@@ -183,8 +193,10 @@ impl Checkpoints {
             delivered,
             lineage: self.lineage.clone(),
             dead_letters: None,
+            replayed: self.replayed.clone(),
         };
-        self.writing = Some(Writing { retained: retained.len(), letters: letters.len() });
+        self.writing =
+            Some(Writing { retained: retained.len(), letters: letters.len(), replayed: self.replayed.len() });
         let after = self.base.as_ref().map_or(0, |base| base.id);
         let job = Job { draft: Draft { content, letters }, record, after };
         self.jobs.send(job).map_err(|_| Error::Unavailable("the writer of checkpoints has ended".into()))
@@ -208,7 +220,8 @@ impl Checkpoints {
         let writing = self.writing.take()?;
         match done {
             Ok(record) => {
-                self.shared.letters.keep(writing.letters);
+                self.shared.letters.keep(writing.letters, record.id);
+                self.replayed.drain(..writing.replayed);
                 self.output.set_durable(record.end);
                 for (sink, delivered) in &record.delivered {
                     self.output.committed(*sink, *delivered);
@@ -229,6 +242,18 @@ impl Checkpoints {
                 Some(Written::Failed(error))
             }
         }
+    }
+
+    /// Files of dead letters that count.
+    pub(super) fn letters(&self) -> Result<Vec<DeadLetterRecord>> {
+        let mut all = self.log.dead_letters(self.shared.id)?;
+        all.retain(|record| !self.replayed.contains(&record.file));
+        Ok(all)
+    }
+
+    /// The next one forgets a file of dead letters, which were taken again.
+    pub(super) fn replace_letters(&mut self, file: String) {
+        self.replayed.push(file);
     }
 
     /// Ends the thread that writes.

@@ -13,6 +13,8 @@ struct Waiting {
     /// How many there ever were, and how many of these are in checkpoints.
     pushed: u64,
     kept: u64,
+    /// The last checkpoint whose letters are no more among these.
+    settled: u64,
 }
 
 impl Letters {
@@ -33,9 +35,21 @@ impl Letters {
         self.0.lock().letters.clone()
     }
 
+    /// Goes on behind a checkpoint.
+    pub(super) fn begin(&self, checkpoint: u64) {
+        self.0.lock().settled = checkpoint;
+    }
+
+    /// Those that are in no checkpoint up to one, and that one. A later one may be written already, and not be known here.
+    pub(super) fn behind(&self) -> (u64, Vec<DeadLetter>) {
+        let waiting = self.0.lock();
+        (waiting.settled, waiting.letters.clone())
+    }
+
     /// The first `count` are in a checkpoint.
-    pub(super) fn keep(&self, count: usize) {
+    pub(super) fn keep(&self, count: usize, checkpoint: u64) {
         let mut waiting = self.0.lock();
+        waiting.settled = checkpoint;
         let count = count.min(waiting.letters.len());
         waiting.letters.drain(..count);
         waiting.kept += count as u64;

@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, mem};
 
 use super::super::{machine::Arrival, tables::Answers};
+use crate::message::SourceBatch;
 
 /// Bytes of arrivals since the last checkpoint after which another one is made at once.
 const RETAINED_BYTES: usize = 64 << 20;
@@ -71,18 +72,25 @@ impl Retained {
 
 /// An arrival without the bytes of its messages.
 fn light(mut arrival: Arrival) -> Arrival {
-    if let Arrival::Rows { batch, .. } = &mut arrival {
+    let lighten = |batch: &mut SourceBatch| {
         batch.origin = None;
         for reject in &mut batch.rejects {
             mem::take(&mut reject.raw);
         }
+    };
+    match &mut arrival {
+        Arrival::Rows { batch, .. } => lighten(batch),
+        Arrival::Again { batches } => batches.iter_mut().for_each(|(_, batch)| lighten(batch)),
+        _ => {}
     }
     arrival
 }
 
 fn weight(arrival: &Arrival) -> usize {
+    let of_batch = |batch: &SourceBatch| batch.rows.get_array_memory_size() + batch.row_offsets.len() * 8;
     match arrival {
-        Arrival::Rows { batch, .. } => batch.rows.get_array_memory_size() + batch.row_offsets.len() * 8,
+        Arrival::Rows { batch, .. } => of_batch(batch),
+        Arrival::Again { batches } => batches.iter().map(|(_, batch)| of_batch(batch)).sum(),
         _ => mem::size_of::<Arrival>(),
     }
 }

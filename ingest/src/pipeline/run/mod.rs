@@ -20,8 +20,10 @@ mod letters;
 mod limit;
 mod open;
 mod output;
+mod replay;
 mod runner;
 mod shared;
+mod warm;
 mod watch;
 
 use std::{
@@ -41,6 +43,7 @@ pub use self::{
     input::Input,
     open::{Opened, Opening, open},
     output::Output,
+    warm::{Positions, Warming},
 };
 use self::{
     checkpoints::Checkpoints,
@@ -53,12 +56,13 @@ use super::{
     late::Late,
     machine::{Counts, Settings},
     plan::Plan,
+    services::{HttpService, ServiceOptions},
     tables::TableRows,
 };
 use crate::{
     Error, Result,
     consumer::TableIngest,
-    dead_letters::{DeadLetter, DeadLetterReader},
+    dead_letters::{self, DeadLetter, DeadLetterReader},
     runtime::{IngestRuntime, blocking, join, spawn},
 };
 
@@ -71,6 +75,7 @@ pub struct RunOptions {
     /// Bytes of state.
     pub memory_limit: u64,
     pub late: Late,
+    pub services: ServiceOptions,
 }
 
 impl RunOptions {
@@ -130,6 +135,8 @@ pub struct Pipeline {
     directory: PathBuf,
     checkpoints: Arc<dyn CheckpointLog>,
     runner: Mutex<Option<JoinHandle<()>>>,
+    /// One replay at a time.
+    replaying: tokio::sync::Mutex<()>,
     /// Of the sinks.
     deliverers: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -159,9 +166,16 @@ impl Pipeline {
             lineage: checkpoints.lineage().to_vec(),
             mark,
         };
+        let mut tables = spec.tables;
+        for address in spec.plan.services() {
+            let (options, asking) = (shared.options().services, Arc::clone(&shared));
+            let clock = Arc::clone(&shared.clock);
+            let service = HttpService::new(address.clone(), options, clock, move || asking.gives_up())?;
+            tables.push(Arc::new(service));
+        }
         let works = Works {
             plan: spec.plan,
-            tables: spec.tables.into(),
+            tables: tables.into(),
             inputs: Inputs::new(&shared, spec.inputs.clone()),
             directory: spec.directory.clone(),
             output: Arc::clone(&output),
@@ -178,6 +192,7 @@ impl Pipeline {
             directory: spec.directory,
             checkpoints: spec.checkpoints,
             runner: Mutex::new(Some(thread)),
+            replaying: tokio::sync::Mutex::default(),
             deliverers: Mutex::default(),
         });
         for (at, sink) in spec.sinks.into_iter().enumerate() {
@@ -251,12 +266,12 @@ impl Pipeline {
         self.shared.ring();
     }
 
-    /// Goes on with other intervals and limits. What becomes of late rows and of jumps stays as it was.
+    /// Goes on with other intervals and limits. What becomes of late rows and of jumps, and how services are asked, stays as it was.
     pub fn set_options(&self, options: RunOptions) {
         {
             let mut known = self.shared.options.lock();
-            let (late, watermark_jump_us) = (known.late, known.watermark_jump_us);
-            *known = RunOptions { late, watermark_jump_us, ..options };
+            let (late, watermark_jump_us, services) = (known.late, known.watermark_jump_us, known.services.clone());
+            *known = RunOptions { late, watermark_jump_us, services, ..options };
         }
         self.shared.ring();
     }
@@ -329,10 +344,44 @@ impl Pipeline {
         table.wait_visible(StreamId { source, partition: 0 }, end).await
     }
 
+    /// Takes its dead letters again, as the pipeline is now. The number that became rows, or that its conditions leave out; they are durable.
+    pub async fn replay(&self) -> Result<u64> {
+        let _alone = self.replaying.lock().await;
+        self.shared.replay.want();
+        self.shared.ring();
+        let done = Mutex::new(None);
+        let waited = self.wait(|| {
+            if let Some(found) = self.shared.replay.done() {
+                *done.lock() = Some(found);
+                return Ok(true);
+            }
+            let status = self.shared.status.lock();
+            let stands = matches!(status.state, "paused" | "failing" | "held" | "stopped");
+            if stands && self.shared.replay.withdraw() {
+                let why = status.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+                let name = &self.shared.name;
+                return Err(Error::Unavailable(format!(
+                    "pipeline '{name}' is {}, and takes nothing now{why}",
+                    status.state
+                )));
+            }
+            Ok(false)
+        });
+        waited.await?;
+        done.into_inner().unwrap_or(Ok(0))
+    }
+
     /// Dead letters of the pipeline: those of checkpoints from their files, then those in memory.
     pub fn dead_letters(&self) -> Result<impl Iterator<Item = Result<DeadLetter>> + Send + use<>> {
-        let files = self.checkpoints.dead_letters(self.shared.id)?;
-        let waiting = self.shared.letters.all();
+        let (files, waiting) = loop {
+            let (settled, waiting) = self.shared.letters.behind();
+            let mut files = self.checkpoints.dead_letters(self.shared.id)?;
+            if self.shared.letters.behind().0 == settled {
+                // What a later checkpoint has is among those that wait.
+                files.retain(|record| dead_letters::number_of(&record.file).is_none_or(|number| number <= settled));
+                break (files, waiting);
+            }
+        };
         let directory = self.directory.clone();
         let kept = files.into_iter().flat_map(move |record| -> Box<dyn Iterator<Item = Result<DeadLetter>> + Send> {
             match DeadLetterReader::open(&directory.join(record.file)) {

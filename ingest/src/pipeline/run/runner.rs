@@ -37,16 +37,18 @@ const TURN: Duration = Duration::from_millis(20);
 const GIVE_EVERY_US: i64 = 100_000;
 /// How often sizes and options are looked at.
 const LOOK_EVERY_US: i64 = 50_000;
+/// A pipeline that failed is sound again when it takes rows, or has worked for so long.
+const SOUND_AFTER_US: i64 = 2_000_000;
 /// How often others are told how far the pipeline is, as long as there is always more to do.
 const TELL_EVERY_US: i64 = 50_000;
 
 pub(super) struct Runner {
     pub(super) shared: Arc<Shared>,
-    plan: Arc<Plan>,
+    pub(super) plan: Arc<Plan>,
     sources: Arc<[MachineSource]>,
     tables: Arc<[Arc<dyn TableRows>]>,
-    inputs: Inputs,
-    directory: PathBuf,
+    pub(super) inputs: Inputs,
+    pub(super) directory: PathBuf,
     pub(super) output: Arc<Output>,
     pub(super) deliveries: Arc<Deliveries>,
     pub(super) machine: Machine,
@@ -128,9 +130,12 @@ impl Runner {
             match worked {
                 Ok(()) => break,
                 Err(error) => {
-                    failures += 1;
-                    self.failed(&error, failures);
-                    self.shared.rest(backoff(failures));
+                    // A step that was given up is nobody's failure: it is done again.
+                    if !self.shared.gave_up() {
+                        failures += 1;
+                        self.failed(&error, failures);
+                        self.shared.rest(backoff(failures));
+                    }
                     if self.shared.is_stopping() {
                         // What was applied half-way is given up; the last checkpoint stands.
                         self.finish_writing();
@@ -142,7 +147,7 @@ impl Runner {
             }
         }
         self.finish_writing();
-        if let Err(error) = self.checkpoint_now() {
+        if let Err(error) = self.checkpoint_now(true) {
             tracing::warn!(%error, pipeline = self.shared.name, "the last checkpoint of a pipeline failed; what is past the one before is derived again");
         }
         self.checkpoints.end();
@@ -205,6 +210,7 @@ impl Runner {
         self.tell();
         self.mark()?;
         let mut behind = Vec::new();
+        let begun_us = self.shared.clock.monotonic_us();
         while !self.shared.is_stopping() {
             if let Some(written) = self.checkpoints.take() {
                 self.written(&written);
@@ -216,16 +222,19 @@ impl Runner {
             }
             if self.shared.is_paused() {
                 self.inputs.stop();
-                self.give(0)?;
+                self.shared.settling.store(true, Ordering::SeqCst);
+                let given = self.give(0);
+                self.shared.settling.store(false, Ordering::SeqCst);
+                given?;
                 self.finish_writing();
-                self.checkpoint_now()?;
+                self.checkpoint_now(true)?;
                 self.tell();
                 self.shared.set_state("paused", None);
                 self.shared.rest(Duration::from_millis(100));
                 continue;
             }
             if self.is_checkpoint_due() {
-                self.begin_checkpoint()?;
+                self.begin_checkpoint(false)?;
             }
             // One source holds nobody back but itself.
             if self.inputs.all().len() > 1 || self.over_limit.is_some() {
@@ -238,13 +247,18 @@ impl Runner {
                 self.shared.rest(TURN);
                 continue;
             }
+            self.replay()?;
             self.inputs.start(&self.machine)?;
             match self.next(&behind)? {
                 Some(arrival) => {
+                    // Before the rows that it failed at come again there are arrivals that say nothing.
+                    let is_sign = matches!(arrival, Arrival::Rows { .. }) || now_us - begun_us >= SOUND_AFTER_US;
                     self.apply(arrival)?;
                     self.give(GIVE_EVERY_US)?;
-                    *failures = 0;
-                    if self.over_limit.is_none() {
+                    if is_sign {
+                        *failures = 0;
+                    }
+                    if self.over_limit.is_none() && *failures == 0 {
                         self.shared.set_state("running", None);
                     }
                     if now_us - self.told_us >= TELL_EVERY_US {
@@ -254,6 +268,10 @@ impl Runner {
                 // Nothing comes: what changed is given and told at once.
                 None => {
                     self.give(0)?;
+                    if *failures > 0 && self.over_limit.is_none() && now_us - begun_us >= SOUND_AFTER_US {
+                        *failures = 0;
+                        self.shared.set_state("running", None);
+                    }
                     if self.is_untold {
                         self.tell();
                     }
@@ -267,7 +285,7 @@ impl Runner {
     fn mark(&mut self) -> Result<()> {
         if !self.is_marked {
             self.is_dirty = true;
-            self.checkpoint_now()?;
+            self.checkpoint_now(false)?;
             self.is_marked = true;
             self.deliveries.begin();
         }
@@ -282,28 +300,30 @@ impl Runner {
         next
     }
 
-    fn apply(&mut self, arrival: Arrival) -> Result<()> {
+    /// How many rows became dead letters.
+    pub(super) fn apply(&mut self, arrival: Arrival) -> Result<u64> {
         let outcome = self.machine.apply(&arrival)?;
         let answers = self.machine.answers();
         fail::fail_point!("pipeline::applied", |_| Err(Error::Unavailable("failpoint pipeline::applied".into())));
         self.put(&outcome)?;
         let is_known = matches!(arrival, Arrival::Known { .. });
-        self.keep(outcome);
+        let rejected = (outcome.rejects.len() + outcome.late.len()) as u64;
+        self.keep(outcome, matches!(arrival, Arrival::Again { .. }));
         self.retained.push(arrival, answers);
         self.is_dirty = true;
         self.is_untold = true;
         if is_known && !self.shared.connected.load(Ordering::SeqCst) {
             // Where streams begin is durable before anything of them is taken.
             self.finish_writing();
-            self.checkpoint_now()?;
+            self.checkpoint_now(false)?;
             self.shared.connected.store(true, Ordering::SeqCst);
             self.tell();
         }
-        Ok(())
+        Ok(rejected)
     }
 
     /// Has groups given that changed, when the last time is long ago.
-    fn give(&mut self, every_us: i64) -> Result<()> {
+    pub(super) fn give(&mut self, every_us: i64) -> Result<()> {
         if !self.machine.is_waiting() {
             return Ok(());
         }
@@ -312,7 +332,7 @@ impl Runner {
             return Ok(());
         }
         self.given_us = now_us;
-        self.apply(Arrival::Give)
+        self.apply(Arrival::Give).map(|_| ())
     }
 
     /// Gives rows to those who read the log.
@@ -330,8 +350,8 @@ impl Runner {
         Ok(())
     }
 
-    /// Puts what were no rows among the dead letters.
-    fn keep(&self, outcome: Outcome) {
+    /// Puts what were no rows among the dead letters; what was one before stays one, whatever the source says.
+    fn keep(&self, outcome: Outcome, were_letters: bool) {
         if outcome.rejects.is_empty() && outcome.late.is_empty() {
             return;
         }
@@ -339,7 +359,7 @@ impl Runner {
         let mut buffer = DeadLetterBuffer::new(usize::MAX);
         let input = |stream: StreamId| self.inputs.all().iter().find(|input| input.id == stream.source);
         for (stream, reject) in outcome.rejects {
-            if let Some(input) = input(stream).filter(|input| input.on_error != OnError::Skip) {
+            if let Some(input) = input(stream).filter(|input| were_letters || input.on_error != OnError::Skip) {
                 buffer.push(&input.name, stream, reject, at_us);
             }
         }
@@ -364,10 +384,10 @@ impl Runner {
     }
 
     /// Hands a picture to the writer.
-    fn begin_checkpoint(&mut self) -> Result<()> {
+    fn begin_checkpoint(&mut self, whole: bool) -> Result<()> {
         let delivered = self.deliveries.delivered();
         self.is_dirty = false;
-        self.checkpoints.begin(&mut self.machine, &self.retained, delivered)
+        self.checkpoints.begin(&mut self.machine, &self.retained, delivered, whole)
     }
 
     fn written(&mut self, written: &Written) {
@@ -386,18 +406,19 @@ impl Runner {
         }
     }
 
-    fn finish_writing(&mut self) {
+    pub(super) fn finish_writing(&mut self) {
         if let Some(written) = self.checkpoints.finish() {
             self.written(&written);
         }
     }
 
-    /// A checkpoint that covers everything, when anything is new. Waits for it.
-    fn checkpoint_now(&mut self) -> Result<()> {
-        if !self.has_news() {
+    /// A checkpoint that covers everything, when anything is new. `whole`: with a picture of its own, for those who go on from it otherwise than this one would. Waits for it.
+    pub(super) fn checkpoint_now(&mut self, whole: bool) -> Result<()> {
+        let is_part = self.checkpoints.base().is_some_and(|base| base.diary.is_some());
+        if !self.has_news() && !(whole && is_part) {
             return Ok(());
         }
-        self.begin_checkpoint()?;
+        self.begin_checkpoint(whole)?;
         match self.checkpoints.finish() {
             Some(written) => {
                 self.written(&written);

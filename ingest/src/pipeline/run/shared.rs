@@ -16,7 +16,7 @@ use tidemill_storage::{
 };
 use tokio::sync::Notify;
 
-use super::{PipelineStatus, RunOptions, letters::Letters};
+use super::{PipelineStatus, RunOptions, letters::Letters, replay::Replay};
 use crate::{
     events::{Event, Severity},
     runtime::IngestRuntime,
@@ -34,6 +34,11 @@ pub(crate) struct Shared {
     pub(super) stopping: AtomicBool,
     pub(super) paused: AtomicBool,
     pub(super) connected: AtomicBool,
+    /// A step was given up because somebody wants the pipeline to stand still.
+    given_up: AtomicBool,
+    pub(super) replay: Replay,
+    /// The last groups before a pause are being given, which is not given up for it.
+    pub(super) settling: AtomicBool,
     /// When the first row came since the start (monotonic); `i64::MAX` before.
     first_row_us: AtomicI64,
     /// Rang when anything above changes.
@@ -62,6 +67,9 @@ impl Shared {
             stopping: AtomicBool::new(false),
             paused: AtomicBool::new(is_paused),
             connected: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
+            replay: Replay::default(),
+            settling: AtomicBool::new(false),
             first_row_us: AtomicI64::new(i64::MAX),
             changed: Notify::new(),
             nudge: Mutex::new(()),
@@ -105,6 +113,10 @@ impl Shared {
         }
     }
 
+    pub(super) fn input_error(&self) -> Option<String> {
+        self.input_errors.lock().values().next().cloned()
+    }
+
     /// A row came.
     pub(super) fn begun(&self, now_us: i64) {
         self.first_row_us.fetch_min(now_us, Ordering::Relaxed);
@@ -121,6 +133,20 @@ impl Shared {
 
     pub(super) fn is_paused(&self) -> bool {
         self.paused.load(Ordering::SeqCst)
+    }
+
+    /// Whether a step that takes long is to be given up; who asks gives it up then.
+    pub(super) fn gives_up(&self) -> bool {
+        let is_wanted = self.is_stopping() || self.is_paused() && !self.settling.load(Ordering::SeqCst);
+        if is_wanted {
+            self.given_up.store(true, Ordering::SeqCst);
+        }
+        is_wanted
+    }
+
+    /// Whether a step was given up since the last call.
+    pub(super) fn gave_up(&self) -> bool {
+        self.given_up.swap(false, Ordering::SeqCst)
     }
 
     /// Waits for `time`, or until somebody rings.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use arrow::array::{ArrayRef, AsArray};
+
 use super::{rig::*, *};
 
 fn sources() -> [RigSource; 1] {
@@ -137,6 +139,92 @@ fn no_row_is_to_blame_for_a_table() {
     table.is_broken.store(true, Ordering::SeqCst);
     let error = machine.apply(&rig.arrival(0, 0, 4, &rows)).unwrap_err().to_string();
     assert!(error.contains("the table is broken"), "{error}");
+}
+
+/// A service that answers keys, refuses `bad`, and knows nothing of others.
+#[derive(Debug)]
+struct Service;
+
+impl TableRows for Service {
+    fn rows_of(&self, _: &[usize], keys: &[ArrayRef], _: &[usize]) -> Result<RecordBatch> {
+        let keys: Vec<Option<&str>> = keys[0].as_string_view().iter().collect();
+        let answer = |key: &&str| key.starts_with('a').then(|| format!("{{\"of\": \"{key}\"}}"));
+        let bodies: arrow::array::StringViewArray = keys.iter().map(|key| key.as_ref().and_then(answer)).collect();
+        let refusals: arrow::array::StringArray =
+            keys.iter().map(|key| (*key == Some("bad")).then_some("no")).collect();
+        let numbers = arrow::array::UInt32Array::from_iter_values(0..keys.len() as u32);
+        let columns: [(&str, ArrayRef); 3] =
+            [("key", Arc::new(numbers)), ("body", Arc::new(bodies)), ("refusal", Arc::new(refusals))];
+        Ok(RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)))?)
+    }
+}
+
+/// A row that the service refuses is a dead letter and holds nobody up, wherever the call stands, beside rows that fail otherwise.
+#[test]
+fn rows_ask_a_service() {
+    let event = |id: Option<&str>, v: i64| (id.map(str::to_owned), Some(v), 100);
+    let rows = [
+        event(Some("a"), 1),
+        event(Some("bad"), 2),
+        event(None, 3),
+        event(Some("c"), 4),
+        event(Some("a"), 5),
+        event(Some("a"), 0),
+    ];
+    let call = "http_lookup('http://here/order', id)";
+    for (text, expected, rejected) in [
+        (
+            format!("SELECT v, {call} AS details FROM s"),
+            &["1 | {\"of\": \"a\"}", "3 | null", "4 | null", "5 | {\"of\": \"a\"}", "0 | {\"of\": \"a\"}"][..],
+            1,
+        ),
+        (format!("SELECT 10 / v FROM s WHERE {call} IS NOT NULL"), &["10", "2"], 2),
+        (format!("SELECT v FROM s WHERE v > 1 AND {call} IS NULL"), &["3", "4"], 1),
+        (
+            format!("SELECT n, count(*) FROM (SELECT {call} AS n FROM s WHERE v > 2) x GROUP BY n"),
+            &["null | 2", "{\"of\": \"a\"} | 1"],
+            0,
+        ),
+        (
+            format!("SELECT DISTINCT ON (id) id, {call} AS d, {call} IS NULL AS none FROM s"),
+            &["a | {\"of\": \"a\"} | false", "c | null | true", "null | null | true"],
+            1,
+        ),
+        (
+            "SELECT http_lookup('http://here', concat('a', http_lookup('http://there', id))) FROM s WHERE v = 1".into(),
+            &["{\"of\": \"a{\"of\": \"a\"}\"}"],
+            0,
+        ),
+    ] {
+        let rig = Rig::with_services(&sources(), &text, 2, &Arc::new(Service));
+        let mut machine = rig.machine(1);
+        let mut outcome = machine.apply(&rig.arrival(0, 0, 0, &rows)).unwrap();
+        let end = machine.apply(&rig.arrival(0, 0, 6, &[(None, None, 1 << 30)])).unwrap();
+        outcome.rows.extend(end.rows);
+        outcome.rows.extend(machine.apply(&Arrival::Give).unwrap().rows);
+        let lines: Vec<String> = outcome.rows.iter().flat_map(lines).take(expected.len()).collect();
+        assert_eq!(sorted(lines), sorted(expected.iter().map(|line| (*line).to_owned()).collect()), "{text}");
+        assert_eq!(outcome.rejects.len(), rejected, "{text} {:?}", outcome.rejects);
+    }
+}
+
+#[test]
+fn questions_that_cannot_be_are_refused() {
+    let rules = SessionContext::new().state();
+    let source = PlanSource { name: "s".into(), schema: event_schema(), time_column: Some("ts".into()) };
+    for (text, words) in [
+        ("SELECT http_lookup('https://a/b', id) FROM s", "over https"),
+        ("SELECT http_lookup('nowhere', id) FROM s", "no address"),
+        ("SELECT http_lookup(id, id) FROM s", "not a constant"),
+        ("SELECT http_lookup('http://a', ts) FROM s", "a key that is a text"),
+        ("SELECT http_lookup('http://a') FROM s", "http_lookup"),
+        ("SELECT count(*) FROM s GROUP BY http_lookup('http://a', id)", "in a subquery"),
+        ("SELECT max(http_lookup('http://a', id)::text) FROM s GROUP BY id", "in a subquery"),
+        ("SELECT a.v FROM s a JOIN s b ON a.id = b.id AND http_lookup('http://a', a.id) IS NULL", "in a subquery"),
+    ] {
+        let error = Plan::compile(&rules, std::slice::from_ref(&source), text).unwrap_err().to_string();
+        assert!(error.contains(words), "{text}\n{error}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod ranks;
 mod rig;
 mod sessions;
 mod state;
+mod transforms;
 mod unnest;
 mod updating;
 mod versions;

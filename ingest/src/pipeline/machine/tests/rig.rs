@@ -8,6 +8,7 @@ use datafusion::{datasource::MemTable, prelude::SessionConfig};
 use proptest::prelude::*;
 
 use super::*;
+use crate::pipeline::rules::Rules;
 
 /// A source with columns `id` (text), `v` (integer) and `ts`, and how many seconds its rows may come out of order.
 pub(super) struct RigSource {
@@ -143,7 +144,14 @@ impl Rig {
     }
 
     pub(super) fn with_tables(sources: &[RigSource], tables: &[Arc<RigTable>], text: &str, late: Late) -> Self {
-        let rules = rules().state();
+        Self::made(&rules().state(), sources, tables, text, late)
+    }
+
+    pub(super) fn with_rules(rules: &dyn Rules, sources: &[RigSource], text: &str) -> Self {
+        Self::made(rules, sources, &[], text, Late::default())
+    }
+
+    fn made(rules: &dyn Rules, sources: &[RigSource], tables: &[Arc<RigTable>], text: &str, late: Late) -> Self {
         let of_plan: Vec<PlanSource> = sources
             .iter()
             .map(|source| PlanSource {
@@ -152,17 +160,28 @@ impl Rig {
                 time_column: Some("ts".into()),
             })
             .collect();
-        let plan = Plan::with_tables(&rules, &of_plan, &plan_tables(tables), text);
+        let plan = Plan::with_tables(rules, &of_plan, &plan_tables(tables), text);
         let plan = plan.unwrap_or_else(|error| panic!("{text}: {error}"));
         let machine = |(at, source): (usize, &RigSource)| {
             let watermark = format!("ts - INTERVAL '{} seconds'", source.delay_s);
-            let watermark = Watermark::compile(&rules, &event_schema(), &watermark).unwrap();
+            let watermark = Watermark::compile(rules, &event_schema(), &watermark).unwrap();
             MachineSource { id: SourceId(at as u64 + 1), watermark: Some(Arc::new(watermark)) }
         };
         let sources: Vec<MachineSource> = sources.iter().enumerate().map(machine).collect();
         let settings = Settings { jump_max_us: i64::MAX, late };
         let tables = tables.iter().map(|table| Arc::clone(table) as Arc<dyn TableRows>).collect();
         Self { plan: Arc::new(plan), sources: sources.into(), tables, settings }
+    }
+
+    /// Without tables; `service` is as many services.
+    pub(super) fn with_services(
+        sources: &[RigSource],
+        text: &str,
+        count: usize,
+        service: &Arc<impl TableRows + 'static>,
+    ) -> Self {
+        let services = (0..count).map(|_| Arc::clone(service) as Arc<dyn TableRows>).collect();
+        Self { tables: services, ..Self::new(sources, text, Late::default()) }
     }
 
     pub(super) fn machine(&self, streams: u32) -> Machine {

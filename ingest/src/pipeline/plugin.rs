@@ -1,0 +1,78 @@
+//! Transforms that a program outside of this workspace brings: `SELECT … FROM my_transform(TABLE source, 'argument')` in a pipeline.
+//!
+//! ```text
+//! source ─ rows ─► Bound::run ─ rows, and which row each came of ─► the rest of the query
+//! ```
+//!
+//! A program registers what it has in [`Transforms`] and hands them to the server's entry point; `examples/transform` is one.
+
+use std::{fmt, sync::Arc};
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::{Schema, SchemaRef},
+};
+
+/// A transform by its name, before it is known what it is used on.
+///
+/// Callers may assume that binding depends on the arguments alone and asks nothing of the outside world: a pipeline is planned again at each start of the server, and must get the same columns.
+pub trait Transform: Send + Sync {
+    /// As SQL calls it, in lower case.
+    fn name(&self) -> &str;
+
+    /// Makes it for rows of `input`. `arguments` are what stands behind the source, texts and numbers as text. The error is told to who makes the pipeline.
+    fn bind(&self, input: &Schema, arguments: &[String]) -> Result<Arc<dyn Bound>, String>;
+}
+
+/// A transform of the rows of one source.
+///
+/// What implementers keep: the answer depends on the rows alone, each row alone (batches are cut anywhere, and rows are taken again after a crash), and rows come in the order of those they are made of. A column that has the name of the source's
+/// event time is the event time of the row it came of, unchanged. What breaks otherwise: rows of pipelines that start again would be other ones.
+pub trait Bound: Send + Sync {
+    /// The columns that it gives; types of [`tidemill_storage::schema::DataType`].
+    fn output(&self) -> SchemaRef;
+
+    /// None, one or many rows of each. An error is tried again on halves of the rows, until a single row is a dead letter with it.
+    fn run(&self, rows: &RecordBatch) -> Result<Transformed, String>;
+}
+
+/// Rows that a transform gave.
+#[derive(Clone, Debug)]
+pub struct Transformed {
+    /// In the columns of [`Bound::output`].
+    pub rows: RecordBatch,
+    /// Of each the row that it came of; never decreasing.
+    pub of: Vec<u32>,
+}
+
+/// What a server knows.
+#[derive(Clone, Default)]
+pub struct Transforms(Vec<Arc<dyn Transform>>);
+
+impl Transforms {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one; one of the same name is replaced.
+    #[must_use]
+    pub fn with(mut self, transform: impl Transform + 'static) -> Self {
+        self.0.retain(|known| known.name() != transform.name());
+        self.0.push(Arc::new(transform));
+        self
+    }
+
+    pub fn named(&self, name: &str) -> Option<&Arc<dyn Transform>> {
+        self.0.iter().find(|known| known.name() == name)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|known| known.name())
+    }
+}
+
+impl fmt::Debug for Transforms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
