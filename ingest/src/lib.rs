@@ -25,6 +25,7 @@ mod recovery;
 mod retention;
 pub mod route;
 pub mod runtime;
+pub mod schemas;
 pub mod seal;
 pub mod sink;
 pub mod source;

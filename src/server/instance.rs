@@ -32,6 +32,7 @@ use crate::{
     catalog::{
         Catalog,
         definition::{PipelineDefinition, TableDefinition, ViewDefinition},
+        subjects::Subjects,
     },
     config::Config,
     runtime,
@@ -47,6 +48,8 @@ pub struct Instance {
     pub clock: Arc<dyn Clock>,
     pub directory: DataDirectory,
     pub catalog: Catalog,
+    /// The schema registry's.
+    pub subjects: Subjects,
     pub log: Arc<dyn MetadataLog>,
     pub checkpoints: Arc<dyn CheckpointLog>,
     pub ingest: Arc<IngestRuntime>,
@@ -78,6 +81,7 @@ impl Instance {
         clock: Arc<dyn Clock>,
         directory: DataDirectory,
         catalog: Catalog,
+        subjects: Subjects,
         log: Arc<dyn MetadataLog>,
         checkpoints: Arc<dyn CheckpointLog>,
         ingest: Arc<IngestRuntime>,
@@ -89,6 +93,7 @@ impl Instance {
             clock,
             directory,
             catalog,
+            subjects,
             log,
             checkpoints,
             ingest,

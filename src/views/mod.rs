@@ -10,6 +10,7 @@ mod pipelines;
 mod rows;
 mod server;
 mod sinks;
+mod subjects;
 
 use std::sync::Arc;
 
@@ -60,6 +61,7 @@ const VIEWS: &[View] = &[
     View { name: "checkpoints", columns: pipelines::CHECKPOINTS, rows: AtOnce(pipelines::checkpoints) },
     View { name: "sinks", columns: sinks::SINKS, rows: AtOnce(sinks::sinks) },
     View { name: "deliveries", columns: sinks::DELIVERIES, rows: AtOnce(sinks::deliveries) },
+    View { name: "subjects", columns: subjects::SUBJECTS, rows: AtOnce(subjects::subjects) },
     View { name: "dlq", columns: ingestion::DLQ, rows: Paged(ingestion::dlq) },
     View { name: "events", columns: ingestion::EVENTS, rows: AtOnce(ingestion::events) },
     View { name: "catalog_log", columns: catalog::LOG, rows: AtOnce(catalog::log) },

@@ -27,6 +27,7 @@ mod pipelines;
 mod plans;
 mod readme;
 mod results;
+mod schema_registry;
 mod slt;
 mod staleness;
 mod star_trees;

@@ -21,7 +21,8 @@ use std::collections::HashMap;
 
 use prost_reflect::{DescriptorPool, FileDescriptor, MessageDescriptor};
 
-pub(super) use self::schema::{compile, compile_file, descriptor_set};
+pub(crate) use self::schema::compile;
+pub(super) use self::schema::{compile_file, descriptor_set};
 use self::{
     message::{Finds, Found, What},
     plan::{Kinds, Plan},
