@@ -1,10 +1,14 @@
-"""confluent-kafka's clients against the server as a schema registry; with a Kafka (TIDEMILL_TEST_KAFKA) also what they write, read by the server."""
+"""confluent-kafka's clients against the server as a schema registry; with a Kafka (TIDEMILL_TEST_KAFKA) also what they write, read by the server, and the other way."""
+import base64
+import datetime as dt
 import os
 import sys
+import time
 import uuid
+from decimal import Decimal
 
 try:
-    from confluent_kafka import Producer
+    from confluent_kafka import Consumer, Producer
     from confluent_kafka.admin import AdminClient, NewTopic
     from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
     from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
@@ -16,6 +20,7 @@ except ImportError as error:
     print(f"SKIPPED schema_registry: {error}")
     sys.exit(0)
 import psycopg
+from confluent_kafka.schema_registry.confluent.types import decimal_pb2  # noqa: F401  (known to the pool)
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
 
 sys.path.insert(0, __file__.rsplit("/", 1)[0])
@@ -140,6 +145,54 @@ def through_kafka(client, server, connection, brokers):
     check("rows", rows, [(200, 100, sum(range(200)), 199)])
 
 
+def from_sinks(client, connection, brokers):
+    """What pipelines write in Avro and Protobuf, other clients read."""
+    rows = {}
+    for form in ("avro", "protobuf"):
+        topic = f"sink-{form}-{uuid.uuid4().hex[:8]}"
+        connection.execute(
+            f"CREATE SINK out_{form} WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}', create_topic = 'true', "
+            f"format = '{form}', schema_registry = '{CONFIG['url']}', schema_name = 'shop.Sold', key = 'id')")
+        connection.execute(
+            f"CREATE PIPELINE p_{form} INTO out_{form} AS SELECT id, city, at, (id * 1.25)::NUMERIC(10, 2) AS price FROM orders_raw")
+        connection.execute("SELECT rt.drain('orders_raw')")
+        rows[topic] = records(topic, brokers)
+        check(f"{form} records", len(rows[topic]), 200)
+    avro, protobuf = rows
+    read = AvroDeserializer(client)
+    found = [read(value, SerializationContext(avro, MessageField.VALUE)) for value in rows[avro]]
+    found.sort(key=lambda row: row["id"])
+    check("avro row", found[150], {"id": 150, "city": "Oslo", "at": dt.datetime(1970, 1, 1, 0, 2, 30, tzinfo=dt.timezone.utc),
+                                   "price": Decimal("187.50")})
+    check("avro NULL", (found[0]["city"], found[0]["price"]), (None, Decimal("0.00")))
+    file = descriptor_pb2.FileDescriptorProto.FromString(
+        base64.b64decode(client.get_schema(client.get_latest_version(f"{protobuf}-value").schema_id, fmt="serialized").schema_str))
+    pool = descriptor_pool.Default()
+    pool.Add(file)
+    sold = message_factory.GetMessageClass(pool.FindMessageTypeByName("shop.Sold"))
+    read = ProtobufDeserializer(sold, {"use.deprecated.format": False})
+    found = [read(value, SerializationContext(protobuf, MessageField.VALUE)) for value in rows[protobuf]]
+    found.sort(key=lambda row: row.id)
+    check("protobuf row", (found[150].city, found[150].at.seconds, found[0].HasField("city")), ("Oslo", 150, False))
+    check("protobuf decimal", (int.from_bytes(found[150].price.value, "big", signed=True), found[150].price.scale), (18750, 2))
+
+
+def records(topic, brokers):
+    consumer = Consumer({"bootstrap.servers": brokers, "group.id": topic, "auto.offset.reset": "earliest",
+                         "isolation.level": "read_committed", "enable.partition.eof": True})
+    consumer.subscribe([topic])
+    values = []
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        message = consumer.poll(1)
+        if message is not None and message.error() is None:
+            values.append(message.value())
+        elif message is not None:
+            break
+    consumer.close()
+    return values
+
+
 with Server(sys.argv[1]) as server:
     CONFIG = {"url": f"http://127.0.0.1:{server.http}/api/v1/schemas"}
     client = SchemaRegistryClient(CONFIG)
@@ -151,6 +204,7 @@ with Server(sys.argv[1]) as server:
         brokers = os.environ.get("TIDEMILL_TEST_KAFKA")
         if brokers:
             through_kafka(client, server, connection, brokers)
+            from_sinks(client, connection, brokers)
         else:
             print("SKIPPED through_kafka: no Kafka broker (set TIDEMILL_TEST_KAFKA)")
 print("ok")

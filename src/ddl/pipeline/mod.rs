@@ -107,14 +107,17 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreatePipeline) 
     for (table, _) in &tables {
         pipelines::transform(instance.expressions(), table, &definition, &plan).map_err(at_query)?;
     }
+    let mut shapes = Vec::new();
     for target in &definition.targets {
         if let Some(sink) = definitions.sinks.get(&target.table) {
-            sinks::spec(instance.expressions(), sink, &definition, target, &plan).map_err(at_query)?;
+            let spec = sinks::spec(instance.expressions(), sink, &definition, target, &plan).map_err(at_query)?;
+            shapes.push(spec.shape);
         }
     }
     if statement.explain {
         return Ok(Created { notices, lines: plan.explain(&of_plan) });
     }
+    targets::register(shapes).await.map_err(|error| at_query_unless_placed(error, &statement))?;
     instance.catalog.change(|change| {
         definition.id = change.new_table_id()?;
         definition.oid = change.new_oid()?;

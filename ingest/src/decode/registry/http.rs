@@ -1,14 +1,14 @@
-//! One GET over plain HTTP/1.1, from a thread that may wait.
+//! One GET or POST over plain HTTP/1.1, from a thread that may wait.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, select};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Request,
     client::conn::http1::handshake,
-    header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -28,14 +28,19 @@ pub(super) struct Target<'a> {
     pub(super) authorization: Option<&'a str>,
 }
 
-/// Status and body of the answer. The error tells a person what went wrong. Waits no longer than `timeout`. Blocks; not for async code.
-pub(super) fn get(target: Target<'_>, path: &str, timeout: Duration) -> Result<(u16, Bytes), String> {
+/// GET, or POST where there is a body. Status and body of the answer. The error tells a person what went wrong. Waits no longer than `timeout`. Blocks; not for async code.
+pub(super) fn ask(
+    target: Target<'_>,
+    path: &str,
+    body: Option<String>,
+    timeout: Duration,
+) -> Result<(u16, Bytes), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("no connection can be made: {error}"))?;
     let answer = runtime.block_on(async {
-        match tokio::time::timeout(timeout, exchange(target, path)).await {
+        match tokio::time::timeout(timeout, exchange(target, path, body)).await {
             Ok(answer) => answer,
             Err(_) => Err(format!("there was no answer within {} s", timeout.as_secs())),
         }
@@ -45,11 +50,12 @@ pub(super) fn get(target: Target<'_>, path: &str, timeout: Duration) -> Result<(
     answer
 }
 
-async fn exchange(target: Target<'_>, path: &str) -> Result<(u16, Bytes), String> {
+async fn exchange(target: Target<'_>, path: &str, body: Option<String>) -> Result<(u16, Bytes), String> {
     let stream = TcpStream::connect((target.host, target.port)).await.map_err(|error| error.to_string())?;
     let (mut sender, connection) =
-        handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    let mut request = Request::get(path)
+        handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let request = if body.is_some() { Request::post(path) } else { Request::get(path) };
+    let mut request = request
         .header(HOST, target.authority)
         .header(ACCEPT, "application/vnd.schemaregistry.v1+json, application/json");
     if let Some(authorization) = target.authorization {
@@ -57,7 +63,10 @@ async fn exchange(target: Target<'_>, path: &str) -> Result<(u16, Bytes), String
         value.set_sensitive(true);
         request = request.header(AUTHORIZATION, value);
     }
-    let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
+    if body.is_some() {
+        request = request.header(CONTENT_TYPE, "application/vnd.schemaregistry.v1+json");
+    }
+    let request = request.body(Full::from(body.unwrap_or_default())).map_err(|error| error.to_string())?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let status = response.status().as_u16();
