@@ -10,6 +10,7 @@ mod pipelines;
 mod rows;
 mod server;
 mod sinks;
+pub(crate) mod source_text;
 mod subjects;
 
 use std::sync::Arc;

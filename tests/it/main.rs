@@ -18,6 +18,7 @@ mod formats;
 mod gapfill;
 mod http;
 mod indexes;
+mod infer;
 mod ingest_sql;
 mod metadata;
 mod metamorphic;

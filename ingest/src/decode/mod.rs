@@ -12,6 +12,7 @@ mod cursor;
 mod debezium;
 mod format;
 mod given;
+pub mod infer;
 pub(crate) mod json;
 mod number;
 mod path;
