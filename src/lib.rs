@@ -5,6 +5,7 @@
 //!                          ├─ ddl       executes the statements that `sql` parses
 //!                          ├─ pgwire    PostgreSQL clients ─┐
 //!                          ├─ http      console, API, metrics ─┴─► session ─► query engine
+//!                          ├─ subjects  the schema registry
 //!                          └─ views     what the schema `rt` shows
 //! ```
 
@@ -19,6 +20,7 @@ pub mod segment_files;
 pub mod server;
 pub mod session;
 pub mod sql;
+pub mod subjects;
 pub mod suggest;
 pub mod views;
 

@@ -1,4 +1,4 @@
-//! GET over plain HTTP/1.1, from a thread that may wait.
+//! GET and POST over plain HTTP/1.1, from a thread that may wait.
 
 use std::{
     cell::{Cell, RefCell},
@@ -10,11 +10,11 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures::future::{Either, join_all, select};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Request,
     client::conn::http1::{SendRequest, handshake},
-    header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, runtime::Runtime, sync::Notify};
@@ -114,6 +114,14 @@ pub(crate) struct Manner {
 /// Status and body of an answer; `None` for a body that is longer than allowed. Or what went wrong, for a person.
 pub(crate) type Answer = Result<(u16, Option<Bytes>), String>;
 
+/// What is asked.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    path: &'a str,
+    /// Its type and its bytes: a POST.
+    body: Option<(&'static str, &'a Bytes)>,
+}
+
 /// A request that is made again when it failed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Persistence {
@@ -136,7 +144,7 @@ pub(crate) struct Client {
 
 /// A connection, and what has to be driven beside each exchange over it.
 struct Connection {
-    sender: SendRequest<Empty<Bytes>>,
+    sender: SendRequest<Full<Bytes>>,
     driver: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -172,6 +180,18 @@ impl Client {
         answer
     }
 
+    /// The same for a POST. It may be made twice where a connection that was kept turned out to be closed. Blocks; not for async code.
+    pub(crate) fn post(&mut self, path: &str, content_type: &'static str, body: Bytes) -> Answer {
+        let Some(runtime) = &self.runtime else { return Err("it was not asked".to_owned()) };
+        let asked = Asked { path, body: Some((content_type, &body)) };
+        let persistence =
+            Persistence { tries: 1, pause: Duration::ZERO, pause_max: Duration::ZERO, is_failure: |_| false };
+        let mut connection = self.idle.pop();
+        let answer = runtime.block_on(persistent(&self.address, self.manner, &mut connection, asked, persistence));
+        self.idle.extend(connection);
+        answer
+    }
+
     /// Asks for many paths, `at_once` of them beside each other, and gives each answer by the place of its path as it comes. The first that is still a failure after
     /// its last try ends all: what was not answered by then is not given. So does `is_stopping`. Blocks; not for async code.
     pub(crate) fn get_all(
@@ -190,7 +210,8 @@ impl Client {
             let mut connection = idle.borrow_mut().pop();
             while let Some(path) = paths.get(next.get()) {
                 let at = next.replace(next.get() + 1);
-                let answer = persistent(address, manner, &mut connection, path, persistence).await;
+                let answer =
+                    persistent(address, manner, &mut connection, Asked { path, body: None }, persistence).await;
                 let is_failure = (persistence.is_failure)(&answer);
                 given.borrow_mut()(at, answer);
                 if is_failure {
@@ -219,13 +240,13 @@ async fn persistent(
     address: &Address,
     manner: Manner,
     connection: &mut Option<Connection>,
-    path: &str,
+    asked: Asked<'_>,
     persistence: Persistence,
 ) -> Answer {
     let mut pause = persistence.pause;
     let mut tries = 1;
     loop {
-        let answer = match tokio::time::timeout(manner.timeout, once(address, manner, connection, path)).await {
+        let answer = match tokio::time::timeout(manner.timeout, once(address, manner, connection, asked)).await {
             Ok(answer) => answer,
             Err(_) => {
                 *connection = None;
@@ -241,10 +262,10 @@ async fn persistent(
     }
 }
 
-async fn once(address: &Address, manner: Manner, kept: &mut Option<Connection>, path: &str) -> Answer {
+async fn once(address: &Address, manner: Manner, kept: &mut Option<Connection>, asked: Asked<'_>) -> Answer {
     // A connection that was kept may have been closed meanwhile, which shows only when it is used.
     if let Some(connection) = kept.take()
-        && let Ok(answer) = exchange(address, manner, connection, kept, path).await
+        && let Ok(answer) = exchange(address, manner, connection, kept, asked).await
     {
         return Ok(answer);
     }
@@ -252,7 +273,7 @@ async fn once(address: &Address, manner: Manner, kept: &mut Option<Connection>, 
     let _ = stream.set_nodelay(true);
     let (sender, driver) = handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let connection = Connection { sender, driver: Box::pin(async { _ = driver.await }) };
-    exchange(address, manner, connection, kept, path).await
+    exchange(address, manner, connection, kept, asked).await
 }
 
 /// One request and its answer. The connection is kept if it can be used again.
@@ -261,16 +282,21 @@ async fn exchange(
     manner: Manner,
     connection: Connection,
     kept: &mut Option<Connection>,
-    path: &str,
+    asked: Asked<'_>,
 ) -> Answer {
     let Connection { mut sender, mut driver } = connection;
-    let mut request = Request::get(path).header(HOST, &address.authority).header(ACCEPT, manner.accept);
+    let request = if asked.body.is_some() { Request::post(asked.path) } else { Request::get(asked.path) };
+    let mut request = request.header(HOST, &address.authority).header(ACCEPT, manner.accept);
     if let Some(authorization) = &address.authorization {
         let mut value = HeaderValue::from_str(authorization).map_err(|error| error.to_string())?;
         value.set_sensitive(true);
         request = request.header(AUTHORIZATION, value);
     }
-    let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
+    if let Some((content_type, _)) = asked.body {
+        request = request.header(CONTENT_TYPE, content_type);
+    }
+    let body = asked.body.map_or_else(Bytes::new, |(_, body)| body.clone());
+    let request = request.body(Full::from(body)).map_err(|error| error.to_string())?;
     let exchanged = async {
         sender.ready().await.map_err(|error| error.to_string())?;
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;

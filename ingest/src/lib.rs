@@ -27,6 +27,7 @@ mod recovery;
 mod retention;
 pub mod route;
 pub mod runtime;
+pub mod schemas;
 pub mod seal;
 pub mod sink;
 pub mod source;

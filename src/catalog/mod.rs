@@ -7,5 +7,6 @@ pub mod definition;
 mod history;
 pub mod metadata_log;
 pub mod store;
+pub mod subjects;
 
 pub use store::{Catalog, Definitions};

@@ -7,6 +7,7 @@ mod columns;
 mod drop;
 mod error;
 mod index;
+mod infer;
 mod key;
 mod pipeline;
 mod sink;

@@ -35,11 +35,14 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateSink) -> R
     let options = sinks::settle(&statement.options);
     let parsed = SinkOptions::parse(&options).map_err(located)?;
     let schema = columns(&statement, &mut notices)?;
-    if let Some(schema) = &schema {
-        Shape::new(&parsed.shape, schema).map_err(located)?;
-    }
-    let connector = parsed.connect();
-    let found = runtime::blocking(move || connector.check()).await;
+    let shape = schema.as_ref().map(|schema| Shape::new(&parsed.shape, schema)).transpose().map_err(located)?;
+    let (connector, format) = (parsed.connect(), parsed.shape.format.clone());
+    let check = move || match shape {
+        // Its schema is known, and goes to the registry that the format names.
+        Some(shape) => connector.check().and_then(|()| shape.wire().map(|_| ())),
+        None => connector.check().and_then(|()| format.check()),
+    };
+    let found = runtime::blocking(check).await;
     found.map_err(|error| match error {
         Error::Unavailable(message) | Error::Missing(message) => {
             SqlError::new(state::CANNOT_ESTABLISH_CONNECTION, message)

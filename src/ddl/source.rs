@@ -12,7 +12,7 @@ use tidemill_storage::schema::DataType;
 use super::{
     columns::{check_key_names, check_names},
     error::locate,
-    free_name,
+    free_name, infer,
 };
 use crate::{
     catalog::definition::{CheckDefinition, SourceColumnDefinition, SourceDefinition, WatermarkDefinition},
@@ -20,6 +20,7 @@ use crate::{
     server::{instance::Instance, live},
     session::error::{Result, SqlError, state},
     sql::ast::CreateSource,
+    views::source_text::create_source,
 };
 
 pub(super) async fn create(instance: &Arc<Instance>, statement: CreateSource) -> Result<Vec<String>> {
@@ -36,11 +37,16 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateSource) ->
             .at(key.position)
             .with_hint("say NOT NULL here; keys belong to tables, and to sources of format 'debezium-json'"));
     }
+    if let Some(wanted) = statement.infer {
+        let (columns, said) = infer::columns(instance, &source, wanted).await?;
+        source.columns = columns;
+        notices.push(format!("columns were inferred from {said}:\n{}", create_source(&source)));
+    }
     if source.columns.is_empty() {
         let columns = options.default_columns().ok_or_else(|| {
-            SqlError::syntax(format!("source \"{}\" needs columns", source.name))
-                .at(statement.name.position)
-                .with_hint("write them in parentheses: CREATE SOURCE name (id BIGINT, …) WITH (…)")
+            SqlError::syntax(format!("source \"{}\" needs columns", source.name)).at(statement.name.position).with_hint(
+                "write them in parentheses, CREATE SOURCE name (id BIGINT, …) WITH (…), or say INFER before WITH",
+            )
         })?;
         source.columns = columns
             .into_iter()

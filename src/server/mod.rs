@@ -35,7 +35,9 @@ use self::{
 use crate::pgwire::{scram::Verifier, server as listener};
 use crate::{
     Transforms,
-    catalog::{Catalog, checkpoints::RedbCheckpoints, database::Database, metadata_log::RedbMetadataLog},
+    catalog::{
+        Catalog, checkpoints::RedbCheckpoints, database::Database, metadata_log::RedbMetadataLog, subjects::Subjects,
+    },
     config::{Config, User},
     http, runtime,
     runtime::Runtimes,
@@ -154,6 +156,7 @@ fn open(config: Config, directory: DataDirectory, clock: Arc<dyn Clock>) -> Resu
     let wrong = |error: &dyn fmt::Display| Error::of("cannot open the metadata file")(error);
     let database = Database::open(directory.metadata(), Arc::clone(&clock)).map_err(|error| wrong(&error))?;
     let catalog = Catalog::open(Arc::clone(&database)).map_err(|error| wrong(&error))?;
+    let subjects = Subjects::open(Arc::clone(&database)).map_err(|error| wrong(&error))?;
     let checkpoints = RedbCheckpoints::open(Arc::clone(&database)).map_err(|error| wrong(&error))?;
     let log: Arc<dyn MetadataLog> = Arc::new(RedbMetadataLog::open(database).map_err(|error| wrong(&error))?);
     let definitions = catalog.definitions();
@@ -172,7 +175,7 @@ fn open(config: Config, directory: DataDirectory, clock: Arc<dyn Clock>) -> Resu
         compact_share: f64::from(config.compact_cpu) / 100.0,
     })
     .map_err(|error| Error::of("cannot start ingestion")(&error))?;
-    Ok(Instance::new(config, clock, directory, catalog, log, Arc::new(checkpoints), ingest, events))
+    Ok(Instance::new(config, clock, directory, catalog, subjects, log, Arc::new(checkpoints), ingest, events))
 }
 
 fn engine(

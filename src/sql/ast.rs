@@ -83,6 +83,15 @@ pub struct CreateSource {
     pub watermark: Option<Watermark>,
     pub checks: Vec<Check>,
     pub options: Vec<OptionPair>,
+    pub infer: Option<Infer>,
+}
+
+/// INFER, instead of columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Infer {
+    /// Messages to look at.
+    pub sample: usize,
+    pub position: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -6,7 +6,8 @@ use tidemill_storage::schema::{Compression, Merge};
 
 use super::{
     ast::{
-        Check, ColumnDefinition, CreateSource, CreateTable, Ddl, Name, OptionPair, TableQuery, Transform, Watermark,
+        Check, ColumnDefinition, CreateSource, CreateTable, Ddl, Infer, Name, OptionPair, TableQuery, Transform,
+        Watermark,
     },
     not_yet,
     options::TABLE_OPTIONS,
@@ -74,10 +75,62 @@ struct Elements {
 fn create_source(cursor: &mut Cursor<'_>) -> Result<Ddl> {
     let if_not_exists = cursor.keywords(&["IF", "NOT", "EXISTS"]);
     let name = cursor.object_name("the name of the source")?;
+    let position = cursor.position();
     let elements = if cursor.peek() == Some(&Token::LParen) { elements(cursor)? } else { Elements::default() };
+    let topic_position = cursor.position();
+    let mut topic = None;
+    if cursor.keywords(&["FROM", "TOPIC"]) {
+        topic = Some((cursor.position(), cursor.string("the name of a topic")?));
+    }
+    let infer = infer(cursor)?;
+    if infer.is_some() && !elements.columns.is_empty() {
+        return Err(SqlError::syntax("a source has columns or INFER, not both")
+            .at(position)
+            .with_hint("leave the parentheses out; what INFER finds is said in a notice, to be copied and changed"));
+    }
     cursor.expect_keyword("WITH")?;
-    let options = options(cursor)?;
-    source(name, if_not_exists, elements, options)
+    let mut options = options(cursor)?;
+    if let Some((value_position, value)) = topic {
+        let mut imply =
+            |key: &str, value: String| match options.iter().find(|pair| pair.key.value.eq_ignore_ascii_case(key)) {
+                Some(given) => given.value.trim() == value,
+                None => {
+                    let key = Name { value: key.to_owned(), position: topic_position };
+                    options.push(OptionPair { key, value, value_position });
+                    true
+                }
+            };
+        if !imply("connector", "kafka".into()) || !imply("topic", value) {
+            return Err(SqlError::syntax("FROM TOPIC and the options name different things").at(topic_position));
+        }
+    }
+    match source(name, if_not_exists, elements, options)? {
+        Ddl::CreateSource(source) => Ok(Ddl::CreateSource(CreateSource { infer, ..source })),
+        other => Ok(other),
+    }
+}
+
+/// Messages that INFER looks at when it does not say.
+const SAMPLE: u64 = 10_000;
+const SAMPLE_MAX: u64 = 1_000_000;
+
+/// `INFER [(SAMPLE number)]`.
+fn infer(cursor: &mut Cursor<'_>) -> Result<Option<Infer>> {
+    let position = cursor.position();
+    if !cursor.keyword("INFER") {
+        return Ok(None);
+    }
+    let mut sample = SAMPLE;
+    if cursor.symbol(&Token::LParen) {
+        cursor.expect_keyword("SAMPLE")?;
+        let position = cursor.position();
+        sample = cursor.number("a number of messages")?;
+        if !(1..=SAMPLE_MAX).contains(&sample) {
+            return Err(SqlError::syntax(format!("a sample has 1 to {SAMPLE_MAX} messages")).at(position));
+        }
+        cursor.expect_symbol(&Token::RParen)?;
+    }
+    Ok(Some(Infer { sample: sample as usize, position }))
 }
 
 fn source(name: Name, if_not_exists: bool, elements: Elements, options: Vec<OptionPair>) -> Result<Ddl> {
@@ -92,7 +145,16 @@ fn source(name: Name, if_not_exists: bool, elements: Elements, options: Vec<Opti
             .at(position)
             .with_hint("say it in CREATE TABLE … WITH (mode = 'partial_upsert')"));
     }
-    Ok(Ddl::CreateSource(CreateSource { name, if_not_exists, columns, primary_key, watermark, checks, options }))
+    Ok(Ddl::CreateSource(CreateSource {
+        name,
+        if_not_exists,
+        columns,
+        primary_key,
+        watermark,
+        checks,
+        options,
+        infer: None,
+    }))
 }
 
 fn create_table(cursor: &mut Cursor<'_>) -> Result<Ddl> {

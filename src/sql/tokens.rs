@@ -384,7 +384,7 @@ impl<'a> Cursor<'a> {
 const NAME_BYTES_MAX: usize = 63;
 
 /// Words that cannot name anything without quotes.
-fn is_reserved(keyword: Keyword) -> bool {
+pub(crate) fn is_reserved(keyword: Keyword) -> bool {
     use Keyword as K;
     matches!(
         keyword,

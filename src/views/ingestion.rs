@@ -8,6 +8,7 @@ use super::{
     Cell,
     Kind::{self, Boolean, Bytes, Float, Int, Text, Time},
     Pages, Rows, ingest_error,
+    source_text::create_source,
 };
 use crate::{
     catalog::definition::{KeyDefinition, KeyMode, SEAL_ROWS_AUTO},
@@ -27,6 +28,7 @@ pub(super) const SOURCES: &[(&str, Kind)] = &[
     ("tables", Text),
     ("options", Text),
     ("watermark", Text),
+    ("definition", Text),
     ("created_at", Time),
 ];
 
@@ -56,6 +58,7 @@ pub(super) fn sources(instance: &Instance) -> Result<Rows, SqlError> {
                     .as_ref()
                     .map(|watermark| format!("{} AS {}", watermark.column, watermark.expression))
                     .into(),
+                create_source(source).into(),
                 Cell::Time(source.created_at_us),
             ]
         })

@@ -12,6 +12,8 @@ mod pipelines;
 mod rows;
 mod server;
 mod sinks;
+pub(crate) mod source_text;
+mod subjects;
 
 use std::sync::Arc;
 
@@ -64,6 +66,7 @@ const VIEWS: &[View] = &[
     View { name: "checkpoints", columns: pipelines::CHECKPOINTS, rows: AtOnce(pipelines::checkpoints) },
     View { name: "sinks", columns: sinks::SINKS, rows: AtOnce(sinks::sinks) },
     View { name: "deliveries", columns: sinks::DELIVERIES, rows: AtOnce(sinks::deliveries) },
+    View { name: "subjects", columns: subjects::SUBJECTS, rows: AtOnce(subjects::subjects) },
     View { name: "dlq", columns: ingestion::DLQ, rows: Paged(ingestion::dlq) },
     View { name: "events", columns: ingestion::EVENTS, rows: AtOnce(ingestion::events) },
     View { name: "catalog_log", columns: catalog::LOG, rows: AtOnce(catalog::log) },

@@ -10,19 +10,19 @@ use serde_json::{Value, json};
 
 use crate::support::server::Server;
 
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {}", self.body))
     }
 }
 
-fn ask(server: &Server, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+pub(crate) fn ask(server: &Server, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let address = format!("127.0.0.1:{}", server.http_port);
     let mut socket = TcpStream::connect(&address).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();

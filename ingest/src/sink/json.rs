@@ -35,6 +35,14 @@ impl<'a> Column<'a> {
         Self { array, field, is_json: DataType::of_field(field) == Some(DataType::Jsonb) }
     }
 
+    pub(super) fn array(&self) -> &'a ArrayRef {
+        self.array
+    }
+
+    pub(super) fn name(&self) -> &'a str {
+        self.field.name()
+    }
+
     pub(super) fn is_null(&self, row: usize) -> bool {
         self.array.is_null(row)
     }
@@ -97,9 +105,9 @@ fn write_value(array: &dyn Array, field: &Field, is_json: bool, row: usize, out:
             write_bytes(array.as_binary_view().value(row), out);
         }
         ArrowType::Date32 => {
-            let days = array.as_primitive::<Date32Type>().value(row);
-            let time = time_of(i64::from(days) * 86_400_000_000)?;
-            let _ = write!(out, "\"{:04}-{:02}-{:02}\"", time.year(), time.month(), time.day());
+            out.push('"');
+            write_date(array, row, out)?;
+            out.push('"');
         }
         ArrowType::Timestamp(TimeUnit::Microsecond, zone) => {
             let time = time_of(array.as_primitive::<TimestampMicrosecondType>().value(row))?;
@@ -124,6 +132,14 @@ fn write_value(array: &dyn Array, field: &Field, is_json: bool, row: usize, out:
     Ok(())
 }
 
+/// A value of a Date32 array as ISO 8601 has it.
+pub(super) fn write_date(array: &dyn Array, row: usize, out: &mut String) -> Result<(), String> {
+    let days = array.as_primitive::<Date32Type>().value(row);
+    let time = time_of(i64::from(days) * 86_400_000_000)?;
+    let _ = write!(out, "{:04}-{:02}-{:02}", time.year(), time.month(), time.day());
+    Ok(())
+}
+
 fn not_finite(value: f64, out: &mut String) {
     out.push_str(match value {
         value if value.is_nan() => "\"NaN\"",
@@ -133,7 +149,7 @@ fn not_finite(value: f64, out: &mut String) {
 }
 
 /// Years that have four digits, as ISO 8601 wants it.
-fn time_of(micros: i64) -> Result<NaiveDateTime, String> {
+pub(super) fn time_of(micros: i64) -> Result<NaiveDateTime, String> {
     let time = DateTime::from_timestamp_micros(micros).map(|time| time.naive_utc());
     time.filter(|time| (1..=9999).contains(&time.year()))
         .ok_or_else(|| "a time is not of the years 1 to 9999, and ISO 8601 has no form for it".to_owned())

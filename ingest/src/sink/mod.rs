@@ -1,13 +1,14 @@
 //! Sinks: where a pipeline's rows go outside.
 //!
 //! ```text
-//! log behind a pipeline ─ transform ─► rows of the sink's columns ─ shape ─► records ─ outlet ─► topic
+//! log behind a pipeline ─ transform ─► rows of the sink's columns ─ shape, form ─► records ─ outlet ─► topic
 //! ```
 //!
 //! A [`Connector`] knows one topic; an [`Outlet`] is one pipeline's way into it. What is given to an outlet is seen by nobody until it is committed together with the *place*
 //! in the log up to which it reaches. So the place is kept where the records are, in the same transaction: whoever takes over reads there how far the one before came, and there is no
 //! moment in which one of the two is known and the other is not.
 
+mod form;
 mod json;
 pub mod kafka;
 mod options;
@@ -17,6 +18,7 @@ use std::{collections::BTreeSet, fmt};
 
 pub(crate) use self::record::{Record, Records};
 pub use self::{
+    form::{Registration, SinkFormat, Wire},
     options::{Delivery, SinkOptions},
     record::{Shape, ShapeOptions},
 };

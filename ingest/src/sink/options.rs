@@ -3,7 +3,11 @@
 //! | option | meaning |
 //! |---|---|
 //! | `connector` | `kafka`; required |
-//! | `format` | `json` |
+//! | `format` | `json` (default), `csv`, `raw`, `avro`, `protobuf` |
+//! | `csv.delimiter`, `csv.quote`, `csv.null` | as those of a source |
+//! | `schema_registry`, `schema_registry.basic_auth.user_info` | where the schema of `avro` and `protobuf` is registered |
+//! | `subject` | under which; `<topic>-value` by default |
+//! | `schema_name` | the full name of the record or message; by default the topic's, with underscores for what names cannot have |
 //! | `delivery` | `exactly_once` (default) or `at_least_once` |
 //! | `key` | columns that make the key of a record: the text of one, a JSON object of several |
 //! | `headers` | columns that go into headers, as text |
@@ -15,9 +19,15 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Connector, ShapeOptions, kafka, kafka::KafkaSinkOptions};
+use super::{
+    Connector, ShapeOptions,
+    form::{Registration, SinkFormat},
+    kafka,
+    kafka::KafkaSinkOptions,
+};
 use crate::{
     Error, Result,
+    decode::{Format, SchemaSource},
     source::{OptionReader, parse_duration, wrong},
 };
 
@@ -63,16 +73,14 @@ impl SinkOptions {
         if !connector.trim().eq_ignore_ascii_case("kafka") {
             return Err(wrong("connector", &connector, CONNECTORS));
         }
-        match options.text("format").map(|format| format.trim().to_ascii_lowercase()).as_deref() {
-            None | Some("json") => {}
-            Some(known @ ("avro" | "protobuf" | "csv" | "raw" | "debezium-json")) => {
-                return Err(Error::Unsupported {
-                    message: format!("option 'format' of a sink cannot be '{known}' yet"),
-                    hint: Some("it takes json".into()),
-                });
-            }
-            Some(other) => return Err(wrong("format", other, "json")),
+        if options.text("timestamp_format").is_some() {
+            return Err(Error::Definition {
+                message: "option 'timestamp_format' belongs to sources".into(),
+                hint: Some("a sink writes times as ISO 8601, or as its schema says".into()),
+            });
         }
+        let format = options.format()?;
+        let (subject, name) = (options.text("subject"), options.text("schema_name"));
         let delivery = match options.text("delivery").map(|text| text.trim().to_ascii_lowercase()).as_deref() {
             None | Some("exactly_once") => Delivery::ExactlyOnce,
             Some("at_least_once") => Delivery::AtLeastOnce,
@@ -82,7 +90,8 @@ impl SinkOptions {
             let text = text.unwrap_or_default();
             text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
         };
-        let shape = ShapeOptions {
+        let mut shape = ShapeOptions {
+            format: SinkFormat::Json,
             key: list(options.text("key")),
             headers: list(options.text("headers")),
             timestamp: options.text("timestamp").map(|name| name.trim().to_owned()),
@@ -106,6 +115,7 @@ impl SinkOptions {
         };
         let kafka = KafkaSinkOptions::take(&mut options)?;
         options.finish()?;
+        shape.format = sink_format(format, &kafka.topic, subject, name)?;
         Ok(Self { kafka, delivery, shape, commit_interval, backlog })
     }
 
@@ -113,6 +123,56 @@ impl SinkOptions {
     pub fn connect(&self) -> Arc<dyn Connector> {
         kafka::connect(&self.kafka)
     }
+}
+
+/// A source's format as a sink has it.
+fn sink_format(format: Format, topic: &str, subject: Option<String>, name: Option<String>) -> Result<SinkFormat> {
+    let refused = |option: &str, why: &str, hint: &str| {
+        Err(Error::Definition { message: format!("option '{option}' {why}"), hint: Some(hint.into()) })
+    };
+    let is_registered = matches!(format, Format::Avro { .. } | Format::Protobuf { .. });
+    for (option, given) in [("subject", &subject), ("schema_name", &name)] {
+        if given.is_some() && !is_registered {
+            return refused(
+                option,
+                "belongs to formats with a schema",
+                "leave it out, or say format = 'avro' or 'protobuf'",
+            );
+        }
+    }
+    let registration = |schema: SchemaSource, format: &str| match schema {
+        SchemaSource::Registry(address) => {
+            let name = name.clone().unwrap_or_else(|| Registration::name_of(topic));
+            let is_name = |part: &str| !part.is_empty() && Registration::name_of(part) == part;
+            if !name.split('.').all(is_name) {
+                return Err(wrong("schema_name", &name, "a name as in com.shop.Order"));
+            }
+            let subject = subject.clone().filter(|subject| !subject.trim().is_empty());
+            Ok(Registration { address, subject: subject.unwrap_or_else(|| format!("{topic}-value")), name })
+        }
+        SchemaSource::Given { .. } => Err(Error::Definition {
+            message: format!(
+                "a sink of format '{format}' makes its schema of its columns, and takes no option 'schema'"
+            ),
+            hint: Some("give the registry that it goes to: schema_registry = 'http://host:port'".into()),
+        }),
+    };
+    Ok(match format {
+        Format::Json { .. } => SinkFormat::Json,
+        Format::Raw => SinkFormat::Raw,
+        Format::Csv { options, .. } if options.header.is_some() => {
+            return refused("csv.header", "belongs to sources", "a sink writes its columns in their order");
+        }
+        Format::Csv { options, .. } => SinkFormat::Csv(options),
+        Format::Avro { schema, .. } => SinkFormat::Avro(registration(schema, "avro")?),
+        Format::Protobuf { schema, .. } => SinkFormat::Protobuf(registration(schema, "protobuf")?),
+        Format::DebeziumJson { .. } => {
+            return Err(Error::Unsupported {
+                message: "option 'format' of a sink cannot be 'debezium-json'".into(),
+                hint: Some("it takes json, csv, raw, avro or protobuf".into()),
+            });
+        }
+    })
 }
 
 /// `256MB`; a kilobyte is 1024 bytes, as in Postgres.
@@ -177,11 +237,39 @@ mod tests {
             ("properties.transactional.id", "mine"),
             ("properties.enable.idempotence", "false"),
             ("transaction_timeout", "1ms"),
+            ("subject", "s"),
+            ("schema_name", "N"),
+            ("timestamp_format", "ms"),
         ] {
             let Err(Error::Definition { message, hint }) = parse(&[(key, value)]) else { panic!("{key} = {value}") };
             assert!(message.contains(key) && hint.is_some(), "{key}: {message}");
         }
-        assert!(matches!(parse(&[("format", "avro")]), Err(Error::Unsupported { .. })));
+        assert!(parse(&[("csv.delimiter", ";")]).is_err() && parse(&[("schema_registry", "http://r:1")]).is_err());
+        assert!(matches!(parse(&[("format", "debezium-json")]), Err(Error::Unsupported { .. })));
         assert!(matches!(parse(&[("properties.security.protocol", "SSL")]), Err(Error::Unsupported { .. })));
+    }
+
+    #[test]
+    fn formats_with_a_schema_say_where_it_goes() {
+        let registry = ("schema_registry", "http://r:1/api");
+        let plain = parse(&[("format", "avro"), registry]).unwrap().shape.format;
+        let SinkFormat::Avro(plain) = plain else { panic!("{plain:?}") };
+        assert_eq!((plain.subject.as_str(), plain.name.as_str()), ("t-value", "t"));
+        let named = parse(&[("format", "protobuf"), registry, ("subject", "s"), ("schema_name", "com.shop.Order")]);
+        let SinkFormat::Protobuf(named) = named.unwrap().shape.format else { panic!("protobuf") };
+        assert_eq!((named.subject.as_str(), named.name.as_str()), ("s", "com.shop.Order"));
+        assert!(matches!(
+            parse(&[("format", "csv"), ("csv.delimiter", ";")]).unwrap().shape.format,
+            SinkFormat::Csv(_)
+        ));
+        for more in [
+            &[("format", "avro")][..],
+            &[("format", "avro"), ("schema", "\"int\"")],
+            &[("format", "avro"), registry, ("schema_name", "a-b")],
+            &[("format", "csv"), ("csv.header", "a,b")],
+        ] {
+            let Err(Error::Definition { hint, .. }) = parse(more) else { panic!("{more:?}") };
+            assert!(hint.is_some(), "{more:?}");
+        }
     }
 }

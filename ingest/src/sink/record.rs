@@ -3,12 +3,16 @@
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use tidemill_storage::schema::{DataType, TableSchema};
 
-use super::json::Column;
+use super::{
+    form::{Form, SinkFormat, Wire},
+    json::Column,
+};
 use crate::{Error, Result, decode::json::jsonb::write_string, decode::nearest};
 
 /// What options say of columns, by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ShapeOptions {
+    pub format: SinkFormat,
     pub key: Vec<String>,
     pub headers: Vec<String>,
     pub timestamp: Option<String>,
@@ -22,8 +26,7 @@ pub struct Shape {
     key: Vec<usize>,
     headers: Vec<(String, usize)>,
     timestamp: Option<usize>,
-    /// And `"name":` of each.
-    value: Vec<(String, usize)>,
+    value: Form,
     schema: SchemaRef,
 }
 
@@ -44,7 +47,7 @@ impl Record<'_> {
 }
 
 impl Shape {
-    /// `Definition` for names that are no columns, and for a time that is none.
+    /// `Definition` for names that are no columns, for a time that is none, and for columns that the format has no form for.
     pub fn new(options: &ShapeOptions, columns: &TableSchema) -> Result<Self> {
         let find = |option: &str, name: &String| {
             let names: Vec<&str> = columns.columns.iter().map(|column| column.name.as_str()).collect();
@@ -71,33 +74,35 @@ impl Shape {
         }
         let is_left_out =
             |at: usize| options.is_rest && (key.contains(&at) || headers.iter().any(|(_, header)| *header == at));
-        let named = |(at, column): (usize, &tidemill_storage::schema::Column)| {
-            let mut name = String::new();
-            write_string(&column.name, &mut name);
-            name.push(':');
-            (name, at)
-        };
-        let value = columns.columns.iter().enumerate().filter(|(at, _)| !is_left_out(*at)).map(named).collect();
+        let value: Vec<_> = columns.columns.iter().enumerate().filter(|(at, _)| !is_left_out(*at)).collect();
+        let value = Form::new(&options.format, &value)?;
         Ok(Self { key, headers, timestamp, value, schema: columns.arrow() })
+    }
+
+    /// What the schema registry has to say before records are made, of formats that need one. Blocks. `Mismatch` when it refuses the schema of these columns,
+    /// `Unavailable` when it does not answer.
+    pub fn wire(&self) -> Result<Wire> {
+        self.value.wire()
     }
 }
 
 /// The records of a batch, one after the other.
 pub(crate) struct Records<'a> {
     shape: &'a Shape,
+    wire: &'a Wire,
     columns: Vec<Column<'a>>,
     key: Vec<u8>,
-    value: String,
+    value: Vec<u8>,
     headers: Vec<(&'a str, Option<Vec<u8>>)>,
     scratch: String,
 }
 
 impl<'a> Records<'a> {
     /// `rows` have the columns of the shape.
-    pub(crate) fn new(shape: &'a Shape, rows: &'a RecordBatch) -> Self {
+    pub(crate) fn new(shape: &'a Shape, wire: &'a Wire, rows: &'a RecordBatch) -> Self {
         let columns = rows.columns().iter().zip(shape.schema.fields()).map(|(array, field)| Column::new(array, field));
         let columns = columns.collect();
-        Self { shape, columns, key: Vec::new(), value: String::new(), headers: Vec::new(), scratch: String::new() }
+        Self { shape, wire, columns, key: Vec::new(), value: Vec::new(), headers: Vec::new(), scratch: String::new() }
     }
 
     /// The record of a row, or why it has none.
@@ -137,18 +142,10 @@ impl<'a> Records<'a> {
             self.headers.push((name, value));
         }
         self.value.clear();
-        self.value.push('{');
-        for (at, (name, column)) in self.shape.value.iter().enumerate() {
-            if at > 0 {
-                self.value.push(',');
-            }
-            self.value.push_str(name);
-            self.columns[*column].write(row, &mut self.value)?;
-        }
-        self.value.push('}');
+        self.shape.value.write(self.wire, &self.columns, row, &mut self.scratch, &mut self.value)?;
         Ok(Record {
             key: has_key.then_some(self.key.as_slice()),
-            value: self.value.as_bytes(),
+            value: &self.value,
             headers: &self.headers,
             timestamp_ms: self.shape.timestamp.and_then(|column| self.columns[column].timestamp_ms(row)),
         })

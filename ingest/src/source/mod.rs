@@ -9,6 +9,7 @@ pub mod generator;
 pub mod kafka;
 pub mod log;
 mod options;
+mod sample;
 mod share;
 mod start;
 
@@ -16,11 +17,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tidemill_storage::ids::TableId;
 
-pub use self::options::{ConnectContext, Connected, ConnectorOptions, SourceOptions};
 pub(crate) use self::{
     bounded::bounded,
     kafka::parse_duration,
     options::{OptionReader, wrong},
+};
+pub use self::{
+    options::{ConnectContext, Connected, ConnectorOptions, SourceOptions},
+    sample::sample,
 };
 
 use crate::{

@@ -256,7 +256,7 @@ impl OptionReader {
         keys.into_iter().filter_map(|key| Some((key[prefix.len()..].to_owned(), self.left.remove(&key)?))).collect()
     }
 
-    fn format(&mut self) -> Result<Format> {
+    pub(crate) fn format(&mut self) -> Result<Format> {
         self.known.extend(Format::option_names());
         Format::take(&mut self.left)
     }

@@ -109,14 +109,17 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreatePipeline) 
     for (table, _) in &tables {
         pipelines::transform(instance.expressions(), table, &definition, &plan).map_err(at_query)?;
     }
+    let mut shapes = Vec::new();
     for target in &definition.targets {
         if let Some(sink) = definitions.sinks.get(&target.table) {
-            sinks::spec(instance.expressions(), sink, &definition, target, &plan).map_err(at_query)?;
+            let spec = sinks::spec(instance.expressions(), sink, &definition, target, &plan).map_err(at_query)?;
+            shapes.push(spec.shape);
         }
     }
     if statement.explain {
         return Ok(Created { notices, lines: plan.explain(&of_plan) });
     }
+    targets::register(shapes).await.map_err(|error| at_query_unless_placed(error, &statement))?;
     if let Some(before) = definitions.pipeline_named(&definition.name)
         && statement.or_replace
     {

@@ -14,6 +14,7 @@ use tidemill_ingest::{
 use super::updates;
 use crate::{
     catalog::definition::{PipelineTargetDefinition, SinkDefinition, TableDefinition},
+    runtime,
     server::{live::arriving, sinks},
     session::error::{Result, SqlError, state},
     sql::ast::PipelineTarget,
@@ -73,6 +74,15 @@ impl Check<'_> {
             (false, false) => Placement::Columns(listed),
         }
     }
+}
+
+/// Gives schema registries the schemas of what sinks are to hold: what they refuse is refused before the pipeline is made.
+pub(super) async fn register(shapes: Vec<Arc<Shape>>) -> Result<()> {
+    let register = move || shapes.iter().try_for_each(|shape| shape.wire().map(|_| ()));
+    runtime::blocking(register).await.map_err(|error| match error {
+        Error::Unavailable(message) => SqlError::new(state::CANNOT_ESTABLISH_CONNECTION, message),
+        error => SqlError::from(error),
+    })
 }
 
 fn listed(target: &PipelineTarget) -> Vec<String> {

@@ -154,7 +154,7 @@ impl<'a> Reader<'a> {
             Type::Array(items) => self.skip_blocks(*items, false, depth),
             Type::Map(values) => self.skip_blocks(*values, true, depth),
             Type::Null => Ok(()),
-            Type::String | Type::Bytes | Type::Decimal { fixed: None, .. } => self.bytes().map(|_| ()),
+            Type::String | Type::Json | Type::Bytes | Type::Decimal { fixed: None, .. } => self.bytes().map(|_| ()),
             _ => self.scalar(id).map(|_| ()),
         }
     }
@@ -238,6 +238,14 @@ impl<'a> Reader<'a> {
                 return Ok(match Value::utf8(bytes) {
                     Ok(value) => Scalar::Value(value),
                     Err(misfit) => Scalar::NoText(misfit, bytes),
+                });
+            }
+            Type::Json => {
+                let bytes = self.bytes()?;
+                return Ok(match std::str::from_utf8(bytes) {
+                    // What it says of itself is not taken for granted.
+                    Ok(text) => Scalar::Value(Value::Text(text)),
+                    Err(_) => Scalar::NoText(Misfit::Utf8, bytes),
                 });
             }
             Type::Fixed(size) => Value::Bytes(self.cursor.take(*size)?),

@@ -8,12 +8,14 @@
 //! A message is read with the schema that it was written with; columns are found in it by name. What the schema does not have is NULL. Nothing is
 //! appended before the whole message has been read to its last byte. The plain twin in the tests is arrow-avro, which also writes what is read.
 
+mod columns;
 mod datum;
 mod plan;
 mod schema;
 #[cfg(test)]
 mod tests;
 
+pub(super) use self::columns::columns;
 pub(super) use self::plan::Plan;
 use self::{
     datum::{Found, Reader},

@@ -29,6 +29,8 @@ pub(super) enum Type {
     Double,
     Bytes,
     String,
+    /// A string that says that it is a JSON document.
+    Json,
     /// So many bytes.
     Fixed(usize),
     Record(Vec<Field>),
@@ -159,6 +161,7 @@ impl Parser {
                 ("bytes", Some("decimal")) if precision(object).is_some() => {
                     self.add(Type::Decimal { fixed: None, scale: scale(object) })
                 }
+                ("string", _) if is_json(object) => self.add(Type::Json),
                 ("int", Some("date")) => self.add(Type::Date),
                 ("int", Some("time-millis")) => self.add(Type::Time(Unit::Millis)),
                 ("long", Some("time-micros")) => self.add(Type::Time(Unit::Micros)),
@@ -257,6 +260,11 @@ fn timestamp(logical: &str) -> Option<Type> {
 
 fn logical(object: &Map<String, Json>) -> Option<&str> {
     object.get("logicalType").and_then(Json::as_str)
+}
+
+/// As Debezium marks documents, and our own sinks.
+fn is_json(object: &Map<String, Json>) -> bool {
+    object.get("connect.name").is_some_and(|name| name == "io.debezium.data.Json")
 }
 
 /// The precision of a decimal that is one; others are plain bytes, as the specification wants it.

@@ -9,6 +9,7 @@
 //! type's zero, as Protobuf says. Of fields that come twice the last one counts, messages in pieces are put together. The plain twin in the
 //! tests is prost-reflect's dynamic message, which also writes what is read.
 
+mod columns;
 mod message;
 mod plan;
 mod schema;
@@ -21,7 +22,9 @@ use std::collections::HashMap;
 
 use prost_reflect::{DescriptorPool, FileDescriptor, MessageDescriptor};
 
-pub(super) use self::schema::{compile, compile_file, descriptor_set};
+pub(super) use self::columns::{columns_of_given, columns_of_registered, path_of};
+pub(crate) use self::schema::compile;
+pub(super) use self::schema::{compile_file, descriptor_set};
 use self::{
     message::{Finds, Found, What},
     plan::{Kinds, Plan},

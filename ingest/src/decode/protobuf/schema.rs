@@ -46,7 +46,7 @@ impl FileResolver for Texts {
 }
 
 /// Compiles a .proto text, which may import `referenced` texts by name. The error tells a person what is wrong.
-pub(in crate::decode) fn compile(text: &str, referenced: &[(String, String)]) -> Result<FileDescriptor, String> {
+pub(crate) fn compile(text: &str, referenced: &[(String, String)]) -> Result<FileDescriptor, String> {
     const NAME: &str = "schema.proto";
     let mut texts = referenced.to_vec();
     texts.insert(0, (NAME.into(), text.into()));

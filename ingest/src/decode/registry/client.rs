@@ -16,6 +16,7 @@ const MANNER: Manner = Manner {
     body_bytes_max: 8 << 20,
     timeout: Duration::from_secs(5),
 };
+const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 /// Schemas that one schema may refer to, through others included.
 const REFERENCES_MAX: usize = 200;
 
@@ -58,17 +59,25 @@ impl RegistryAddress {
 
 /// The language of a schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::decode) enum Kind {
+pub(crate) enum Kind {
     Avro,
     Protobuf,
     Other(String),
 }
 
 impl Kind {
-    pub(in crate::decode) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         match self {
             Self::Avro => "Avro",
             Self::Protobuf => "Protobuf",
+            Self::Other(name) => name,
+        }
+    }
+
+    fn registry_name(&self) -> &str {
+        match self {
+            Self::Avro => "AVRO",
+            Self::Protobuf => "PROTOBUF",
             Self::Other(name) => name,
         }
     }
@@ -76,19 +85,19 @@ impl Kind {
 
 /// A schema and those that it refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::decode) struct Registered {
-    pub(in crate::decode) kind: Kind,
-    pub(in crate::decode) text: String,
+pub(crate) struct Registered {
+    pub(crate) kind: Kind,
+    pub(crate) text: String,
     /// Name and text; what others refer to comes before them.
-    pub(in crate::decode) references: Vec<(String, String)>,
+    pub(crate) references: Vec<(String, String)>,
 }
 
 impl Registered {
-    pub(in crate::decode) fn is_avro(&self) -> bool {
+    pub(crate) fn is_avro(&self) -> bool {
         self.kind == Kind::Avro
     }
 
-    pub(in crate::decode) fn is_protobuf(&self) -> bool {
+    pub(crate) fn is_protobuf(&self) -> bool {
         self.kind == Kind::Protobuf
     }
 }
@@ -110,6 +119,11 @@ struct Reference {
 }
 
 #[derive(Debug, Deserialize)]
+struct Given {
+    id: u32,
+}
+
+#[derive(Debug, Deserialize)]
 struct Refusal {
     error_code: i64,
     #[serde(default)]
@@ -117,23 +131,66 @@ struct Refusal {
 }
 
 #[derive(Debug)]
-pub(in crate::decode) struct Client {
+pub(crate) struct Client {
     address: RegistryAddress,
 }
 
 impl Client {
-    pub(super) fn new(address: RegistryAddress) -> Self {
+    pub(crate) fn new(address: RegistryAddress) -> Self {
         Self { address }
     }
 
     /// The schema of an id, or why there is none. `Unavailable` when the registry does not answer as one. Blocks.
-    pub(super) fn schema(&self, id: u32) -> Result<Result<Registered, String>> {
+    pub(crate) fn schema(&self, id: u32) -> Result<Result<Registered, String>> {
         let answer = match self.ask(&format!("/schemas/ids/{id}"))? {
             Ok(answer) => answer,
             Err(reason) => {
                 return Ok(Err(format!("the schema registry {} has no schema with id {id}: {reason}", self.address)));
             }
         };
+        let whole = self.whole(answer)?;
+        Ok(whole.map_err(|reason| {
+            format!("the schema with id {id} of the registry {} is not whole: {reason}", self.address)
+        }))
+    }
+
+    /// The newest schema of a subject; `None` when it has none. `Unavailable` as above. Blocks.
+    pub(crate) fn latest(&self, subject: &str) -> Result<Option<Registered>> {
+        let Ok(answer) = self.ask(&format!("/subjects/{}/versions/latest", escaped(subject)))? else { return Ok(None) };
+        let whole = self.whole(answer)?;
+        whole.map(Some).map_err(|reason| {
+            Error::Unavailable(format!(
+                "the newest schema of subject '{subject}' of the registry {} is not whole: {reason}",
+                self.address
+            ))
+        })
+    }
+
+    /// Registers a schema under a subject, unless it is there; its id, or why the registry refuses it. `Unavailable` as above. Blocks.
+    pub(crate) fn register(&self, subject: &str, kind: &Kind, text: &str) -> Result<Result<u32, String>> {
+        let unavailable = |what: String| Error::Unavailable(format!("schema registry {}: {what}", self.address));
+        let path = format!("{}/subjects/{}/versions", self.address.0.prefix, escaped(subject));
+        let sent = serde_json::json!({ "schema": text, "schemaType": kind.registry_name() });
+        let mut client = http::Client::new(self.address.0.clone(), MANNER).map_err(unavailable)?;
+        let (status, body) = client.post(&path, CONTENT_TYPE, sent.to_string().into()).map_err(unavailable)?;
+        let body = body.ok_or_else(|| unavailable(format!("its answer to {path} has more than 8 MB")))?;
+        let refusal = serde_json::from_slice::<Refusal>(&body);
+        match (status, refusal) {
+            (200, _) => match serde_json::from_slice::<Given>(&body) {
+                Ok(given) => Ok(Ok(given.id)),
+                Err(error) => Err(unavailable(format!("its answer to {path} is no id: {error}"))),
+            },
+            // Its own word on the schema, and no proxy's.
+            (409 | 422, Ok(refusal)) => Ok(Err(format!("{} (error {})", refusal.message, refusal.error_code))),
+            (401 | 403, _) => Err(unavailable(format!(
+                "it answers {path} with {status}: user and password (schema_registry.basic_auth.user_info) are missing or wrong"
+            ))),
+            _ => Err(unavailable(format!("it answers {path} with {status}{}", shown(&body)))),
+        }
+    }
+
+    /// A schema with those that it refers to, or why they are not there.
+    fn whole(&self, answer: Answer) -> Result<Result<Registered, String>> {
         let kind = match answer.schema_type.as_deref() {
             None | Some("AVRO") => Kind::Avro,
             Some("PROTOBUF") => Kind::Protobuf,
@@ -142,9 +199,7 @@ impl Client {
         let mut references = Vec::new();
         Ok(match self.referenced(&answer.references, &mut references, &mut HashSet::new(), 0)? {
             Ok(()) => Ok(Registered { kind, text: answer.schema, references }),
-            Err(reason) => {
-                Err(format!("the schema with id {id} of the registry {} is not whole: {reason}", self.address))
-            }
+            Err(reason) => Err(reason),
         })
     }
 

@@ -18,14 +18,13 @@ use std::{
 
 use tidemill_storage::clock::{Clock, SystemClock};
 
-use self::client::Client;
-pub(super) use self::client::Registered;
 pub use self::client::RegistryAddress;
+pub(crate) use self::client::{Client, Kind, Registered};
 use super::rows::Fault;
 use crate::{Result, message::MessageBatch};
 
 /// Bytes of a message before its datum.
-pub(super) const FRAME_BYTES: usize = 5;
+pub(crate) const FRAME_BYTES: usize = 5;
 /// How long an id is taken to be unknown without asking again.
 const UNKNOWN_FOR_US: i64 = 10_000_000;
 /// Unknown ids that are remembered.

@@ -3,6 +3,7 @@
 mod copies;
 mod crash;
 mod definitions;
+mod formats;
 mod latency;
 mod records;
 mod trouble;

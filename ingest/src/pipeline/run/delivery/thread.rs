@@ -21,7 +21,7 @@ use crate::{
     dead_letters::DeadLetterBuffer,
     events::Severity,
     message::{Reject, SourceBatch},
-    sink::{Delivery, Outlet, Place, Records, Undelivered},
+    sink::{Delivery, Outlet, Place, Records, Undelivered, Wire},
     source::Fetched,
 };
 
@@ -47,6 +47,8 @@ pub(in crate::pipeline::run) struct Delivering {
     /// What the log behind the pipeline is called as a source.
     stream: StreamId,
     letters: Letters,
+    /// What the schema registry said.
+    wire: Option<Arc<Wire>>,
     lineage: Vec<i64>,
     mark: i64,
     /// What the last checkpoint before the start says of the sink.
@@ -113,6 +115,7 @@ impl Delivering {
                 known: None,
                 buffer: DeadLetterBuffer::new(usize::MAX),
             },
+            wire: None,
             lineage: behind.lineage.clone(),
             mark: behind.mark,
             known,
@@ -199,6 +202,11 @@ impl Delivering {
 
     /// Takes the sink over and delivers, until the server ends.
     fn attempt(&mut self) -> Result<(), Ended> {
+        // Nothing is taken over before records can be made.
+        let wire = match &self.wire {
+            Some(wire) => Arc::clone(wire),
+            None => Arc::clone(self.wire.insert(Arc::new(self.spec.shape.wire()?))),
+        };
         // Who is not to deliver does not take over, either.
         let told = self.spec.connector.peek(&self.spec.identity, self.spec.delivery)?;
         if told.is_some() {
@@ -254,7 +262,7 @@ impl Delivering {
                     Fetched::Rows(batch) => {
                         let since_us = self.shared.clock.monotonic_us();
                         let due = open.get_or_insert(Open { to: position, rows: 0, since_us, goal: None });
-                        due.rows += self.put(&mut *outlet, &batch)?;
+                        due.rows += self.put(&mut *outlet, &wire, &batch)?;
                         position = batch.to;
                         due.to = batch.to;
                     }
@@ -300,13 +308,13 @@ impl Delivering {
     }
 
     /// Gives the rows of a batch; how many there were.
-    fn put(&mut self, outlet: &mut dyn Outlet, batch: &SourceBatch) -> Result<u64, Ended> {
+    fn put(&mut self, outlet: &mut dyn Outlet, wire: &Wire, batch: &SourceBatch) -> Result<u64, Ended> {
         let made = self.spec.transform.apply(batch);
         for reject in made.rejects {
             self.reject(reject)?;
         }
         let shape = Arc::clone(&self.spec.shape);
-        let mut records = Records::new(&shape, &made.rows);
+        let mut records = Records::new(&shape, wire, &made.rows);
         for (row, offset) in made.row_offsets.iter().enumerate() {
             let refused = match (self.refused.get(offset), records.record(row)) {
                 (Some(reason), _) => Some(reason.clone()),
