@@ -166,7 +166,7 @@ impl Check<'_> {
                     let content = self.content.hashes(&self.written, &rows)?;
                     let from = arrays(&self.written, &rows, &origin)?;
                     let from: Vec<_> = from.iter().map(|column| column.as_primitive::<Int64Type>()).collect();
-                    for row in 0..rows.num_rows() {
+                    for (row, content) in content.into_iter().enumerate() {
                         let key = key_hash(&of_key, row);
                         let is_lost = lost.is_some_and(|lost| lost.contains(first + row as u32));
                         if key as u64 % passes != pass || is_lost {
@@ -182,7 +182,7 @@ impl Check<'_> {
                                 partition: from[1].value(row) as u32,
                             },
                             offset: from[2].value(row) as u64,
-                            content: content[row],
+                            content,
                             tombstone: of_key.deletes(row)
                                 || deleted.is_some_and(|deleted| deleted.contains(first + row as u32)),
                             seen: u8::from(seen),

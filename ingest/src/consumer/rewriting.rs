@@ -264,7 +264,6 @@ impl PartitionIngest {
     }
 
     /// The swap. False when a segment is gone meanwhile. The file of the new segment is taken out of `leftovers` where the metadata log may name it.
-    #[expect(clippy::too_many_arguments, reason = "what is exchanged for what")]
     fn exchange(
         &self,
         table: &TableShared,

@@ -93,6 +93,7 @@ pub(super) enum Content {
 }
 
 /// Carries a checkpoint out.
+#[expect(clippy::too_many_arguments, reason = "what a checkpoint is made of, and where it goes")]
 pub(super) fn write(
     directory: &Path,
     sink: &Log,

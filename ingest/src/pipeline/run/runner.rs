@@ -415,7 +415,7 @@ impl Runner {
     /// A checkpoint that covers everything, when anything is new. `whole`: with a picture of its own, for those who go on from it otherwise than this one would. Waits for it.
     pub(super) fn checkpoint_now(&mut self, whole: bool) -> Result<()> {
         let is_part = self.checkpoints.base().is_some_and(|base| base.diary.is_some());
-        if !self.has_news() && !(whole && is_part) {
+        if !(self.has_news() || whole && is_part) {
             return Ok(());
         }
         self.begin_checkpoint(whole)?;

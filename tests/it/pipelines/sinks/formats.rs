@@ -185,6 +185,8 @@ fn schemas_change_with_columns_and_refusals_lose_nothing() {
         200
     );
     server.wait_for("SELECT state || ' ' || behind FROM rt.deliveries", "delivering 0", PATIENCE);
+    // What it says of itself follows a moment later.
+    server.wait_for("SELECT state FROM rt.pipelines", "running", PATIENCE);
     server.sql("SELECT rt.drain('s')");
     // Three pipelines have delivered row 1, the last one rows 2 and 3 as well.
     assert_eq!(committed(&brokers, &output).len(), 5);
