@@ -188,7 +188,8 @@ fn what_is_not_right_is_found() {
 fn letters_are_accounted_for() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("numbers.ndjson");
-    let line = |id: u64| format!("{{\"id\":{id},\"n\":{}}}\n", if id.is_multiple_of(3) { id * 1_000_000_000 } else { id });
+    let line =
+        |id: u64| format!("{{\"id\":{id},\"n\":{}}}\n", if id.is_multiple_of(3) { id * 1_000_000_000 } else { id });
     fs::write(&file, (0..300).map(line).collect::<String>()).unwrap();
     let server = Server::start(BINARY);
     server.sql(&format!(
