@@ -77,7 +77,7 @@ pub(super) enum Written {
 /// Whether what came since the last checkpoint is written in the place of a picture: as long as all that came since the last picture is a small part of the state, so that a start
 /// has little to derive again.
 fn adds_little(base: &CheckpointRecord, retained: &Retained, state_bytes: usize) -> bool {
-    let known = base.diary.as_ref().map_or(0, |diary| diary.bytes);
+    let known = base.diary.as_ref().map_or(0, |diary| diary.plain);
     state_bytes >= STATE_BYTES_MIN
         && (known + retained.bytes() as u64).saturating_mul(DIARY_SHARE) <= state_bytes as u64
 }

@@ -36,6 +36,9 @@ pub struct Diary {
     pub file: String,
     /// The first so many.
     pub bytes: u64,
+    /// What they are, uncompressed.
+    #[serde(default)]
+    pub plain: u64,
 }
 
 /// Who writes a file, as long as nothing went wrong.
@@ -53,7 +56,8 @@ impl Writer {
         known: Option<&Diary>,
         arrivals: &[(Arrival, Answers)],
     ) -> Result<Diary> {
-        let frame = frame(arrivals)?;
+        let (frame, plain) = frame(arrivals)?;
+        let plain = plain + known.map_or(0, |known| known.plain);
         let failed = |path: &Path, error: &io::Error| Error::from(StorageError::io("writing arrivals", path, error));
         // After an error nobody knows what stands at the end.
         let mut at = match (self.open.take(), known) {
@@ -70,7 +74,7 @@ impl Writer {
         fail::fail_point!("checkpoint::state", |_| Err(Error::Unavailable("failpoint checkpoint::state".into())));
         at.1.write_all(&frame).and_then(|()| at.1.sync_data()).map_err(|error| failed(&path, &error))?;
         at.2 += frame.len() as u64;
-        let diary = Diary { file: at.0.clone(), bytes: at.2 };
+        let diary = Diary { file: at.0.clone(), bytes: at.2, plain };
         self.open = Some(at);
         Ok(diary)
     }
@@ -90,7 +94,8 @@ fn begin(directory: &Path, path: &Path, known: Option<&Diary>) -> io::Result<Fil
     OpenOptions::new().append(true).open(path)
 }
 
-fn frame(arrivals: &[(Arrival, Answers)]) -> Result<Vec<u8>> {
+/// The frame, and how long it is uncompressed.
+fn frame(arrivals: &[(Arrival, Answers)]) -> Result<(Vec<u8>, u64)> {
     let mut body = Vec::new();
     for (arrival, answers) in arrivals {
         arrivals::encode(arrival, answers, &mut body)?;
@@ -101,7 +106,7 @@ fn frame(arrivals: &[(Arrival, Answers)]) -> Result<Vec<u8>> {
     frame.extend_from_slice(&(body.len() as u64).to_le_bytes());
     frame.extend_from_slice(&crc32c::crc32c(&compressed).to_le_bytes());
     frame.extend(compressed);
-    Ok(frame)
+    Ok((frame, body.len() as u64))
 }
 
 /// Gives the arrivals of a checkpoint in their order, or none of those of a frame that is damaged, and an error that names the file.
