@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use super::{BINARY, lines, refused, send, topic};
+use super::{BINARY, PATIENCE, lines, refused, send, topic};
 use crate::support::{
     kafka::{Feed, brokers, create_topic},
     server::Server,
@@ -77,7 +77,7 @@ fn another_query_knows_what_came_before() {
         assert!(code == "0A000" && message.contains(words), "{sql}\n{code} {message}");
     }
     assert_eq!(refused(&server, &or_replace.replace("PIPELINE sums", "PIPELINE IF NOT EXISTS sums")).0, "42601");
-    assert_eq!(lines(&server, "SELECT state, error FROM rt.pipelines"), ["running null"]);
+    server.wait_for("SELECT state || coalesce(error, '') FROM rt.pipelines", "running", PATIENCE);
 }
 
 /// Queries that are replaced while rows come, and the server is killed: each row once, by one of the queries.

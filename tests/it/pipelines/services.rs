@@ -90,7 +90,7 @@ fn orders_are_attributed_while_a_service_fails() {
         server.wait_for("SELECT count(*) FROM plain", "8", PATIENCE);
         let error = server.value("SELECT error FROM rt.pipelines WHERE name = 'attribution'");
         assert!(error.contains(&service.url()) && error.contains("status 500"), "{error}");
-        assert_eq!(lines(&server, "SELECT state FROM rt.pipelines WHERE name <> 'attribution'"), ["running"]);
+        server.wait_for("SELECT state FROM rt.pipelines WHERE name <> 'attribution'", "running", PATIENCE);
         server.kill_and_restart();
         thread::sleep(Duration::from_secs(2));
         assert_eq!(server.value("SELECT count(*) FROM rt.dlq"), "0", "rows wait");
