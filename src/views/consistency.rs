@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     catalog::{database::DatabaseError, definition::TableDefinition},
+    runtime,
     server::instance::Instance,
 };
 
@@ -49,10 +50,13 @@ impl Drop for Cancel {
     }
 }
 
-pub(super) async fn check(instance: &Instance, name: &str) -> Result<Rows, SqlError> {
+pub(super) async fn check(instance: &Arc<Instance>, name: &str) -> Result<Rows, SqlError> {
     let (table, live) = instance.table(name).map_err(engine_error)?;
     let cancel = Cancel(Arc::default());
-    let original = original_columns(instance, &table).map_err(|error| failed(&error))?;
+    // The log of changes may be long.
+    let (of_log, of_table) = (Arc::clone(instance), Arc::clone(&table));
+    let original = runtime::blocking(move || original_columns(&of_log, &of_table)).await;
+    let original = original.map_err(|error| failed(&error))?;
     let lines = live.ingest.check_consistency(original, Arc::clone(&cancel.0)).await.map_err(ingest_error)?;
     Ok(lines.into_iter().map(|line| row(&table.name, line)).collect())
 }

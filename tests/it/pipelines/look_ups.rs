@@ -6,24 +6,20 @@ use crate::support::{
     server::Server,
 };
 
-fn click(id: &str, ad: &str, user: &str, store: &str, kind: &str, at: &str) -> String {
+pub(super) fn click(id: &str, ad: &str, user: &str, store: &str, kind: &str, at: &str) -> String {
     format!(
         r#"{{"event_id":"{id}","ad_id":"{ad}","user_id":"{user}","store":"{store}","type":"{kind}","ts":"2024-03-01T{at}Z"}}"#
     )
 }
 
-fn order(id: &str, user: &str, store: &str, amount: i64, at: &str) -> String {
+pub(super) fn order(id: &str, user: &str, store: &str, amount: i64, at: &str) -> String {
     format!(r#"{{"order_id":"{id}","user_id":"{user}","store":"{store}","amount":{amount},"ts":"2024-03-01T{at}Z"}}"#)
 }
 
-/// Clicks of two regions in a table that keeps each once; of an order the latest click of its user and store in the 24 hours before it. Each order once, over kill -9.
-#[test]
-fn orders_go_to_the_ads_that_were_clicked() {
-    let Some(brokers) = brokers("pipelines::look_ups::orders_go_to_the_ads_that_were_clicked") else { return };
-    let topics = ["r1-events", "r2-events", "orders"].map(topic);
-    topics.iter().for_each(|topic| create_topic(&brokers, topic, 1, &[]));
-    let mut server = Server::start(BINARY);
-    for (name, topic) in ["r1_ad_events", "r2_ad_events"].iter().zip(&topics) {
+/// Topics, the sources over them, and the table of clicks.
+pub(super) fn click_sources(server: &Server, brokers: &str, topics: &[String; 3]) {
+    topics.iter().for_each(|topic| create_topic(brokers, topic, 1, &[]));
+    for (name, topic) in ["r1_ad_events", "r2_ad_events"].iter().zip(topics) {
         server.sql(&format!(
             "CREATE SOURCE {name} (event_id TEXT, ad_id TEXT, user_id TEXT, store TEXT, type TEXT, ts TIMESTAMPTZ)
              WITH (connector='kafka', brokers='{brokers}', topic='{topic}', format='json')"
@@ -38,6 +34,15 @@ fn orders_go_to_the_ads_that_were_clicked() {
         "CREATE TABLE ad_clicks (event_id TEXT PRIMARY KEY, ad_id TEXT, user_id TEXT, store TEXT, ts TIMESTAMPTZ) WITH (mode='dedup', time_column='ts')
          FROM SOURCES (r1_ad_events, r2_ad_events) AS SELECT event_id, ad_id, user_id, store, ts WHERE type='click'",
     );
+}
+
+/// Clicks of two regions in a table that keeps each once; of an order the latest click of its user and store in the 24 hours before it. Each order once, over kill -9.
+#[test]
+fn orders_go_to_the_ads_that_were_clicked() {
+    let Some(brokers) = brokers("pipelines::look_ups::orders_go_to_the_ads_that_were_clicked") else { return };
+    let topics = ["r1-events", "r2-events", "orders"].map(topic);
+    let mut server = Server::start(BINARY);
+    click_sources(&server, &brokers, &topics);
     server.sql("CREATE INDEX ON ad_clicks USING inverted (user_id)");
     server.sql("CREATE TABLE attributed (order_id TEXT, ad_id TEXT, event_id TEXT, amount BIGINT)");
     server.sql(

@@ -2,41 +2,20 @@
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
-use super::{BINARY, PATIENCE, lines, refused, send, topic};
+use super::{
+    BINARY, PATIENCE, lines,
+    look_ups::{click, click_sources, order},
+    refused, send, topic,
+};
 use crate::support::{
     kafka::{Feed, brokers, committed, create_topic},
     server::Server,
     service::{Mood, Service},
 };
 
-fn click(id: &str, ad: &str, user: &str, store: &str, kind: &str, at: &str) -> String {
-    format!(
-        r#"{{"event_id":"{id}","ad_id":"{ad}","user_id":"{user}","store":"{store}","type":"{kind}","ts":"2024-03-01T{at}Z"}}"#
-    )
-}
-
-fn order(id: &str, user: &str, store: &str, amount: i64, at: &str) -> String {
-    format!(r#"{{"order_id":"{id}","user_id":"{user}","store":"{store}","amount":{amount},"ts":"2024-03-01T{at}Z"}}"#)
-}
-
 /// The sources, the table of clicks, and the clicks of two regions in it.
 fn clicks(server: &Server, brokers: &str, topics: &[String; 3]) {
-    topics.iter().for_each(|topic| create_topic(brokers, topic, 1, &[]));
-    for (name, topic) in ["r1_ad_events", "r2_ad_events"].iter().zip(topics) {
-        server.sql(&format!(
-            "CREATE SOURCE {name} (event_id TEXT, ad_id TEXT, user_id TEXT, store TEXT, type TEXT, ts TIMESTAMPTZ)
-             WITH (connector='kafka', brokers='{brokers}', topic='{topic}', format='json')"
-        ));
-    }
-    server.sql(&format!(
-        "CREATE SOURCE orders (order_id TEXT, user_id TEXT, store TEXT, amount BIGINT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '30 minutes')
-         WITH (connector='kafka', brokers='{brokers}', topic='{}', format='json')",
-        topics[2]
-    ));
-    server.sql(
-        "CREATE TABLE ad_clicks (event_id TEXT PRIMARY KEY, ad_id TEXT, user_id TEXT, store TEXT, ts TIMESTAMPTZ) WITH (mode='dedup', time_column='ts')
-         FROM SOURCES (r1_ad_events, r2_ad_events) AS SELECT event_id, ad_id, user_id, store, ts WHERE type='click'",
-    );
+    click_sources(server, brokers, topics);
     let of_r1 = [
         click("e1", "ad1", "u1", "s1", "impression", "09:00:05"),
         click("e2", "ad1", "u1", "s1", "click", "09:00:20"),
