@@ -6,9 +6,11 @@
 //!                          ├─ pgwire    PostgreSQL clients ─┐
 //!                          ├─ http      console, API, metrics ─┴─► session ─► query engine
 //!                          ├─ subjects  the schema registry
-//!                          └─ views     what the schema `rt` shows
+//!                          ├─ views     what the schema `rt` shows
+//!                          └─ advice    what could be better, and why
 //! ```
 
+mod advice;
 pub mod catalog;
 pub mod cli;
 pub mod config;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    BINARY, Options, line,
+    BINARY, Options, line, some_key,
     support::{
         kafka::{Feed, create_topic},
         server::{Server, connect, runtime},
@@ -61,12 +61,6 @@ pub(crate) fn run(brokers: &str, options: &Options) {
         println!("{how:32}{:>12.2} s to the first right answer", start.elapsed().as_secs_f64());
     }
     println!("{:32}{:>12} MiB at its peak", "server memory, this start", server.peak_memory_mib());
-}
-
-/// Keys in no order, each about as often as any other.
-fn some_key(number: u64, keys: u64) -> u64 {
-    let mixed = (number.wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) % keys
 }
 
 fn look_up(server: &Server, keys: u64, clients: u64, length: Duration) {

@@ -5,13 +5,17 @@
 //! cargo bench --bench drive -- freshness --seconds 20     producer's stamp → first visible, at 50,000 rows/s (--rate, --warmup 30)
 //! cargo bench --bench drive -- start --rows 20000000      kill -9, start, first answer with 200 committed segments
 //! cargo bench --bench drive -- kill --times 30            kill -9 at random moments; exact after each
+//! cargo bench --bench drive -- faults --runs 24           kill -9, ends, stops while one topic is read by new servers; exact each time (--events 10000000)
 //! cargo bench --bench drive -- dashboard --clients 16     six prepared queries on one restaurant: latencies, queries/s (--rows, --seconds)
 //! cargo bench --bench drive -- keys --keys 50000000       upserts from a topic, look-ups, restarts, beside a table without a key (--updates, --clients)
+//! cargo bench --bench drive -- calls                      functions in WebAssembly, called by queries of one lane (--rows 5000000)
 //! cargo bench --bench drive -- windows                    count and sum by key in windows: backlog, closed to visible, bytes a key (--messages 10000000, --keys 10000, --open 1000000)
+//! cargo bench --bench drive -- state --groups 10000000    a large state that changes in part: checkpoints, stops, recovery (--churn, --rounds 20)
+//! cargo bench --bench drive -- join --rows 5000000        an interval join whose rows all stay open
 //! ```
 //!
-//! What stands for what: drain is ingestion under backlog, freshness is a dashboard's eye on a live stream, start is an operator's restart, kill
-//! is a power cut, dashboard an application with many users, keys one whose rows change, windows what a stream job does. Better is: more rows/s, fewer CPU seconds, fewer milliseconds; kill knows only right and wrong.
+//! What stands for what: drain is ingestion under backlog, freshness is a dashboard's eye on a live stream, start is an operator's restart, kill and faults
+//! are power cuts, dashboard an application with many users, keys one whose rows change, windows, state and join what stream jobs do. Better is: more rows/s, fewer CPU seconds, fewer milliseconds; kill and faults know only right and wrong.
 //! A broker is started by `tests/tools/kafka` unless `TIDEMILL_TEST_KAFKA` names one.
 
 #![allow(
@@ -24,12 +28,16 @@
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
 
+mod calls;
 mod dashboard;
 mod drain;
+mod faults;
 mod freshness;
+mod join;
 mod keys;
 mod kill;
 mod start;
+mod state;
 mod windows;
 
 use std::{collections::HashMap, env, path::Path, process::Command, sync::LazyLock};
@@ -63,16 +71,28 @@ fn main() {
     let options = Options(options);
     match command.as_str() {
         "drain" => with_kafka(|brokers| drain::run(brokers, &options)),
+        "faults" => with_kafka(|brokers| faults::run(brokers, &options)),
         "freshness" => with_kafka(|brokers| freshness::run(brokers, &options)),
         "keys" => with_kafka(|brokers| keys::run(brokers, &options)),
         "kill" => with_kafka(|brokers| kill::run(brokers, &options)),
+        "calls" => calls::run(&options),
         "dashboard" => dashboard::run(&options),
+        "join" => with_kafka(|brokers| join::run(brokers, &options)),
         "start" => start::run(&options),
+        "state" => with_kafka(|brokers| state::run(brokers, &options)),
         "windows" => with_kafka(|brokers| windows::run(brokers, &options)),
         _ => {
-            println!("drive: say drain, freshness, start, kill, keys, windows or dashboard; see benches/drive/main.rs")
+            println!(
+                "drive: say drain, freshness, start, kill, faults, keys, windows, state, join, calls or dashboard; see benches/drive/main.rs"
+            )
         }
     }
+}
+
+/// Keys in no order, each about as often as any other.
+pub(crate) fn some_key(number: u64, keys: u64) -> u64 {
+    let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) % keys
 }
 
 /// Quantiles of times in milliseconds.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    BINARY, Options,
+    BINARY, Options, some_key,
     support::{
         kafka::{Feed, create_topic},
         server::{Server, connect, runtime},
@@ -38,12 +38,6 @@ fn row(json: &mut String, key: u64, value: u64, ts_ms: u64) {
     use std::fmt::Write;
     json.clear();
     write!(json, r#"{{"key":{key},"value":{value},"ts":{ts_ms}}}"#).expect("a string takes it");
-}
-
-/// Keys in no order, each about as often as any other.
-fn some_key(number: u64, keys: u64) -> u64 {
-    let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) % keys
 }
 
 fn source(server: &Server, brokers: &str, topic: &str) {

@@ -44,7 +44,14 @@ pub enum Error {
 
 impl From<datafusion::error::DataFusionError> for Error {
     fn from(error: datafusion::error::DataFusionError) -> Self {
-        Self::DataFusion(Arc::new(error))
+        match error {
+            // What of ours went through operators of theirs.
+            datafusion::error::DataFusionError::External(inner) => match inner.downcast::<Self>() {
+                Ok(ours) => *ours,
+                Err(inner) => Self::DataFusion(Arc::new(datafusion::error::DataFusionError::External(inner))),
+            },
+            error => Self::DataFusion(Arc::new(error)),
+        }
     }
 }
 

@@ -1,6 +1,13 @@
 //! One engine per server: memory pool, spill directory, functions and rules, the schemas, the registry of queries.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use datafusion::{
     catalog::SchemaProvider,
@@ -23,7 +30,8 @@ use crate::{
     Session, SessionOptions, SqlError, SystemFunctions, SystemViews, TableCatalog,
     catalog::{DATABASE, Databases, PUBLIC, PublicSchema, Schemas},
     exec::{shared::SharingPlanner, sliced::SliceForSets, unfixed::Unfix},
-    functions, pg_catalog,
+    functions::{self, wasm::WasmUdf},
+    pg_catalog,
     registry::QueryRegistry,
     rules::{
         self,
@@ -88,6 +96,10 @@ pub struct Engine {
     users: RwLock<Vec<String>>,
     /// What sessions are copied from.
     base: RwLock<SessionState>,
+    /// Functions that users made, by name.
+    user_functions: RwLock<BTreeMap<String, Arc<WasmUdf>>>,
+    /// Counts their changes.
+    functions_version: AtomicU64,
 }
 
 impl Engine {
@@ -112,6 +124,8 @@ impl Engine {
             queries,
             users: RwLock::default(),
             base: RwLock::new(state),
+            user_functions: RwLock::default(),
+            functions_version: AtomicU64::new(0),
         });
         functions::register(&engine)?;
         pg_catalog::install(&engine)?;
@@ -157,6 +171,42 @@ impl Engine {
     pub fn register_function(&self, function: Arc<ScalarUDF>) -> Result<(), SqlError> {
         self.base.write().register_udf(function)?;
         Ok(())
+    }
+
+    /// Whether a call of this name means something already.
+    pub fn has_function(&self, name: &str) -> bool {
+        let base = self.base.read();
+        base.scalar_functions().contains_key(name)
+            || base.aggregate_functions().contains_key(name)
+            || base.window_functions().contains_key(name)
+            || base.table_functions().contains_key(name)
+    }
+
+    /// A function that a user made, for statements that are planned from now on, in all sessions; one of its name is replaced.
+    pub fn put_user_function(&self, function: &Arc<WasmUdf>) -> Result<(), SqlError> {
+        let mut functions = self.user_functions.write();
+        self.base.write().register_udf(function.udf())?;
+        functions.insert(function.declaration().name.clone(), Arc::clone(function));
+        self.functions_version.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// The function, which is known no more; plans that have it go on calling it.
+    pub fn take_user_function(&self, name: &str) -> Result<Option<Arc<WasmUdf>>, SqlError> {
+        let mut functions = self.user_functions.write();
+        let Some(function) = functions.remove(name) else { return Ok(None) };
+        self.base.write().deregister_udf(name)?;
+        self.functions_version.fetch_add(1, Ordering::SeqCst);
+        Ok(Some(function))
+    }
+
+    /// What users made, by name.
+    pub fn user_functions(&self) -> Vec<Arc<WasmUdf>> {
+        self.user_functions.read().values().cloned().collect()
+    }
+
+    pub(crate) fn functions_version(&self) -> u64 {
+        self.functions_version.load(Ordering::SeqCst)
     }
 
     /// Changes what later sessions start from: aggregates, table functions, planners.

@@ -139,11 +139,11 @@ impl Execution {
         state.config_mut().set_extension(Arc::clone(&self.snapshots));
         state.config_mut().set_extension(Arc::clone(&self.written));
         state.config_mut().set_extension(Arc::<SharedQueries>::default());
-        state
-            .config_mut()
-            .options_mut()
-            .extensions
-            .insert(SessionFacts { shared: Arc::clone(&self.shared), statement_us: Some(self.now_us) });
+        state.config_mut().options_mut().extensions.insert(SessionFacts {
+            shared: Arc::clone(&self.shared),
+            statement_us: Some(self.now_us),
+            stop: self.work.stop_flag(),
+        });
         if let Some(now) = DateTime::from_timestamp_micros(self.now_us) {
             let props = state.execution_props().clone().with_query_execution_start_time(now);
             *state.execution_props_mut() = props;

@@ -1,6 +1,6 @@
 //! Where the engine's tasks are started: the server's CPU runtime, never the one that serves sockets.
 
-use std::future::Future;
+use std::{future::Future, io, time::Duration};
 
 use tokio::{
     runtime::Handle,
@@ -39,6 +39,16 @@ impl QueryRuntime {
             Err(_) => Err(SqlError::new("57P01", "terminating connection: the server is shutting down")),
         }
     }
+}
+
+/// Calls `beat` so often, on a thread of its own, until it says false.
+pub(crate) fn tick(name: &str, every: Duration, mut beat: impl FnMut() -> bool + Send + 'static) -> io::Result<()> {
+    let body = move || {
+        while beat() {
+            std::thread::sleep(every);
+        }
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
 }
 
 struct Awaited<T>(JoinHandle<T>);

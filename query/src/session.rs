@@ -58,8 +58,8 @@ pub struct SessionShared {
 pub struct Session {
     engine: Arc<Engine>,
     shared: Arc<SessionShared>,
-    /// Made for the settings of their version.
-    states: Mutex<Option<Arc<States>>>,
+    /// Made for the settings of their version, and for the functions that users had made then.
+    states: Mutex<Option<(u64, Arc<States>)>>,
 }
 
 impl Session {
@@ -231,8 +231,12 @@ impl Session {
     fn states(&self) -> Arc<States> {
         let settings = self.settings();
         let version = settings.version();
+        let functions = self.engine.functions_version();
         let mut cached = self.states.lock();
-        if let Some(states) = cached.as_ref().filter(|states| states.version == version) {
+        if let Some((of, states)) = cached.as_ref()
+            && *of == functions
+            && states.version == version
+        {
             return Arc::clone(states);
         }
         let (time_zone, looks_up) = (settings.time_zone().to_owned(), KeyLookup::is_wanted(&settings));
@@ -240,9 +244,10 @@ impl Session {
         let mut state = self.engine.base_state();
         let options = state.config_mut().options_mut();
         options.execution.time_zone = Some(time_zone);
-        options.extensions.insert(SessionFacts { shared: Arc::clone(&self.shared), statement_us: None });
+        let stop = Default::default();
+        options.extensions.insert(SessionFacts { shared: Arc::clone(&self.shared), statement_us: None, stop });
         let states = Arc::new(States::new(version, state, looks_up));
-        *cached = Some(Arc::clone(&states));
+        *cached = Some((functions, Arc::clone(&states)));
         states
     }
 }

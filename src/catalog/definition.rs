@@ -213,10 +213,17 @@ pub struct PipelineOptions {
     pub idle_timeout_us: i64,
     pub watermark_jump_us: i64,
     pub memory_limit: u64,
+    /// 0: never.
+    #[serde(default = "stuck_after_us")]
+    pub stuck_after_us: i64,
     #[serde(default)]
     pub late: Late,
     #[serde(default)]
     pub services: ServiceOptions,
+}
+
+fn stuck_after_us() -> i64 {
+    300_000_000
 }
 
 impl Default for PipelineOptions {
@@ -226,6 +233,7 @@ impl Default for PipelineOptions {
             idle_timeout_us: 5_000_000,
             watermark_jump_us: 86_400_000_000,
             memory_limit: 256 << 20,
+            stuck_after_us: stuck_after_us(),
             late: Late::default(),
             services: ServiceOptions::default(),
         }
@@ -245,6 +253,33 @@ pub struct ViewDefinition {
     /// Object ids of the tables and views that the query names.
     pub uses: Vec<u32>,
     pub created_at_us: i64,
+}
+
+/// A function in WebAssembly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionDefinition {
+    /// Object id in `pg_proc`; never used twice.
+    pub oid: u32,
+    pub name: String,
+    /// Counts changes, from 1.
+    pub version: u64,
+    pub arguments: Vec<FunctionArgumentDefinition>,
+    pub returns: DataType,
+    /// What the module calls it.
+    pub symbol: String,
+    /// SHA-256 of the module, which is a file of the data directory.
+    pub module: String,
+    /// Where the module was read; `None` when the statement had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    pub created_at_us: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionArgumentDefinition {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub data_type: DataType,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,7 +22,7 @@ pub(super) fn changes(database: &Database, last: u64) -> Result<Vec<(u64, LogRec
         let Some((end, _)) = page.last() else { return Ok(changes) };
         from = end + 1;
         let wanted = page.into_iter().filter(|(version, record)| {
-            let kinds = ["source.", "table.", "view.", "pipeline.", "sink."];
+            let kinds = ["source.", "table.", "view.", "pipeline.", "sink.", "function."];
             *version <= last && kinds.iter().any(|kind| record.kind.starts_with(kind))
         });
         changes.extend(wanted);
@@ -60,6 +60,13 @@ pub(super) fn definitions_at(database: &Database, version: u64) -> Result<Defini
             "sink.create" | "sink.alter" => {
                 let sink: super::definition::SinkDefinition = read(&record)?;
                 definitions.sinks.insert(sink.id, Arc::new(sink));
+            }
+            "function.create" | "function.alter" => {
+                let function: super::definition::FunctionDefinition = read(&record)?;
+                definitions.functions.insert(function.oid, Arc::new(function));
+            }
+            "function.drop" => {
+                definitions.functions.retain(|oid, _| u64::from(*oid) != dropped(&record));
             }
             "sink.drop" => {
                 definitions.sinks.remove(&TableId(dropped(&record)));

@@ -6,6 +6,7 @@
 //!   catalog_views     oid → JSON ViewDefinition
 //!   catalog_pipelines pipeline id → JSON PipelineDefinition
 //!   catalog_sinks     sink id → JSON SinkDefinition
+//!   catalog_functions oid → JSON FunctionDefinition
 //!   catalog_next      "source" | "table" | "oid" → next id
 //! ```
 //!
@@ -24,7 +25,8 @@ use super::{
     checkpoints,
     database::{Change, Database, LogRecord, Result},
     definition::{
-        IndexDefinition, PipelineDefinition, SinkDefinition, SourceDefinition, TableDefinition, ViewDefinition,
+        FunctionDefinition, IndexDefinition, PipelineDefinition, SinkDefinition, SourceDefinition, TableDefinition,
+        ViewDefinition,
     },
     history,
     metadata_log::RedbMetadataLog,
@@ -35,6 +37,7 @@ const TABLES: RedbTable<u64, &[u8]> = RedbTable::new("catalog_tables");
 const VIEWS: RedbTable<u64, &[u8]> = RedbTable::new("catalog_views");
 const PIPELINES: RedbTable<u64, &[u8]> = RedbTable::new("catalog_pipelines");
 const SINKS: RedbTable<u64, &[u8]> = RedbTable::new("catalog_sinks");
+const FUNCTIONS: RedbTable<u64, &[u8]> = RedbTable::new("catalog_functions");
 const NEXT: RedbTable<&str, u64> = RedbTable::new("catalog_next");
 
 /// The first oid that PostgreSQL gives to a user's object.
@@ -49,6 +52,8 @@ pub struct Definitions {
     pub views: BTreeMap<u32, Arc<ViewDefinition>>,
     pub pipelines: BTreeMap<TableId, Arc<PipelineDefinition>>,
     pub sinks: BTreeMap<TableId, Arc<SinkDefinition>>,
+    /// By oid.
+    pub functions: BTreeMap<u32, Arc<FunctionDefinition>>,
 }
 
 impl Definitions {
@@ -70,6 +75,10 @@ impl Definitions {
 
     pub fn sink_named(&self, name: &str) -> Option<&Arc<SinkDefinition>> {
         self.sinks.values().find(|sink| sink.name == name)
+    }
+
+    pub fn function_named(&self, name: &str) -> Option<&Arc<FunctionDefinition>> {
+        self.functions.values().find(|function| function.name == name)
     }
 
     /// The pipelines that read a source.
@@ -129,6 +138,7 @@ impl Catalog {
             transaction.open_table(VIEWS)?;
             transaction.open_table(PIPELINES)?;
             transaction.open_table(SINKS)?;
+            transaction.open_table(FUNCTIONS)?;
             transaction.open_table(NEXT)?;
             Ok(())
         })?;
@@ -197,6 +207,10 @@ fn load(transaction: &ReadTransaction) -> Result<Definitions> {
     for entry in transaction.open_table(SINKS)?.iter()? {
         let sink: SinkDefinition = serde_json::from_slice(entry?.1.value())?;
         definitions.sinks.insert(sink.id, Arc::new(sink));
+    }
+    for entry in transaction.open_table(FUNCTIONS)?.iter()? {
+        let function: FunctionDefinition = serde_json::from_slice(entry?.1.value())?;
+        definitions.functions.insert(function.oid, Arc::new(function));
     }
     Ok(definitions)
 }
@@ -298,6 +312,19 @@ impl CatalogChange<'_, '_> {
     pub fn remove_sink(&mut self, sink: &SinkDefinition) -> Result<()> {
         self.change.transaction().open_table(SINKS)?.remove(sink.id.0)?;
         self.change.record("sink.drop", &Dropped { id: sink.id.0, name: &sink.name })?;
+        Ok(())
+    }
+
+    pub fn put_function(&mut self, function: &FunctionDefinition) -> Result<()> {
+        let bytes = serde_json::to_vec(function)?;
+        self.change.transaction().open_table(FUNCTIONS)?.insert(u64::from(function.oid), bytes.as_slice())?;
+        self.change.record(if function.version == 1 { "function.create" } else { "function.alter" }, function)?;
+        Ok(())
+    }
+
+    pub fn remove_function(&mut self, function: &FunctionDefinition) -> Result<()> {
+        self.change.transaction().open_table(FUNCTIONS)?.remove(u64::from(function.oid))?;
+        self.change.record("function.drop", &Dropped { id: function.oid.into(), name: &function.name })?;
         Ok(())
     }
 

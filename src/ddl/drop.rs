@@ -1,8 +1,9 @@
-//! DROP TABLE, DROP SOURCE, DROP SINK, DROP PIPELINE, DROP VIEW and DROP INDEX.
+//! DROP TABLE, DROP SOURCE, DROP SINK, DROP PIPELINE, DROP VIEW, DROP INDEX and DROP FUNCTION.
 
 use std::sync::Arc;
 
 use super::{
+    function::{drop_function, undefined_function},
     index::{drop_index, undefined_index},
     pipeline::{self, drop_pipeline, undefined_pipeline},
     sink::{drop_sink, undefined_sink},
@@ -33,6 +34,9 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
             ObjectKind::Index if definitions.index_named(&name.value).is_none() => undefined_index(&definitions, name),
             ObjectKind::Pipeline if definitions.pipeline_named(&name.value).is_none() => {
                 undefined_pipeline(&definitions, name)
+            }
+            ObjectKind::Function if definitions.function_named(&name.value).is_none() => {
+                undefined_function(&definitions, name)
             }
             _ => {
                 if !names.iter().any(|other| other.value == name.value) {
@@ -67,7 +71,7 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
             ObjectKind::Sink => definitions
                 .sink_named(&name.value)
                 .map_or_else(Vec::new, |sink| definitions.pipelines_into(sink.id).cloned().collect()),
-            ObjectKind::View | ObjectKind::Index | ObjectKind::Pipeline => Vec::new(),
+            ObjectKind::View | ObjectKind::Index | ObjectKind::Pipeline | ObjectKind::Function => Vec::new(),
         };
         if !statement.cascade {
             pipeline::check_unused(statement.kind.name(), name, &users)?;
@@ -79,7 +83,7 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
             }
         }
     }
-    if !matches!(statement.kind, ObjectKind::Source | ObjectKind::Sink | ObjectKind::Pipeline) {
+    if matches!(statement.kind, ObjectKind::Table | ObjectKind::View | ObjectKind::Index) {
         let relations: Vec<(&str, u32)> = names
             .iter()
             .filter_map(|name| {
@@ -126,6 +130,7 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
                 }
             }
             ObjectKind::Index => drop_index(instance, &name.value).await?,
+            ObjectKind::Function => drop_function(instance, name, statement.cascade, &mut notices).await?,
         }
     }
     Ok(notices)

@@ -16,6 +16,16 @@ use crate::{
     sql::ast::Infer,
 };
 
+/// What INFER would make of a source that is there, and of which messages.
+pub(crate) async fn inferred_columns(
+    instance: &Arc<Instance>,
+    source: &SourceDefinition,
+    sample: usize,
+) -> Result<(Vec<SourceColumnDefinition>, String)> {
+    let inferred = columns(instance, source, Infer { sample, position: 0 }).await;
+    inferred.map_err(|error| SqlError { position: None, ..error })
+}
+
 /// Columns that fit what is in a source now, and what to tell the user of them.
 pub(super) async fn columns(
     instance: &Arc<Instance>,

@@ -6,6 +6,7 @@ mod alter;
 mod columns;
 mod drop;
 mod error;
+mod function;
 mod index;
 mod infer;
 mod key;
@@ -17,6 +18,8 @@ mod star_tree;
 mod table;
 mod truncate;
 mod view;
+
+pub(crate) use self::{infer::inferred_columns, star_tree::suggested_dimensions};
 
 use std::sync::Arc;
 
@@ -61,6 +64,7 @@ pub async fn execute(instance: &Arc<Instance>, sql: &str) -> Result<DdlOutcome> 
         Ddl::CreateSink(statement) => sink::create(instance, statement).await,
         Ddl::CreateView(statement) => view::create(instance, statement).await,
         Ddl::CreateIndex(statement) => index::create(instance, statement).await,
+        Ddl::CreateFunction(statement) => function::create(instance, statement).await,
         Ddl::CreatePipeline(statement) => {
             let pipeline::Created { notices, lines } = pipeline::create(instance, statement).await?;
             return Ok(DdlOutcome { tag, notices, lines });

@@ -269,6 +269,13 @@ struct Facts<'t> {
     values: Option<u64>,
 }
 
+/// The dimensions that AUTO would take, as they stand between parentheses; `None` where it finds none.
+pub(crate) fn suggested_dimensions(table: &TableDefinition, snapshot: &TableSnapshot) -> Option<String> {
+    let keys = automatic(table, Some(snapshot), 0).ok()?;
+    let names: Vec<String> = keys.iter().map(|key| star_tree::dimension(key, &table.schema)).collect();
+    Some(names.join(", "))
+}
+
 fn automatic(table: &TableDefinition, snapshot: Option<&TableSnapshot>, position: u32) -> Result<Vec<GroupKey>> {
     let segments: Vec<_> = snapshot
         .iter()

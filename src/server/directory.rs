@@ -6,6 +6,7 @@
 //!   tables/<id>/      segments and dead letters of a table
 //!   logs/<id>/        the log behind INSERT, COPY and HTTP push of a table
 //!   pipelines/<id>/   checkpoints of a pipeline, and the log behind it
+//!   functions/        modules of functions, by the hash of their content
 //!   spill/            of running queries; emptied at start
 //! ```
 
@@ -27,6 +28,9 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where tables and pipelines have directories of their own.
 const PARTS: [&str; 3] = ["tables", "logs", "pipelines"];
+
+/// And where modules are.
+const FUNCTIONS: &str = "functions";
 
 /// A data directory that this process owns until it ends.
 #[derive(Debug)]
@@ -72,7 +76,7 @@ impl DataDirectory {
         };
         write(&mut lock).map_err(|error| io("write", &lock_path, error))?;
         let directory = Self { path, _lock: lock };
-        for part in PARTS {
+        for part in PARTS.into_iter().chain([FUNCTIONS]) {
             let part = directory.path.join(part);
             fs::create_dir_all(&part).map_err(|error| io("make", &part, error))?;
         }
@@ -105,6 +109,10 @@ impl DataDirectory {
 
     pub fn log(&self, id: TableId) -> PathBuf {
         self.path.join("logs").join(id.to_string())
+    }
+
+    pub fn functions(&self) -> PathBuf {
+        self.path.join(FUNCTIONS)
     }
 
     pub fn pipeline(&self, id: TableId) -> PathBuf {

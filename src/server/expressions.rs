@@ -10,7 +10,7 @@ use datafusion::{
     sql::sqlparser::ast,
 };
 use tidemill_ingest::pipeline::{Misunderstood, Rules};
-use tidemill_query::{Engine, SessionOptions, SqlError};
+use tidemill_query::{Engine, SessionOptions, SqlError, functions::wasm::is_user_function};
 
 use crate::{Transforms, session::error::state};
 
@@ -65,5 +65,13 @@ impl Rules for QueryRules {
 
     fn reader(&self) -> fn(&DataFusionError) -> String {
         |error| SqlError::from_datafusion(error, "").message
+    }
+
+    fn blames_rows(&self) -> fn(&DataFusionError) -> bool {
+        |error| SqlError::from_datafusion(error, "").sqlstate != state::QUERY_CANCELED
+    }
+
+    fn is_users(&self, function: &ScalarUDF) -> bool {
+        is_user_function(function)
     }
 }

@@ -27,6 +27,7 @@ use super::{
     directory::DataDirectory,
     expressions::QueryRules,
     forgetting,
+    functions::Functions,
     live::{LiveTable, Parts},
     pipelines::{self, Pipelines},
 };
@@ -64,6 +65,7 @@ pub struct Instance {
     /// The sources that tables read.
     pub connections: Connections,
     pub pipelines: Pipelines,
+    pub functions: Functions,
     live: RwLock<BTreeMap<TableId, Arc<LiveTable>>>,
     /// Why a table could not be opened at start.
     broken: RwLock<BTreeMap<TableId, String>>,
@@ -106,6 +108,7 @@ impl Instance {
             ddl: tokio::sync::Mutex::new(()),
             connections: Connections::default(),
             pipelines: Pipelines::default(),
+            functions: Functions::default(),
             live: RwLock::default(),
             broken: RwLock::default(),
             expressions: OnceLock::new(),
@@ -142,6 +145,8 @@ impl Instance {
 
     /// Opens every table that is defined. One that cannot be opened is named in the log and in `rt.tables`; the others go on. Blocks.
     pub fn recover(&self) {
+        // Pipelines may call them.
+        self.functions.recover(self);
         let definitions = self.catalog.definitions();
         let mut opened = Vec::new();
         for pipeline in definitions.pipelines.values() {

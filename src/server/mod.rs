@@ -1,12 +1,13 @@
 //! The wiring of a running server, from its data directory to its sockets, and its orderly end.
 //!
-//! Order of start: data directory locked → metadata file → ingestion runtime → query engine → HTTP (alive, not ready) → tables recovered →
+//! Order of start: data directory locked → metadata file → ingestion runtime → query engine → HTTP (alive, not ready) → functions and tables recovered →
 //! acknowledged rows read again → Postgres listener (ready). Order of the end: no new connections → running statements within `shutdown_grace` → ingestion → exit.
 
 pub mod connections;
 pub mod directory;
 pub mod expressions;
 mod forgetting;
+pub mod functions;
 pub mod instance;
 pub mod live;
 pub mod look_ups;

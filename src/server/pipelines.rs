@@ -230,6 +230,7 @@ pub fn run_options(options: &PipelineOptions) -> RunOptions {
         idle_timeout_us: options.idle_timeout_us,
         watermark_jump_us: options.watermark_jump_us,
         memory_limit: options.memory_limit,
+        stuck_after_us: options.stuck_after_us,
         late: options.late,
         services: options.services.clone(),
     }

@@ -1,11 +1,11 @@
-//! ALTER TABLE and SOURCE, and DROP of tables, sources, views and indexes.
+//! ALTER TABLE and SOURCE, and DROP of whatever was created.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::{
     ast::{AlterAction, AlterSource, AlterSourceAction, AlterTable, Ddl, Drop, ObjectKind},
     create::{column_definition, compression, options},
-    not_yet,
+    function, not_yet,
     tokens::Cursor,
     types::data_type,
 };
@@ -139,6 +139,8 @@ pub(crate) fn drop(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
     } else if cursor.keyword("INDEX") {
         cursor.keyword("CONCURRENTLY");
         ObjectKind::Index
+    } else if cursor.keyword("FUNCTION") {
+        ObjectKind::Function
     } else {
         return Ok(None);
     };
@@ -146,6 +148,10 @@ pub(crate) fn drop(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
     let mut names = Vec::new();
     loop {
         names.push(cursor.object_name(&format!("the name of the {}", kind.name()))?);
+        if kind == ObjectKind::Function {
+            // A name has one function: what it takes need not be said.
+            function::arguments_of_dropped(cursor)?;
+        }
         if !cursor.symbol(&Token::Comma) {
             break;
         }

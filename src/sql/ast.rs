@@ -27,6 +27,7 @@ pub enum Ddl {
     CreateSink(CreateSink),
     CreateView(CreateView),
     CreateIndex(CreateIndex),
+    CreateFunction(CreateFunction),
     CreatePipeline(CreatePipeline),
     AlterPipeline(AlterPipeline),
     AlterTable(AlterTable),
@@ -49,6 +50,7 @@ impl Ddl {
             Self::CreateSink(_) => "CREATE SINK",
             Self::CreateView(_) => "CREATE VIEW",
             Self::CreateIndex(_) => "CREATE INDEX",
+            Self::CreateFunction(_) => "CREATE FUNCTION",
             Self::CreatePipeline(CreatePipeline { explain: true, .. }) => EXPLAIN,
             Self::CreatePipeline(CreatePipeline { name: None, .. }) => INSERT,
             Self::CreatePipeline(_) => "CREATE PIPELINE",
@@ -61,6 +63,7 @@ impl Ddl {
             Self::Drop(Drop { kind: ObjectKind::View, .. }) => "DROP VIEW",
             Self::Drop(Drop { kind: ObjectKind::Index, .. }) => "DROP INDEX",
             Self::Drop(Drop { kind: ObjectKind::Pipeline, .. }) => "DROP PIPELINE",
+            Self::Drop(Drop { kind: ObjectKind::Function, .. }) => "DROP FUNCTION",
             Self::Truncate(_) => "TRUNCATE TABLE",
         }
     }
@@ -201,6 +204,34 @@ pub struct CreateIndex {
     pub options: Vec<OptionPair>,
 }
 
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateFunction {
+    pub name: Name,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    pub arguments: Vec<FunctionArgument>,
+    pub returns: DataType,
+    pub module: Module,
+    pub module_position: u32,
+    /// What the module calls it; `None`: the same.
+    pub symbol: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct FunctionArgument {
+    pub name: Option<String>,
+    pub data_type: DataType,
+}
+
+/// Where a module comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Module {
+    /// A file of the server's machine.
+    Path(String),
+    /// It stands in the statement.
+    Bytes(Vec<u8>),
+}
+
 /// CREATE PIPELINE, or an INSERT that begins one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CreatePipeline {
@@ -318,6 +349,7 @@ pub enum ObjectKind {
     View,
     Index,
     Pipeline,
+    Function,
 }
 
 impl ObjectKind {
@@ -329,6 +361,7 @@ impl ObjectKind {
             Self::View => "view",
             Self::Index => "index",
             Self::Pipeline => "pipeline",
+            Self::Function => "function",
         }
     }
 }

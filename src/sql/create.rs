@@ -57,6 +57,9 @@ pub(crate) fn create(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
     if cursor.keyword("INDEX") {
         return if replace { refuse("CREATE OR REPLACE INDEX") } else { super::index::create_index(cursor).map(Some) };
     }
+    if cursor.keyword("FUNCTION") {
+        return super::function::create_function(cursor, replace).map(Some);
+    }
     if cursor.keyword("TABLE") {
         return if replace { refuse("CREATE OR REPLACE TABLE") } else { create_table(cursor).map(Some) };
     }

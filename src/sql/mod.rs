@@ -9,6 +9,7 @@ pub mod options;
 
 mod alter;
 mod create;
+mod function;
 mod index;
 mod pipeline;
 mod sink;

@@ -52,7 +52,9 @@ pub(super) fn at(instance: &Instance, version: i64) -> Result<Rows, SqlError> {
     let pipelines = definitions.pipelines.values();
     let pipelines = pipelines.map(|pipeline| row("pipeline", &pipeline.name, pipeline.version, json(pipeline)));
     let sinks = definitions.sinks.values().map(|sink| row("sink", &sink.name, sink.version, json(sink)));
-    Ok(sources.chain(tables).chain(views).chain(pipelines).chain(sinks).collect())
+    let functions = definitions.functions.values();
+    let functions = functions.map(|function| row("function", &function.name, function.version, json(function)));
+    Ok(sources.chain(tables).chain(views).chain(pipelines).chain(sinks).chain(functions).collect())
 }
 
 fn json(definition: &impl Serialize) -> String {

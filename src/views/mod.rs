@@ -2,10 +2,12 @@
 //!
 //! A view is a list of columns and a function that gives rows of [`Cell`]s; rows are computed when the view is scanned.
 
+mod advice;
 mod capacity;
 mod catalog;
 mod certificates;
 mod consistency;
+mod functions;
 mod indexes;
 mod ingestion;
 mod pipelines;
@@ -67,6 +69,7 @@ const VIEWS: &[View] = &[
     View { name: "sinks", columns: sinks::SINKS, rows: AtOnce(sinks::sinks) },
     View { name: "deliveries", columns: sinks::DELIVERIES, rows: AtOnce(sinks::deliveries) },
     View { name: "subjects", columns: subjects::SUBJECTS, rows: AtOnce(subjects::subjects) },
+    View { name: "functions", columns: functions::FUNCTIONS, rows: AtOnce(functions::functions) },
     View { name: "dlq", columns: ingestion::DLQ, rows: Paged(ingestion::dlq) },
     View { name: "events", columns: ingestion::EVENTS, rows: AtOnce(ingestion::events) },
     View { name: "catalog_log", columns: catalog::LOG, rows: AtOnce(catalog::log) },
@@ -131,6 +134,7 @@ impl SystemViews for System {
     fn functions(&self) -> Vec<AskedView> {
         let asked = |name, takes, columns| AskedView { name, takes, schema: rows::schema(columns) };
         vec![
+            asked("advise", DataType::Utf8, advice::ADVICE),
             asked("catalog_at", DataType::Int64, catalog::AT),
             asked("consistency_check", DataType::Utf8, consistency::CHECK),
             asked("upsert_capacity", DataType::Utf8, capacity::CAPACITY),
@@ -142,6 +146,9 @@ impl SystemViews for System {
         let (name, argument) = (name.to_owned(), argument.clone());
         Box::pin(async move {
             match (name.as_str(), &argument) {
+                ("advise", ScalarValue::Utf8(Some(name))) => {
+                    rows::batch(advice::ADVICE, advice::advice(&instance, name).await?)
+                }
                 ("catalog_at", ScalarValue::Int64(Some(version))) => {
                     rows::batch(catalog::AT, catalog::at(&instance, *version)?)
                 }

@@ -501,7 +501,7 @@ fn add_units(segment: &Arc<dyn Segment>, rows: u32, from: From<'_>, plan: &mut S
         None => plan.units.extend(units(segment, rows, from.partition)),
         Some(validity) => {
             let masked = Arc::clone(segment).masked(Arc::clone(validity));
-            let has_rows = |unit: &ScanUnit| validity.invalid_in(unit.rows.clone()) < unit.rows.len() as u32;
+            let has_rows = |unit: &ScanUnit| validity.any_in(unit.rows.clone());
             plan.units.extend(units(&masked, rows, from.partition).filter(has_rows));
         }
     }

@@ -7,6 +7,7 @@
     reason = "for tests, which wait and tell"
 )]
 
+mod advice;
 mod changes;
 mod cli;
 mod compaction;
@@ -17,6 +18,7 @@ mod dead_letters;
 mod exactly_once;
 mod forget;
 mod formats;
+mod functions;
 mod gapfill;
 mod http;
 mod indexes;

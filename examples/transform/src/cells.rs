@@ -16,7 +16,7 @@ use arrow::{
 use tidemill::plugin::{Bound, Transform, Transformed};
 
 /// The transform, by its name.
-pub struct Cells;
+pub(crate) struct Cells;
 
 struct OfSource {
     longitude: usize,

@@ -41,6 +41,44 @@ pub(crate) struct Expression {
     pub(super) literal: Option<ScalarValue>,
     /// What a row failed with, for a user.
     reader: fn(&DataFusionError) -> String,
+    /// Whether it was the row that failed.
+    blames_rows: fn(&DataFusionError) -> bool,
+}
+
+/// Why rows could not be computed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Uncomputed {
+    /// One of them cannot be, now and always.
+    Row(String),
+    /// They may be another time: a function did not end in its time. No row is to become a dead letter for it, as what becomes of rows depends on no clock.
+    Nobody(String),
+}
+
+impl Uncomputed {
+    pub(crate) fn reason(self) -> String {
+        match self {
+            Self::Row(reason) | Self::Nobody(reason) => reason,
+        }
+    }
+
+    pub(crate) fn error(self) -> Error {
+        match self {
+            Self::Row(reason) => Error::DataFusion(Arc::new(DataFusionError::Execution(reason))),
+            Self::Nobody(reason) => Error::Unavailable(reason),
+        }
+    }
+}
+
+impl From<String> for Uncomputed {
+    fn from(reason: String) -> Self {
+        Self::Row(reason)
+    }
+}
+
+impl From<&str> for Uncomputed {
+    fn from(reason: &str) -> Self {
+        Self::Row(reason.to_owned())
+    }
 }
 
 pub(super) fn definition(message: impl Into<String>) -> Error {
@@ -64,6 +102,7 @@ impl Expression {
         let planned = rules.plan(expression, &df_schema);
         let logical = planned
             .map_err(|wrong| Error::Expression { state: wrong.state, message: format!("{what}: {}", wrong.message) })?;
+        refuse_functions_of_users(rules, &logical, what)?;
         Self::of_plan(rules, &df_schema, logical, what)
     }
 
@@ -104,7 +143,7 @@ impl Expression {
     ) -> datafusion::common::Result<Self> {
         let physical = physical.transform_up(|expr| checked(expr, schema))?.data;
         let field = physical.return_field(schema)?;
-        Ok(Self { physical, field, literal: None, reader: rules.reader() })
+        Ok(Self { physical, field, literal: None, reader: rules.reader(), blames_rows: rules.blames_rows() })
     }
 
     /// As EXPLAIN shows it.
@@ -112,8 +151,13 @@ impl Expression {
         self.physical.to_string()
     }
 
-    /// One value per row. An expression that panics fails.
+    /// One value per row, of an expression whose failures are those of rows: of all but those of pipelines.
     pub(crate) fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef, String> {
+        self.compute(rows).map_err(Uncomputed::reason)
+    }
+
+    /// One value per row. An expression that panics fails.
+    pub(crate) fn compute(&self, rows: &RecordBatch) -> Result<ArrayRef, Uncomputed> {
         // A function that panics on one row must not take the partition down each time the row is read again.
         let result = catch_unwind(AssertUnwindSafe(|| self.physical.evaluate(rows)?.into_array(rows.num_rows())));
         match result {
@@ -121,7 +165,8 @@ impl Expression {
                 Ok(new_null_array(&ArrowType::Null, rows.num_rows()))
             }
             Ok(Ok(array)) => Ok(array),
-            Ok(Err(error)) => Err((self.reader)(&error)),
+            Ok(Err(error)) if (self.blames_rows)(&error) => Err(Uncomputed::Row((self.reader)(&error))),
+            Ok(Err(error)) => Err(Uncomputed::Nobody((self.reader)(&error))),
             Err(_) => Err("the expression cannot be computed for this row".into()),
         }
     }
@@ -171,6 +216,27 @@ const NOW: [&str; 8] = [
     "statement_timestamp",
     "transaction_timestamp",
 ];
+
+/// Of sources and tables, which share their threads with others: a function that takes long would hold these up.
+fn refuse_functions_of_users(rules: &dyn Rules, expr: &Expr, what: &str) -> Result<()> {
+    let mut found = None;
+    expr.apply(|expr| {
+        if let Expr::ScalarFunction(call) = expr
+            && rules.is_users(&call.func)
+        {
+            found = Some(call.func.name().to_owned());
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    match found {
+        None => Ok(()),
+        Some(name) => Err(Error::Unsupported {
+            message: format!("{what}: function {name}() in WebAssembly cannot be called here"),
+            hint: Some("queries and pipelines call it: CREATE PIPELINE … AS SELECT … FROM the source".into()),
+        }),
+    }
+}
 
 fn refuse_what_is_not_per_row(expr: &Expr, what: &str) -> Result<()> {
     let mut refused = None;

@@ -55,6 +55,16 @@ pub trait Rules: fmt::Debug + Send + Sync {
 
     /// Says for a user what an expression failed with.
     fn reader(&self) -> fn(&DataFusionError) -> String;
+
+    /// Whether a row is to blame for what an expression failed with; if not, it is tried again.
+    fn blames_rows(&self) -> fn(&DataFusionError) -> bool {
+        |_| true
+    }
+
+    /// Whether a user made the function, so that it may take long.
+    fn is_users(&self, _: &ScalarUDF) -> bool {
+        false
+    }
 }
 
 /// DataFusion's own rules.

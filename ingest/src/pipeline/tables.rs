@@ -16,7 +16,7 @@ use arrow::{
     row::{RowConverter, SortField},
 };
 
-use super::plan::LookUp;
+use super::{expression::Uncomputed, plan::LookUp};
 use crate::{Error, Result};
 
 /// A table with rows of now. Columns are places in the schema that the plan was made with.
@@ -66,6 +66,22 @@ impl Asking {
         self.failed.take().map_or(Ok(()), Err)
     }
 
+    /// Whether nothing more is to be asked or computed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    /// Why a row cannot be computed. What no row is to blame for is told by [`Asking::failure`], as of a table that cannot be asked.
+    pub(crate) fn blame(&mut self, uncomputed: Uncomputed) -> String {
+        match uncomputed {
+            Uncomputed::Row(reason) => reason,
+            Uncomputed::Nobody(reason) => {
+                self.failed.get_or_insert(Error::Unavailable(reason.clone()));
+                reason
+            }
+        }
+    }
+
     /// What is at `table` says of keys; see [`TableRows::rows_of`]. An error makes no row a bad one: [`Asking::failure`] has it.
     pub(crate) fn ask(
         &mut self,
@@ -98,10 +114,13 @@ impl Asking {
 
 impl LookUp {
     /// The rows with those of the table that belong to them, and which of the rows each was.
-    pub(crate) fn run(&self, rows: &RecordBatch, asking: &mut Asking) -> Result<(RecordBatch, UInt32Array), String> {
+    pub(crate) fn run(
+        &self,
+        rows: &RecordBatch,
+        asking: &mut Asking,
+    ) -> Result<(RecordBatch, UInt32Array), Uncomputed> {
         let text = |error: arrow::error::ArrowError| error.to_string();
-        let values: Vec<ArrayRef> =
-            self.keys.iter().map(|(value, _)| value.evaluate(rows)).collect::<Result<_, String>>()?;
+        let values: Vec<ArrayRef> = self.keys.iter().map(|(value, _)| value.compute(rows)).collect::<Result<_, _>>()?;
         let by: Vec<usize> = self.keys.iter().map(|(_, column)| *column).collect();
         // Each key is asked for once.
         let fields = values.iter().map(|values| SortField::new(values.data_type().clone())).collect();
@@ -154,9 +173,9 @@ impl LookUp {
             };
             let kept = filter_record_batch(&pairs, &mask).map_err(text)?;
             (lefts, rights) = (keep(&lefts)?, keep(&rights)?);
-            return self.finish(rows, kept, answer.as_ref(), lefts, rights);
+            return Ok(self.finish(rows, kept, answer.as_ref(), lefts, rights)?);
         }
-        self.finish(rows, pairs, answer.as_ref(), lefts, rights)
+        Ok(self.finish(rows, pairs, answer.as_ref(), lefts, rights)?)
     }
 
     /// Takes of the pairs of each row the latest, and puts in rows without any.

@@ -46,7 +46,7 @@ impl StopFlag {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    fn is_raised(&self) -> bool {
+    pub(crate) fn is_raised(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -49,6 +49,7 @@ pub(crate) mod text;
 pub(crate) mod text_input;
 pub(crate) mod text_output;
 pub(crate) mod uuid;
+pub mod wasm;
 pub(crate) mod zone;
 
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use datafusion::{
 use tidemill_storage::schema::UTC;
 
 use super::simple::{Call, Returns, Simple, any, any_of};
-use crate::{SqlError, catalog::DATABASE, rules::types, session::SessionShared};
+use crate::{SqlError, catalog::DATABASE, exec::work::StopFlag, rules::types, session::SessionShared};
 
 /// The PostgreSQL whose behaviour is followed.
 pub const SERVER_VERSION: &str = "15.0";
@@ -26,6 +26,8 @@ pub(crate) struct SessionFacts {
     pub(crate) shared: Arc<SessionShared>,
     /// When the statement began: what `now()` says all through it.
     pub(crate) statement_us: Option<i64>,
+    /// Raised when the statement is to stop: for functions that work long.
+    pub(crate) stop: StopFlag,
 }
 
 impl SessionFacts {

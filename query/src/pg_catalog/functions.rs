@@ -197,17 +197,11 @@ pub(super) fn all(relations: &Arc<Relations>) -> Vec<Arc<ScalarUDF>> {
             Ok(ScalarValue::Int32(Some(if name.eq_ignore_ascii_case("utf8") { 6 } else { -1 })))
         }),
         constant("getdatabaseencoding", utf8("UTF8".to_owned())),
-        define(PROC_OID, Returns::Fixed(DataType::Int32), false, |args| {
-            Ok(ScalarValue::Int32(args.first().map(|name| rows::function_oid(&text(name)))))
-        }),
         define("array_lower", Returns::Fixed(DataType::Int32), false, |args| Ok(bound(args, |_| 1))),
         define("array_upper", Returns::Fixed(DataType::Int32), false, |args| Ok(bound(args, |length| length))),
         current_schemas(),
         oid_array(),
         define("pg_size_pretty", text_type(), false, |args| Ok(utf8(args.first().and_then(int).map(size_pretty)))),
-        define("pg_get_function_result", text_type(), false, |_| Ok(utf8(None))),
-        define("pg_get_function_arguments", text_type(), false, |_| Ok(utf8(String::new()))),
-        define("pg_get_function_identity_arguments", text_type(), false, |_| Ok(utf8(String::new()))),
         define(EMPTY_ARRAY, Returns::First, true, |args| {
             let value = args.first().cloned().unwrap_or(ScalarValue::Null);
             match (&value, value.data_type()) {
@@ -283,7 +277,46 @@ pub(super) fn all(relations: &Arc<Relations>) -> Vec<Arc<ScalarUDF>> {
         let found = all_roles(&of_roles).into_iter().find(|(known, ..)| i64::from(*known) == oid);
         Ok(utf8(found.map_or_else(|| format!("unknown (OID={oid})"), |(_, name, _)| name)))
     }));
+    functions.extend(of_functions(relations));
     functions.extend(with_catalog(relations, text_type(), long()));
+    functions
+}
+
+/// What is said of functions: of those that users made, as nobody prints PostgreSQL's.
+fn of_functions(relations: &Arc<Relations>) -> Vec<Arc<ScalarUDF>> {
+    let of_user = |relations: &Relations, args: &[ScalarValue]| {
+        let oid = args.first().and_then(int)?;
+        let functions = relations.engine()?.user_functions();
+        functions.into_iter().find(|function| i64::from(function.declaration().oid) == oid)
+    };
+    let name_of = |data_type: &tidemill_storage::schema::DataType| {
+        let known = types::of_field(&data_type.field("", true));
+        types::format_type(known.oid, None)
+    };
+    let text_type = || Returns::Fixed(DataType::Utf8);
+    let of_result = Arc::clone(relations);
+    let mut functions = vec![define("pg_get_function_result", text_type(), false, move |args| {
+        Ok(utf8(of_user(&of_result, args).map(|function| name_of(&function.declaration().returns))))
+    })];
+    for name in ["pg_get_function_arguments", "pg_get_function_identity_arguments"] {
+        let of_arguments = Arc::clone(relations);
+        functions.push(define(name, text_type(), false, move |args| {
+            let Some(function) = of_user(&of_arguments, args) else { return Ok(utf8(String::new())) };
+            let arguments = function.declaration().arguments.iter().map(|(name, data_type)| match name {
+                Some(name) => format!("{} {}", quote_ident(name), name_of(data_type)),
+                None => name_of(data_type),
+            });
+            Ok(utf8(arguments.collect::<Vec<_>>().join(", ")))
+        }));
+    }
+    let known = Arc::clone(relations);
+    functions.push(define(PROC_OID, Returns::Fixed(DataType::Int32), false, move |args| {
+        let Some(name) = args.first().map(text) else { return Ok(ScalarValue::Int32(None)) };
+        let functions = known.engine().map(|engine| engine.user_functions()).unwrap_or_default();
+        let of_user = functions.iter().find(|function| function.declaration().name == name);
+        let oid = of_user.map_or_else(|| rows::function_oid(&name), |function| function.declaration().oid as i32);
+        Ok(ScalarValue::Int32(Some(oid)))
+    }));
     functions
 }
 

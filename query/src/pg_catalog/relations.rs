@@ -20,7 +20,7 @@ use super::{
 use crate::{Engine, TableHandle, star_tree};
 
 pub(super) const OWNER_OID: i32 = 10;
-const PUBLIC_OID: i32 = 2200;
+pub(super) const PUBLIC_OID: i32 = 2200;
 /// Views of other schemas of ours have no stored oid: they are numbered from here, in the order of their names.
 const VIEW_OIDS: i32 = 14_000;
 const SCHEMA_OIDS: i32 = 13_900;

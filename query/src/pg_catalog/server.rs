@@ -1,8 +1,10 @@
 //! Databases, roles, settings, backends: what the catalogs say of the server itself.
 
+use tidemill_storage::schema::DataType;
+
 use super::{
     OWNER,
-    relations::{OWNER_OID, Relations},
+    relations::{OWNER_OID, PUBLIC_OID, Relations},
     rows::{Cell, Rows},
     types,
 };
@@ -12,6 +14,8 @@ pub(super) const DATABASE_OID: i32 = 16_384;
 /// Of configured users, in the order of the configuration.
 const FIRST_USER_OID: i32 = 16_385;
 const UTF8: i32 = 6;
+/// Of the language; PostgreSQL gives none of its own objects this one.
+const WASM_OID: i32 = 13_999;
 
 pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
     match name {
@@ -35,6 +39,14 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
                 ("spcowner", OWNER_OID.into()),
             ]);
         }
+        "pg_language" => rows.add([
+            ("oid", WASM_OID.into()),
+            ("lanname", "wasm".into()),
+            ("lanowner", OWNER_OID.into()),
+            ("lanispl", true.into()),
+            ("lanpltrusted", true.into()),
+        ]),
+        "pg_proc" => user_functions(relations, rows),
         "pg_settings" => settings(relations, rows),
         "pg_stat_activity" => activity(relations, rows),
         "pg_timezone_names" => {
@@ -91,6 +103,38 @@ fn role(view: &str, oid: i32, name: &str, can_login: bool, rows: &mut Rows) {
             ("userepl", true.into()),
             ("usebypassrls", true.into()),
         ]),
+    }
+}
+
+/// Functions in WebAssembly, beside PostgreSQL's.
+fn user_functions(relations: &Relations, rows: &mut Rows) {
+    let Some(engine) = relations.engine() else { return };
+    for function in engine.user_functions() {
+        let declaration = function.declaration();
+        let oid_of = |data_type: &DataType| types::of_field(&data_type.field("", true)).oid;
+        let arguments = &declaration.arguments;
+        let types: Vec<String> = arguments.iter().map(|(_, data_type)| oid_of(data_type).to_string()).collect();
+        let mut cells: Vec<(&str, Cell)> = vec![
+            ("oid", (declaration.oid as i32).into()),
+            ("proname", declaration.name.as_str().into()),
+            ("pronamespace", PUBLIC_OID.into()),
+            ("proowner", OWNER_OID.into()),
+            ("prolang", WASM_OID.into()),
+            ("procost", 1.0.into()),
+            ("prokind", "f".into()),
+            ("proisstrict", true.into()),
+            ("provolatile", "i".into()),
+            ("proparallel", "s".into()),
+            ("pronargs", (arguments.len() as i32).into()),
+            ("prorettype", oid_of(&declaration.returns).into()),
+            ("proargtypes", types.join(" ").into()),
+            ("prosrc", declaration.name.as_str().into()),
+        ];
+        if arguments.iter().any(|(name, _)| name.is_some()) {
+            let names = arguments.iter().map(|(name, _)| name.clone().unwrap_or_default());
+            cells.push(("proargnames", names.collect::<Vec<_>>().into()));
+        }
+        rows.add(cells);
     }
 }
 

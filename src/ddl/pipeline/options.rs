@@ -13,6 +13,7 @@ const OPTIONS: &[&str] = &[
     "idle_timeout",
     "watermark_jump",
     "memory_limit",
+    "stuck_after",
     "late",
     "allowed_lateness",
     "delivery",
@@ -40,7 +41,7 @@ pub(super) struct Read {
 }
 
 /// Options that a pipeline that is there may be given.
-const CHANGEABLE: &[&str] = &["checkpoint_interval", "idle_timeout", "memory_limit"];
+const CHANGEABLE: &[&str] = &["checkpoint_interval", "idle_timeout", "memory_limit", "stuck_after"];
 
 pub(super) fn read(pairs: &[OptionPair]) -> Result<Read> {
     read_over(PipelineOptions::default(), pairs)
@@ -76,6 +77,7 @@ fn read_over(options: PipelineOptions, pairs: &[OptionPair]) -> Result<Read> {
             "idle_timeout" => read.idle_timeout_us = duration()?,
             "watermark_jump" => read.watermark_jump_us = duration()?,
             "memory_limit" => read.memory_limit = options::bytes(value).map_err(&wrong)?,
+            "stuck_after" => read.stuck_after_us = duration_or_none(value).map_err(&wrong)?,
             "by_name" => found.by_name = value.parse().map_err(|_| wrong("it takes true or false".into()))?,
             "late" => {
                 read.late.policy = match value.to_lowercase().as_str() {

@@ -12,7 +12,7 @@ use arrow::{
 
 use crate::{
     Error, Result,
-    bitpack::{self, Bitmask, compact::Lane, lanes},
+    bitpack::{self, Bitmask, compact::Lane},
     forward::ColumnReader,
 };
 
@@ -96,26 +96,6 @@ impl Block {
             Values::Integers(out) => reader.fill_integers(rows, selection, out),
             Values::Floats(out) => reader.fill_floats(rows, selection, out),
             _ => Err(Error::Invalid("encoded values in another form than they were prepared for".into())),
-        }
-    }
-}
-
-impl Block {
-    /// Makes the integers of rows that are not in `rows` zero: a sum is the same without them.
-    pub(crate) fn blank(&mut self, rows: &Bitmask) {
-        let Values::Integers(values) = &mut self.values else { return };
-        const WORDS: usize = 16;
-        let mut places = [0; WORDS * 64 + lanes::SLACK];
-        for (values, words) in values.chunks_mut(WORDS * 64).zip(rows.words().chunks(WORDS)) {
-            let mut others = [0; WORDS];
-            others.iter_mut().zip(words).for_each(|(other, word)| *other = !word);
-            let count = lanes::positions(&others[..words.len()], 0, &mut places);
-            for place in &places[..count] {
-                // Bits beyond the last row are of no value.
-                if let Some(value) = values.get_mut(*place as usize) {
-                    *value = 0;
-                }
-            }
         }
     }
 }
@@ -216,11 +196,6 @@ mod tests {
             let mut out = vec![9];
             compact(&values, &selection, &mut out);
             prop_assert_eq!(out, picks.iter().map(|row| *row as u32).collect::<Vec<_>>());
-            let mut block = Block { values: Values::Integers((1..=rows.len() as i64).collect()), valid: None };
-            block.blank(&selection);
-            let Values::Integers(blanked) = block.values else { panic!("integers stay integers") };
-            let kept = |row: usize| if selection.get(row) { row as i64 + 1 } else { 0 };
-            prop_assert_eq!(blanked, (0..rows.len()).map(kept).collect::<Vec<_>>());
         }
     }
 }

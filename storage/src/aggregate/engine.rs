@@ -321,13 +321,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether all that is asked for is how many rows there are, and sums of integers: then [`Self::update`] may be given blocks with more values than there
-    /// are rows, as long as these are zero.
+    /// Whether all that is asked for is how many rows there are, and sums of integers: rows between others are cheaply left out of them
+    /// ([`Self::update_among`]).
     pub(crate) fn is_sums_alone(&self) -> bool {
-        let sums = |input: &Input| {
-            input.numbers.is_none() && input.states.iter().all(|(state, _)| matches!(state, State::IntegerSums(_)))
-        };
-        self.layout.keys.is_empty() && self.layout.filters.is_empty() && self.inputs.iter().all(sums)
+        self.layout.keys.is_empty() && self.inputs.iter().all(Input::is_sums_alone)
     }
 
     /// Takes `rows` rows, whose values are in the blocks. `filters`: for each FILTER clause the rows that pass.
@@ -342,8 +339,24 @@ impl Engine {
         self.rows.add(groups);
         for (input, layout) in self.inputs.iter_mut().zip(&self.layout.inputs) {
             let filter = layout.filter.map(|index| &filters[index]);
-            let window = Window { rows, groups, blocks: &self.blocks, block: layout.column, filter };
+            let window = Window { rows, groups, blocks: &self.blocks, block: layout.column, filter, among: None };
             input.update(count, &window, &mut self.scratch)?;
+        }
+        Ok(())
+    }
+
+    /// Takes those rows of the blocks that `among` holds. There are no keys.
+    pub(crate) fn update_among(&mut self, among: &Bitmask, filters: &[Bitmask]) -> Result<()> {
+        let (selected, groups) = (among.count(), Groups::Same(0, among.len()));
+        if selected == 0 {
+            return Ok(());
+        }
+        self.rows.add(Groups::Same(0, selected));
+        for (input, layout) in self.inputs.iter_mut().zip(&self.layout.inputs) {
+            let filter = layout.filter.map(|index| &filters[index]);
+            let (blocks, rows) = (&self.blocks[..], among.len());
+            let window = Window { rows, groups, blocks, block: layout.column, filter, among: Some(among) };
+            input.update(1, &window, &mut self.scratch)?;
         }
         Ok(())
     }
@@ -433,25 +446,34 @@ struct Window<'a> {
     /// The input's column among them.
     block: Option<usize>,
     filter: Option<&'a Bitmask>,
+    /// The rows that there are (`None`: all).
+    among: Option<&'a Bitmask>,
 }
 
 impl Input {
+    /// Whether its states are sums of integers that come as they are.
+    fn is_sums_alone(&self) -> bool {
+        self.numbers.is_none() && self.states.iter().all(|(state, _)| matches!(state, State::IntegerSums(_)))
+    }
+
     fn update(&mut self, count: usize, window: &Window<'_>, scratch: &mut Scratch) -> Result<()> {
-        let &Window { rows, groups, blocks, filter, .. } = window;
+        let &Window { rows, groups, blocks, filter, among, .. } = window;
         let block = window.block.map(|index| &blocks[index]);
         let (Tally::Present(counts) | Tally::Missing(counts)) = &mut self.tally;
         counts.grow(count);
         self.states.iter_mut().for_each(|(state, _)| state.grow(count));
         let valid = block.and_then(|block| block.valid.as_ref());
-        let both;
-        let present = match (valid, filter) {
-            (Some(valid), Some(filter)) => {
-                let mut all = valid.clone();
-                all.and(filter);
-                both = all;
-                Some(&both)
+        let mut masks = [valid, filter, among].into_iter().flatten();
+        let all;
+        let present = match (masks.next(), masks.next()) {
+            (Some(one), Some(other)) => {
+                let mut both = one.clone();
+                both.and(other);
+                masks.for_each(|third| both.and(third));
+                all = both;
+                Some(&all)
             }
-            (one, other) => one.or(other),
+            (one, _) => one,
         };
         let Some(present) = present else {
             if let Tally::Present(counts) = &mut self.tally {
@@ -466,16 +488,29 @@ impl Input {
             return Err(Error::Invalid(format!("a mask of {} rows for {rows} rows", present.len())));
         }
         if let Tally::Missing(counts) = &mut self.tally {
-            let mut missing = Bitmask::all(rows);
-            missing.and_not(present);
-            counts.add(picked_groups(groups, &missing, &mut scratch.groups));
+            if let Some(valid) = valid {
+                let mut missing = among.cloned().unwrap_or_else(|| Bitmask::all(rows));
+                missing.and_not(valid);
+                counts.add(picked_groups(groups, &missing, &mut scratch.groups));
+            }
             if self.states.is_empty() {
                 return Ok(());
             }
         }
+        let is_sums_alone = self.is_sums_alone();
         let groups = picked_groups(groups, present, &mut scratch.groups);
         if let Tally::Present(counts) = &mut self.tally {
             counts.add(groups);
+        }
+        if let (true, Groups::Same(group, _), Some(Values::Integers(values))) =
+            (is_sums_alone, groups, block.map(|block| &block.values))
+        {
+            for (state, _) in &mut self.states {
+                if let State::IntegerSums(sums) = state {
+                    sums.add_among(group, values, present);
+                }
+            }
+            return Ok(());
         }
         match block {
             Some(block) if !self.states.is_empty() => {

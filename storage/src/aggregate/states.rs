@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    bitpack::lanes,
+    bitpack::{Bitmask, lanes},
     ids::ColumnId,
     scalar::compare_floats,
     schema::DataType,
@@ -113,12 +113,46 @@ pub(crate) struct IntegerSums {
     high: Vec<i128>,
     /// No `low` is farther from 0 than this.
     reach: u128,
+    /// No value is farther from 0 than this.
+    farthest: u64,
 }
 
 impl IntegerSums {
-    fn add(&mut self, groups: Groups<'_>, values: &[i64]) {
-        let reach = (u128::from(lanes::reach(values)) + 1) * values.len() as u128;
+    fn new(bounds: Option<(i64, i64)>) -> Self {
+        let farthest = bounds.map_or(u64::MAX, |(least, greatest)| least.unsigned_abs().max(greatest.unsigned_abs()));
+        Self { low: Vec::new(), high: Vec::new(), reach: 0, farthest }
+    }
+
+    /// Whether so many of the values may be added to `low`, which has room for them then.
+    fn is_low(&mut self, values: &[i64]) -> bool {
+        let count = values.len() as u128;
+        let mut reach = u128::from(self.farthest) * count;
+        if reach >= 1 << 56 {
+            // Bounds that are too wide, or none: what these values are says more.
+            reach = reach.min((u128::from(lanes::reach(values)) + 1) * count);
+        }
         if reach >= 1 << 62 {
+            return false;
+        }
+        if self.reach + reach >= 1 << 63 {
+            self.settle();
+        }
+        self.reach += reach;
+        true
+    }
+
+    /// Takes the values of one group that `rows` holds.
+    pub(crate) fn add_among(&mut self, group: u32, values: &[i64], rows: &Bitmask) {
+        let group = group as usize;
+        if self.is_low(values) {
+            self.low[group] = self.low[group].wrapping_add(lanes::sum_among(values, rows.words()));
+        } else {
+            self.high[group] += rows.iter().map(|row| i128::from(values[row])).sum::<i128>();
+        }
+    }
+
+    fn add(&mut self, groups: Groups<'_>, values: &[i64]) {
+        if !self.is_low(values) {
             match groups {
                 Groups::Same(group, _) => {
                     self.high[group as usize] += values.iter().map(|value| i128::from(*value)).sum::<i128>();
@@ -132,10 +166,6 @@ impl IntegerSums {
             }
             return;
         }
-        if self.reach + reach >= 1 << 63 {
-            self.settle();
-        }
-        self.reach += reach;
         match groups {
             Groups::Same(group, _) => {
                 self.low[group as usize] = self.low[group as usize].wrapping_add(lanes::sum(values));
@@ -285,9 +315,7 @@ impl State {
         let values = subject.values;
         let extreme = if operation == Operation::Min { Extreme::Least } else { Extreme::Greatest };
         let mut state = match (operation, values) {
-            (Operation::Sum, Values::Integers(_)) => {
-                Self::IntegerSums(IntegerSums { low: Vec::new(), high: Vec::new(), reach: 0 })
-            }
+            (Operation::Sum, Values::Integers(_)) => Self::IntegerSums(IntegerSums::new(subject.bounds)),
             (Operation::Sum, Values::Wide(_)) => Self::WideSums(Vec::new()),
             (Operation::Sum, Values::Floats(_)) => Self::FloatSums(FloatSums::default()),
             (Operation::Min | Operation::Max, Values::Ids(_)) => Self::Ids(Vec::new(), extreme),

@@ -187,6 +187,33 @@ lanes! {
 }
 
 lanes! {
+    /// The wrapping sum of the values whose bit is set; `words` has a bit for each value.
+    sum_among(values: &[i64], words: &[u64]) -> i64 {
+        let mut sums = [0i64; 8];
+        let (whole, rest) = values.as_chunks::<64>();
+        for (values, word) in whole.iter().zip(words) {
+            let mut left = *word;
+            for eight in values.as_chunks::<8>().0 {
+                // In two loops, of which the compiler makes registers; of one it makes a gather.
+                let mut kept = [0i64; 8];
+                for lane in 0..8 {
+                    kept[lane] = eight[lane] & ((left >> lane & 1) as i64).wrapping_neg();
+                }
+                for lane in 0..8 {
+                    sums[lane] = sums[lane].wrapping_add(kept[lane]);
+                }
+                left >>= 8;
+            }
+        }
+        let last = words.get(whole.len()).copied().unwrap_or(0);
+        for (bit, value) in rest.iter().enumerate() {
+            sums[bit % 8] = sums[bit % 8].wrapping_add(if last >> bit & 1 == 1 { *value } else { 0 });
+        }
+        sums.iter().fold(0, |sum, lane| sum.wrapping_add(*lane))
+    }
+}
+
+lanes! {
     /// The least and the greatest; (`i64::MAX`, `i64::MIN`) of none.
     extremes(values: &[i64]) -> (i64, i64) {
         values.iter().fold((i64::MAX, i64::MIN), |(least, greatest), value| {
@@ -224,6 +251,10 @@ mod tests {
             prop_assert!(u128::from(reach(&values)) + 1 >= u128::from(farthest));
             prop_assert!(u128::from(reach(&values)) <= 2 * u128::from(farthest));
             prop_assert_eq!(sum(&values), values.iter().fold(0, |sum: i64, value| sum.wrapping_add(*value)));
+            let words: Vec<u64> = (0..values.len().div_ceil(64)).map(|word| (base as u64).rotate_left(word as u32)).collect();
+            let among = |row: &usize| words[row / 64] >> (row % 64) & 1 == 1;
+            let expected = (0..values.len()).filter(among).fold(0, |sum: i64, row| sum.wrapping_add(values[row]));
+            prop_assert_eq!(sum_among(&values, &words), expected);
             let (least, greatest) = extremes(&values);
             prop_assert_eq!(Some(least), values.iter().copied().min().or(Some(i64::MAX)));
             prop_assert_eq!(Some(greatest), values.iter().copied().max().or(Some(i64::MIN)));

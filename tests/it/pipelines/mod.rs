@@ -13,6 +13,8 @@ mod restarting;
 mod scenarios;
 mod services;
 mod sinks;
+mod spilling;
+mod transforms;
 mod windows;
 
 use std::time::Duration;

@@ -39,6 +39,7 @@ enum Kind {
     Skip(StreamId, u64),
     Again(Vec<usize>),
     Give,
+    Spill(usize, Vec<i64>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -116,6 +117,7 @@ pub(crate) fn encode(arrival: &Arrival, answers: &Answers, out: &mut Vec<u8>) ->
             (Kind::Again(sources), batches.iter().map(|(_, batch)| batch).collect())
         }
         Arrival::Give => (Kind::Give, Vec::new()),
+        Arrival::Spill { operator, at } => (Kind::Spill(*operator, at.clone()), Vec::new()),
     };
     let heads = batches.iter().map(|batch| BatchHead::of(batch)).collect();
     let head = Head { kind, batches: heads, answers: answers.0.len() };
@@ -161,6 +163,7 @@ pub(crate) fn decode(rest: &mut &[u8]) -> Result<(Arrival, Answers), String> {
         }
         Kind::Again(sources) => return Err(format!("{count} batches of {} sources", sources.len())),
         Kind::Give => Arrival::Give,
+        Kind::Spill(operator, at) => Arrival::Spill { operator, at },
     };
     Ok((arrival, answers))
 }

@@ -9,11 +9,7 @@
 //! order of arrival within the watermark's allowance. Whatever is behind this waits for the same watermark and is not held up. A row that is further behind the watermark than the
 //! *slack* is late; a key is known as long as a row may come that is near it and not late.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    mem,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, mem, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray},
@@ -24,7 +20,7 @@ use datafusion::common::DataFusionError;
 use super::{
     event_time::NEVER,
     flow::{Flowing, NOWHERE, Part, Taken},
-    packing::Packing,
+    packing::{ByRow, Packing},
 };
 use crate::pipeline::{late::Late, plan::Dedup};
 
@@ -52,7 +48,7 @@ pub(crate) struct Deduping {
     rows: Packing,
     held: BTreeSet<Held>,
     /// Times of rows that were given.
-    known: HashMap<Box<[u8]>, Times>,
+    known: ByRow<Times>,
     bytes: usize,
     watermark: i64,
     /// The watermark when keys were last forgotten.
@@ -109,7 +105,7 @@ impl Deduping {
         let keys = dedup.keys.iter().map(|key| key.field.data_type().clone()).collect();
         let rows = dedup.output.fields().iter().map(|field| field.data_type().clone()).collect();
         let (keys, rows) = (Packing::new(keys)?, Packing::new(rows)?);
-        let (held, known) = (BTreeSet::new(), HashMap::new());
+        let (held, known) = (BTreeSet::new(), ByRow::default());
         // A part of what keys are known for anyway, so that a window that is still open gets its rows.
         let slack_us = late.allowed_us.max(dedup.within_us / 4);
         Ok(Self { dedup, slack_us, keys, rows, held, known, bytes: 0, watermark: NEVER, swept: NEVER })

@@ -2,7 +2,7 @@
 
 use arrow::array::{ArrayRef, RecordBatch};
 
-use super::{Counts, event_time::NEVER};
+use super::{Counts, event_time::NEVER, spill::Run};
 
 /// The place of a row that is not one of the batch at hand.
 pub(crate) const NOWHERE: u32 = u32::MAX;
@@ -37,6 +37,8 @@ pub(crate) struct Part {
     pub(crate) at: i64,
     pub(crate) rows: usize,
     pub(crate) columns: Vec<Vec<ArrayRef>>,
+    /// What is in a file of its own.
+    pub(crate) run: Option<Run>,
 }
 
 impl Flowing {
@@ -67,6 +69,6 @@ impl Taken {
 impl Part {
     /// What the operator made, before its place is known.
     pub(crate) fn new(kind: &str, at: i64, rows: usize, columns: Vec<Vec<ArrayRef>>) -> Self {
-        Self { operator: 0, kind: kind.to_owned(), at, rows, columns }
+        Self { operator: 0, kind: kind.to_owned(), at, rows, columns, run: None }
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{mem, sync::Arc};
 
-use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::{
+    array::{Array, ArrayRef, BooleanArray},
+    buffer::Buffer,
+    datatypes::DataType as ArrowType,
+};
 use datafusion::{
     common::DataFusionError,
     logical_expr::{EmitTo, GroupsAccumulator},
@@ -46,9 +50,19 @@ pub(crate) struct Rows<'a> {
 
 impl Dump {
     pub(crate) fn bytes(&self) -> usize {
-        let of = |arrays: &[ArrayRef]| arrays.iter().map(|array| array.get_array_memory_size()).sum::<usize>();
+        let of = |arrays: &[ArrayRef]| arrays.iter().map(bytes_of).sum::<usize>();
         of(&self.keys) + self.states.iter().map(|state| of(state)).sum::<usize>()
     }
+}
+
+/// What an array has of its buffers: those that came out of a file share one, which would count for each of them.
+fn bytes_of(array: &ArrayRef) -> usize {
+    let data = array.to_data();
+    let texts = match data.data_type() {
+        ArrowType::Utf8View | ArrowType::BinaryView => data.buffers().iter().skip(1).map(Buffer::len).sum::<usize>(),
+        _ => 0,
+    };
+    data.get_slice_memory_size().map_or_else(|_| array.get_array_memory_size(), |bytes| bytes + texts)
 }
 
 impl Accumulators {

@@ -10,7 +10,7 @@
 //! be behind the watermark. So the pairs of rows that come within the watermark's allowance are those of tables, in whatever order they come, and of what comes after it as many as can be.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashSet},
     hash::{BuildHasher, RandomState},
     sync::Arc,
 };
@@ -28,7 +28,7 @@ use datafusion::common::DataFusionError;
 use super::{
     event_time::NEVER,
     flow::{Flowing, Part, Taken},
-    packing::{Packed, Packing},
+    packing::{ByRow, Packed, Packing},
 };
 use crate::pipeline::plan::Join;
 
@@ -75,7 +75,7 @@ struct Waiting {
     free: Vec<u32>,
     hasher: RandomState,
     /// Hash of a key → its first row; the others follow one another.
-    heads: HashMap<u64, u32>,
+    heads: ByRow<u32, u64>,
     /// When each may be forgotten, by the times of the rows.
     times: BTreeSet<(i64, u32)>,
     ghosts: BTreeSet<(i64, u32)>,
@@ -108,7 +108,7 @@ impl Waiting {
             slots: Vec::new(),
             free: Vec::new(),
             hasher: RandomState::new(),
-            heads: HashMap::new(),
+            heads: ByRow::default(),
             times: BTreeSet::new(),
             ghosts: BTreeSet::new(),
         }

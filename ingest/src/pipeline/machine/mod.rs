@@ -17,6 +17,7 @@ mod operators;
 mod packing;
 mod ranked;
 mod sessions;
+pub(crate) mod spill;
 pub(crate) mod state_file;
 #[cfg(test)]
 mod tests;
@@ -38,10 +39,13 @@ pub(crate) use self::{
 use self::{
     flow::{Flowing, Part, Taken},
     operators::{Fault, Piece, Running, delay_of, prepare},
+    spill::Store,
+    state_file::StateFile,
 };
 use super::{
     bisect::bisect,
     checks::row_reject,
+    expression::Uncomputed,
     late::{Late, LatePolicy},
     plan::{Lane, Origin, Plan},
     tables::{Answers, Asking, TableRows},
@@ -93,6 +97,11 @@ pub(crate) enum Arrival {
     },
     /// It is time to give groups that changed.
     Give,
+    /// It is time to put what an operator holds into files: of each place, all that it has in memory.
+    Spill {
+        operator: usize,
+        at: Vec<i64>,
+    },
 }
 
 /// What came of it.
@@ -106,11 +115,12 @@ pub(crate) struct Outcome {
     pub(crate) late: Vec<(StreamId, Reject)>,
 }
 
-/// How a machine goes about time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a machine goes about time, and where state goes that is spilled.
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) jump_max_us: i64,
     pub(crate) late: Late,
+    pub(crate) store: Arc<dyn Store>,
 }
 
 /// Counts since the pipeline was made.
@@ -179,6 +189,9 @@ pub(crate) struct Machine {
 /// What a dead letter says that came too late.
 const LATE: &str = "the row is late: what it belongs to was given";
 
+/// Rows that go on together: of a large state that comes out of files each copy would take as much memory.
+const TOGETHER_MAX: usize = 256 * 1024;
+
 /// State that is none of the operator that finds it.
 fn foreign(what: &str) -> DataFusionError {
     DataFusionError::Execution(format!("the state is of another query, or of another version of the server ({what})"))
@@ -201,6 +214,21 @@ fn lanes(plan: &Plan, from: Origin) -> impl Iterator<Item = (Target, &Lane)> {
     all.filter(move |(_, lane)| lane.from == from)
 }
 
+impl Picture {
+    /// The files that it names beside its own, durable at return.
+    pub(crate) fn spilled(&self) -> Result<Vec<StateFile>> {
+        let mut files: BTreeMap<&str, &StateFile> = BTreeMap::new();
+        for run in self.parts.iter().filter_map(|part| part.run.as_ref()) {
+            if files.insert(&run.file().file, run.file()).is_none()
+                && let Some(kept) = run.kept()
+            {
+                kept.sync()?;
+            }
+        }
+        Ok(files.into_values().cloned().collect())
+    }
+}
+
 impl Machine {
     pub(crate) fn new(
         plan: Arc<Plan>,
@@ -213,7 +241,7 @@ impl Machine {
             time.wait_for_all();
         }
         let late = settings.late;
-        let operators = plan.operators.iter().map(|operator| Running::new(&operator.kind, late));
+        let operators = plan.operators.iter().map(|operator| Running::new(&operator.kind, late, &settings.store));
         let operators = operators.collect::<Result<_, _>>()?;
         Ok(Self {
             plan,
@@ -301,6 +329,28 @@ impl Machine {
         self.operators.iter().map(Running::size).fold((0, 0), |(bytes, groups), (b, g)| (bytes + b, groups + g))
     }
 
+    /// Bytes of state in files.
+    pub(crate) fn spilled(&self) -> u64 {
+        self.operators.iter().map(Running::spilled).sum()
+    }
+
+    /// What makes about so many bytes of memory free, the coldest first; `None` when nothing does.
+    pub(crate) fn spilling(&self, bytes: usize) -> Option<Arrival> {
+        let of = |(operator, running): (usize, &Running)| {
+            let found = running.spillable();
+            (found.iter().map(|(_, bytes)| *bytes).sum::<usize>(), operator, found)
+        };
+        let (_, operator, found) = self.operators.iter().enumerate().map(of).max_by_key(|(bytes, ..)| *bytes)?;
+        let mut free = 0;
+        let at = found.into_iter().filter(|(_, bytes)| *bytes > 0).take_while(|(_, of)| {
+            let is_wanted = free < bytes;
+            free += of;
+            is_wanted
+        });
+        let at: Vec<i64> = at.map(|(at, _)| at).collect();
+        (!at.is_empty()).then_some(Arrival::Spill { operator, at })
+    }
+
     /// What tables said for the arrival that was taken last.
     pub(crate) fn answers(&mut self) -> Answers {
         self.asking.take()
@@ -339,6 +389,10 @@ impl Machine {
                 }
             }
             Arrival::Give => {}
+            Arrival::Spill { operator, at } => {
+                let running = self.operators.get_mut(*operator);
+                running.ok_or_else(|| foreign("spilled state of an operator that is not there"))?.spill(at)?;
+            }
         }
         let watermark = self.time.combined();
         // An operator has seen all that those before it give of this watermark.
@@ -396,12 +450,17 @@ impl Machine {
                 bisect(
                     0..rows,
                     &mut |range| {
+                        // What no row is to blame for is not looked for among them.
+                        if asking.has_failed() {
+                            return Err(String::new());
+                        }
                         let flowing = Flowing {
                             rows: batch.rows.slice(range.start, range.len()),
                             places: (range.start as u32..range.end as u32).collect(),
                             before: before[range].to_vec(),
                         };
-                        prepare(kind_of(&plan, target), &lane.steps, flowing, asking)
+                        let prepared = prepare(kind_of(&plan, target), &lane.steps, flowing, asking);
+                        prepared.map_err(|uncomputed| asking.blame(uncomputed))
                     },
                     &mut |_, (piece, of_piece): (Piece, Vec<Fault>)| {
                         pieces.push(piece);
@@ -456,14 +515,29 @@ impl Machine {
         self.counts.add(taken.counts);
         self.counts.late_rows += taken.late.len() as u64;
         late.extend(taken.late);
-        let Some(flowing) = together(taken.given)? else { return Ok(()) };
+        let mut given = taken.given.into_iter().peekable();
+        while given.peek().is_some() {
+            let mut rows = 0;
+            let some = std::iter::from_fn(|| {
+                let next = given.next_if(|flowing| rows == 0 || rows + flowing.rows.num_rows() <= TOGETHER_MAX)?;
+                rows += next.rows.num_rows();
+                Some(next)
+            });
+            if let Some(flowing) = together(some.collect())? {
+                self.forward_some(at, &flowing, late, outcome)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn forward_some(&mut self, at: usize, flowing: &Flowing, late: &mut Vec<u32>, outcome: &mut Outcome) -> Result<()> {
         let plan = Arc::clone(&self.plan);
         for (target, lane) in lanes(&plan, Origin::Operator(at)) {
             let flowing =
                 Flowing { rows: flowing.rows.clone(), before: flowing.before.clone(), places: flowing.places.clone() };
             let prepared = prepare(kind_of(&plan, target), &lane.steps, flowing, &mut self.asking);
             self.asking.failure()?;
-            let (piece, faults) = prepared.map_err(failed)?;
+            let (piece, faults) = prepared.map_err(Uncomputed::error)?;
             if let Some((_, reason)) = faults.into_iter().next() {
                 return Err(failed(reason));
             }

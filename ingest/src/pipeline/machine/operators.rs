@@ -17,12 +17,13 @@ use super::{
     joining::{JoinRows, Joining},
     ranked::{RankRows, Ranked},
     sessions::Sessions,
+    spill::Store,
     updating::Updating,
     versions::Versions,
     windowed::{Prepared, Windowed},
 };
 use crate::pipeline::{
-    expression::Expression,
+    expression::{Expression, Uncomputed},
     late::Late,
     plan::{Aggregate, Kind, Side, Step, steps, windows::Window},
     tables::Asking,
@@ -55,7 +56,7 @@ pub(super) enum Piece {
 pub(super) type Fault = (u32, String);
 
 impl Running {
-    pub(super) fn new(kind: &Kind, late: Late) -> Result<Self> {
+    pub(super) fn new(kind: &Kind, late: Late, store: &Arc<dyn Store>) -> Result<Self> {
         Ok(match kind {
             Kind::Join(join) => Self::Joining(Box::new(Joining::new(Arc::clone(join))?)),
             Kind::AsOf(as_of) => Self::Versions(Box::new(Versions::new(Arc::clone(as_of))?)),
@@ -66,7 +67,7 @@ impl Running {
                 Some(timing) if matches!(timing.window, Window::Session { .. }) => {
                     Self::Sessions(Sessions::new(Arc::clone(aggregate), timing)?)
                 }
-                Some(timing) => Self::Windowed(Windowed::new(Arc::clone(aggregate), timing, late)?),
+                Some(timing) => Self::Windowed(Windowed::new(Arc::clone(aggregate), timing, late, Arc::clone(store))?),
             },
         })
     }
@@ -122,6 +123,29 @@ impl Running {
     /// Whether there is something that waits for that.
     pub(super) fn is_waiting(&self) -> bool {
         matches!(self, Self::Updating(updating) if updating.is_waiting())
+    }
+
+    /// What may go to files: where it is, and its bytes, the coldest first.
+    pub(super) fn spillable(&self) -> Vec<(i64, usize)> {
+        match self {
+            Self::Windowed(windowed) => windowed.spillable(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn spill(&mut self, at: &[i64]) -> Result<()> {
+        match self {
+            Self::Windowed(windowed) => windowed.spill(at),
+            _ => Err(DataFusionError::Internal("what this operator holds stays in memory".into())),
+        }
+    }
+
+    /// Bytes in files.
+    pub(super) fn spilled(&self) -> u64 {
+        match self {
+            Self::Windowed(windowed) => windowed.spilled(),
+            _ => 0,
+        }
     }
 
     pub(super) fn dump(&mut self) -> Result<Vec<Part>> {
@@ -187,7 +211,7 @@ pub(super) fn prepare(
     steps: &[Step],
     flowing: Flowing,
     asking: &mut Asking,
-) -> Result<(Piece, Vec<Fault>), String> {
+) -> Result<(Piece, Vec<Fault>), Uncomputed> {
     let Flowing { rows, mut before, mut places } = flowing;
     let stepped = steps::run(steps, rows, asking)?;
     let mut rows = stepped.rows;
@@ -233,10 +257,10 @@ pub(super) fn prepare(
         Kind::Ranking(ranking) => {
             let keys = all(&ranking.keys, &rows)?;
             let order =
-                ranking.order.iter().map(|(expression, _)| expression.evaluate(&rows)).collect::<Result<_, _>>()?;
+                ranking.order.iter().map(|(expression, _)| expression.compute(&rows)).collect::<Result<_, _>>()?;
             let kept = ranking.kept.iter();
             let kept = kept.map(|at| as_type(rows.column(*at), ranking.schema.field(*at).data_type()));
-            let kept = kept.collect::<Result<_, _>>()?;
+            let kept = kept.collect::<Result<_, String>>()?;
             Piece::Rank(Box::new(RankRows { times, keys, order, kept, before, places }))
         }
         Kind::Dedup(dedup) => {
@@ -276,11 +300,11 @@ fn joined(
     times: TimestampMicrosecondArray,
     before: Vec<i64>,
     places: Vec<u32>,
-) -> Result<Piece, String> {
+) -> Result<Piece, Uncomputed> {
     let keys = all(&of.keys, &rows)?;
     let columns = rows.columns().iter().zip(of.schema.fields());
     // Of lanes that are united each has types of its own.
-    let columns = columns.map(|(column, field)| as_type(column, field.data_type())).collect::<Result<_, _>>()?;
+    let columns = columns.map(|(column, field)| as_type(column, field.data_type())).collect::<Result<_, String>>()?;
     let rows = RecordBatch::try_new(Arc::clone(&of.schema), columns).map_err(|error| error.to_string())?;
     Ok(Piece::Join(Box::new(JoinRows { side, rows, times, keys, before, places })))
 }
@@ -292,32 +316,32 @@ fn as_type(column: &ArrayRef, data_type: &ArrowType) -> Result<ArrayRef, String>
     }
 }
 
-fn times_of(time: &Expression, rows: &RecordBatch) -> Result<TimestampMicrosecondArray, String> {
-    let times = time.evaluate(rows)?;
+fn times_of(time: &Expression, rows: &RecordBatch) -> Result<TimestampMicrosecondArray, Uncomputed> {
+    let times = time.compute(rows)?;
     // Zones are names for the same moments.
     let plain = ArrowType::Timestamp(TimeUnit::Microsecond, None);
     let times = cast(&times, &plain).map_err(|error| error.to_string())?;
     let times = times.as_primitive_opt::<TimestampMicrosecondType>().cloned();
-    times.ok_or_else(|| "the event time is no timestamp of microseconds".to_owned())
+    times.ok_or_else(|| "the event time is no timestamp of microseconds".into())
 }
 
-fn all(expressions: &[Expression], rows: &RecordBatch) -> Result<Vec<ArrayRef>, String> {
-    expressions.iter().map(|expression| expression.evaluate(rows)).collect()
+fn all(expressions: &[Expression], rows: &RecordBatch) -> Result<Vec<ArrayRef>, Uncomputed> {
+    expressions.iter().map(|expression| expression.compute(rows)).collect()
 }
 
 type Inputs = (Vec<ArrayRef>, Vec<Vec<ArrayRef>>, Vec<Option<arrow::array::BooleanArray>>);
 
 /// Keys, and the arguments and filters of each aggregate.
-fn inputs(aggregate: &Aggregate, rows: &RecordBatch) -> Result<Inputs, String> {
+fn inputs(aggregate: &Aggregate, rows: &RecordBatch) -> Result<Inputs, Uncomputed> {
     let keys = all(&aggregate.keys, rows)?;
     let arguments = aggregate.calls.iter().map(|call| all(&call.arguments, rows)).collect::<Result<_, _>>()?;
     let filters = aggregate.calls.iter().map(|call| match &call.filter {
         None => Ok(None),
         Some(filter) => {
-            let mask = filter.evaluate(rows)?;
+            let mask = filter.compute(rows)?;
             let mask = mask.as_boolean_opt().ok_or("the condition of FILTER is not boolean")?;
             Ok(Some(if mask.null_count() > 0 { prep_null_mask_filter(mask) } else { mask.clone() }))
         }
     });
-    Ok((keys, arguments, filters.collect::<Result<_, String>>()?))
+    Ok((keys, arguments, filters.collect::<Result<_, Uncomputed>>()?))
 }

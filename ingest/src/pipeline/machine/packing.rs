@@ -1,5 +1,7 @@
 //! Rows of columns as bytes and back, so that single ones can be kept, found and taken out. These bytes live in memory only: files have columns.
 
+use std::collections::HashMap;
+
 use arrow::{
     array::ArrayRef,
     compute::{SortOptions, cast},
@@ -9,6 +11,9 @@ use arrow::{
 use datafusion::common::DataFusionError;
 
 type Result<T> = std::result::Result<T, DataFusionError>;
+
+/// What is found by a packed row, or by a number that stands for one. Hashes are quick, and others at each start, so that nobody can choose keys that collide.
+pub(crate) type ByRow<V, K = Box<[u8]>> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// For columns of certain types. Equal rows have equal bytes.
 pub(crate) struct Packing {

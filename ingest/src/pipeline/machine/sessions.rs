@@ -11,7 +11,7 @@
 //! so these are given first.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -24,7 +24,7 @@ use datafusion::common::DataFusionError;
 use super::{
     flow::{Part, Taken},
     groups::Accumulators,
-    packing::Packing,
+    packing::{ByRow, Packing},
     updating::States,
     windowed::Prepared,
 };
@@ -46,7 +46,7 @@ pub(crate) struct Sessions {
     keys: Packing,
     states: States,
     /// By their first rows.
-    open: HashMap<Key, BTreeMap<i64, Session>>,
+    open: ByRow<BTreeMap<i64, Session>, Key>,
     /// End, key and first row of each.
     ends: BTreeSet<(i64, Key, i64)>,
     bytes: usize,
@@ -69,7 +69,7 @@ impl Sessions {
         let Window::Session { gap } = timing.window else { return Err(super::foreign("a window that is no session")) };
         let types = aggregate.key_schema.fields().iter().map(|field| field.data_type().clone()).collect();
         let (keys, states) = (Packing::new(types)?, States::new(&aggregate)?);
-        Ok(Self { aggregate, gap, keys, states, open: HashMap::new(), ends: BTreeSet::new(), bytes: 0 })
+        Ok(Self { aggregate, gap, keys, states, open: ByRow::default(), ends: BTreeSet::new(), bytes: 0 })
     }
 
     pub(crate) fn update(&mut self, rows: &Prepared) -> Result<Taken> {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Cursor, Write},
+    io::{self, BufRead, BufReader, BufWriter, Read, Write},
     path::Path,
     sync::Arc,
 };
@@ -15,13 +15,18 @@ use arrow::{
 use serde::{Deserialize, Serialize};
 use tidemill_storage::Error as StorageError;
 
-use super::{Part, Picture, Progress};
+use super::{
+    Part, Picture, Progress,
+    spill::{Run, RunHead},
+};
 use crate::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"TMSTATE2";
 /// Of the version before, which knew panes of one aggregate only. It is read, and never written.
 const MAGIC_1: &[u8; 8] = b"TMSTATE1";
 const ZSTD_LEVEL: i32 = 1;
+/// Of what is written and read at a time.
+const WRITE_BYTES: usize = 256 << 10;
 /// Of the body, uncompressed; a larger length is damage.
 const BODY_BYTES_MAX: u64 = 64 << 30;
 
@@ -40,6 +45,8 @@ struct PartHead {
     rows: usize,
     /// Lengths of the lists of columns.
     columns: Vec<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run: Option<RunHead>,
 }
 
 /// The head of the version before.
@@ -66,6 +73,7 @@ impl From<Head1> for Head {
             at: pane.start,
             rows: pane.groups,
             columns: [vec![pane.keys], pane.states].concat(),
+            run: None,
         };
         Self { progress: head.progress, parts: head.panes.into_iter().map(part).collect() }
     }
@@ -81,7 +89,6 @@ pub struct StateFile {
 
 /// Writes a picture, durable at return.
 pub(crate) fn write(directory: &Path, name: &str, picture: &Picture) -> Result<StateFile> {
-    let bytes = encode(picture)?;
     let path = directory.join(name);
     let temporary = directory.join(format!("{name}.tmp"));
     let failed = |action: &'static str| {
@@ -89,32 +96,67 @@ pub(crate) fn write(directory: &Path, name: &str, picture: &Picture) -> Result<S
         move |error: io::Error| StorageError::io(action, path, &error)
     };
     fail::fail_point!("checkpoint::state", |_| Err(Error::Unavailable("failpoint checkpoint::state".into())));
-    let mut file = File::create(&temporary).map_err(failed("creating state file"))?;
-    file.write_all(&bytes).map_err(failed("writing state file"))?;
-    file.sync_all().map_err(failed("syncing state file"))?;
+    let file = File::create(&temporary).map_err(failed("creating state file"))?;
+    let mut out = Checked { inner: BufWriter::with_capacity(WRITE_BYTES, file), bytes: 0, checksum: 0 };
+    encode(picture, &mut out)?;
+    out.flush().map_err(failed("writing state file"))?;
+    let Checked { inner, bytes, checksum } = out;
+    inner.get_ref().sync_all().map_err(failed("syncing state file"))?;
     fs::rename(&temporary, &path).map_err(failed("naming state file"))?;
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
     synced.map_err(failed("syncing the directory of state file"))?;
-    Ok(StateFile { file: name.to_owned(), bytes: bytes.len() as u64, checksum: crc32c::crc32c(&bytes) })
+    Ok(StateFile { file: name.to_owned(), bytes, checksum })
 }
 
-/// Reads a picture back. `Storage`, with the file's name, for one that is missing or damaged.
-pub(crate) fn read(directory: &Path, known: &StateFile) -> Result<Picture> {
+/// Bytes on their way, counted and summed up.
+struct Checked<W> {
+    inner: W,
+    bytes: u64,
+    checksum: u32,
+}
+
+impl<W: Write> Write for Checked<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.bytes += written as u64;
+        self.checksum = crc32c::crc32c_append(self.checksum, &bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Whether the file is as it was written.
+pub(crate) fn check(directory: &Path, known: &StateFile) -> Result<()> {
     let path = directory.join(&known.file);
-    let bytes = fs::read(&path).map_err(|error| StorageError::io("reading state file", &path, &error))?;
-    if bytes.len() as u64 != known.bytes || crc32c::crc32c(&bytes) != known.checksum {
+    let unread = |error: io::Error| StorageError::io("reading state file", &path, &error);
+    let mut found = Checked { inner: io::sink(), bytes: 0, checksum: 0 };
+    let mut file = BufReader::with_capacity(WRITE_BYTES, File::open(&path).map_err(unread)?);
+    io::copy(&mut file, &mut found).map_err(unread)?;
+    if (found.bytes, found.checksum) != (known.bytes, known.checksum) {
         return Err(StorageError::corrupt(
             &path,
             "state of a pipeline",
             format!("{} bytes of checksum {:08x}", known.bytes, known.checksum),
-            format!("{} bytes of checksum {:08x}", bytes.len(), crc32c::crc32c(&bytes)),
+            format!("{} bytes of checksum {:08x}", found.bytes, found.checksum),
         )
         .into());
     }
-    decode(&bytes).map_err(|found| StorageError::corrupt(&path, "state of a pipeline", "a picture of it", found).into())
+    Ok(())
 }
 
-fn encode(picture: &Picture) -> Result<Vec<u8>> {
+/// Reads a picture back. `Storage`, with the file's name, for one that is missing or damaged.
+pub(crate) fn read(directory: &Path, known: &StateFile) -> Result<Picture> {
+    check(directory, known)?;
+    let path = directory.join(&known.file);
+    let file = File::open(&path).map_err(|error| StorageError::io("reading state file", &path, &error))?;
+    decode(BufReader::with_capacity(WRITE_BYTES, file))
+        .map_err(|found| StorageError::corrupt(&path, "state of a pipeline", "a picture of it", found).into())
+}
+
+fn encode(picture: &Picture, out: &mut impl Write) -> Result<()> {
     let head = Head {
         progress: picture.progress.clone(),
         parts: picture
@@ -126,36 +168,46 @@ fn encode(picture: &Picture) -> Result<Vec<u8>> {
                 at: part.at,
                 rows: part.rows,
                 columns: part.columns.iter().map(Vec::len).collect(),
+                run: part.run.as_ref().map(|run| run.head().clone()),
             })
             .collect(),
     };
-    pack(MAGIC, &serde_json::to_vec(&head).map_err(|error| Error::Commit(error.to_string()))?, picture)
+    pack(MAGIC, &serde_json::to_vec(&head).map_err(|error| Error::Commit(error.to_string()))?, picture, out)
 }
 
-fn pack(magic: &[u8; 8], head: &[u8], picture: &Picture) -> Result<Vec<u8>> {
-    let mut body = (head.len() as u64).to_le_bytes().to_vec();
-    body.extend(head);
+/// A large picture is in memory once: how long a part is in the file is found out by writing it to nowhere first.
+fn pack(magic: &[u8; 8], head: &[u8], picture: &Picture, out: &mut impl Write) -> Result<()> {
+    let mut lengths = Vec::with_capacity(picture.parts.len());
     for part in &picture.parts {
-        let arrays: Vec<&ArrayRef> = part.columns.iter().flatten().collect();
-        let fields =
-            arrays.iter().enumerate().map(|(at, array)| Field::new(format!("a{at}"), array.data_type().clone(), true));
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let options = RecordBatchOptions::new().with_row_count(Some(part.rows));
-        let columns = arrays.into_iter().map(Arc::clone).collect();
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)?;
-        let mut stream = Vec::new();
-        let mut writer = StreamWriter::try_new(&mut stream, &schema)?;
-        writer.write(&batch)?;
-        writer.finish()?;
-        drop(writer);
-        body.extend((stream.len() as u64).to_le_bytes());
-        body.extend(stream);
+        let mut nowhere = Checked { inner: io::sink(), bytes: 0, checksum: 0 };
+        stream(part, &mut nowhere)?;
+        lengths.push(nowhere.bytes);
     }
-    let mut bytes = magic.to_vec();
-    bytes.extend((body.len() as u64).to_le_bytes());
-    let packed = zstd::bulk::compress(&body, ZSTD_LEVEL);
-    bytes.extend(packed.map_err(|error| StorageError::io("compressing state file", "", &error))?);
-    Ok(bytes)
+    let body = 8 + head.len() as u64 + lengths.iter().map(|length| 8 + length).sum::<u64>();
+    let failed = |error: io::Error| StorageError::io("writing state file", "", &error);
+    out.write_all(magic).and_then(|()| out.write_all(&body.to_le_bytes())).map_err(failed)?;
+    let mut packed = zstd::stream::Encoder::new(out, ZSTD_LEVEL).map_err(failed)?;
+    packed.write_all(&(head.len() as u64).to_le_bytes()).and_then(|()| packed.write_all(head)).map_err(failed)?;
+    for (part, length) in picture.parts.iter().zip(lengths) {
+        packed.write_all(&length.to_le_bytes()).map_err(failed)?;
+        stream(part, &mut packed)?;
+    }
+    packed.finish().map_err(failed)?;
+    Ok(())
+}
+
+fn stream(part: &Part, out: &mut impl Write) -> Result<()> {
+    let arrays: Vec<&ArrayRef> = part.columns.iter().flatten().collect();
+    let fields =
+        arrays.iter().enumerate().map(|(at, array)| Field::new(format!("a{at}"), array.data_type().clone(), true));
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let options = RecordBatchOptions::new().with_row_count(Some(part.rows));
+    let columns = arrays.into_iter().map(Arc::clone).collect();
+    let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)?;
+    let mut writer = StreamWriter::try_new(out, &schema)?;
+    writer.write(&batch)?;
+    writer.finish()?;
+    Ok(())
 }
 
 /// As the version before wrote it, for tests of reading it.
@@ -166,46 +218,54 @@ pub(super) fn encode_first(picture: &Picture) -> Result<Vec<u8>> {
         serde_json::json!({"start": part.at, "groups": part.rows, "keys": lengths[0], "states": lengths[1..]})
     });
     let head = serde_json::json!({"progress": picture.progress, "panes": panes.collect::<Vec<_>>()});
-    pack(MAGIC_1, head.to_string().as_bytes(), picture)
+    let mut bytes = Vec::new();
+    pack(MAGIC_1, head.to_string().as_bytes(), picture, &mut bytes)?;
+    Ok(bytes)
 }
 
-fn decode(bytes: &[u8]) -> Result<Picture, String> {
-    let is_first_version = bytes.starts_with(MAGIC_1);
-    let rest = bytes.strip_prefix(if is_first_version { MAGIC_1 } else { MAGIC });
-    let rest = rest.ok_or_else(|| match bytes.starts_with(&MAGIC[..7]) {
-        true => "the state of a later version of the server",
-        false => "another beginning",
-    })?;
-    let (length, rest) = rest.split_first_chunk::<8>().ok_or("a file that was cut off")?;
-    let length = u64::from_le_bytes(*length);
+fn decode(mut file: impl BufRead) -> Result<Picture, String> {
+    let text = |error: io::Error| error.to_string();
+    let (mut magic, mut length) = ([0; 8], [0; 8]);
+    file.read_exact(&mut magic).and_then(|()| file.read_exact(&mut length)).map_err(text)?;
+    let is_first_version = &magic == MAGIC_1;
+    if !is_first_version && &magic != MAGIC {
+        return Err(match magic[..7] == MAGIC[..7] {
+            true => "the state of a later version of the server".into(),
+            false => "another beginning".into(),
+        });
+    }
+    let length = u64::from_le_bytes(length);
     if length > BODY_BYTES_MAX {
         return Err(format!("a body of {length} bytes"));
     }
-    let body = zstd::bulk::decompress(rest, length as usize).map_err(|error| error.to_string())?;
-    let mut rest = body.as_slice();
-    let mut part = || -> Result<&[u8], String> {
-        let (length, after) = rest.split_first_chunk::<8>().ok_or("a body that was cut off")?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
-        let (part, after) = after.split_at_checked(length).ok_or("a body that was cut off")?;
-        rest = after;
-        Ok(part)
-    };
-    let head = part()?;
+    let mut body =
+        BufReader::with_capacity(WRITE_BYTES, zstd::stream::Decoder::with_buffer(file).map_err(text)?.take(length));
+    let mut head = Vec::new();
+    part_of(&mut body)?.read_to_end(&mut head).map_err(text)?;
     let head: Head = match is_first_version {
-        true => serde_json::from_slice::<Head1>(head).map(Into::into),
-        false => serde_json::from_slice(head),
+        true => serde_json::from_slice::<Head1>(&head).map(Into::into),
+        false => serde_json::from_slice(&head),
     }
     .map_err(|error| error.to_string())?;
-    let mut parts = Vec::with_capacity(head.parts.len());
-    for PartHead { operator, kind, at, rows, columns } in head.parts {
-        let mut reader = StreamReader::try_new(Cursor::new(part()?), None).map_err(|error| error.to_string())?;
+    let mut parts = Vec::with_capacity(head.parts.len().min(1 << 16));
+    for PartHead { operator, kind, at, rows, columns, run } in head.parts {
+        let mut part = part_of(&mut body)?;
+        let mut reader = StreamReader::try_new(&mut part, None).map_err(|error| error.to_string())?;
         let batch = reader.next().ok_or("a part without a batch")?.map_err(|error| error.to_string())?;
         if batch.num_rows() != rows || batch.num_columns() != columns.iter().sum::<usize>() {
             return Err(format!("a part of {} rows in {} columns", batch.num_rows(), batch.num_columns()));
         }
         let mut arrays = batch.columns().iter().map(Arc::clone);
         let columns = columns.iter().map(|count| arrays.by_ref().take(*count).collect()).collect();
-        parts.push(Part { operator, kind, at, rows, columns });
+        parts.push(Part { operator, kind, at, rows, columns, run: run.map(Run::of).transpose()? });
+        io::copy(&mut part, &mut io::sink()).map_err(text)?;
     }
     Ok(Picture { progress: head.progress, parts })
+}
+
+/// The next part of a body, which says first how long it is.
+fn part_of<R: Read>(body: &mut R) -> Result<io::Take<&mut R>, String> {
+    let mut length = [0; 8];
+    body.read_exact(&mut length).map_err(|_| "a body that was cut off")?;
+    Ok(body.take(u64::from_le_bytes(length)))
 }

@@ -8,7 +8,7 @@
 //!
 //! When it gives is the runner's to say, since no row does; what it gives depends on the rows alone.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take;
@@ -17,7 +17,7 @@ use datafusion::common::DataFusionError;
 use super::{
     flow::Part,
     groups::{Dump, Groups, Rows},
-    packing::Packing,
+    packing::{ByRow, Packing},
     windowed::Prepared,
 };
 use crate::pipeline::plan::Aggregate;
@@ -33,7 +33,7 @@ pub(crate) struct Updating {
     aggregate: Arc<Aggregate>,
     keys: Packing,
     states: States,
-    known: HashMap<Box<[u8]>, Box<[u8]>>,
+    known: ByRow<Box<[u8]>>,
     known_bytes: usize,
     fresh: Option<Groups>,
 }
@@ -68,7 +68,7 @@ impl Updating {
     pub(crate) fn new(aggregate: Arc<Aggregate>) -> Result<Self> {
         let types = aggregate.key_schema.fields().iter().map(|field| field.data_type().clone()).collect();
         let (keys, states) = (Packing::new(types)?, States::new(&aggregate)?);
-        Ok(Self { aggregate, keys, states, known: HashMap::new(), known_bytes: 0, fresh: None })
+        Ok(Self { aggregate, keys, states, known: ByRow::default(), known_bytes: 0, fresh: None })
     }
 
     pub(crate) fn update(&mut self, rows: &Prepared) -> Result<()> {
@@ -119,7 +119,10 @@ impl Updating {
         match self.known.get_mut(key) {
             Some(known) => {
                 self.known_bytes = self.known_bytes + state.len() - known.len();
-                *known = state.into();
+                match known.len() == state.len() {
+                    true => known.copy_from_slice(state),
+                    false => *known = state.into(),
+                }
             }
             None => {
                 self.known_bytes += key.len() + state.len() + ENTRY_BYTES;
@@ -148,6 +151,7 @@ impl Updating {
         match part.kind.as_str() {
             KNOWN => {
                 let (keys, states) = (self.keys.pack(&dump.keys)?, self.states.pack(&dump.states)?);
+                self.known.reserve(dump.groups);
                 (0..dump.groups).for_each(|at| self.learn(keys.row(at), states.row(at)));
             }
             FRESH => self.fresh = Some(Groups::of(&self.aggregate, &dump)?),

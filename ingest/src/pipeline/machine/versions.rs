@@ -8,11 +8,7 @@
 //! A left row that comes after the watermark has passed it is late. A right row that does is taken for what comes after it. So the answer does not depend on the order of arrival
 //! within the watermark's allowance; of versions of the same key and time it is the one whose columns are greatest.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    mem,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, mem, sync::Arc};
 
 use arrow::{
     array::{
@@ -28,7 +24,7 @@ use super::{
     event_time::NEVER,
     flow::{Flowing, Part, Taken},
     joining::JoinRows,
-    packing::Packing,
+    packing::{ByRow, Packing},
 };
 use crate::pipeline::plan::{AsOf, steps};
 
@@ -46,7 +42,7 @@ pub(crate) struct Versions {
     /// Left rows that wait: how often each is there.
     held: BTreeMap<Held, u64>,
     /// Of each key by time, ascending.
-    versions: HashMap<Box<[u8]>, Vec<Version>>,
+    versions: ByRow<Vec<Version>>,
     bytes: usize,
     watermark: i64,
 }
@@ -68,7 +64,7 @@ impl Versions {
             Packing::new(side.kept.iter().map(|at| side.schema.field(*at).data_type().clone()).collect())
         };
         let (keys, rows) = (Packing::new(keys)?, [rows(0)?, rows(1)?]);
-        let (held, versions) = (BTreeMap::new(), HashMap::new());
+        let (held, versions) = (BTreeMap::new(), ByRow::default());
         Ok(Self { as_of, keys, rows, held, versions, bytes: 0, watermark: NEVER })
     }
 
@@ -179,7 +175,7 @@ impl Versions {
         let mut rows = beside(&places)?;
         let mut has_version: Vec<bool> = places.iter().map(|place| place.is_some()).collect();
         if let Some(residual) = &self.as_of.residual {
-            let asked = steps::mask(residual, &rows).map_err(DataFusionError::Execution)?;
+            let asked = steps::mask(residual, &rows).map_err(|failed| DataFusionError::Execution(failed.reason()))?;
             has_version.iter_mut().zip(asked.values()).for_each(|(has, asked)| *has &= asked);
             let places = places.iter().zip(&has_version).map(|(place, has)| place.filter(|_| *has)).collect();
             rows = beside(&places)?;

@@ -12,9 +12,11 @@
 //!
 //! With `late = 'update'` panes stay until the watermark passes the end of their last window and the allowed lateness. A row that comes in that time *corrects*
 //! windows that were given: its group is given again, once for all rows that came together.
+//!
+//! Groups of a pane may be in files (`spill/`), and what comes after that in memory: a window that has such panes is given part by part of its keys' hashes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry},
     sync::Arc,
 };
 
@@ -29,6 +31,7 @@ use datafusion::common::DataFusionError;
 use super::{
     flow::{Part, Taken},
     groups::{Dump, Groups, Rows},
+    spill::{self, Parted, Parting, Reader, Run, Store, Writing},
 };
 use crate::pipeline::{
     late::Late,
@@ -78,8 +81,17 @@ impl Prepared {
     }
 }
 
-/// A pane's groups.
-enum Pane {
+/// A pane's groups: those in files, and then those in memory.
+#[derive(Default)]
+struct Pane {
+    runs: Vec<Run>,
+    held: Option<Held>,
+    /// Of the operator's count of batches, when it last took rows.
+    touched: u64,
+}
+
+/// Groups in memory.
+enum Held {
     Open(Groups),
     /// All of it is before the watermark: merged again and again, seldom written to.
     Resting(Dump),
@@ -92,6 +104,11 @@ pub(crate) struct Windowed {
     time_type: ArrowType,
     late: Late,
     panes: BTreeMap<i64, Pane>,
+    /// Batches that panes took, to know which of them are cold.
+    batches: u64,
+    store: Arc<dyn Store>,
+    /// `None` for a single group.
+    parting: Option<Parting>,
     /// Windows that have rows and were not given yet.
     waiting: BTreeSet<Span>,
     /// Windows that were given, and the groups of them that changed since. Never anything between two arrivals.
@@ -101,19 +118,25 @@ pub(crate) struct Windowed {
     watermark: i64,
 }
 
-/// A pane in a file; `at` is where it begins.
+/// What of a pane was in memory, and a run of it; `at` is where it begins.
 const PANE: &str = "pane";
+const RUN: &str = "run";
 
 impl Windowed {
-    pub(crate) fn new(aggregate: Arc<Aggregate>, timing: &Timing, late: Late) -> Result<Self> {
+    pub(crate) fn new(aggregate: Arc<Aggregate>, timing: &Timing, late: Late, store: Arc<dyn Store>) -> Result<Self> {
         let fields = aggregate.key_schema.fields().iter().map(|field| SortField::new(field.data_type().clone()));
         let keys = RowConverter::new(fields.collect())?;
+        let has_keys = !aggregate.key_schema.fields().is_empty();
+        let parting = has_keys.then(|| Parting::new(&aggregate.key_schema)).transpose()?;
         Ok(Self {
             aggregate,
             window: timing.window,
             time_type: timing.time_type.clone(),
             late,
             panes: BTreeMap::new(),
+            batches: 0,
+            store,
+            parting,
             waiting: BTreeSet::new(),
             corrected: BTreeMap::new(),
             keys,
@@ -174,12 +197,14 @@ impl Windowed {
                 taken = rows.take(&UInt32Array::from(of_pane))?;
                 &taken
             };
-            if !self.panes.contains_key(&start) {
-                self.panes.insert(start, Pane::Open(Groups::new(&self.aggregate)?));
+            if let Entry::Vacant(place) = self.panes.entry(start) {
+                place.insert(Pane::default());
                 let spans = window.spans(start).into_iter();
                 self.waiting.extend(spans.filter(|span| span.end > self.watermark));
             }
             let Some(pane) = self.panes.get_mut(&start) else { continue };
+            self.batches += 1;
+            pane.touched = self.batches;
             pane.open(&self.aggregate)?.update(&Rows {
                 count: of_pane.before.len(),
                 keys: &of_pane.keys,
@@ -217,17 +242,12 @@ impl Windowed {
     pub(crate) fn advance(&mut self, watermark: i64) -> Result<Vec<RecordBatch>> {
         let mut given = Vec::new();
         for (span, keys) in std::mem::take(&mut self.corrected) {
-            if let Some(groups) = self.groups(span)? {
-                let batch = self.batch(span, groups, Some(&keys))?;
-                given.push(batch);
-            }
+            self.give(span, Some(&keys), &mut given)?;
         }
         self.watermark = self.watermark.max(watermark);
         while let Some(span) = self.waiting.first().copied().filter(|span| span.end <= watermark) {
             self.waiting.remove(&span);
-            if let Some(groups) = self.groups(span)? {
-                given.push(self.batch(span, groups, None)?);
-            }
+            self.give(span, None, &mut given)?;
             self.forget(span.end.saturating_sub(self.late.allowed_us));
         }
         if self.late.allowed_us > 0 {
@@ -236,24 +256,140 @@ impl Windowed {
         Ok(given)
     }
 
-    /// The groups of a window.
+    /// Gives the groups of a window, or some of them.
+    fn give(&mut self, span: Span, only: Option<&HashSet<Box<[u8]>>>, given: &mut Vec<RecordBatch>) -> Result<()> {
+        if self.panes.range(span.start..span.end).any(|(_, pane)| !pane.runs.is_empty()) {
+            return self.give_parts(span, only, given);
+        }
+        if let Some(groups) = self.groups(span)? {
+            given.push(self.batch(span, groups, only)?);
+        }
+        Ok(())
+    }
+
+    /// The same for one that has groups in files: those of one part of the hashes after the other.
+    fn give_parts(
+        &mut self,
+        span: Span,
+        only: Option<&HashSet<Box<[u8]>>>,
+        given: &mut Vec<RecordBatch>,
+    ) -> Result<()> {
+        let aggregate = Arc::clone(&self.aggregate);
+        let (mut bits, mut held) = (0, Vec::new());
+        for pane in self.panes.range_mut(span.start..span.end).map(|(_, pane)| pane) {
+            let dump = pane.rest()?.cloned();
+            let of_held = dump.as_ref().map_or(0, |dump| spill::bits_for(dump.bytes(), self.store.stretch_bytes()));
+            bits = pane.runs.iter().map(Run::bits).fold(of_held.max(bits), u8::max);
+            held.push(dump);
+        }
+        let parting = self.parting()?;
+        let panes = self.panes.range(span.start..span.end).zip(held).map(|((_, pane), dump)| {
+            let runs = pane.runs.iter().map(|run| Reader::new(run, &aggregate, parting)).collect();
+            let held = dump.map(|dump| parting.part(dump, bits, 0, 1 << bits)).transpose()?;
+            Ok((runs, held))
+        });
+        let mut panes = panes.collect::<Result<Vec<(Vec<Reader<'_>>, Option<Parted>)>>>()?;
+        let wanted = only.map(|keys| parting.parts_with(keys.iter().map(|key| &**key), bits));
+        for part in 0..1 << bits {
+            if wanted.as_ref().is_some_and(|wanted| !wanted[part]) {
+                continue;
+            }
+            let mut merged: Option<Groups> = None;
+            for (runs, held) in &mut panes {
+                for run in runs {
+                    if let Some(dump) = run.part(part, bits).map_err(spill::failed)? {
+                        spill::join(&mut merged, &dump, &aggregate)?;
+                    }
+                }
+                if let Some(dump) = held.as_ref().map(|held| held.get(part)).transpose()?.flatten() {
+                    spill::join(&mut merged, &dump, &aggregate)?;
+                }
+            }
+            if let Some(groups) = merged {
+                let batch = self.batch(span, groups, only)?;
+                if batch.num_rows() > 0 {
+                    given.push(batch);
+                }
+            }
+        }
+        if self.is_given_once() {
+            self.panes.remove(&span.start);
+        }
+        Ok(())
+    }
+
+    /// Whether a pane is a window, and goes with it.
+    fn is_given_once(&self) -> bool {
+        matches!(self.window, Window::Tumble { .. }) && self.late.allowed_us == 0
+    }
+
+    fn parting(&self) -> Result<&Parting> {
+        self.parting.as_ref().ok_or_else(|| DataFusionError::Internal("a single group is not spilled".into()))
+    }
+
+    /// Panes that have something in memory which may go to files, with its bytes, the one that took rows last behind.
+    pub(crate) fn spillable(&self) -> Vec<(i64, usize)> {
+        if self.parting.is_none() {
+            return Vec::new();
+        }
+        let held = self.panes.iter().filter_map(|(start, pane)| Some((pane.touched, *start, pane.held.as_ref()?)));
+        let mut all: Vec<(u64, i64, usize)> =
+            held.map(|(touched, start, held)| (touched, start, held.bytes())).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, start, bytes)| (start, bytes)).collect()
+    }
+
+    /// Puts what panes have in memory into files.
+    pub(crate) fn spill(&mut self, panes: &[i64]) -> Result<()> {
+        let (store, aggregate) = (Arc::clone(&self.store), Arc::clone(&self.aggregate));
+        let mut writing: Option<Writing> = None;
+        let mut spilled = Vec::new();
+        for start in panes {
+            let Some(pane) = self.panes.get_mut(start) else { continue };
+            pane.rest()?;
+            let Some(Held::Resting(dump)) = pane.held.take() else { continue };
+            if dump.groups == 0 {
+                continue;
+            }
+            let writing = match &mut writing {
+                Some(writing) => writing,
+                None => writing.insert(Writing::new(&*store).map_err(spill::failed)?),
+            };
+            writing.add(dump, self.parting()?, &*store).map_err(spill::failed)?;
+            spilled.push(*start);
+        }
+        let Some(writing) = writing else { return Ok(()) };
+        let runs = writing.finish().map_err(spill::failed)?;
+        let parting = self.parting.as_ref();
+        let (Some(parting), panes) = (parting, &mut self.panes) else { return Ok(()) };
+        for (start, run) in spilled.into_iter().zip(runs) {
+            if let Some(pane) = panes.get_mut(&start) {
+                pane.runs.push(run);
+                spill::settle(&mut pane.runs, &aggregate, parting, &*store).map_err(spill::failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes in files.
+    pub(crate) fn spilled(&self) -> u64 {
+        self.panes.values().flat_map(|pane| &pane.runs).map(Run::bytes).sum()
+    }
+
+    /// The groups of a window that are all in memory.
     fn groups(&mut self, span: Span) -> Result<Option<Groups>> {
-        if let Window::Tumble { .. } = self.window
-            && self.late.allowed_us == 0
-        {
-            return match self.panes.remove(&span.start) {
-                Some(Pane::Open(groups)) => Ok(Some(groups)),
-                Some(Pane::Resting(dump)) => Groups::of(&self.aggregate, &dump).map(Some),
+        if self.is_given_once() {
+            return match self.panes.remove(&span.start).and_then(|pane| pane.held) {
+                Some(Held::Open(groups)) => Ok(Some(groups)),
+                Some(Held::Resting(dump)) => Groups::of(&self.aggregate, &dump).map(Some),
                 None => Ok(None),
             };
         }
         let aggregate = Arc::clone(&self.aggregate);
         let mut merged: Option<Groups> = None;
         for pane in self.panes.range_mut(span.start..span.end).map(|(_, pane)| pane) {
-            let dump = pane.rest()?;
-            match &mut merged {
-                Some(groups) => groups.merge(dump)?,
-                None => merged = Some(Groups::of(&aggregate, dump)?),
+            if let Some(dump) = pane.rest()? {
+                spill::join(&mut merged, dump, &aggregate)?;
             }
         }
         Ok(merged)
@@ -284,14 +420,18 @@ impl Windowed {
 
     /// A picture of the state.
     pub(crate) fn dump(&mut self) -> Result<Vec<Part>> {
-        let dump = |(start, pane): (&i64, &mut Pane)| {
-            let Dump { groups, keys, states } = match pane {
-                Pane::Open(groups) => groups.dump()?,
-                Pane::Resting(dump) => dump.clone(),
+        let mut parts = Vec::new();
+        for (start, pane) in &mut self.panes {
+            let of_run = |run: &Run| Part { run: Some(run.clone()), ..Part::new(RUN, *start, 0, Vec::new()) };
+            parts.extend(pane.runs.iter().map(of_run));
+            let Dump { groups, keys, states } = match &mut pane.held {
+                Some(Held::Open(groups)) => groups.dump()?,
+                Some(Held::Resting(dump)) => dump.clone(),
+                None => continue,
             };
-            Ok(Part::new(PANE, *start, groups, [vec![keys], states].concat()))
-        };
-        self.panes.iter_mut().map(dump).collect()
+            parts.push(Part::new(PANE, *start, groups, [vec![keys], states].concat()));
+        }
+        Ok(parts)
     }
 
     /// Begins as one that has given what a watermark ends.
@@ -301,52 +441,68 @@ impl Windowed {
 
     /// Takes a pane of a picture, at the watermark of that.
     pub(crate) fn restore(&mut self, part: Part) -> Result<()> {
-        if part.kind != PANE {
-            return Err(super::foreign(&part.kind));
+        let (at, is_run) = (part.at, part.kind == RUN);
+        match part.run {
+            Some(run) if is_run && self.parting.is_some() => {
+                let run = run.adopt(&*self.store);
+                self.panes.entry(at).or_default().runs.push(run);
+            }
+            None if part.kind == PANE => {
+                let dump = self.aggregate.dump_of(part.rows, part.columns)?;
+                self.panes.entry(at).or_default().held = Some(Held::Resting(dump));
+            }
+            _ => return Err(super::foreign(&part.kind)),
         }
-        let dump = self.aggregate.dump_of(part.rows, part.columns)?;
-        let spans = self.window.spans(part.at).into_iter();
+        let spans = self.window.spans(at).into_iter();
         self.waiting.extend(spans.filter(|span| span.end > self.watermark));
-        self.panes.insert(part.at, Pane::Resting(dump));
         Ok(())
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let of = |pane: &Pane| match pane {
-            Pane::Open(groups) => groups.bytes(),
-            Pane::Resting(dump) => dump.bytes(),
-        };
-        self.panes.values().map(of).sum()
+        self.panes.values().filter_map(|pane| pane.held.as_ref()).map(Held::bytes).sum()
     }
 
-    /// Groups of all panes.
+    /// Groups of all panes; one that is in several runs counts in each.
     pub(crate) fn open_groups(&self) -> usize {
-        let of = |pane: &Pane| match pane {
-            Pane::Open(groups) => groups.groups(),
-            Pane::Resting(dump) => dump.groups,
+        let of_held = |held: &Held| match held {
+            Held::Open(groups) => groups.groups(),
+            Held::Resting(dump) => dump.groups,
         };
+        let of = |pane: &Pane| pane.held.as_ref().map_or(0, of_held) + pane.runs.iter().map(Run::groups).sum::<usize>();
         self.panes.values().map(of).sum()
     }
 }
 
 impl Pane {
     fn open(&mut self, aggregate: &Aggregate) -> Result<&mut Groups> {
-        if let Self::Resting(dump) = self {
-            *self = Self::Open(Groups::of(aggregate, dump)?);
-        }
-        match self {
-            Self::Open(groups) => Ok(groups),
-            Self::Resting(_) => Err(DataFusionError::Internal("a pane that was opened is open".into())),
+        let open = match self.held.take() {
+            Some(Held::Open(groups)) => groups,
+            Some(Held::Resting(dump)) => Groups::of(aggregate, &dump)?,
+            None => Groups::new(aggregate)?,
+        };
+        match self.held.insert(Held::Open(open)) {
+            Held::Open(groups) => Ok(groups),
+            Held::Resting(_) => Err(DataFusionError::Internal("a pane that was opened is open".into())),
         }
     }
 
-    fn rest(&mut self) -> Result<&Dump> {
-        if let Self::Open(groups) = self {
-            *self = Self::Resting(groups.take()?);
+    /// What it has in memory, at rest.
+    fn rest(&mut self) -> Result<Option<&Dump>> {
+        if let Some(Held::Open(groups)) = &mut self.held {
+            self.held = Some(Held::Resting(groups.take()?));
         }
+        match &self.held {
+            Some(Held::Resting(dump)) => Ok(Some(dump)),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Held {
+    fn bytes(&self) -> usize {
         match self {
-            Self::Resting(dump) => Ok(dump),
-            Self::Open(_) => Err(DataFusionError::Internal("a pane that was laid to rest rests".into())),
+            Self::Open(groups) => groups.bytes(),
+            Self::Resting(dump) => dump.bytes(),
         }
     }
 }

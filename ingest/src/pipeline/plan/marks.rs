@@ -137,8 +137,10 @@ impl<'t> Words<'t> {
         let (transform, source) = begins.then(|| Some((name(at)?, name(at + 3)?))).flatten()?;
         let (mut end, mut arguments) = (at + 4, Vec::new());
         while self.token(end) == Some(&Token::Comma) {
-            arguments.push(transformed::argument(self.token(end + 1)?)?);
-            end += 2;
+            let is_negative = self.token(end + 1) == Some(&Token::Minus);
+            let at = end + 1 + usize::from(is_negative);
+            arguments.push(transformed::argument(self.token(at)?, is_negative)?);
+            end = at + 1;
         }
         (self.token(end) == Some(&Token::RParen)).then_some((end, transform, source, arguments))
     }

@@ -14,7 +14,7 @@ use datafusion::{
 
 use super::{
     super::{
-        expression::{Expression, definition},
+        expression::{Expression, Uncomputed, definition},
         rules::Rules,
         tables::Asking,
     },
@@ -71,7 +71,7 @@ impl Step {
         Ok(Self::Project(compiled, Arc::new(Schema::new(fields))))
     }
 
-    fn run(&self, input: Stepped, asking: &mut Asking) -> Result<Stepped, String> {
+    fn run(&self, input: Stepped, asking: &mut Asking) -> Result<Stepped, Uncomputed> {
         let Stepped { rows, places, mut refused } = input;
         match self {
             Self::Ask(ask) => {
@@ -111,7 +111,7 @@ impl Step {
                 Ok(Stepped { rows, places: Some(places), refused })
             }
             Self::Project(expressions, schema) => {
-                let columns = expressions.iter().map(|expression| expression.evaluate(&rows));
+                let columns = expressions.iter().map(|expression| expression.compute(&rows));
                 let columns = columns.collect::<Result<Vec<_>, _>>()?;
                 let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
                 let rows = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
@@ -123,8 +123,8 @@ impl Step {
 }
 
 /// Which rows a condition is TRUE of.
-pub(crate) fn mask(condition: &Expression, rows: &RecordBatch) -> Result<BooleanArray, String> {
-    let mask = condition.evaluate(rows)?;
+pub(crate) fn mask(condition: &Expression, rows: &RecordBatch) -> Result<BooleanArray, Uncomputed> {
+    let mask = condition.compute(rows)?;
     Ok(match mask.as_boolean_opt() {
         Some(mask) if mask.null_count() > 0 => prep_null_mask_filter(mask),
         Some(mask) => mask.clone(),
@@ -144,7 +144,7 @@ fn followed(places: Option<UInt32Array>, of: UInt32Array) -> Result<UInt32Array,
 }
 
 /// Runs steps one after the other.
-pub(crate) fn run(steps: &[Step], rows: RecordBatch, asking: &mut Asking) -> Result<Stepped, String> {
+pub(crate) fn run(steps: &[Step], rows: RecordBatch, asking: &mut Asking) -> Result<Stepped, Uncomputed> {
     let begin = Stepped { rows, places: None, refused: Vec::new() };
     steps.iter().try_fold(begin, |stepped, step| step.run(stepped, asking))
 }

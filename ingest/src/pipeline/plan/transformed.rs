@@ -38,9 +38,11 @@ pub(super) fn source_of(relation: &str) -> Option<&str> {
     relation.strip_prefix(PREFIX)?.split(SEPARATOR).nth(1)
 }
 
-/// The text of an argument.
-pub(super) fn argument(token: &Token) -> Option<String> {
+/// The text of an argument, behind a minus if it is negative.
+pub(super) fn argument(token: &Token, is_negative: bool) -> Option<String> {
     match token {
+        Token::Number(text, _) if is_negative => Some(format!("-{text}")),
+        _ if is_negative => None,
         Token::SingleQuotedString(text) | Token::Number(text, _) => Some(text.clone()),
         Token::Word(word) if word.quote_style.is_none() && ["true", "false"].contains(&&*word.value.to_lowercase()) => {
             Some(word.value.to_lowercase())

@@ -22,6 +22,7 @@ use super::{
         tables::Answers,
     },
     diary::{self, Diary},
+    spilled::{self, Spilled},
 };
 use crate::{
     Result,
@@ -43,6 +44,9 @@ pub struct CheckpointRecord {
     pub duration_us: i64,
     /// A picture of the machine, of this checkpoint or of one before.
     pub state: StateFile,
+    /// Files that the picture names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spilled: Vec<StateFile>,
     /// What came since that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diary: Option<Diary>,
@@ -84,6 +88,8 @@ pub trait CheckpointLog: Send + Sync {
 pub(super) struct Draft {
     pub(super) content: Content,
     pub(super) letters: Vec<DeadLetter>,
+    /// A file that is being written for a later one.
+    pub(super) spared: Option<String>,
 }
 
 pub(super) enum Content {
@@ -99,6 +105,7 @@ pub(super) fn write(
     sink: &Log,
     log: &dyn CheckpointLog,
     diaries: &mut diary::Writer,
+    spilled: &Spilled,
     draft: &Draft,
     mut record: CheckpointRecord,
     after: u64,
@@ -107,6 +114,7 @@ pub(super) fn write(
     let begun_us = now_us();
     match &draft.content {
         Content::Picture(picture) => {
+            record.spilled = picture.spilled()?;
             record.state = state_file::write(directory, &file_name(record.id), picture)?;
             record.diary = None;
         }
@@ -128,7 +136,7 @@ pub(super) fn write(
     fail::fail_point!("checkpoint::after_log", |_| Err(crate::Error::Unavailable("failpoint".into())));
     let kept = log.checkpoints(record.pipeline)?;
     let letters = log.dead_letters(record.pipeline)?;
-    clean(directory, &kept, &letters);
+    clean(directory, &kept, &letters, draft.spared.as_deref(), Some(spilled));
     Ok(record)
 }
 
@@ -136,19 +144,30 @@ pub(super) fn file_name(id: u64) -> String {
     format!("c{id:020}.state")
 }
 
-/// Deletes what no record names.
-pub(super) fn clean(directory: &Path, kept: &[CheckpointRecord], letters: &[DeadLetterRecord]) {
+/// Deletes what no record names, but for a file that is being written, and of spilled state what nobody has either.
+pub(super) fn clean(
+    directory: &Path,
+    kept: &[CheckpointRecord],
+    letters: &[DeadLetterRecord],
+    spared: Option<&str>,
+    spilled: Option<&Spilled>,
+) {
     let states = kept.iter().map(|record| record.state.file.as_str());
     let diaries = kept.iter().filter_map(|record| record.diary.as_ref()).map(|diary| diary.file.as_str());
+    let of_states = kept.iter().flat_map(|record| &record.spilled).map(|file| file.file.as_str());
     let named: BTreeSet<&str> =
-        states.chain(diaries).chain(letters.iter().map(|letters| letters.file.as_str())).collect();
+        states.chain(diaries).chain(of_states).chain(letters.iter().map(|letters| letters.file.as_str())).collect();
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        let is_ours = [".state", ".diary", ".dead", ".tmp"].iter().any(|ending| name.ends_with(ending));
+        let is_ours =
+            [".state", ".diary", ".dead", ".tmp", spilled::ENDING].iter().any(|ending| name.ends_with(ending));
+        let is_spared = spared.is_some_and(|spared| name.starts_with(spared));
         if is_ours
+            && !is_spared
             && !named.contains(name)
+            && !spilled.is_some_and(|spilled| spilled.has(name))
             && let Err(error) = fs::remove_file(entry.path())
         {
             tracing::warn!(name, %error, "a file that nothing names stays until the next checkpoint");

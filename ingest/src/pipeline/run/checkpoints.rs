@@ -11,13 +11,15 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tidemill_storage::ids::TableId;
 
 use super::{
-    super::machine::{Machine, state_file::StateFile},
+    super::machine::{Machine, Settings, state_file::StateFile},
     CheckpointLog, CheckpointRecord, Output,
     checkpoint::{self, Content, Draft},
-    diary,
+    diary::{self, Diary},
     limit::Retained,
     open::Opened,
+    renewal::{Blueprint, Made, Renewal},
     shared::Shared,
+    spilled::Spilled,
 };
 use crate::{
     Error, Result,
@@ -29,8 +31,14 @@ use crate::{
 
 /// Below that a picture costs no more than naming a file.
 const STATE_BYTES_MIN: usize = 1 << 20;
-/// A diary takes one part in so many of the state.
-const DIARY_SHARE: u64 = 2;
+/// From there on a new picture is made beside the pipeline, which would stand still for longer than one wants to wait.
+const STATE_BYTES_LARGE: usize = 8 << 20;
+/// A diary takes one part in so many of the state. A start has that to derive again.
+const DIARY_SHARE: u64 = 8;
+/// What comes from one checkpoint to the next takes one part in so many of the state: else a picture costs less than what was done in that time, and less than the arrivals.
+const ARRIVALS_SHARE: u64 = 2;
+/// A diary of a large state, while a new picture is made, takes so many times the state at most.
+const DIARY_TIMES_MAX: u64 = 4;
 
 /// Openings of the pipeline that are known for who signed deliveries.
 const LINEAGE: usize = 64;
@@ -47,6 +55,10 @@ pub(super) struct Checkpoints {
     /// Files of dead letters that were taken again since the last one.
     replayed: Vec<String>,
     failures: u32,
+    directory: PathBuf,
+    renewal: Option<Renewal>,
+    /// After one failed the next waits for a diary of so many bytes.
+    renewal_from: u64,
     log: Arc<dyn CheckpointLog>,
     jobs: Sender<Job>,
     done: Receiver<Result<CheckpointRecord>>,
@@ -75,11 +87,14 @@ pub(super) enum Written {
 }
 
 /// Whether what came since the last checkpoint is written in the place of a picture: as long as all that came since the last picture is a small part of the state, so that a start
-/// has little to derive again.
-fn adds_little(base: &CheckpointRecord, retained: &Retained, state_bytes: usize) -> bool {
-    let known = base.diary.as_ref().map_or(0, |diary| diary.plain);
-    state_bytes >= STATE_BYTES_MIN
-        && (known + retained.bytes() as u64).saturating_mul(DIARY_SHARE) <= state_bytes as u64
+/// has little to derive again. Where the state is large it may be more, until a new picture is there.
+fn keeps_arrivals(base: &CheckpointRecord, retained: &Retained, state_bytes: usize) -> bool {
+    let (known, came) = (base.diary.as_ref().map_or(0, |diary| diary.plain), retained.bytes() as u64);
+    let state = state_bytes as u64;
+    if state_bytes < STATE_BYTES_LARGE {
+        return state_bytes >= STATE_BYTES_MIN && (known + came).saturating_mul(DIARY_SHARE) <= state;
+    }
+    came.saturating_mul(ARRIVALS_SHARE) <= state && known + came <= state.saturating_mul(DIARY_TIMES_MAX)
 }
 
 impl Checkpoints {
@@ -89,19 +104,31 @@ impl Checkpoints {
         directory: PathBuf,
         log: Arc<dyn CheckpointLog>,
         opened: Opened,
+        spilled: &Spilled,
         mark: i64,
     ) -> Self {
         let (jobs, taken) = bounded::<Job>(1);
         let (finished, done) = bounded(1);
-        let of_writer = (Arc::clone(shared), Arc::clone(&opened.output), Arc::clone(&log));
+        let of_writer =
+            (Arc::clone(shared), Arc::clone(&opened.output), Arc::clone(&log), directory.clone(), spilled.clone());
         let writer = spawn(format!("checkpoint-{}", shared.name), move || {
-            let (shared, output, log) = of_writer;
+            let (shared, output, log, directory, spilled) = of_writer;
             let now = || shared.clock.now_us();
             let mut diaries = diary::Writer::default();
             for job in taken {
                 let write = || {
                     let Job { draft, record, after } = job;
-                    checkpoint::write(&directory, &output.log, &*log, &mut diaries, &draft, record, after, &now)
+                    checkpoint::write(
+                        &directory,
+                        &output.log,
+                        &*log,
+                        &mut diaries,
+                        &spilled,
+                        &draft,
+                        record,
+                        after,
+                        &now,
+                    )
                 };
                 let written = catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|panic| {
                     Err(Error::Unavailable(format!("the checkpoint panicked: {}", panic_text(&*panic))))
@@ -125,6 +152,9 @@ impl Checkpoints {
             writing: None,
             replayed: Vec::new(),
             failures: 0,
+            directory,
+            renewal: None,
+            renewal_from: 0,
             log,
             jobs,
             done,
@@ -167,16 +197,22 @@ impl Checkpoints {
         self.output.checkpoint_begins();
         let progress = machine.progress();
         let (state_bytes, groups) = machine.size();
-        let (content, base) = match self.base.as_ref().filter(|base| !whole && adds_little(base, retained, state_bytes))
-        {
+        let renewed = self.renewed();
+        let base = self.base.as_ref().filter(|base| !whole && keeps_arrivals(base, retained, state_bytes));
+        let (content, (state, spilled, diary)) = match base {
             Some(base) => {
                 let arrivals = retained.iter().map(|(arrival, answers)| (arrival.clone(), answers.clone()));
-                (Content::Arrivals(arrivals.collect()), Some(base))
+                let kept = match renewed {
+                    Some((made, since)) => (made.state, made.spilled, Some(since)),
+                    None => (base.state.clone(), base.spilled.clone(), base.diary.clone()),
+                };
+                (Content::Arrivals(arrivals.collect()), kept)
             }
-            None => (Content::Picture(machine.picture()?), None),
+            None => {
+                let none = StateFile { file: String::new(), bytes: 0, checksum: 0 };
+                (Content::Picture(machine.picture()?), (none, Vec::new(), None))
+            }
         };
-        let state = base.map(|base| base.state.clone());
-        let diary = base.and_then(|base| base.diary.clone());
         let letters = self.shared.letters.all();
         let end = self.output.log.end();
         self.newest += 1;
@@ -185,7 +221,8 @@ impl Checkpoints {
             id: self.newest,
             at_us: self.shared.clock.now_us(),
             duration_us: 0,
-            state: state.unwrap_or(StateFile { file: String::new(), bytes: 0, checksum: 0 }),
+            state,
+            spilled,
             diary,
             groups: groups as u64,
             end,
@@ -198,8 +235,46 @@ impl Checkpoints {
         self.writing =
             Some(Writing { retained: retained.len(), letters: letters.len(), replayed: self.replayed.len() });
         let after = self.base.as_ref().map_or(0, |base| base.id);
-        let job = Job { draft: Draft { content, letters }, record, after };
+        let spared = self.renewal.as_ref().map(|renewal| renewal.file().to_owned());
+        let job = Job { draft: Draft { content, letters, spared }, record, after };
         self.jobs.send(job).map_err(|_| Error::Unavailable("the writer of checkpoints has ended".into()))
+    }
+
+    /// A picture that was made since the last checkpoint, and what of the diary came since.
+    fn renewed(&mut self) -> Option<(Made, Diary)> {
+        let (base, renewal) = (self.base.as_ref()?, self.renewal.as_mut()?);
+        match renewal.take(base) {
+            Ok(renewed) => renewed,
+            Err(error) => {
+                self.renewal = None;
+                self.renewal_from = base.diary.as_ref().map_or(0, |diary| diary.plain + diary.plain / 2);
+                let message = format!(
+                    "the picture of pipeline '{}' that was to replace the one of checkpoint {} could not be made: {error}; it is tried again",
+                    self.shared.name, base.id
+                );
+                self.shared.event(Severity::Warning, "checkpoint_failed", message);
+                None
+            }
+        }
+    }
+
+    /// Begins a new picture beside the pipeline when one is wanted.
+    pub(super) fn renew(&mut self, blueprint: &Blueprint, settings: Settings, state_bytes: usize) {
+        let Some(base) = &self.base else { return };
+        if self.renewal.as_ref().is_some_and(|renewal| !renewal.follows(base)) {
+            self.renewal = None;
+        }
+        if base.diary.is_none() {
+            self.renewal_from = 0;
+        }
+        let known = base.diary.as_ref().map_or(0, |diary| diary.plain);
+        let is_wanted = state_bytes >= STATE_BYTES_LARGE
+            && known >= self.renewal_from
+            && known.saturating_mul(DIARY_SHARE) > state_bytes as u64;
+        if is_wanted && self.renewal.is_none() {
+            let directory = self.directory.clone();
+            self.renewal = Renewal::begin(&self.shared.name, blueprint.clone(), settings, directory, base);
+        }
     }
 
     /// What became of the one that is being written, if that is known.
@@ -258,6 +333,7 @@ impl Checkpoints {
 
     /// Ends the thread that writes.
     pub(super) fn end(&mut self) {
+        self.renewal = None;
         let (closed, _) = bounded(1);
         self.jobs = closed;
         if let Some(writer) = self.writer.take() {

@@ -12,7 +12,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     path::Path,
 };
 
@@ -34,7 +34,10 @@ const FRAME_BYTES_MAX: u64 = 16 << 30;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diary {
     pub file: String,
-    /// The first so many.
+    /// Those before it are in a picture that was made since; nothing that is kept has such. What goes on from it is written into another file.
+    #[serde(skip)]
+    pub from: u64,
+    /// Up to here.
     pub bytes: u64,
     /// What they are, uncompressed.
     #[serde(default)]
@@ -61,20 +64,22 @@ impl Writer {
         let failed = |path: &Path, error: &io::Error| Error::from(StorageError::io("writing arrivals", path, error));
         // After an error nobody knows what stands at the end.
         let mut at = match (self.open.take(), known) {
-            (Some((file, open, bytes)), Some(known)) if known.file == file && known.bytes == bytes => {
+            (Some((file, open, bytes)), Some(known))
+                if known.file == file && known.bytes == bytes && known.from == 0 =>
+            {
                 (file, open, bytes)
             }
             _ => {
                 let path = directory.join(name);
                 let begun = begin(directory, &path, known).map_err(|error| failed(&path, &error))?;
-                (name.to_owned(), begun, known.map_or(0, |known| known.bytes))
+                (name.to_owned(), begun, known.map_or(0, |known| known.bytes - known.from))
             }
         };
         let path = directory.join(&at.0);
         fail::fail_point!("checkpoint::state", |_| Err(Error::Unavailable("failpoint checkpoint::state".into())));
         at.1.write_all(&frame).and_then(|()| at.1.sync_data()).map_err(|error| failed(&path, &error))?;
         at.2 += frame.len() as u64;
-        let diary = Diary { file: at.0.clone(), bytes: at.2, plain };
+        let diary = Diary { file: at.0.clone(), from: 0, bytes: at.2, plain };
         self.open = Some(at);
         Ok(diary)
     }
@@ -84,8 +89,11 @@ impl Writer {
 fn begin(directory: &Path, path: &Path, known: Option<&Diary>) -> io::Result<File> {
     let mut file = File::create(path)?;
     if let Some(known) = known {
-        let copied = io::copy(&mut File::open(directory.join(&known.file))?.take(known.bytes), &mut file)?;
-        if copied != known.bytes {
+        let wanted = known.bytes - known.from;
+        let mut before = File::open(directory.join(&known.file))?;
+        before.seek(SeekFrom::Start(known.from))?;
+        let copied = io::copy(&mut before.take(wanted), &mut file)?;
+        if copied != wanted {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file of arrivals before it is too short"));
         }
     }
@@ -115,6 +123,22 @@ pub(super) fn read(
     diary: &Diary,
     mut each: impl FnMut(Arrival, Answers) -> Result<()>,
 ) -> Result<()> {
+    each_frame(directory, diary, |body, damaged| {
+        let mut rest = body;
+        while !rest.is_empty() {
+            let (arrival, answers) = arrivals::decode(&mut rest).map_err(damaged)?;
+            each(arrival, answers)?;
+        }
+        Ok(())
+    })
+}
+
+/// Gives the bytes of each frame, compressed, and how one tells what is wrong with them.
+fn each_frame_packed(
+    directory: &Path,
+    diary: &Diary,
+    mut each: impl FnMut(&[u8], u64, &dyn Fn(String) -> Error) -> Result<()>,
+) -> Result<()> {
     let path = directory.join(&diary.file);
     let damaged = |found: String| {
         let wanted = format!("{} bytes of whole frames", diary.bytes);
@@ -141,22 +165,33 @@ pub(super) fn read(
         if crc32c::crc32c(&compressed) != checksum {
             return Err(damaged("a frame of another checksum".into()));
         }
-        let body = zstd::bulk::decompress(&compressed, plain as usize).map_err(|error| damaged(error.to_string()))?;
-        if body.len() as u64 != plain {
-            return Err(damaged(format!("a frame of {} bytes, uncompressed", body.len())));
+        // What the head says of it stands in the frame as well.
+        if zstd::zstd_safe::get_frame_content_size(&compressed).ok().flatten() != Some(plain) {
+            return Err(damaged(format!("a frame that is not of {plain} bytes, uncompressed")));
         }
-        let mut rest = body.as_slice();
-        while !rest.is_empty() {
-            let (arrival, answers) = arrivals::decode(&mut rest).map_err(damaged)?;
-            each(arrival, answers)?;
-        }
+        each(&compressed, plain, &damaged)?;
     }
     Ok(())
 }
 
-/// Whether all of it is there.
+/// The same, uncompressed.
+fn each_frame(
+    directory: &Path,
+    diary: &Diary,
+    mut each: impl FnMut(&[u8], &dyn Fn(String) -> Error) -> Result<()>,
+) -> Result<()> {
+    each_frame_packed(directory, diary, |compressed, plain, damaged| {
+        let body = zstd::bulk::decompress(compressed, plain as usize).map_err(|error| damaged(error.to_string()))?;
+        if body.len() as u64 != plain {
+            return Err(damaged(format!("a frame of {} bytes, uncompressed", body.len())));
+        }
+        each(&body, damaged)
+    })
+}
+
+/// Whether all of it is there, as it was written.
 pub(super) fn check(directory: &Path, diary: &Diary) -> Result<()> {
-    read(directory, diary, |_, _| Ok(()))
+    each_frame_packed(directory, diary, |_, _, _| Ok(()))
 }
 
 #[cfg(test)]
@@ -228,6 +263,14 @@ mod tests {
         let texts = |all: &[(Arrival, Answers)]| all.iter().map(text).collect::<Vec<_>>();
         assert_eq!(all(directory.path(), &one).unwrap(), texts(&first));
         assert_eq!(all(directory.path(), &two).unwrap(), [texts(&first), texts(&second)].concat());
+        // What is in a picture by now is left out.
+        let since = Diary { from: one.bytes, ..two.clone() };
+        let three = writer.add(directory.path(), "d", Some(&since), &first[..1]).unwrap();
+        assert_eq!((three.file.as_str(), three.from), ("d", 0));
+        assert_eq!(all(directory.path(), &three).unwrap(), [texts(&second), texts(&first[..1])].concat());
+        let nothing = Diary { from: three.bytes, ..three.clone() };
+        let four = writer.add(directory.path(), "e", Some(&nothing), &second).unwrap();
+        assert_eq!(all(directory.path(), &four).unwrap(), texts(&second));
         // Another writer goes on from the first, beside the file that is there.
         let other = Writer::default().add(directory.path(), "c", Some(&one), &second[1..]).unwrap();
         assert_eq!(other.file, "c");

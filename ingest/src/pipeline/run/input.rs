@@ -20,6 +20,7 @@ use super::{
         machine::{Arrival, Flow},
         watermark::Watermark,
     },
+    inputs::Beat,
     shared::Shared,
 };
 use crate::{
@@ -79,6 +80,7 @@ pub(super) struct Reading {
     decoder: Option<Box<dyn Decoder>>,
     looked_us: Option<i64>,
     is_known: bool,
+    beat: Arc<Beat>,
 }
 
 /// What is known of one stream.
@@ -101,6 +103,7 @@ impl Reading {
         input: Input,
         sender: Sender<Arrival>,
         stop: Arc<AtomicBool>,
+        beat: Arc<Beat>,
     ) -> Self {
         Self {
             shared,
@@ -113,6 +116,7 @@ impl Reading {
             decoder: None,
             looked_us: None,
             is_known: false,
+            beat,
         }
     }
 
@@ -121,12 +125,15 @@ impl Reading {
         let mut failures = 0;
         while !self.is_stopping() {
             match self.turn(known) {
+                // Whoever was left alone meanwhile has nothing to say.
+                _ if self.is_stopping() => return,
                 Ok(()) if failures > 0 => {
                     failures = 0;
                     self.shared.set_input_error(self.input.id, None);
                 }
                 Ok(()) => {}
                 Err(error) => {
+                    self.beat.is_well();
                     failures += 1;
                     self.reader = None;
                     self.looked_us = None;
@@ -150,6 +157,7 @@ impl Reading {
     fn rest(&self, time: Duration) {
         let until_us = self.shared.clock.monotonic_us() + time.as_micros() as i64;
         while !self.is_stopping() && self.shared.clock.monotonic_us() < until_us {
+            self.beat.is_well();
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -159,7 +167,10 @@ impl Reading {
         loop {
             match self.sender.send_timeout(arrival, Duration::from_millis(50)) {
                 Ok(()) => return true,
-                Err(SendTimeoutError::Timeout(back)) if !self.is_stopping() => arrival = back,
+                Err(SendTimeoutError::Timeout(back)) if !self.is_stopping() => {
+                    self.beat.is_well();
+                    arrival = back;
+                }
                 Err(_) => return false,
             }
         }
@@ -187,7 +198,12 @@ impl Reading {
                 self.reader.insert(self.input.connector.open(&positions)?)
             }
         };
+        fail::fail_point!("pipeline::poll", |_| Err(Error::Unavailable("failpoint pipeline::poll".into())));
         let fetched = reader.poll(MESSAGES_MAX, BYTES_MAX, POLL_TIMEOUT)?;
+        let is_waiting = |stream: &Stream| stream.stopped.is_none() && stream.next < stream.high;
+        if !fetched.is_empty() || !self.streams.values().any(is_waiting) {
+            self.beat.is_well();
+        }
         for one in fetched {
             if !self.take(one)? {
                 return Ok(());

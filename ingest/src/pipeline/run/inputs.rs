@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -38,7 +38,28 @@ struct Running {
     /// Of each input.
     arrivals: Vec<(SourceId, Receiver<Arrival>)>,
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<(Arc<Beat>, JoinHandle<()>)>,
+}
+
+/// When an input was last seen to be well (monotonic): it brought something, waits for the runner, has nothing to bring, or says why it cannot.
+pub(super) struct Beat {
+    shared: Arc<Shared>,
+    well_us: AtomicI64,
+}
+
+impl Beat {
+    fn new(shared: &Arc<Shared>) -> Arc<Self> {
+        let well_us = AtomicI64::new(shared.clock.monotonic_us());
+        Arc::new(Self { shared: Arc::clone(shared), well_us })
+    }
+
+    pub(super) fn is_well(&self) {
+        self.well_us.store(self.shared.clock.monotonic_us(), Ordering::Relaxed);
+    }
+
+    fn silent_us(&self) -> i64 {
+        self.shared.clock.monotonic_us() - self.well_us.load(Ordering::Relaxed)
+    }
 }
 
 impl Inputs {
@@ -72,9 +93,12 @@ impl Inputs {
             let known = known.remove(&input.id).unwrap_or_default();
             let (sender, arrivals) = bounded(QUEUE);
             running.arrivals.push((input.id, arrivals));
-            let reading = Reading::new(Arc::clone(&self.shared), place, input.clone(), sender, Arc::clone(&stop));
+            let beat = Beat::new(&self.shared);
+            let of_input = Arc::clone(&beat);
+            let reading =
+                Reading::new(Arc::clone(&self.shared), place, input.clone(), sender, Arc::clone(&stop), of_input);
             let name = format!("consume-{}-{place}", self.shared.name);
-            running.threads.push(spawn(name, move || reading.run(&known))?);
+            running.threads.push((beat, spawn(name, move || reading.run(&known))?));
         }
         self.running = Some(running);
         Ok(())
@@ -85,8 +109,25 @@ impl Inputs {
         if let Some(running) = self.running.take() {
             running.stop.store(true, Ordering::SeqCst);
             drop(running.arrivals);
-            running.threads.into_iter().for_each(join);
+            running.threads.into_iter().for_each(|(_, thread)| join(thread));
         }
+    }
+
+    /// An error when one of them brings nothing for long, though there is something. Those that do not end are left alone then.
+    pub(super) fn check(&mut self) -> Result<()> {
+        let Some(running) = &self.running else { return Ok(()) };
+        let silent = running.threads.iter().enumerate().map(|(place, (beat, _))| (place, beat.silent_us()));
+        let Some((place, silent_us)) = silent.max_by_key(|(_, silent_us)| *silent_us) else { return Ok(()) };
+        let what = format!("source '{}' has messages and brings none", self.all[place].name);
+        if !self.shared.is_stuck(silent_us, &what) {
+            return Ok(());
+        }
+        if let Some(running) = self.running.take() {
+            running.stop.store(true, Ordering::SeqCst);
+            drop(running.arrivals);
+            running.threads.into_iter().for_each(|(_, thread)| self.shared.leave(thread));
+        }
+        Err(self.shared.stuck(&what, silent_us))
     }
 
     /// What comes next, within `time`; nothing as soon as one of `bells` rings. Sources that hold others back (`behind`) go first, so that less has to be kept; nothing comes of others when

@@ -20,9 +20,12 @@ mod letters;
 mod limit;
 mod open;
 mod output;
+mod renewal;
 mod replay;
 mod runner;
 mod shared;
+mod spilled;
+mod stepper;
 mod warm;
 mod watch;
 
@@ -51,10 +54,11 @@ use self::{
     inputs::Inputs,
     runner::{Runner, Works},
     shared::Shared,
+    spilled::Spilled,
 };
 use super::{
     late::Late,
-    machine::{Counts, Settings},
+    machine::{Counts, Settings, spill::Store},
     plan::Plan,
     services::{HttpService, ServiceOptions},
     tables::TableRows,
@@ -74,13 +78,15 @@ pub struct RunOptions {
     pub watermark_jump_us: i64,
     /// Bytes of state.
     pub memory_limit: u64,
+    /// A pipeline that does nothing about what waits for it starts again after that; 0: never.
+    pub stuck_after_us: i64,
     pub late: Late,
     pub services: ServiceOptions,
 }
 
 impl RunOptions {
-    fn settings(&self) -> Settings {
-        Settings { jump_max_us: self.watermark_jump_us, late: self.late }
+    fn settings(&self, store: Arc<dyn Store>) -> Settings {
+        Settings { jump_max_us: self.watermark_jump_us, late: self.late, store }
     }
 }
 
@@ -111,6 +117,8 @@ pub struct PipelineStatus {
     /// Microseconds since 1970; `None` before anything is known.
     pub watermark_us: Option<i64>,
     pub state_bytes: u64,
+    /// State in files.
+    pub spilled_bytes: u64,
     pub open_groups: u64,
     pub restarts: u64,
     /// When it is tried again, of one that failed (microseconds since 1970).
@@ -155,8 +163,10 @@ impl Pipeline {
         let deliveries = Arc::new(Deliveries::new(&spec.sinks));
         let mark = shared.clock.now_us();
         let known = opened.from.as_ref().map_or_else(Vec::new, |record| record.delivered.clone());
-        let checkpoints =
-            Checkpoints::new(&shared, spec.directory.clone(), Arc::clone(&spec.checkpoints), opened, mark);
+        let going_on = Arc::clone(&shared);
+        let spilled = Spilled::new(&spec.directory, move || going_on.step_goes_on());
+        let log = Arc::clone(&spec.checkpoints);
+        let checkpoints = Checkpoints::new(&shared, spec.directory.clone(), log, opened, &spilled, mark);
         let behind = Behind {
             shared: Arc::clone(&shared),
             output: Arc::clone(&output),
@@ -170,7 +180,11 @@ impl Pipeline {
         for address in spec.plan.services() {
             let (options, asking) = (shared.options().services, Arc::clone(&shared));
             let clock = Arc::clone(&shared.clock);
-            let service = HttpService::new(address.clone(), options, clock, move || asking.gives_up())?;
+            let service = HttpService::new(address.clone(), options, clock, move || {
+                // Requests end by themselves.
+                asking.step_goes_on();
+                asking.gives_up()
+            })?;
             tables.push(Arc::new(service));
         }
         let works = Works {
@@ -181,6 +195,7 @@ impl Pipeline {
             output: Arc::clone(&output),
             deliveries: Arc::clone(&deliveries),
             checkpoints,
+            spilled,
         };
         let runner = Runner::new(Arc::clone(&shared), works)?;
         let thread = spawn(format!("pipeline-{}", shared.name), move || runner.run())?;
@@ -317,7 +332,8 @@ impl Pipeline {
                 return Ok(true);
             }
             match status.state {
-                "paused" => {
+                // Right after RESUME its thread has not said so yet.
+                "paused" if self.shared.is_paused() => {
                     Err(Error::Unavailable(format!("pipeline '{}' is paused; resume it first", self.shared.name)))
                 }
                 "stopped" | "failing" => Err(Error::Unavailable(format!(

@@ -18,6 +18,7 @@ use super::{
     checkpoint::{self, CheckpointLog, CheckpointRecord},
     diary,
     output::Output,
+    spilled,
 };
 use crate::{
     Error, Result,
@@ -69,7 +70,7 @@ pub fn open(opening: &Opening<'_>) -> Result<Opened> {
     let from = last_sound(opening, &known)?;
     let end = from.as_ref().map_or(0, |record| record.end);
     let log = Log::open_at(log_directory(directory), LogOptions::default(), Arc::new(opening.schema.clone()), end)?;
-    checkpoint::clean(directory, &known, &opening.checkpoints.dead_letters(opening.id)?);
+    checkpoint::clean(directory, &known, &opening.checkpoints.dead_letters(opening.id)?, None, None);
     let newest = known.last().map_or(0, |record| record.id);
     let output = Output::new(opening.name, log, opening.log, end, opening.targets);
     Ok(Opened { output, from, newest })
@@ -90,10 +91,12 @@ fn last_sound(opening: &Opening<'_>, known: &[CheckpointRecord]) -> Result<Optio
                 record.id, opening.name
             )));
         }
-        let is_sound = state_file::read(&opening.directory, &record.state).and_then(|_| match &record.diary {
-            Some(diary) => diary::check(&opening.directory, diary),
-            None => Ok(()),
-        });
+        let is_sound = state_file::check(&opening.directory, &record.state)
+            .and_then(|()| record.spilled.iter().try_for_each(|file| spilled::check(&opening.directory, file)))
+            .and_then(|()| match &record.diary {
+                Some(diary) => diary::check(&opening.directory, diary),
+                None => Ok(()),
+            });
         match is_sound {
             Ok(()) => {
                 if let Some(error) = damaged {

@@ -11,17 +11,19 @@ use tidemill_storage::ids::{SourceId, StreamId};
 
 use super::{
     super::{
-        machine::{Arrival, Machine, MachineSource, Outcome, state_file},
+        machine::{Arrival, Machine, MachineSource, Outcome},
         plan::Plan,
         tables::TableRows,
     },
     Output, RunOptions,
     checkpoints::{Checkpoints, Written},
     delivery::Deliveries,
-    diary,
     inputs::{Bell, Inputs},
     limit::{OverLimit, Retained},
+    renewal::Blueprint,
     shared::Shared,
+    spilled::Spilled,
+    stepper::{Step, Stepper},
 };
 use crate::{
     Error, Result,
@@ -45,14 +47,17 @@ const TELL_EVERY_US: i64 = 50_000;
 pub(super) struct Runner {
     pub(super) shared: Arc<Shared>,
     pub(super) plan: Arc<Plan>,
-    sources: Arc<[MachineSource]>,
-    tables: Arc<[Arc<dyn TableRows>]>,
+    blueprint: Blueprint,
     pub(super) inputs: Inputs,
     pub(super) directory: PathBuf,
     pub(super) output: Arc<Output>,
     pub(super) deliveries: Arc<Deliveries>,
     pub(super) machine: Machine,
+    stepper: Stepper,
+    /// Stands in the machine's place while a step goes on.
+    spare: Option<Machine>,
     pub(super) checkpoints: Checkpoints,
+    spilled: Arc<Spilled>,
     /// What was applied since the base of the checkpoints.
     retained: Retained,
     /// Something is to be kept.
@@ -81,29 +86,33 @@ pub(super) struct Works {
     pub(super) output: Arc<Output>,
     pub(super) deliveries: Arc<Deliveries>,
     pub(super) checkpoints: Checkpoints,
+    pub(super) spilled: Spilled,
 }
 
 impl Runner {
     pub(super) fn new(shared: Arc<Shared>, works: Works) -> Result<Self> {
-        let Works { plan, tables, inputs, directory, output, deliveries, checkpoints } = works;
+        let Works { plan, tables, inputs, directory, output, deliveries, checkpoints, spilled } = works;
+        let spilled = Arc::new(spilled);
         let source = |input: &super::Input| MachineSource { id: input.id, watermark: input.watermark.clone() };
         let sources: Arc<[MachineSource]> = inputs.all().iter().map(source).collect();
         let options = shared.options();
         // The checkpoint is read when the thread begins.
-        let (of_plan, of_sources) = (Arc::clone(&plan), Arc::clone(&sources));
-        let machine = Machine::new(of_plan, of_sources, Arc::clone(&tables), options.settings())?;
+        let blueprint = Blueprint { plan: Arc::clone(&plan), sources, tables };
+        let machine = blueprint.machine(options.settings(Arc::clone(&spilled) as _))?;
         Ok(Self {
+            stepper: Stepper::new(&shared),
+            spare: None,
             is_marked: deliveries.boards.is_empty(),
             shared,
             plan,
-            sources,
-            tables,
+            blueprint,
             inputs,
             directory,
             output,
             deliveries,
             machine,
             checkpoints,
+            spilled,
             retained: Retained::default(),
             is_dirty: false,
             options,
@@ -140,6 +149,7 @@ impl Runner {
                         // What was applied half-way is given up; the last checkpoint stands.
                         self.finish_writing();
                         self.checkpoints.end();
+                        self.stepper.end();
                         return;
                     }
                     is_sound = self.rebuild();
@@ -151,6 +161,7 @@ impl Runner {
             tracing::warn!(%error, pipeline = self.shared.name, "the last checkpoint of a pipeline failed; what is past the one before is derived again");
         }
         self.checkpoints.end();
+        self.stepper.end();
     }
 
     fn failed(&mut self, error: &Error, failures: u32) {
@@ -174,21 +185,11 @@ impl Runner {
     /// Makes the machine as it was after the last step that went well: from the last checkpoint, and what came since.
     fn rebuild(&mut self) -> Result<()> {
         self.finish_writing();
-        let (plan, sources, tables) = (Arc::clone(&self.plan), Arc::clone(&self.sources), Arc::clone(&self.tables));
-        let settings = self.shared.options().settings();
+        let settings = self.shared.options().settings(Arc::clone(&self.spilled) as _);
         let base = self.checkpoints.base();
         let mut machine = match base {
-            Some(record) => {
-                let picture = state_file::read(&self.directory, &record.state)?;
-                let mut machine = Machine::restore(plan, sources, tables, settings, picture)?;
-                if let Some(diary) = &record.diary {
-                    diary::read(&self.directory, diary, |arrival, answers| {
-                        machine.apply_again(&arrival, answers).map(|_| ())
-                    })?;
-                }
-                machine
-            }
-            None => Machine::new(plan, sources, tables, settings)?,
+            Some(record) => self.blueprint.at(settings, &self.directory, record, || false)?,
+            None => self.blueprint.machine(settings)?,
         };
         let mut end = base.map_or(0, |record| record.end);
         for (arrival, answers) in self.retained.iter() {
@@ -218,7 +219,7 @@ impl Runner {
             let now_us = self.shared.clock.monotonic_us();
             if now_us - self.looked_us >= LOOK_EVERY_US {
                 self.looked_us = now_us;
-                self.look();
+                self.look()?;
             }
             if self.shared.is_paused() {
                 self.inputs.stop();
@@ -248,6 +249,7 @@ impl Runner {
                 continue;
             }
             self.replay()?;
+            self.inputs.check()?;
             self.inputs.start(&self.machine)?;
             match self.next(&behind)? {
                 Some(arrival) => {
@@ -302,8 +304,7 @@ impl Runner {
 
     /// How many rows became dead letters.
     pub(super) fn apply(&mut self, arrival: Arrival) -> Result<u64> {
-        let outcome = self.machine.apply(&arrival)?;
-        let answers = self.machine.answers();
+        let Step { arrival, outcome, answers } = self.step(arrival)?;
         fail::fail_point!("pipeline::applied", |_| Err(Error::Unavailable("failpoint pipeline::applied".into())));
         self.put(&outcome)?;
         let is_known = matches!(arrival, Arrival::Known { .. });
@@ -320,6 +321,16 @@ impl Runner {
             self.tell();
         }
         Ok(rejected)
+    }
+
+    fn step(&mut self, arrival: Arrival) -> Result<Step> {
+        let spare = match self.spare.take() {
+            Some(spare) => spare,
+            None => self.blueprint.machine(self.options.settings(Arc::clone(&self.spilled) as _))?,
+        };
+        let (step, spare) = self.stepper.step(&mut self.machine, spare, arrival)?;
+        self.spare = Some(spare);
+        Ok(step)
     }
 
     /// Has groups given that changed, when the last time is long ago.
@@ -394,6 +405,8 @@ impl Runner {
         match written {
             Written::Kept(count) => {
                 self.retained.drop_first(*count);
+                let settings = self.options.settings(Arc::clone(&self.spilled) as _);
+                self.checkpoints.renew(&self.blueprint, settings, self.machine.size().0);
                 for input in self.inputs.all() {
                     let positions = self.checkpoints.base().map_or(&[][..], |record| &record.positions);
                     let of_input = positions.iter().filter(|(stream, _)| stream.source == input.id);

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -18,9 +19,13 @@ use tokio::sync::Notify;
 
 use super::{PipelineStatus, RunOptions, letters::Letters, replay::Replay};
 use crate::{
+    Error,
     events::{Event, Severity},
     runtime::IngestRuntime,
 };
+
+/// Threads of one pipeline that never ended and were left alone: with more of them it is not started again, or they would fill the server.
+const LEFT_MAX: usize = 4;
 
 pub(crate) struct Shared {
     pub(crate) id: TableId,
@@ -41,6 +46,10 @@ pub(crate) struct Shared {
     pub(super) settling: AtomicBool,
     /// When the first row came since the start (monotonic); `i64::MAX` before.
     first_row_us: AtomicI64,
+    /// When the step that goes on last showed that it does (monotonic).
+    step_us: AtomicI64,
+    /// Threads that did not end, and are not waited for.
+    left: Mutex<Vec<JoinHandle<()>>>,
     /// Rang when anything above changes.
     pub(super) changed: Notify,
     nudge: Mutex<()>,
@@ -71,6 +80,8 @@ impl Shared {
             replay: Replay::default(),
             settling: AtomicBool::new(false),
             first_row_us: AtomicI64::new(i64::MAX),
+            step_us: AtomicI64::new(0),
+            left: Mutex::default(),
             changed: Notify::new(),
             nudge: Mutex::new(()),
             wake: Condvar::new(),
@@ -147,6 +158,49 @@ impl Shared {
     /// Whether a step was given up since the last call.
     pub(super) fn gave_up(&self) -> bool {
         self.given_up.swap(false, Ordering::SeqCst)
+    }
+
+    /// A step begins, or waits for somebody whom it need not wait for without end.
+    pub(super) fn step_goes_on(&self) {
+        self.step_us.store(self.clock.monotonic_us(), Ordering::Relaxed);
+    }
+
+    pub(super) fn step_went_on_us(&self) -> i64 {
+        self.step_us.load(Ordering::Relaxed)
+    }
+
+    /// Whether something of which nothing was seen for so long is left alone for another one. Says so when there were too many of these.
+    pub(super) fn is_stuck(&self, silent_us: i64, what: &str) -> bool {
+        let stuck_after_us = self.options.lock().stuck_after_us;
+        if stuck_after_us == 0 || silent_us < stuck_after_us {
+            return false;
+        }
+        let mut left = self.left.lock();
+        left.retain(|thread| !thread.is_finished());
+        if left.len() >= LEFT_MAX {
+            let error =
+                format!("{what}, and {LEFT_MAX} threads before it did not either; the server has to be started again");
+            drop(left);
+            self.set_state("failing", Some(error));
+            return false;
+        }
+        true
+    }
+
+    /// The error of that.
+    pub(super) fn stuck(&self, what: &str, silent_us: i64) -> Error {
+        let seconds = silent_us / 1_000_000;
+        let message = format!(
+            "pipeline '{}' is stuck: {what}, for {seconds} s; it starts again from its last checkpoint",
+            self.name
+        );
+        self.event(Severity::Page, "pipeline_stuck", message);
+        Error::Unavailable(format!("it was stuck: {what}"))
+    }
+
+    /// Takes a thread that is not waited for.
+    pub(super) fn leave(&self, thread: JoinHandle<()>) {
+        self.left.lock().push(thread);
     }
 
     /// Waits for `time`, or until somebody rings.

@@ -25,6 +25,7 @@ use super::{
     checkpoint::file_name,
     inputs::Inputs,
     shared::Shared,
+    spilled::Spilled,
 };
 use crate::{Error, Result, consumer::batch::cut_at, landmark::Landmark, runtime::IngestRuntime, source::Start};
 
@@ -58,7 +59,8 @@ impl Warming {
         let inputs = Inputs::new(&shared, inputs);
         let source = |input: &super::Input| MachineSource { id: input.id, watermark: input.watermark.clone() };
         let sources: Arc<[MachineSource]> = inputs.all().iter().map(source).collect();
-        let machine = Machine::new(spec.plan, sources, tables.into(), spec.options.settings())?;
+        let spilled = Arc::new(Spilled::new(&spec.directory, || {}));
+        let machine = Machine::new(spec.plan, sources, tables.into(), spec.options.settings(spilled))?;
         Ok(Self { shared, inputs, machine, options: spec.options })
     }
 
@@ -115,6 +117,7 @@ impl Warming {
             at_us: self.shared.clock.now_us(),
             duration_us: 0,
             state: state_file::write(directory, &file_name(id), &picture)?,
+            spilled: picture.spilled()?,
             diary: None,
             groups: picture.parts.iter().map(|part| part.rows as u64).sum(),
             dead_letters: None,
@@ -136,7 +139,7 @@ fn before(mut arrival: Arrival, positions: &Positions) -> Option<Arrival> {
     let stream = match &arrival {
         Arrival::Rows { batch, .. } => batch.stream,
         Arrival::Begin { stream, .. } | Arrival::Flow { stream, .. } | Arrival::Skip { stream, .. } => *stream,
-        Arrival::Known { .. } | Arrival::Again { .. } | Arrival::Give => return Some(arrival),
+        Arrival::Known { .. } | Arrival::Again { .. } | Arrival::Give | Arrival::Spill { .. } => return Some(arrival),
     };
     // A stream that the old query does not know begins when the new one takes its place.
     let wanted = *positions.get(&stream)?;

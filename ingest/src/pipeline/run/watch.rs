@@ -1,7 +1,7 @@
-//! What a runner tells of itself, and what it looks at now and then: options, the size of its state, what waits for its sinks.
+//! What a runner tells of itself, and what it looks at now and then: options, the size of its state (what is too much goes to files), what waits for its sinks.
 
 use super::{super::machine::NEVER, limit::OverLimit, runner::Runner};
-use crate::events::Severity;
+use crate::{Result, events::Severity};
 
 impl Runner {
     /// Tells others how far it is. Not for every arrival: it costs more than some do.
@@ -24,7 +24,7 @@ impl Runner {
     }
 
     /// Looks at options, at the size of the state, and at what waits for sinks.
-    pub(super) fn look(&mut self) {
+    pub(super) fn look(&mut self) -> Result<()> {
         self.options = self.shared.options();
         let was_held = self.held.is_some();
         self.held = self.deliveries.full(&self.output);
@@ -46,7 +46,28 @@ impl Runner {
             let trouble = self.deliveries.trouble();
             self.shared.set_state(if trouble.is_some() { "failing" } else { "starting" }, trouble);
         }
+        if !self.shared.is_paused() {
+            self.spill()?;
+        }
         self.measure();
+        Ok(())
+    }
+
+    /// Puts state into files until half of the limit is free, or nothing is left that may go there.
+    fn spill(&mut self) -> Result<()> {
+        let limit = self.options.memory_limit;
+        if self.machine.size().0 as u64 <= limit {
+            return Ok(());
+        }
+        loop {
+            let bytes = self.machine.size().0 as u64;
+            let wanted = bytes.saturating_sub(limit / 2);
+            let Some(arrival) = self.machine.spilling(wanted as usize).filter(|_| wanted > 0) else { return Ok(()) };
+            self.apply(arrival)?;
+            if self.machine.size().0 as u64 >= bytes {
+                return Ok(());
+            }
+        }
     }
 
     fn measure(&mut self) {
@@ -56,6 +77,7 @@ impl Runner {
         {
             let mut status = self.shared.status.lock();
             status.state_bytes = bytes as u64;
+            status.spilled_bytes = self.machine.spilled();
             status.open_groups = groups as u64;
         }
         if is_over && self.over_limit.is_none() {

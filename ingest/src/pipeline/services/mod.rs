@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_storage::clock::Clock;
 
 use super::{
+    expression::Uncomputed,
     plan::Ask,
     tables::{Asking, TableRows},
 };
@@ -311,9 +312,9 @@ pub(crate) struct Asked {
 
 impl Ask {
     /// Each key is asked for once; a NULL is not.
-    pub(crate) fn run(&self, rows: &RecordBatch, asking: &mut Asking) -> Result<Asked, String> {
+    pub(crate) fn run(&self, rows: &RecordBatch, asking: &mut Asking) -> Result<Asked, Uncomputed> {
         let text = |error: arrow::error::ArrowError| error.to_string();
-        let keys = self.key.evaluate(rows)?;
+        let keys = self.key.compute(rows)?;
         let keys = keys.as_string_view_opt().ok_or("the key is no text")?;
         let mut numbers: HashMap<&str, u32> = HashMap::new();
         let mut distinct: Vec<&str> = Vec::new();

@@ -30,8 +30,8 @@ const FEW: f64 = 1.0 / 32.0;
 
 /// Rows of a window where texts are read that are kept in compressed blocks: a block is unpacked for each window that touches it.
 const WINDOW_ROWS_OF_TEXTS: usize = 32 * 1024;
-/// Up to one row in so many may be decoded for nothing.
-const BLANKS_SHARE: usize = 6;
+/// Where one row in so many is selected, or more, all are decoded and the others left out of sums.
+const AMONG_SHARE: usize = 4;
 
 /// Windows begin at multiples of this.
 const BLOCK_ROWS: usize = 1024;
@@ -47,8 +47,8 @@ pub(super) struct CommittedAggregation {
     sources: Vec<Source>,
     rows: Range<u32>,
     window_rows: usize,
-    /// Values of rows that are passed over may be zero instead of left out.
-    blanks: bool,
+    /// Only sums of integers are asked for: rows that are passed over may stand between the others.
+    sums_among: bool,
 }
 
 /// Where a needed column comes from.
@@ -149,12 +149,12 @@ impl CommittedAggregation {
             false if filter.share_left() < FEW => WINDOW_ROWS_OF_FEW,
             false => WINDOW_ROWS,
         };
-        let blanks = engine.is_sums_alone()
+        let sums_among = engine.is_sums_alone()
             && sources
                 .iter()
                 .all(|source| matches!(source, Source::Encoded { way: Way::Integers | Way::Validity, .. }));
         Ok(Self {
-            blanks,
+            sums_among,
             engine,
             segment: Arc::clone(segment),
             metrics: Arc::clone(metrics),
@@ -294,7 +294,7 @@ fn reads_blocks(segment: &CommittedSegment, request: &AggregateRequest, layout: 
 
 impl CommittedAggregation {
     fn read(&mut self, window: &Range<u32>) -> Result<()> {
-        let Self { segment, engine, filter, filters, sources, blanks, .. } = self;
+        let Self { segment, engine, filter, filters, sources, sums_among, .. } = self;
         let rows = window.len();
         let mut bytes_read = 0;
         let mut read = |index: usize| {
@@ -305,21 +305,9 @@ impl CommittedAggregation {
         filter.apply(segment, window, &mut mask, &mut read)?;
         let selected = mask.count();
         if selected > 0 {
-            let selection = (selected < rows).then_some(&mask);
-            // Where few rows are passed over it is cheaper to decode them as well than to take the others out from between them.
-            if *blanks && selected < rows && (rows - selected) * BLANKS_SHARE <= rows {
-                for (at, source) in sources.iter().enumerate() {
-                    let shape = engine.shapes()[at].clone();
-                    fill(segment, source, window, None, rows, &mut engine.blocks[at], &shape, &mut read)?;
-                    engine.blocks[at].blank(&mask);
-                }
-                if engine.blocks.iter().all(|block| block.valid.is_none()) {
-                    engine.update(selected, &[])?;
-                    segment.file.check()?;
-                    self.metrics.add(rows as u64, selected as u64, bytes_read);
-                    return Ok(());
-                }
-            }
+            // Blocks of values are decoded as a whole anyway, and others are cheaply left out of a sum.
+            let among = (*sums_among && selected < rows && selected * AMONG_SHARE >= rows).then_some(&mask);
+            let selection = (selected < rows && among.is_none()).then_some(&mask);
             let passed = filters
                 .iter()
                 .map(|filter| {
@@ -328,11 +316,15 @@ impl CommittedAggregation {
                     Ok(selection.map_or_else(|| passed.clone(), |selection| picked(&passed, selection)))
                 })
                 .collect::<Result<Vec<_>>>()?;
+            let filled = if among.is_some() { rows } else { selected };
             for (at, source) in sources.iter().enumerate() {
                 let shape = engine.shapes()[at].clone();
-                fill(segment, source, window, selection, selected, &mut engine.blocks[at], &shape, &mut read)?;
+                fill(segment, source, window, selection, filled, &mut engine.blocks[at], &shape, &mut read)?;
             }
-            engine.update(selected, &passed)?;
+            match among {
+                Some(among) => engine.update_among(among, &passed)?,
+                None => engine.update(selected, &passed)?,
+            }
         }
         segment.file.check()?;
         self.metrics.add(rows as u64, selected as u64, bytes_read);

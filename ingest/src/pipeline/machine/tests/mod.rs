@@ -7,6 +7,7 @@ mod nested;
 mod ranks;
 mod rig;
 mod sessions;
+mod spilling;
 mod state;
 mod transforms;
 mod unnest;
@@ -22,6 +23,7 @@ use arrow::{
 use datafusion::prelude::SessionContext;
 use proptest::prelude::*;
 
+use self::spilling::MemoryStore;
 use super::*;
 use crate::pipeline::plan::{PlanSource, PlanTable, windows::Window};
 
@@ -73,13 +75,14 @@ impl Bench {
         let plan = Plan::compile(&rules, &[source], &text).unwrap_or_else(|error| panic!("{text}: {error}"));
         let watermark = Watermark::compile(&rules, &schema(), "ts - INTERVAL '5 seconds'").unwrap();
         let sources = vec![MachineSource { id: SOURCE, watermark: Some(Arc::new(watermark)) }];
-        let settings = Settings { jump_max_us: i64::MAX, late };
+        let settings = Settings { jump_max_us: i64::MAX, late, store: Arc::new(MemoryStore::default()) };
         Self { plan: Arc::new(plan), sources: sources.into(), settings }
     }
 
     fn machine(&self, streams: u32) -> Machine {
         let mut machine =
-            Machine::new(Arc::clone(&self.plan), Arc::clone(&self.sources), Arc::new([]), self.settings).unwrap();
+            Machine::new(Arc::clone(&self.plan), Arc::clone(&self.sources), Arc::new([]), self.settings.clone())
+                .unwrap();
         for partition in 0..streams {
             let stream = StreamId { source: SOURCE, partition };
             machine.apply(&Arrival::Begin { stream, offset: 0 }).unwrap();
@@ -93,9 +96,18 @@ impl Bench {
     fn restored(&self, machine: &mut Machine) -> Machine {
         let directory = tempfile::tempdir().unwrap();
         let file = state_file::write(directory.path(), "s", &machine.picture().unwrap()).unwrap();
-        let picture = state_file::read(directory.path(), &file).unwrap();
-        Machine::restore(Arc::clone(&self.plan), Arc::clone(&self.sources), Arc::new([]), self.settings, picture)
-            .unwrap()
+        self.restored_from(state_file::read(directory.path(), &file).unwrap())
+    }
+
+    fn restored_from(&self, picture: Picture) -> Machine {
+        Machine::restore(
+            Arc::clone(&self.plan),
+            Arc::clone(&self.sources),
+            Arc::new([]),
+            self.settings.clone(),
+            picture,
+        )
+        .unwrap()
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Rig {
     sources: Arc<[MachineSource]>,
     tables: Arc<[Arc<dyn TableRows>]>,
     settings: Settings,
+    /// Whether it spills what it may at every third step.
+    spills: bool,
 }
 
 /// A table with columns `id`, `v` and `ts` that rows look into.
@@ -168,9 +170,13 @@ impl Rig {
             MachineSource { id: SourceId(at as u64 + 1), watermark: Some(Arc::new(watermark)) }
         };
         let sources: Vec<MachineSource> = sources.iter().enumerate().map(machine).collect();
-        let settings = Settings { jump_max_us: i64::MAX, late };
+        let settings = Settings { jump_max_us: i64::MAX, late, store: Arc::new(MemoryStore::default()) };
         let tables = tables.iter().map(|table| Arc::clone(table) as Arc<dyn TableRows>).collect();
-        Self { plan: Arc::new(plan), sources: sources.into(), tables, settings }
+        Self { plan: Arc::new(plan), sources: sources.into(), tables, settings, spills: false }
+    }
+
+    pub(super) fn spilling(self) -> Self {
+        Self { spills: true, ..self }
     }
 
     /// Without tables; `service` is as many services.
@@ -185,8 +191,12 @@ impl Rig {
     }
 
     pub(super) fn machine(&self, streams: u32) -> Machine {
-        let machine =
-            Machine::new(Arc::clone(&self.plan), Arc::clone(&self.sources), Arc::clone(&self.tables), self.settings);
+        let machine = Machine::new(
+            Arc::clone(&self.plan),
+            Arc::clone(&self.sources),
+            Arc::clone(&self.tables),
+            self.settings.clone(),
+        );
         let mut machine = machine.unwrap();
         for source in self.sources.iter() {
             for partition in 0..streams {
@@ -204,7 +214,7 @@ impl Rig {
             Arc::clone(&self.plan),
             Arc::clone(&self.sources),
             Arc::clone(&self.tables),
-            self.settings,
+            self.settings.clone(),
             picture,
         )
     }
@@ -276,6 +286,11 @@ impl Rig {
             offsets[step.queue] += step.count;
             if step.gives {
                 take(apply(&mut machine, &Arrival::Give, &mut diary));
+            }
+            if self.spills && offsets[step.queue].is_multiple_of(3) {
+                while let Some(arrival) = machine.spilling(usize::MAX) {
+                    take(apply(&mut machine, &arrival, &mut diary));
+                }
             }
             if step.crashes {
                 crashes += 1;

@@ -107,6 +107,7 @@ fn rows_of_a_transform_go_on_as_rows_of_a_source() {
     let rows = [event("a", 2, 1), event("b", -1, 2), event("c", 0, 3), event("d", 13, 4), event("e", 1, 5)];
     for (text, expected) in [
         ("SELECT name, n FROM copies(TABLE s, 'x-')", &["x-a | 0", "x-a | 1", "x-e | 0"][..]),
+        ("SELECT name FROM copies(TABLE s, -1.5) WHERE n < 1", &["-1.5a", "-1.5e"]),
         ("SELECT c.name || n FROM copies(TABLE s, 'it''s \"') AS c WHERE n < 1", &["it's \"a0", "it's \"e0"]),
         (
             "SELECT count(*), max(copies.name) FROM copies (table S, '') GROUP BY TUMBLE(ts, INTERVAL '1 minute')",

@@ -1,0 +1,178 @@
+//! State that memory has no room for goes to files, and what is given is what the rows say: over kill -9, late rows, pauses and damage.
+
+use std::{fs, path::PathBuf, thread, time::Duration};
+
+use super::{BINARY, PATIENCE, lines, topic};
+use crate::support::{
+    kafka::{Feed, brokers, create_topic},
+    server::Server,
+};
+
+const START_MS: i64 = 1_709_294_400_000;
+const KEYS: i64 = 20_000;
+const ROWS: i64 = 60_000;
+
+/// In two hours of event time; of the rows of a key none is near another.
+fn message(row: i64) -> String {
+    let key = row * 7919 % KEYS;
+    // A few are very late, and say so by their values.
+    let (value, behind) = if row % 53 == 52 { (-row, 1_800_000) } else { (row, row * 31 % 9_000) };
+    let ts = START_MS + row * 120 - behind;
+    format!(r#"{{"key":"a key that is not short {key:08}","value":{value},"ts":{ts}}}"#)
+}
+
+fn source(server: &Server, brokers: &str, topic: &str) {
+    server.sql(&format!(
+        "CREATE SOURCE s (key TEXT, value BIGINT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '10 seconds')
+         WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}')"
+    ));
+}
+
+/// What is in one and not in the other.
+fn differences(server: &Server, one: &str, other: &str) -> Vec<String> {
+    lines(
+        server,
+        &format!(
+            "SELECT count(*) FROM (({one}) EXCEPT ({other})) d UNION ALL SELECT count(*) FROM (({other}) EXCEPT ({one})) d"
+        ),
+    )
+}
+
+#[test]
+fn windows_that_are_larger_than_their_memory() {
+    let Some(brokers) = brokers("pipelines::spilling::windows_that_are_larger_than_their_memory") else { return };
+    let topic = topic("spilling");
+    create_topic(&brokers, &topic, 1, &[]);
+    let mut server = Server::start(BINARY);
+    source(&server, &brokers, &topic);
+    server.sql("CREATE TABLE raw (key TEXT, value BIGINT, ts TIMESTAMPTZ) FROM SOURCE s");
+    server.sql("CREATE TABLE sums (key TEXT, start TIMESTAMPTZ, rows BIGINT, total BIGINT, kinds BIGINT)");
+    server.sql("CREATE TABLE hops (key TEXT, until TIMESTAMPTZ, rows BIGINT, total BIGINT, PRIMARY KEY (key, until))");
+    server.sql(
+        "CREATE PIPELINE sums INTO sums WITH (memory_limit = '256kB', checkpoint_interval = '100ms', idle_timeout = '1 hour') AS
+         SELECT key, TUMBLE_START(ts, INTERVAL '1' HOUR), count(*), sum(value)::bigint, count(DISTINCT value % 5)
+         FROM s WHERE value >= 0 GROUP BY key, TUMBLE(ts, INTERVAL '1' HOUR)",
+    );
+    server.sql(
+        "CREATE PIPELINE hops INTO hops WITH (memory_limit = '256kB', checkpoint_interval = '100ms', idle_timeout = '1 hour', late = 'update', allowed_lateness = '3 hours') AS
+         SELECT key, HOP_END(ts, INTERVAL '20' MINUTE, INTERVAL '1' HOUR), count(*), sum(value)::bigint
+         FROM s GROUP BY key, HOP(ts, INTERVAL '20' MINUTE, INTERVAL '1' HOUR)",
+    );
+    let feed = Feed::new(&brokers, &topic);
+    for from in (0..ROWS).step_by(2_000) {
+        (from..from + 2_000).for_each(|row| feed.send(0, message(row).as_bytes()));
+        feed.flush();
+        if matches!(from, 18_000 | 42_000) {
+            server.wait_for("SELECT count(*) FROM rt.pipelines WHERE spilled_bytes > 0", "2", PATIENCE);
+            thread::sleep(Duration::from_millis(150));
+            server.kill_and_restart();
+        }
+    }
+    server.sql("SELECT rt.drain('s')");
+    for line in
+        lines(&server, "SELECT name, state_bytes, spilled_bytes, open_groups, restarts, error FROM rt.pipelines")
+    {
+        println!("{line}");
+    }
+    assert_eq!(
+        lines(&server, "SELECT state, spilled_bytes > 200000, restarts, error FROM rt.pipelines"),
+        ["running t 0 null", "running t 0 null"]
+    );
+    // What ends all windows.
+    (0..2)
+        .for_each(|_| feed.send(0, format!(r#"{{"key":"end","value":0,"ts":{}}}"#, START_MS + 36_000_000).as_bytes()));
+    feed.flush();
+    let check = |server: &Server| {
+        server.sql("SELECT rt.drain('s')");
+        let sums = "SELECT key, date_bin(INTERVAL '1 hour', ts, TIMESTAMPTZ '1970-01-01 00:00:00+00'), count(*), sum(value)::bigint, count(DISTINCT value % 5)
+                    FROM raw WHERE value >= 0 AND key <> 'end' GROUP BY 1, 2";
+        assert_eq!(differences(server, "SELECT * FROM sums", sums), ["0", "0"]);
+        let hops = "SELECT key, date_bin(INTERVAL '20 minutes', ts, TIMESTAMPTZ '1970-01-01 00:00:00+00') + more, count(*), sum(value)::bigint
+                    FROM raw CROSS JOIN (VALUES (INTERVAL '20 minutes'), (INTERVAL '40 minutes'), (INTERVAL '60 minutes')) v(more)
+                    WHERE key <> 'end' GROUP BY 1, 2";
+        assert_eq!(differences(server, "SELECT * FROM hops", hops), ["0", "0"]);
+        assert_eq!(server.value("SELECT count(*) > 39000 FROM sums"), "t");
+    };
+    check(&server);
+    assert_eq!(server.value("SELECT max(late_updates) > 0 FROM rt.pipelines"), "t");
+    server.wait_for("SELECT sum(spilled_bytes) FROM rt.pipelines", "0", PATIENCE);
+    server.kill_and_restart();
+    check(&server);
+}
+
+/// Files of spilled state, the newest last.
+fn files(server: &Server) -> Vec<PathBuf> {
+    let id = server.value("SELECT id FROM rt.pipelines");
+    let mut found = Vec::new();
+    let mut folders = vec![server.data_dir.clone()];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "spill") {
+                assert!(path.parent().unwrap().to_string_lossy().ends_with(&id), "{path:?}");
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A file of spilled state that is damaged is a damaged checkpoint: the one before it counts, and nothing is lost. Files go when no checkpoint names them.
+#[test]
+fn damaged_spilled_state_is_passed_over() {
+    let Some(brokers) = brokers("pipelines::spilling::damaged_spilled_state_is_passed_over") else { return };
+    let topic = topic("spilling-damaged");
+    create_topic(&brokers, &topic, 1, &[]);
+    let mut server = Server::start(BINARY);
+    source(&server, &brokers, &topic);
+    server.sql("CREATE TABLE sums (key TEXT, rows BIGINT, total BIGINT)");
+    server.sql(
+        "CREATE PIPELINE sums INTO sums WITH (memory_limit = '256kB', checkpoint_interval = '1 hour', idle_timeout = '1 hour') AS
+         SELECT key, count(*), sum(value)::bigint FROM s WHERE value >= 0 GROUP BY key, TUMBLE(ts, INTERVAL '1' DAY)",
+    );
+    let feed = Feed::new(&brokers, &topic);
+    let mut sent = 0;
+    let mut known = Vec::new();
+    for _ in 0..2 {
+        (sent..sent + 20_000).for_each(|row| feed.send(0, message(row).as_bytes()));
+        feed.flush();
+        sent += 20_000;
+        server.sql("SELECT rt.drain('s')");
+        server.sql("ALTER PIPELINE sums PAUSE");
+        known.push(files(&server));
+        server.sql("ALTER PIPELINE sums RESUME");
+    }
+    server.kill_9();
+    let newest = known[1].last().unwrap();
+    assert!(!known[0].contains(newest) && known[0].iter().any(|file| file.exists()), "{known:?}");
+    let mut bytes = fs::read(newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(newest, bytes).unwrap();
+    server.spawn();
+    server.wait_ready();
+    let damaged = "SELECT count(*) FROM rt.events WHERE kind = 'checkpoint_damaged' AND message LIKE '%.spill%'";
+    assert_eq!(server.value(damaged), "1");
+    (0..2)
+        .for_each(|_| feed.send(0, format!(r#"{{"key":"end","value":0,"ts":{}}}"#, START_MS + 80_000_000).as_bytes()));
+    (0..2)
+        .for_each(|_| feed.send(0, format!(r#"{{"key":"end","value":0,"ts":{}}}"#, START_MS + 160_000_000).as_bytes()));
+    feed.flush();
+    server.sql("SELECT rt.drain('s')");
+    let rows: Vec<i64> = (0..sent).filter(|row| row % 53 != 52).collect();
+    assert_eq!(
+        lines(&server, "SELECT sum(rows), sum(total), max(rows) FROM sums WHERE key <> 'end'"),
+        [format!("{} {} 2", rows.len(), rows.iter().sum::<i64>())]
+    );
+    // Three checkpoints later nobody names them.
+    for _ in 0..4 {
+        feed.send(0, format!(r#"{{"key":"end","value":0,"ts":{}}}"#, START_MS + 160_000_000).as_bytes());
+        feed.flush();
+        server.sql("SELECT rt.drain('s')");
+        server.sql("ALTER PIPELINE sums PAUSE");
+        server.sql("ALTER PIPELINE sums RESUME");
+    }
+    assert_eq!(files(&server), Vec::<PathBuf>::new());
+}

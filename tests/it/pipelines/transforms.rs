@@ -1,0 +1,67 @@
+//! A transform of another crate (`examples/transform`), through its own server.
+
+use std::path::PathBuf;
+
+use super::{BINARY, PATIENCE, lines, refused, topic};
+use crate::support::{
+    kafka::{Feed, brokers, create_topic},
+    server::Server,
+};
+
+/// Cargo builds examples beside the tests.
+fn example() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let found = tests.ancestors().nth(2).unwrap().join("examples/transform");
+    assert!(found.is_file(), "cargo build --example transform makes {}", found.display());
+    found
+}
+
+#[test]
+fn a_transform_of_another_crate_runs_in_a_pipeline() {
+    let Some(brokers) = brokers("pipelines::transforms") else { return };
+    let topic = topic("cells");
+    create_topic(&brokers, &topic, 2, &[]);
+    let feed = Feed::new(&brokers, &topic);
+    let source = format!(
+        "CREATE SOURCE trips (id BIGINT, lon DOUBLE PRECISION, lat DOUBLE PRECISION) WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}')"
+    );
+    let table = "CREATE TABLE places (id BIGINT, cell TEXT)";
+    let pipeline = "CREATE PIPELINE placed INTO places AS SELECT id, cell FROM cells(TABLE trips, 0.01) WHERE id >= 0";
+    let stock = Server::start(BINARY);
+    stock.sql(&source);
+    stock.sql(table);
+    assert_eq!(refused(&stock, pipeline).0, "42883");
+    drop(stock);
+
+    let mut server = Server::start(example());
+    server.sql(&source);
+    server.sql(table);
+    let (code, message, _) = refused(&server, &pipeline.replace("0.01", "-1"));
+    assert!(message.contains("above zero"), "{code} {message}");
+    server.sql(pipeline);
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        for n in 0..200 {
+            let (id, x, y) = (round * 1000 + n, (n * 17 % 360) as f64 - 179.995, (n * 7 % 180) as f64 - 89.995);
+            let json = match n {
+                5 => format!(r#"{{"id":{id},"lat":{y}}}"#),
+                9 => format!(r#"{{"id":{id},"lon":999.5,"lat":{y}}}"#),
+                _ => {
+                    expected.push(format!("{id} {}:{}", (x / 0.01).floor(), (y / 0.01).floor()));
+                    format!(r#"{{"id":{id},"lon":{x},"lat":{y}}}"#)
+                }
+            };
+            feed.send(n % 2, json.as_bytes());
+        }
+        feed.flush();
+        expected.sort();
+        server.sql("SELECT rt.drain('trips')");
+        let found = lines(&server, "SELECT id, cell FROM places");
+        assert_eq!(found, expected, "round {round}");
+        server.kill_and_restart();
+    }
+    server.wait_for("SELECT state FROM rt.pipelines", "running", PATIENCE);
+    assert_eq!(lines(&server, "SELECT id, cell FROM places"), expected);
+    let letters = "SELECT count(*) FROM rt.dlq WHERE reason LIKE '%no place on earth%'";
+    assert_eq!(server.value(letters), "3");
+}
