@@ -24,6 +24,7 @@ pub mod schema;
 pub mod search;
 pub mod segment;
 pub mod sketch;
+pub mod split_block;
 mod stats;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]

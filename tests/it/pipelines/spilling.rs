@@ -100,6 +100,71 @@ fn windows_that_are_larger_than_their_memory() {
     check(&server);
 }
 
+/// Groups without a window, keys that are known, and versions: what is looked up by its key.
+#[test]
+fn keys_that_are_more_than_their_memory() {
+    let Some(brokers) = brokers("pipelines::spilling::keys_that_are_more_than_their_memory") else { return };
+    let topic = topic("spilling-keys");
+    create_topic(&brokers, &topic, 1, &[]);
+    let mut server = Server::start(BINARY);
+    source(&server, &brokers, &topic);
+    server.sql(&format!(
+        "CREATE SOURCE v (key TEXT, value BIGINT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '10 seconds')
+         WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}')"
+    ));
+    server.sql("CREATE TABLE raw (key TEXT, value BIGINT, ts TIMESTAMPTZ) FROM SOURCE s");
+    server.sql("CREATE TABLE totals (key TEXT PRIMARY KEY, rows BIGINT, total BIGINT, kinds BIGINT)");
+    server.sql("CREATE TABLE firsts (key TEXT, value BIGINT)");
+    server.sql("CREATE TABLE found (key TEXT, value BIGINT, version BIGINT)");
+    let options = "memory_limit = '256kB', checkpoint_interval = '100ms', idle_timeout = '1 hour'";
+    server.sql(&format!(
+        "CREATE PIPELINE totals INTO totals WITH ({options}) AS
+         SELECT key, count(*), sum(value)::bigint, count(DISTINCT value % 5) FROM s GROUP BY key"
+    ));
+    server.sql(&format!(
+        "CREATE PIPELINE firsts INTO firsts WITH ({options}) AS SELECT DISTINCT ON (key) key, value FROM s WHERE value >= 0"
+    ));
+    server.sql(&format!(
+        "CREATE PIPELINE found INTO found WITH ({options}) AS
+         SELECT s.key, s.value, v.value FROM s JOIN v FOR SYSTEM_TIME AS OF s.ts ON v.key = s.key WHERE s.value >= 0"
+    ));
+    let feed = Feed::new(&brokers, &topic);
+    for from in (0..ROWS).step_by(2_000) {
+        (from..from + 2_000).for_each(|row| feed.send(0, message(row).as_bytes()));
+        feed.flush();
+        if matches!(from, 22_000 | 46_000) {
+            server.wait_for("SELECT count(*) FROM rt.pipelines WHERE spilled_bytes > 0", "3", PATIENCE);
+            thread::sleep(Duration::from_millis(150));
+            server.kill_and_restart();
+        }
+    }
+    (0..2)
+        .for_each(|_| feed.send(0, format!(r#"{{"key":"end","value":-1,"ts":{}}}"#, START_MS + 36_000_000).as_bytes()));
+    feed.flush();
+    let check = |server: &Server| {
+        server.sql("SELECT rt.drain('s')");
+        server.sql("SELECT rt.drain('v')");
+        let states = "SELECT name, state, spilled_bytes > 200000, restarts, error FROM rt.pipelines ORDER BY name";
+        assert_eq!(
+            lines(server, states),
+            ["firsts running t 0 null", "found running t 0 null", "totals running t 0 null"]
+        );
+        let totals = "SELECT key, count(*), sum(value)::bigint, count(DISTINCT value % 5) FROM raw GROUP BY key";
+        assert_eq!(differences(server, "SELECT * FROM totals", totals), ["0", "0"]);
+        let firsts = "SELECT DISTINCT ON (key) key, value FROM raw WHERE value >= 0 ORDER BY key, ts, value";
+        assert_eq!(differences(server, "SELECT * FROM firsts", firsts), ["0", "0"]);
+        let found = "SELECT key, value, value FROM raw WHERE value >= 0";
+        assert_eq!(differences(server, "SELECT * FROM found", found), ["0", "0"]);
+        assert_eq!(
+            lines(server, "SELECT (SELECT count(*) FROM firsts), (SELECT count(*) FROM totals)"),
+            ["20000 20001"]
+        );
+    };
+    check(&server);
+    server.kill_and_restart();
+    check(&server);
+}
+
 /// Files of spilled state, the newest last.
 fn files(server: &Server) -> Vec<PathBuf> {
     let id = server.value("SELECT id FROM rt.pipelines");

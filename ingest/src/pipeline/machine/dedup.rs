@@ -19,15 +19,15 @@ use datafusion::common::DataFusionError;
 
 use super::{
     event_time::NEVER,
-    flow::{Flowing, NOWHERE, Part, Taken},
-    packing::{ByRow, Packing},
+    flow::{Flowing, InFile, NOWHERE, Part, Taken},
+    keyed::{ENTRY_BYTES, Keyed, Value},
+    packing::Packing,
+    spill::Store,
 };
 use crate::pipeline::{late::Late, plan::Dedup};
 
 type Result<T> = std::result::Result<T, DataFusionError>;
 
-/// Bytes of an entry beside its key, and beside its row.
-const ENTRY_BYTES: usize = 64;
 const HELD: &str = "held";
 const KNOWN: &str = "known";
 
@@ -48,7 +48,8 @@ pub(crate) struct Deduping {
     rows: Packing,
     held: BTreeSet<Held>,
     /// Times of rows that were given.
-    known: ByRow<Times>,
+    known: Keyed<Times>,
+    /// Of the rows that wait.
     bytes: usize,
     watermark: i64,
     /// The watermark when keys were last forgotten.
@@ -59,9 +60,33 @@ pub(crate) struct Deduping {
 type Held = (i64, Box<[u8]>, Box<[u8]>);
 
 /// Mostly one.
+#[derive(Clone)]
 enum Times {
     One(i64),
     Many(Vec<i64>),
+}
+
+impl Value for Times {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        self.all().iter().for_each(|time| bytes.extend_from_slice(&time.to_le_bytes()));
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (times, rest) = bytes.as_chunks::<8>();
+        let times: Vec<i64> = times.iter().map(|time| i64::from_le_bytes(*time)).collect();
+        match (times.as_slice(), rest) {
+            ([one], []) => Some(Self::One(*one)),
+            ([_, ..], []) => Some(Self::Many(times)),
+            _ => None,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::One(_) => 0,
+            Self::Many(times) => mem::size_of_val(times.as_slice()),
+        }
+    }
 }
 
 impl Times {
@@ -101,11 +126,11 @@ struct Giving {
 }
 
 impl Deduping {
-    pub(crate) fn new(dedup: Arc<Dedup>, late: Late) -> Result<Self> {
+    pub(crate) fn new(dedup: Arc<Dedup>, late: Late, store: Arc<dyn Store>) -> Result<Self> {
         let keys = dedup.keys.iter().map(|key| key.field.data_type().clone()).collect();
         let rows = dedup.output.fields().iter().map(|field| field.data_type().clone()).collect();
         let (keys, rows) = (Packing::new(keys)?, Packing::new(rows)?);
-        let (held, known) = (BTreeSet::new(), ByRow::default());
+        let (held, known) = (BTreeSet::new(), Keyed::new(store));
         // A part of what keys are known for anyway, so that a window that is still open gets its rows.
         let slack_us = late.allowed_us.max(dedup.within_us / 4);
         Ok(Self { dedup, slack_us, keys, rows, held, known, bytes: 0, watermark: NEVER, swept: NEVER })
@@ -131,8 +156,8 @@ impl Deduping {
                 continue;
             }
             // What is before it in the order of the watermark comes first.
-            self.release(before, &mut giving);
-            if self.learn(keys.row(row), time) {
+            self.release(before, &mut giving)?;
+            if self.learn(keys.row(row), time)? {
                 giving.rows.push(packed.row(row).into());
                 giving.before.push(before);
                 giving.places.push(rows.places[row]);
@@ -148,28 +173,23 @@ impl Deduping {
     /// Gives what the watermark has passed.
     pub(crate) fn advance(&mut self, watermark: i64) -> Result<Taken> {
         let mut giving = Giving::default();
-        self.release(watermark, &mut giving);
+        self.release(watermark, &mut giving)?;
+        self.known.settle()?;
         self.watermark = self.watermark.max(watermark);
         let within = self.dedup.within_us;
         if self.swept == NEVER || self.watermark.saturating_sub(self.swept) > within / 4 {
             self.swept = self.watermark;
-            let least = self.watermark.saturating_sub(within).saturating_sub(self.slack_us);
-            let mut freed = 0;
-            self.known.retain(|key, times| {
-                let stays = times.retain(|time| time >= least);
-                freed += if stays { 0 } else { key.len() + ENTRY_BYTES };
-                stays
-            });
-            self.bytes -= freed;
+            let least = self.least();
+            self.known.retain(|times| times.retain(|time| time >= least));
         }
         self.given(giving)
     }
 
-    fn release(&mut self, watermark: i64, giving: &mut Giving) {
+    fn release(&mut self, watermark: i64, giving: &mut Giving) -> Result<()> {
         while self.held.first().is_some_and(|(time, ..)| *time < watermark) {
-            let Some((time, key, row)) = self.held.pop_first() else { return };
+            let Some((time, key, row)) = self.held.pop_first() else { break };
             self.bytes -= key.len() + row.len() + ENTRY_BYTES;
-            if self.learn(&key, time) {
+            if self.learn(&key, time)? {
                 giving.rows.push(row);
                 giving.before.push(NEVER);
                 giving.places.push(NOWHERE);
@@ -177,20 +197,44 @@ impl Deduping {
                 giving.duplicates += 1;
             }
         }
+        Ok(())
+    }
+
+    /// Times before this are near none of a row that is not late.
+    fn least(&self) -> i64 {
+        self.watermark.saturating_sub(self.dedup.within_us).saturating_sub(self.slack_us)
     }
 
     /// Whether the key was not known near that time; now it is.
-    fn learn(&mut self, key: &[u8], time: i64) -> bool {
+    fn learn(&mut self, key: &[u8], time: i64) -> Result<bool> {
         let within = self.dedup.within_us.unsigned_abs();
-        match self.known.get_mut(key) {
-            Some(times) if times.all().iter().any(|known| known.abs_diff(time) <= within) => return false,
-            Some(times) => times.push(time),
-            None => {
-                self.bytes += key.len() + ENTRY_BYTES;
-                self.known.insert(key.into(), Times::One(time));
+        let times = match self.known.get(key)? {
+            Some(times) if times.all().iter().any(|known| known.abs_diff(time) <= within) => return Ok(false),
+            Some(times) => {
+                let mut times = times.into_owned();
+                times.push(time);
+                times
             }
-        }
-        true
+            None => Times::One(time),
+        };
+        self.known.put(key, times);
+        Ok(true)
+    }
+
+    /// Bytes that go to files, if there is anything. Rows that wait stay in memory.
+    pub(crate) fn spillable(&self) -> usize {
+        self.known.spillable()
+    }
+
+    pub(crate) fn spill(&mut self) -> Result<()> {
+        let least = self.least();
+        self.known.spill(|| {
+            Box::new(move |times| Times::read(times).is_none_or(|times| times.all().iter().any(|time| *time >= least)))
+        })
+    }
+
+    pub(crate) fn spilled(&self) -> u64 {
+        self.known.spilled()
     }
 
     fn given(&self, giving: Giving) -> Result<Taken> {
@@ -208,17 +252,17 @@ impl Deduping {
 
     pub(crate) fn dump(&self) -> Result<Vec<Part>> {
         let times = |of: Vec<i64>| vec![Arc::new(TimestampMicrosecondArray::from(of)) as ArrayRef];
-        let mut parts = Vec::new();
+        let mut parts = self.known.dump(KNOWN);
         if !self.held.is_empty() {
             let keys = self.keys.unpack(self.held.iter().map(|(_, key, _)| &**key))?;
             let rows = self.rows.unpack(self.held.iter().map(|(.., row)| &**row))?;
             let times = times(self.held.iter().map(|(time, ..)| *time).collect());
             parts.push(Part::new(HELD, 0, self.held.len(), vec![times, keys, rows]));
         }
-        let known = || self.known.iter().flat_map(|(key, times)| times.all().iter().map(move |time| (key, *time)));
+        let known = || self.known.in_memory().flat_map(|(key, times)| times.all().iter().map(move |time| (key, *time)));
         let count = known().count();
         if count > 0 {
-            let keys = self.keys.unpack(known().map(|(key, _)| &**key))?;
+            let keys = self.keys.unpack(known().map(|(key, _)| key))?;
             let times = times(known().map(|(_, time)| time).collect());
             parts.push(Part::new(KNOWN, 0, count, vec![times, keys]));
         }
@@ -226,6 +270,9 @@ impl Deduping {
     }
 
     pub(crate) fn restore(&mut self, part: Part) -> Result<()> {
+        if let (KNOWN, Some(InFile::Table(table))) = (part.kind.as_str(), &part.in_file) {
+            return self.known.adopt(table.clone());
+        }
         let mut columns = part.columns.iter();
         let (Some(times), Some(keys)) = (columns.next(), columns.next()) else {
             return Err(super::foreign(&part.kind));
@@ -235,8 +282,18 @@ impl Deduping {
         let keys = self.keys.pack(keys)?;
         match (part.kind.as_str(), columns.next()) {
             (KNOWN, None) => {
-                // All times of a key are further apart than what is within.
-                (0..part.rows).for_each(|at| _ = self.learn(keys.row(at), times.value(at)));
+                // What memory had of a key is all that there is of it, whatever a file has.
+                for at in 0..part.rows {
+                    let (key, time) = (keys.row(at), times.value(at));
+                    let known = match self.known.held(key).cloned() {
+                        Some(mut times) => {
+                            times.push(time);
+                            times
+                        }
+                        None => Times::One(time),
+                    };
+                    self.known.put(key, known);
+                }
             }
             (HELD, Some(rows)) => {
                 let rows = self.rows.pack(rows)?;
@@ -252,6 +309,6 @@ impl Deduping {
 
     /// Whether rows wait for the watermark is nothing that a drain waits for. Bytes, and rows and keys.
     pub(crate) fn size(&self) -> (usize, usize) {
-        (self.bytes + mem::size_of::<Self>(), self.held.len() + self.known.len())
+        (self.bytes + self.known.bytes() + mem::size_of::<Self>(), self.held.len() + self.known.entries())
     }
 }

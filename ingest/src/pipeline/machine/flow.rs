@@ -1,8 +1,16 @@
 //! What goes from operator to operator, and what operators say of it.
 
+use std::sync::Arc;
+
 use arrow::array::{ArrayRef, RecordBatch};
 
-use super::{Counts, event_time::NEVER, spill::Run};
+use super::{
+    Counts,
+    event_time::NEVER,
+    keyed::Table,
+    spill::{Kept, Run},
+    state_file::StateFile,
+};
 
 /// The place of a row that is not one of the batch at hand.
 pub(crate) const NOWHERE: u32 = u32::MAX;
@@ -38,7 +46,31 @@ pub(crate) struct Part {
     pub(crate) rows: usize,
     pub(crate) columns: Vec<Vec<ArrayRef>>,
     /// What is in a file of its own.
-    pub(crate) run: Option<Run>,
+    pub(crate) in_file: Option<InFile>,
+}
+
+/// State in a file beside that of the picture.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum InFile {
+    Run(Run),
+    Table(Table),
+}
+
+impl InFile {
+    pub(crate) fn file(&self) -> &StateFile {
+        match self {
+            Self::Run(run) => run.file(),
+            Self::Table(table) => table.file(),
+        }
+    }
+
+    /// `None` for what a picture names and nobody has taken over.
+    pub(crate) fn kept(&self) -> Option<&Arc<dyn Kept>> {
+        match self {
+            Self::Run(run) => run.kept(),
+            Self::Table(table) => table.kept(),
+        }
+    }
 }
 
 impl Flowing {
@@ -69,6 +101,6 @@ impl Taken {
 impl Part {
     /// What the operator made, before its place is known.
     pub(crate) fn new(kind: &str, at: i64, rows: usize, columns: Vec<Vec<ArrayRef>>) -> Self {
-        Self { operator: 0, kind: kind.to_owned(), at, rows, columns, run: None }
+        Self { operator: 0, kind: kind.to_owned(), at, rows, columns, in_file: None }
     }
 }

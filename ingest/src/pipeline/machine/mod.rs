@@ -13,6 +13,7 @@ mod event_time;
 mod flow;
 mod groups;
 mod joining;
+mod keyed;
 mod operators;
 mod packing;
 mod ranked;
@@ -218,9 +219,9 @@ impl Picture {
     /// The files that it names beside its own, durable at return.
     pub(crate) fn spilled(&self) -> Result<Vec<StateFile>> {
         let mut files: BTreeMap<&str, &StateFile> = BTreeMap::new();
-        for run in self.parts.iter().filter_map(|part| part.run.as_ref()) {
-            if files.insert(&run.file().file, run.file()).is_none()
-                && let Some(kept) = run.kept()
+        for spilled in self.parts.iter().filter_map(|part| part.in_file.as_ref()) {
+            if files.insert(&spilled.file().file, spilled.file()).is_none()
+                && let Some(kept) = spilled.kept()
             {
                 kept.sync()?;
             }

@@ -59,11 +59,11 @@ impl Running {
     pub(super) fn new(kind: &Kind, late: Late, store: &Arc<dyn Store>) -> Result<Self> {
         Ok(match kind {
             Kind::Join(join) => Self::Joining(Box::new(Joining::new(Arc::clone(join))?)),
-            Kind::AsOf(as_of) => Self::Versions(Box::new(Versions::new(Arc::clone(as_of))?)),
+            Kind::AsOf(as_of) => Self::Versions(Box::new(Versions::new(Arc::clone(as_of), Arc::clone(store))?)),
             Kind::Ranking(ranking) => Self::Ranked(Box::new(Ranked::new(Arc::clone(ranking))?)),
-            Kind::Dedup(dedup) => Self::Deduping(Deduping::new(Arc::clone(dedup), late)?),
+            Kind::Dedup(dedup) => Self::Deduping(Deduping::new(Arc::clone(dedup), late, Arc::clone(store))?),
             Kind::Aggregate(aggregate) => match &aggregate.timing {
-                None => Self::Updating(Updating::new(Arc::clone(aggregate))?),
+                None => Self::Updating(Updating::new(Arc::clone(aggregate), Arc::clone(store))?),
                 Some(timing) if matches!(timing.window, Window::Session { .. }) => {
                     Self::Sessions(Sessions::new(Arc::clone(aggregate), timing)?)
                 }
@@ -129,13 +129,19 @@ impl Running {
     pub(super) fn spillable(&self) -> Vec<(i64, usize)> {
         match self {
             Self::Windowed(windowed) => windowed.spillable(),
-            _ => Vec::new(),
+            Self::Updating(updating) => vec![(0, updating.spillable())],
+            Self::Deduping(deduping) => vec![(0, deduping.spillable())],
+            Self::Versions(versions) => vec![(0, versions.spillable())],
+            Self::Sessions(_) | Self::Joining(_) | Self::Ranked(_) => Vec::new(),
         }
     }
 
     pub(super) fn spill(&mut self, at: &[i64]) -> Result<()> {
         match self {
             Self::Windowed(windowed) => windowed.spill(at),
+            Self::Updating(updating) => updating.spill(),
+            Self::Deduping(deduping) => deduping.spill(),
+            Self::Versions(versions) => versions.spill(),
             _ => Err(DataFusionError::Internal("what this operator holds stays in memory".into())),
         }
     }
@@ -144,6 +150,9 @@ impl Running {
     pub(super) fn spilled(&self) -> u64 {
         match self {
             Self::Windowed(windowed) => windowed.spilled(),
+            Self::Updating(updating) => updating.spilled(),
+            Self::Deduping(deduping) => deduping.spilled(),
+            Self::Versions(versions) => versions.spilled(),
             _ => 0,
         }
     }

@@ -17,6 +17,8 @@ use tidemill_storage::Error as StorageError;
 
 use super::{
     Part, Picture, Progress,
+    flow::InFile,
+    keyed::{Table, TableHead},
     spill::{Run, RunHead},
 };
 use crate::{Error, Result};
@@ -47,6 +49,8 @@ struct PartHead {
     columns: Vec<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     run: Option<RunHead>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    table: Option<TableHead>,
 }
 
 /// The head of the version before.
@@ -74,6 +78,7 @@ impl From<Head1> for Head {
             rows: pane.groups,
             columns: [vec![pane.keys], pane.states].concat(),
             run: None,
+            table: None,
         };
         Self { progress: head.progress, parts: head.panes.into_iter().map(part).collect() }
     }
@@ -168,7 +173,14 @@ fn encode(picture: &Picture, out: &mut impl Write) -> Result<()> {
                 at: part.at,
                 rows: part.rows,
                 columns: part.columns.iter().map(Vec::len).collect(),
-                run: part.run.as_ref().map(|run| run.head().clone()),
+                run: match &part.in_file {
+                    Some(InFile::Run(run)) => Some(run.head().clone()),
+                    _ => None,
+                },
+                table: match &part.in_file {
+                    Some(InFile::Table(table)) => Some(table.head().clone()),
+                    _ => None,
+                },
             })
             .collect(),
     };
@@ -248,7 +260,7 @@ fn decode(mut file: impl BufRead) -> Result<Picture, String> {
     }
     .map_err(|error| error.to_string())?;
     let mut parts = Vec::with_capacity(head.parts.len().min(1 << 16));
-    for PartHead { operator, kind, at, rows, columns, run } in head.parts {
+    for PartHead { operator, kind, at, rows, columns, run, table } in head.parts {
         let mut part = part_of(&mut body)?;
         let mut reader = StreamReader::try_new(&mut part, None).map_err(|error| error.to_string())?;
         let batch = reader.next().ok_or("a part without a batch")?.map_err(|error| error.to_string())?;
@@ -257,7 +269,13 @@ fn decode(mut file: impl BufRead) -> Result<Picture, String> {
         }
         let mut arrays = batch.columns().iter().map(Arc::clone);
         let columns = columns.iter().map(|count| arrays.by_ref().take(*count).collect()).collect();
-        parts.push(Part { operator, kind, at, rows, columns, run: run.map(Run::of).transpose()? });
+        let in_file = match (run, table) {
+            (None, None) => None,
+            (Some(run), None) => Some(InFile::Run(Run::of(run)?)),
+            (None, Some(table)) => Some(InFile::Table(Table::of(table)?)),
+            _ => return Err("a part in two files".into()),
+        };
+        parts.push(Part { operator, kind, at, rows, columns, in_file });
         io::copy(&mut part, &mut io::sink()).map_err(text)?;
     }
     Ok(Picture { progress: head.progress, parts })

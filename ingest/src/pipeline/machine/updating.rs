@@ -6,26 +6,26 @@
 //! known: key → state ──┴─► merged ─► given, and known from now on
 //! ```
 //!
-//! When it gives is the runner's to say, since no row does; what it gives depends on the rows alone.
+//! When it gives is the runner's to say, since no row does; what it gives depends on the rows alone. What memory has no room for of the known is in files (`keyed/`).
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take;
 use datafusion::common::DataFusionError;
 
 use super::{
-    flow::Part,
+    flow::{InFile, Part},
     groups::{Dump, Groups, Rows},
-    packing::{ByRow, Packing},
+    keyed::Keyed,
+    packing::Packing,
+    spill::Store,
     windowed::Prepared,
 };
 use crate::pipeline::plan::Aggregate;
 
 type Result<T> = std::result::Result<T, DataFusionError>;
 
-/// Bytes of an entry beside its key and its state.
-const ENTRY_BYTES: usize = 64;
 const KNOWN: &str = "known";
 const FRESH: &str = "fresh";
 
@@ -33,8 +33,7 @@ pub(crate) struct Updating {
     aggregate: Arc<Aggregate>,
     keys: Packing,
     states: States,
-    known: ByRow<Box<[u8]>>,
-    known_bytes: usize,
+    known: Keyed<Box<[u8]>>,
     fresh: Option<Groups>,
 }
 
@@ -65,10 +64,10 @@ impl States {
 }
 
 impl Updating {
-    pub(crate) fn new(aggregate: Arc<Aggregate>) -> Result<Self> {
+    pub(crate) fn new(aggregate: Arc<Aggregate>, store: Arc<dyn Store>) -> Result<Self> {
         let types = aggregate.key_schema.fields().iter().map(|field| field.data_type().clone()).collect();
         let (keys, states) = (Packing::new(types)?, States::new(&aggregate)?);
-        Ok(Self { aggregate, keys, states, known: ByRow::default(), known_bytes: 0, fresh: None })
+        Ok(Self { aggregate, keys, states, known: Keyed::new(store), fresh: None })
     }
 
     pub(crate) fn update(&mut self, rows: &Prepared) -> Result<()> {
@@ -94,50 +93,50 @@ impl Updating {
         let Some(mut fresh) = self.fresh.take() else { return Ok(None) };
         let fresh = fresh.take()?;
         let keys = self.keys.pack(&fresh.keys)?;
-        let found: Vec<(u32, &[u8])> = (0..fresh.groups)
-            .filter_map(|at| Some((at as u32, self.known.get(keys.row(at)).map(|state| &**state)?)))
-            .collect();
+        self.known.settle()?;
+        let mut found: Vec<(u32, Cow<'_, Box<[u8]>>)> = Vec::new();
+        for at in 0..fresh.groups {
+            found.extend(self.known.get(keys.row(at))?.map(|state| (at as u32, state)));
+        }
         let mut merged = Groups::new(&self.aggregate)?;
         if !found.is_empty() {
             // What was known comes first: some aggregates go by the order of rows.
             let places: UInt32Array = found.iter().map(|(at, _)| *at).collect::<Vec<_>>().into();
             let of_known = fresh.keys.iter().map(|column| Ok(take(column, &places, None)?)).collect::<Result<_>>()?;
-            let states = self.states.unpack(found.iter().map(|(_, state)| *state))?;
+            let states = self.states.unpack(found.iter().map(|(_, state)| &***state))?;
             merged.merge(&Dump { groups: found.len(), keys: of_known, states })?;
         }
         merged.merge(&fresh)?;
         let now = merged.dump()?;
         let (keys, states) = (self.keys.pack(&now.keys)?, self.states.pack(&now.states)?);
         for at in 0..now.groups {
-            self.learn(keys.row(at), states.row(at));
+            self.known.put_bytes(keys.row(at), states.row(at));
         }
         let (count, keys, results) = merged.finish()?;
         Ok(Some(self.aggregate.assemble(count, &keys, results, None)?))
     }
 
-    fn learn(&mut self, key: &[u8], state: &[u8]) {
-        match self.known.get_mut(key) {
-            Some(known) => {
-                self.known_bytes = self.known_bytes + state.len() - known.len();
-                match known.len() == state.len() {
-                    true => known.copy_from_slice(state),
-                    false => *known = state.into(),
-                }
-            }
-            None => {
-                self.known_bytes += key.len() + state.len() + ENTRY_BYTES;
-                self.known.insert(key.into(), state.into());
-            }
-        }
+    /// Bytes that go to files, if there is anything.
+    pub(crate) fn spillable(&self) -> usize {
+        self.known.spillable()
+    }
+
+    pub(crate) fn spill(&mut self) -> Result<()> {
+        self.known.spill(|| Box::new(|_| true))
+    }
+
+    pub(crate) fn spilled(&self) -> u64 {
+        self.known.spilled()
     }
 
     pub(crate) fn dump(&mut self) -> Result<Vec<Part>> {
         let columns = |keys: Vec<ArrayRef>, states: Vec<Vec<ArrayRef>>| [vec![keys], states].concat();
-        let mut parts = Vec::new();
-        if !self.known.is_empty() {
-            let keys = self.keys.unpack(self.known.keys().map(|key| &**key))?;
-            let states = self.states.unpack(self.known.values().map(|state| &**state))?;
-            parts.push(Part::new(KNOWN, 0, self.known.len(), columns(keys, states)));
+        let mut parts = self.known.dump(KNOWN);
+        let known = self.known.in_memory();
+        if known.len() > 0 {
+            let keys = self.keys.unpack(known.clone().map(|(key, _)| key))?;
+            let states = self.states.unpack(known.clone().map(|(_, state)| &**state))?;
+            parts.push(Part::new(KNOWN, 0, known.len(), columns(keys, states)));
         }
         if let Some(fresh) = &mut self.fresh {
             let Dump { groups, keys, states } = fresh.dump()?;
@@ -147,12 +146,15 @@ impl Updating {
     }
 
     pub(crate) fn restore(&mut self, part: Part) -> Result<()> {
+        if let (KNOWN, Some(InFile::Table(table))) = (part.kind.as_str(), part.in_file) {
+            return self.known.adopt(table);
+        }
         let dump = self.aggregate.dump_of(part.rows, part.columns)?;
         match part.kind.as_str() {
             KNOWN => {
                 let (keys, states) = (self.keys.pack(&dump.keys)?, self.states.pack(&dump.states)?);
                 self.known.reserve(dump.groups);
-                (0..dump.groups).for_each(|at| self.learn(keys.row(at), states.row(at)));
+                (0..dump.groups).for_each(|at| self.known.put_bytes(keys.row(at), states.row(at)));
             }
             FRESH => self.fresh = Some(Groups::of(&self.aggregate, &dump)?),
             other => return Err(super::foreign(other)),
@@ -163,6 +165,6 @@ impl Updating {
     /// Bytes, and groups.
     pub(crate) fn size(&self) -> (usize, usize) {
         let fresh = self.fresh.as_ref();
-        (self.known_bytes + fresh.map_or(0, Groups::bytes), self.known.len() + fresh.map_or(0, Groups::groups))
+        (self.known.bytes() + fresh.map_or(0, Groups::bytes), self.known.entries() + fresh.map_or(0, Groups::groups))
     }
 }

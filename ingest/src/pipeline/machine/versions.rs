@@ -22,16 +22,16 @@ use datafusion::common::DataFusionError;
 
 use super::{
     event_time::NEVER,
-    flow::{Flowing, Part, Taken},
+    flow::{Flowing, InFile, Part, Taken},
     joining::JoinRows,
-    packing::{ByRow, Packing},
+    keyed::{ENTRY_BYTES, Keyed, Value},
+    packing::Packing,
+    spill::Store,
 };
 use crate::pipeline::plan::{AsOf, steps};
 
 type Result<T> = std::result::Result<T, DataFusionError>;
 
-/// Bytes of an entry beside its key and its row.
-const ENTRY_BYTES: usize = 64;
 const HELD: &str = "waiting";
 const VERSION: &str = "version";
 
@@ -42,7 +42,8 @@ pub(crate) struct Versions {
     /// Left rows that wait: how often each is there.
     held: BTreeMap<Held, u64>,
     /// Of each key by time, ascending.
-    versions: ByRow<Vec<Version>>,
+    versions: Keyed<Versioned>,
+    /// Of the rows that wait.
     bytes: usize,
     watermark: i64,
 }
@@ -53,18 +54,63 @@ type Held = (i64, Option<Box<[u8]>>, Box<[u8]>);
 /// Time, and what is kept of the row.
 type Version = (i64, Box<[u8]>);
 
+/// The versions of a key.
+#[derive(Clone, Default)]
+struct Versioned(Vec<Version>);
+
+impl Value for Versioned {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        for (time, row) in &self.0 {
+            bytes.extend_from_slice(&time.to_le_bytes());
+            bytes.extend_from_slice(&(row.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(row);
+        }
+    }
+
+    fn read(mut bytes: &[u8]) -> Option<Self> {
+        let mut versions = Vec::new();
+        while !bytes.is_empty() {
+            let (time, rest) = bytes.split_first_chunk()?;
+            let (length, rest) = rest.split_first_chunk()?;
+            let (row, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+            versions.push((i64::from_le_bytes(*time), row.into()));
+            bytes = rest;
+        }
+        Some(Self(versions))
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(|(_, row)| row.len() + ENTRY_BYTES).sum()
+    }
+}
+
+impl Versioned {
+    /// Takes one, and forgets those that nobody asks for at `watermark` and after.
+    fn learn(&mut self, time: i64, row: Box<[u8]>, watermark: i64) {
+        let versions = &mut self.0;
+        match versions.binary_search_by_key(&time, |(of, _)| *of) {
+            Ok(at) if row > versions[at].1 => versions[at].1 = row,
+            Ok(_) => {}
+            Err(at) => versions.insert(at, (time, row)),
+        }
+        // Rows to come are of the watermark at least: of what is at or before it they find the last.
+        let unasked = versions.partition_point(|(of, _)| *of <= watermark).saturating_sub(1);
+        versions.drain(..unasked);
+    }
+}
+
 /// A left row that is given, and its version.
 type Given = (Box<[u8]>, Option<Box<[u8]>>);
 
 impl Versions {
-    pub(crate) fn new(as_of: Arc<AsOf>) -> Result<Self> {
+    pub(crate) fn new(as_of: Arc<AsOf>, store: Arc<dyn Store>) -> Result<Self> {
         let keys = as_of.sides[0].keys.iter().map(|key| key.field.data_type().clone()).collect();
         let rows = |side: usize| {
             let side = &as_of.sides[side];
             Packing::new(side.kept.iter().map(|at| side.schema.field(*at).data_type().clone()).collect())
         };
         let (keys, rows) = (Packing::new(keys)?, [rows(0)?, rows(1)?]);
-        let (held, versions) = (BTreeMap::new(), ByRow::default());
+        let (held, versions) = (BTreeMap::new(), Keyed::new(store));
         Ok(Self { as_of, keys, rows, held, versions, bytes: 0, watermark: NEVER })
     }
 
@@ -78,16 +124,18 @@ impl Versions {
         for (row, before) in rows.before.iter().copied().enumerate() {
             let time = rows.times.value(row);
             // What is before it in the order of the watermark comes first.
-            self.release(before, &mut given);
+            self.release(before, &mut given)?;
             let is_keyless = rows.keys.iter().any(|key| key.is_null(row));
-            let key = (!is_keyless).then(|| Box::from(keys.row(row)));
             if side == 1 {
-                if let Some(key) = key {
-                    self.learn(key, time, packed.row(row).into());
+                if !is_keyless {
+                    let watermark = self.watermark;
+                    let learn = |versions: &mut Versioned| versions.learn(time, packed.row(row).into(), watermark);
+                    self.versions.change(keys.row(row), learn)?;
                 }
             } else if time < before {
                 late.push(rows.places[row]);
             } else {
+                let key = (!is_keyless).then(|| Box::from(keys.row(row)));
                 self.hold((time, key, packed.row(row).into()), 1);
             }
         }
@@ -99,7 +147,8 @@ impl Versions {
     /// Gives what the watermark has passed.
     pub(crate) fn advance(&mut self, watermark: i64) -> Result<Taken> {
         let mut given = Vec::new();
-        self.release(watermark, &mut given);
+        self.release(watermark, &mut given)?;
+        self.versions.settle()?;
         self.given(&given)
     }
 
@@ -112,42 +161,33 @@ impl Versions {
         *known += times;
     }
 
-    fn release(&mut self, watermark: i64, given: &mut Vec<Given>) {
+    fn release(&mut self, watermark: i64, given: &mut Vec<Given>) -> Result<()> {
         self.watermark = self.watermark.max(watermark);
         while self.held.first_key_value().is_some_and(|((time, ..), _)| *time < watermark) {
-            let Some(((time, key, row), times)) = self.held.pop_first() else { return };
+            let Some(((time, key, row), times)) = self.held.pop_first() else { break };
             self.bytes -= key.as_ref().map_or(0, |key| key.len()) + row.len() + ENTRY_BYTES;
-            let versions = key.and_then(|key| self.versions.get(&key));
+            let versions = key.map(|key| self.versions.get(&key)).transpose()?.flatten();
             let version = versions.and_then(|versions| {
-                let after = versions.partition_point(|(of, _)| *of <= time);
-                after.checked_sub(1).map(|at| versions[at].1.clone())
+                let after = versions.0.partition_point(|(of, _)| *of <= time);
+                after.checked_sub(1).map(|at| versions.0[at].1.clone())
             });
             (1..times).for_each(|_| given.push((row.clone(), version.clone())));
             given.push((row, version));
         }
+        Ok(())
     }
 
-    fn learn(&mut self, key: Box<[u8]>, time: i64, row: Box<[u8]>) {
-        let watermark = self.watermark;
-        let of_key = key.len();
-        let versions = self.versions.entry(key).or_insert_with(|| {
-            self.bytes += of_key + ENTRY_BYTES;
-            Vec::new()
-        });
-        self.bytes += row.len() + ENTRY_BYTES;
-        match versions.binary_search_by_key(&time, |(of, _)| *of) {
-            Ok(at) => {
-                let (greater, less) =
-                    if row > versions[at].1 { (row, versions[at].1.clone()) } else { (versions[at].1.clone(), row) };
-                self.bytes -= less.len() + ENTRY_BYTES;
-                versions[at].1 = greater;
-            }
-            Err(at) => versions.insert(at, (time, row)),
-        }
-        // Rows to come are of the watermark at least: of what is at or before it they find the last.
-        let unasked = versions.partition_point(|(of, _)| *of <= watermark).saturating_sub(1);
-        let freed: usize = versions.drain(..unasked).map(|(_, row)| row.len() + ENTRY_BYTES).sum();
-        self.bytes -= freed;
+    /// Bytes that go to files, if there is anything. Rows that wait stay in memory.
+    pub(crate) fn spillable(&self) -> usize {
+        self.versions.spillable()
+    }
+
+    pub(crate) fn spill(&mut self) -> Result<()> {
+        self.versions.spill(|| Box::new(|_| true))
+    }
+
+    pub(crate) fn spilled(&self) -> u64 {
+        self.versions.spilled()
     }
 
     fn given(&self, given: &[Given]) -> Result<Taken> {
@@ -203,7 +243,7 @@ impl Versions {
 
     pub(crate) fn dump(&self) -> Result<Vec<Part>> {
         let times = |of: Vec<i64>| Arc::new(TimestampMicrosecondArray::from(of)) as ArrayRef;
-        let mut parts = Vec::new();
+        let mut parts = self.versions.dump(VERSION);
         // Without a key is kept apart: NULLs in packed keys are values.
         for is_keyless in [false, true] {
             let held: Vec<(&Held, &u64)> =
@@ -219,11 +259,13 @@ impl Versions {
             parts.push(Part::new(HELD, i64::from(is_keyless), held.len(), vec![own, keys, rows]));
         }
         let all = || {
-            self.versions.iter().flat_map(|(key, versions)| versions.iter().map(move |(time, row)| (key, *time, row)))
+            self.versions
+                .in_memory()
+                .flat_map(|(key, versions)| versions.0.iter().map(move |(time, row)| (key, *time, row)))
         };
         let count = all().count();
         if count > 0 {
-            let keys = self.keys.unpack(all().map(|(key, ..)| &**key))?;
+            let keys = self.keys.unpack(all().map(|(key, ..)| key))?;
             let rows = self.rows[1].unpack(all().map(|(.., row)| &**row))?;
             let own = vec![times(all().map(|(_, time, _)| time).collect())];
             parts.push(Part::new(VERSION, 0, count, vec![own, keys, rows]));
@@ -232,6 +274,9 @@ impl Versions {
     }
 
     pub(crate) fn restore(&mut self, part: Part) -> Result<()> {
+        if let (VERSION, Some(InFile::Table(table))) = (part.kind.as_str(), &part.in_file) {
+            return self.versions.adopt(table.clone());
+        }
         let foreign = || super::foreign(&part.kind);
         let [own, keys, rows] = part.columns.as_slice() else { return Err(foreign()) };
         let times = own.first().and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
@@ -250,8 +295,12 @@ impl Versions {
             }
             VERSION => {
                 let (keys, rows) = (self.keys.pack(keys)?, self.rows[1].pack(rows)?);
+                // What memory had of a key is all that there is of it, whatever a file has.
                 for at in 0..part.rows {
-                    self.learn(keys.row(at).into(), times.value(at), rows.row(at).into());
+                    let key = keys.row(at);
+                    let mut versions = self.versions.held(key).cloned().unwrap_or_default();
+                    versions.learn(times.value(at), rows.row(at).into(), NEVER);
+                    self.versions.put(key, versions);
                 }
             }
             _ => return Err(foreign()),
@@ -259,9 +308,8 @@ impl Versions {
         Ok(())
     }
 
-    /// Bytes, and rows and versions.
+    /// Bytes, and rows that wait and keys.
     pub(crate) fn size(&self) -> (usize, usize) {
-        let versions: usize = self.versions.values().map(Vec::len).sum();
-        (self.bytes + mem::size_of::<Self>(), self.held.len() + versions)
+        (self.bytes + self.versions.bytes() + mem::size_of::<Self>(), self.held.len() + self.versions.entries())
     }
 }

@@ -29,9 +29,9 @@ use arrow::{
 use datafusion::common::DataFusionError;
 
 use super::{
-    flow::{Part, Taken},
+    flow::{InFile, Part, Taken},
     groups::{Dump, Groups, Rows},
-    spill::{self, Parted, Parting, Reader, Run, Store, Writing},
+    spill::{self, Merging, Parted, Parting, Reader, Run, Store, Writing},
 };
 use crate::pipeline::{
     late::Late,
@@ -85,6 +85,8 @@ impl Prepared {
 #[derive(Default)]
 struct Pane {
     runs: Vec<Run>,
+    /// Of them, those that become one.
+    merging: Option<Merging>,
     held: Option<Held>,
     /// Of the operator's count of batches, when it last took rows.
     touched: u64,
@@ -108,7 +110,7 @@ pub(crate) struct Windowed {
     batches: u64,
     store: Arc<dyn Store>,
     /// `None` for a single group.
-    parting: Option<Parting>,
+    parting: Option<Arc<Parting>>,
     /// Windows that have rows and were not given yet.
     waiting: BTreeSet<Span>,
     /// Windows that were given, and the groups of them that changed since. Never anything between two arrivals.
@@ -127,7 +129,7 @@ impl Windowed {
         let fields = aggregate.key_schema.fields().iter().map(|field| SortField::new(field.data_type().clone()));
         let keys = RowConverter::new(fields.collect())?;
         let has_keys = !aggregate.key_schema.fields().is_empty();
-        let parting = has_keys.then(|| Parting::new(&aggregate.key_schema)).transpose()?;
+        let parting = has_keys.then(|| Parting::new(&aggregate.key_schema).map(Arc::new)).transpose()?;
         Ok(Self {
             aggregate,
             window: timing.window,
@@ -323,7 +325,7 @@ impl Windowed {
         matches!(self.window, Window::Tumble { .. }) && self.late.allowed_us == 0
     }
 
-    fn parting(&self) -> Result<&Parting> {
+    fn parting(&self) -> Result<&Arc<Parting>> {
         self.parting.as_ref().ok_or_else(|| DataFusionError::Internal("a single group is not spilled".into()))
     }
 
@@ -364,8 +366,7 @@ impl Windowed {
         let (Some(parting), panes) = (parting, &mut self.panes) else { return Ok(()) };
         for (start, run) in spilled.into_iter().zip(runs) {
             if let Some(pane) = panes.get_mut(&start) {
-                pane.runs.push(run);
-                spill::settle(&mut pane.runs, &aggregate, parting, &*store).map_err(spill::failed)?;
+                pane.put(run, &aggregate, parting, &store).map_err(spill::failed)?;
             }
         }
         Ok(())
@@ -422,7 +423,8 @@ impl Windowed {
     pub(crate) fn dump(&mut self) -> Result<Vec<Part>> {
         let mut parts = Vec::new();
         for (start, pane) in &mut self.panes {
-            let of_run = |run: &Run| Part { run: Some(run.clone()), ..Part::new(RUN, *start, 0, Vec::new()) };
+            let of_run =
+                |run: &Run| Part { in_file: Some(InFile::Run(run.clone())), ..Part::new(RUN, *start, 0, Vec::new()) };
             parts.extend(pane.runs.iter().map(of_run));
             let Dump { groups, keys, states } = match &mut pane.held {
                 Some(Held::Open(groups)) => groups.dump()?,
@@ -442,10 +444,12 @@ impl Windowed {
     /// Takes a pane of a picture, at the watermark of that.
     pub(crate) fn restore(&mut self, part: Part) -> Result<()> {
         let (at, is_run) = (part.at, part.kind == RUN);
-        match part.run {
-            Some(run) if is_run && self.parting.is_some() => {
-                let run = run.adopt(&*self.store);
-                self.panes.entry(at).or_default().runs.push(run);
+        match part.in_file {
+            Some(InFile::Run(run)) if is_run => {
+                let parting = self.parting.as_ref().ok_or_else(|| super::foreign(&part.kind))?;
+                let pane = self.panes.entry(at).or_default();
+                pane.runs.push(run.adopt(&*self.store));
+                pane.settle(&self.aggregate, parting, &self.store).map_err(spill::failed)?;
             }
             None if part.kind == PANE => {
                 let dump = self.aggregate.dump_of(part.rows, part.columns)?;
@@ -474,6 +478,34 @@ impl Windowed {
 }
 
 impl Pane {
+    /// Adds a run behind the others. What became one of them takes their place now and at no other time, so that it does not depend on how quickly it was made.
+    fn put(
+        &mut self,
+        run: Run,
+        aggregate: &Arc<Aggregate>,
+        parting: &Arc<Parting>,
+        store: &Arc<dyn Store>,
+    ) -> crate::Result<()> {
+        if let Some(merging) = self.merging.take() {
+            merging.finish(&mut self.runs)?;
+        }
+        self.runs.push(run);
+        self.settle(aggregate, parting, store)
+    }
+
+    /// Has runs become one if they are so many.
+    fn settle(
+        &mut self,
+        aggregate: &Arc<Aggregate>,
+        parting: &Arc<Parting>,
+        store: &Arc<dyn Store>,
+    ) -> crate::Result<()> {
+        if self.merging.is_none() {
+            self.merging = Merging::begin(&self.runs, aggregate, parting, store)?;
+        }
+        Ok(())
+    }
+
     fn open(&mut self, aggregate: &Aggregate) -> Result<&mut Groups> {
         let open = match self.held.take() {
             Some(Held::Open(groups)) => groups,

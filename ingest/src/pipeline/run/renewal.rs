@@ -113,7 +113,7 @@ impl Renewal {
                 let state = state_file::write(&directory, &its_file, &picture)?;
                 picture.parts.retain_mut(|part| {
                     part.columns.clear();
-                    part.run.is_some()
+                    part.in_file.is_some()
                 });
                 Ok((Made { state, spilled }, picture))
             };

@@ -13,7 +13,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -25,7 +25,7 @@ use super::super::machine::{
     spill::{Filling, Kept, Store},
     state_file::StateFile,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, runtime::spawn};
 
 pub(super) const ENDING: &str = ".spill";
 const BUFFER_BYTES: usize = 1 << 20;
@@ -86,6 +86,8 @@ struct Writing {
 struct Whole {
     hold: Hold,
     file: StateFile,
+    /// Since somebody read of it.
+    open: OnceLock<File>,
     is_synced: AtomicBool,
 }
 
@@ -134,7 +136,12 @@ impl Store for Spilled {
 
     fn adopt(&self, file: &StateFile) -> Arc<dyn Kept> {
         let hold = Hold::new(&self.0, &file.file);
-        Arc::new(Whole { hold, file: file.clone(), is_synced: AtomicBool::new(true) })
+        Arc::new(Whole { hold, file: file.clone(), open: OnceLock::new(), is_synced: AtomicBool::new(true) })
+    }
+
+    fn beside(&self, work: Box<dyn FnOnce() + Send>) -> Result<()> {
+        // It ends soon after nobody waits for it any more.
+        spawn("spilled-state".into(), work).map(|_| ())
     }
 }
 
@@ -154,7 +161,7 @@ impl Filling for Writing {
         flushed.map_err(|error| StorageError::io("writing spilled state", self.hold.path(), &error))?;
         let Self { hold, bytes, checksum, .. } = *self;
         let file = StateFile { file: hold.name.clone(), bytes, checksum };
-        Ok(Arc::new(Whole { hold, file, is_synced: AtomicBool::new(false) }))
+        Ok(Arc::new(Whole { hold, file, open: OnceLock::new(), is_synced: AtomicBool::new(false) }))
     }
 }
 
@@ -178,7 +185,11 @@ impl Kept for Whole {
             );
         }
         let mut found = vec![0; bytes];
-        let read = File::open(&path).and_then(|file| file.read_exact_at(&mut found, at));
+        let opened = || match self.open.get() {
+            Some(file) => Ok(file),
+            None => File::open(&path).map(|file| self.open.get_or_init(|| file)),
+        };
+        let read = opened().and_then(|file| file.read_exact_at(&mut found, at));
         read.map_err(|error| StorageError::io("reading spilled state", path, &error))?;
         Ok(found)
     }

@@ -2,7 +2,6 @@
 
 use arrow::buffer::Buffer;
 
-use super::{BLOCK_BYTES, place};
 use crate::{
     Result,
     forward::format::corrupt,
@@ -10,6 +9,7 @@ use crate::{
     predicate::{CompareOp, Predicate},
     scalar::Scalar,
     schema::DataType,
+    split_block::{self, BLOCK_BYTES},
 };
 
 /// Values of an IN that are asked for.
@@ -44,8 +44,6 @@ impl Bloom {
 
     fn may_have(&self, value: &Scalar, data_type: &DataType) -> bool {
         let Some(hash) = hash::of_scalar(value, data_type) else { return true };
-        let (block, bits) = place(hash, (self.blocks.len() / BLOCK_BYTES) as u64);
-        let words = self.blocks[block * BLOCK_BYTES..].chunks_exact(4);
-        words.zip(bits).all(|(word, bit)| u32::from_le_bytes([word[0], word[1], word[2], word[3]]) & bit != 0)
+        split_block::may_have(&self.blocks, hash)
     }
 }

@@ -7,19 +7,22 @@
 //! ```
 //!
 //! So what is given takes memory for one part at a time. As many runs of one *level* as the store says become one of the next level, part by part, too: a row of state is
-//! written again once a level. What goes to files, and when, is said by an arrival ([`super::Arrival::Spill`]), so a machine that takes the same arrivals again has the same runs.
+//! written again once a level. That is done beside the machine, which goes on with the runs that it has until the next time that the pane goes to files. What goes there, and when,
+//! is said by an arrival ([`super::Arrival::Spill`]), so a machine that takes the same arrivals again has the same runs, and adds the same numbers in the same order.
 //!
 //! The machine knows no files. It is given a [`Store`]; what a picture has of a run is its file's name, length and checksum, and where its stretches are.
 
+mod beside;
 mod parts;
 mod run;
 mod stretch;
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
 
 pub(crate) use self::{
+    beside::{Beside, GivenUp},
     parts::{Parted, Parting},
-    run::{Reader, Run, RunHead, Writing, join, settle},
+    run::{Merging, Reader, Run, RunHead, Writing, join},
 };
 use datafusion::common::DataFusionError;
 
@@ -39,7 +42,15 @@ pub(crate) trait Store: fmt::Debug + Send + Sync {
         256 << 10
     }
 
-    /// So many runs of a level become one.
+    /// Bytes that a block of a table is to have about.
+    fn block_bytes(&self) -> usize {
+        4 << 10
+    }
+
+    /// Does work that nobody waits for.
+    fn beside(&self, work: Box<dyn FnOnce() + Send>) -> Result<()>;
+
+    /// So many runs, or tables, of a level become one.
     fn runs_max(&self) -> usize {
         8
     }
@@ -63,6 +74,20 @@ pub(crate) trait Kept: fmt::Debug + Send + Sync {
 
     /// At return it survives a power loss.
     fn sync(&self) -> Result<()>;
+}
+
+/// Those that are to become one, of files whose levels fall from the oldest to the newest: the first `most` of the lowest level that has so many.
+pub(crate) fn full_level(levels: &[u8], most: usize) -> Option<Range<usize>> {
+    let most = most.max(2);
+    let mut end = levels.len();
+    while let Some(level) = end.checked_sub(1).map(|last| levels[last]) {
+        let same = levels[..end].iter().rev().take_while(|of| **of == level).count();
+        if same >= most {
+            return Some(end - same..end - same + most);
+        }
+        end -= same;
+    }
+    None
 }
 
 /// As operators say it; [`Error`] gets it back.

@@ -1,6 +1,6 @@
 //! Runs: groups in a file, by their parts.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use datafusion::common::DataFusionError;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use super::{
         groups::{Dump, Groups},
         state_file::StateFile,
     },
-    Filling, Kept, Store, bits_for,
+    Beside, Filling, GivenUp, Kept, Store, bits_for, full_level,
     parts::{Parted, Parting},
     stretch,
 };
@@ -186,21 +186,36 @@ impl Writing {
     }
 }
 
-/// Makes one run of those of a level that follow one another, where there are as many as the store says; groups and what they hold keep their order.
-pub(crate) fn settle(runs: &mut Vec<Run>, aggregate: &Aggregate, parting: &Parting, store: &dyn Store) -> Result<()> {
-    while let Some(level) = runs.last().map(|run| run.head.level) {
-        let same = runs.iter().rev().take_while(|run| run.head.level == level).count();
-        if same < store.runs_max().max(2) {
-            return Ok(());
-        }
-        let merged = merge(&runs[runs.len() - same..], aggregate, parting, store)?;
-        runs.truncate(runs.len() - same);
-        runs.push(merged);
-    }
-    Ok(())
+/// Runs that become one.
+pub(crate) struct Merging {
+    range: Range<usize>,
+    made: Beside<Run>,
 }
 
-fn merge(runs: &[Run], aggregate: &Aggregate, parting: &Parting, store: &dyn Store) -> Result<Run> {
+impl Merging {
+    /// Begins when there are as many runs of a level as the store says. What they hold keeps its order.
+    pub(crate) fn begin(
+        runs: &[Run],
+        aggregate: &Arc<Aggregate>,
+        parting: &Arc<Parting>,
+        store: &Arc<dyn Store>,
+    ) -> Result<Option<Self>> {
+        let levels: Vec<u8> = runs.iter().map(|run| run.head.level).collect();
+        let Some(range) = full_level(&levels, store.runs_max()) else { return Ok(None) };
+        let (aggregate, parting, to) = (Arc::clone(aggregate), Arc::clone(parting), Arc::clone(store));
+        let runs = runs[range.clone()].to_vec();
+        let made = Beside::begin(&**store, move |given_up| merge(&runs, &aggregate, &parting, &*to, given_up))?;
+        Ok(Some(Self { range, made }))
+    }
+
+    /// Waits for the new run, and puts it in the place of those that it is made of.
+    pub(crate) fn finish(self, runs: &mut Vec<Run>) -> Result<()> {
+        runs.splice(self.range, [self.made.wait()?]);
+        Ok(())
+    }
+}
+
+fn merge(runs: &[Run], aggregate: &Aggregate, parting: &Parting, store: &dyn Store, given_up: &GivenUp) -> Result<Run> {
     let plain = runs.iter().map(Run::plain).sum::<u64>();
     let wanted = bits_for(plain as usize, store.stretch_bytes());
     let bits = runs.iter().map(Run::bits).fold(wanted, u8::max);
@@ -217,6 +232,7 @@ fn merge(runs: &[Run], aggregate: &Aggregate, parting: &Parting, store: &dyn Sto
         }
         let dump = merged.map(|mut groups| groups.take()).transpose()?;
         stretches.push(writing.put(dump)?);
+        given_up.check()?;
     }
     writing.runs.push((level, bits, stretches));
     let mut made = writing.finish()?;

@@ -7,7 +7,7 @@ mod nested;
 mod ranks;
 mod rig;
 mod sessions;
-mod spilling;
+pub(super) mod spilling;
 mod state;
 mod transforms;
 mod unnest;

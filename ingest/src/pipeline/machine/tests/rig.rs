@@ -176,7 +176,11 @@ impl Rig {
     }
 
     pub(super) fn spilling(self) -> Self {
-        Self { spills: true, ..self }
+        self.spilling_if(true)
+    }
+
+    pub(super) fn spilling_if(self, spills: bool) -> Self {
+        Self { spills, ..self }
     }
 
     /// Without tables; `service` is as many services.

@@ -12,12 +12,22 @@ use super::{
 
 /// Files in memory, small stretches, and few runs.
 #[derive(Clone, Debug, Default)]
-pub(super) struct MemoryStore(Arc<Mutex<BTreeMap<String, Arc<Vec<u8>>>>>);
+pub(in crate::pipeline::machine) struct MemoryStore(Arc<Mutex<BTreeMap<String, Arc<Vec<u8>>>>>);
 
 struct Writing(MemoryStore, Vec<u8>);
 
 #[derive(Debug)]
 struct Whole(StateFile, Arc<Vec<u8>>);
+
+impl MemoryStore {
+    pub(in crate::pipeline::machine) fn content(&self, name: &str) -> Arc<Vec<u8>> {
+        Arc::clone(&self.0.lock()[name])
+    }
+
+    pub(in crate::pipeline::machine) fn put(&self, name: &str, content: Vec<u8>) {
+        self.0.lock().insert(name.to_owned(), Arc::new(content));
+    }
+}
 
 impl Store for MemoryStore {
     fn create(&self) -> Result<Box<dyn Filling>> {
@@ -30,6 +40,15 @@ impl Store for MemoryStore {
 
     fn stretch_bytes(&self) -> usize {
         64
+    }
+
+    fn block_bytes(&self) -> usize {
+        64
+    }
+
+    fn beside(&self, work: Box<dyn FnOnce() + Send>) -> Result<()> {
+        work();
+        Ok(())
     }
 
     fn runs_max(&self) -> usize {

@@ -9,8 +9,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn what_is_given_last_is_the_group(rows in events(6, 4, 40), streams in 1u32..4, cuts in cuts()) {
-        let (found, counts) = Rig::new(&SOURCE, TEXT, Late::default()).run(std::slice::from_ref(&rows), streams, &cuts);
+    fn what_is_given_last_is_the_group(rows in events(6, 4, 40), streams in 1u32..4, cuts in cuts(), spills: bool) {
+        let rig = Rig::new(&SOURCE, TEXT, Late::default()).spilling_if(spills);
+        let (found, counts) = rig.run(std::slice::from_ref(&rows), streams, &cuts);
         prop_assert_eq!(counts.late_rows, 0);
         let key = |line: &String| line.split(' ').next().unwrap().to_owned();
         let last: BTreeMap<String, String> = found.iter().map(|line| (key(line), line.clone())).collect();
