@@ -9,8 +9,8 @@
 //! cargo bench --bench drive -- dashboard --clients 16     six prepared queries on one restaurant: latencies, queries/s (--rows, --seconds)
 //! cargo bench --bench drive -- keys --keys 50000000       upserts from a topic, look-ups, restarts, beside a table without a key (--updates, --clients)
 //! cargo bench --bench drive -- calls                      functions in WebAssembly, called by queries of one lane (--rows 5000000)
-//! cargo bench --bench drive -- windows                    count and sum by key in windows: backlog, closed to visible, bytes a key (--messages 10000000, --keys 10000, --open 1000000)
-//! cargo bench --bench drive -- state --groups 10000000    a large state that changes in part: checkpoints, stops, recovery (--churn, --rounds 20)
+//! cargo bench --bench drive -- windows                    count and sum by key in windows: backlog, closed to visible, bytes a key (--messages 10000000, --keys 10000, --open 1000000, --parallelism 1)
+//! cargo bench --bench drive -- state --groups 10000000    a large state that changes in part: checkpoints, stops, recovery (--churn, --rounds 20, --parallelism 1, --memory-mb 12000)
 //! cargo bench --bench drive -- join --rows 5000000        an interval join whose rows all stay open
 //! ```
 //!

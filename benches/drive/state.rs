@@ -20,6 +20,7 @@ pub(crate) fn run(brokers: &str, options: &Options) {
     let groups = options.number("groups", 10_000_000);
     let churn = options.number("churn", groups / 20);
     let rounds = options.number("rounds", 20);
+    let (lanes, memory_mb) = (options.number("parallelism", 1), options.number("memory-mb", 12_000));
     create_topic(brokers, "state", PARTITIONS as i32, &[]);
     let mut server = Server::start(BINARY.as_str());
     server.sql(&format!(
@@ -33,17 +34,23 @@ pub(crate) fn run(brokers: &str, options: &Options) {
         }
         feed.flush();
     };
-    server.sql(
-        "CREATE PIPELINE totals INTO totals WITH (checkpoint_interval = '1s', memory_limit = '12GB') AS
-         SELECT key, count(*), sum(value)::bigint FROM state GROUP BY key",
-    );
+    server.sql(&format!(
+        "CREATE PIPELINE totals INTO totals WITH (checkpoint_interval = '1s', memory_limit = '{memory_mb}MB', parallelism = {lanes}) AS
+         SELECT key, count(*), sum(value)::bigint FROM state GROUP BY key"
+    ));
     let start = Instant::now();
     send(&mut (0..groups));
     server.sql("SELECT rt.drain('state')");
     let seconds = start.elapsed().as_secs_f64();
     println!("{:32}{:>12.0} rows/s ({seconds:.1} s)", "groups come", groups as f64 / seconds);
     let bytes: u64 = server.value("SELECT state_bytes FROM rt.pipelines").parse().unwrap();
-    println!("{:32}{:>12.0} MB, {groups} groups", "state, as it counts", bytes as f64 / 1e6);
+    let spilled: u64 = server.value("SELECT spilled_bytes FROM rt.pipelines").parse().unwrap();
+    println!(
+        "{:32}{:>12.0} MB, {groups} groups; {} MB in files",
+        "state, as it counts",
+        bytes as f64 / 1e6,
+        spilled / 1_000_000
+    );
     println!("{:32}{:>12} MiB; {} MiB at its peak", "server memory", server.memory_mib(), server.peak_memory_mib());
     // What was in flight settles.
     thread::sleep(Duration::from_secs(10));

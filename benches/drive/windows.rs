@@ -29,7 +29,7 @@ pub(crate) fn run(brokers: &str, options: &Options) {
     let messages = options.number("messages", 10_000_000);
     let keys = options.number("keys", 10_000);
     let open = options.number("open", 1_000_000);
-    backlog(brokers, messages, keys);
+    backlog(brokers, messages, keys, options.number("parallelism", 1));
     live(brokers, keys, options.number("rate", 20_000), options.number("warmup", 20), options.number("seconds", 30));
     open_keys(brokers, open);
 }
@@ -47,7 +47,7 @@ fn source(server: &Server, brokers: &str, topic: &str) {
 }
 
 /// What lies in the topic when the pipeline begins.
-fn backlog(brokers: &str, messages: u64, keys: u64) {
+fn backlog(brokers: &str, messages: u64, keys: u64, lanes: u64) {
     create_topic(brokers, "backlog", PARTITIONS as i32, &[]);
     let feed = Feed::new(brokers, "backlog");
     let start = Instant::now();
@@ -71,11 +71,11 @@ fn backlog(brokers: &str, messages: u64, keys: u64) {
     source(&server, brokers, "backlog");
     server.sql("CREATE TABLE sums (key BIGINT, stop TIMESTAMPTZ, rows BIGINT, total BIGINT)");
     let (cpu, start) = (server.cpu_seconds(), Instant::now());
-    server.sql(
-        "CREATE PIPELINE sums INTO sums AS
+    server.sql(&format!(
+        "CREATE PIPELINE sums INTO sums WITH (parallelism = {lanes}) AS
          SELECT key, TUMBLE_END(ts, INTERVAL '10' SECOND), count(*), sum(value)::bigint
-         FROM backlog GROUP BY key, TUMBLE(ts, INTERVAL '10' SECOND)",
-    );
+         FROM backlog GROUP BY key, TUMBLE(ts, INTERVAL '10' SECOND)"
+    ));
     let mut memory = Vec::new();
     loop {
         let seen: u64 = server.value("SELECT coalesce(sum(rows), 0) FROM sums").parse().expect("a sum");

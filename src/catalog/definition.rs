@@ -216,6 +216,8 @@ pub struct PipelineOptions {
     /// 0: never.
     #[serde(default = "stuck_after_us")]
     pub stuck_after_us: i64,
+    #[serde(default = "one_lane")]
+    pub parallelism: u32,
     #[serde(default)]
     pub late: Late,
     #[serde(default)]
@@ -226,6 +228,10 @@ fn stuck_after_us() -> i64 {
     300_000_000
 }
 
+fn one_lane() -> u32 {
+    1
+}
+
 impl Default for PipelineOptions {
     fn default() -> Self {
         Self {
@@ -234,6 +240,7 @@ impl Default for PipelineOptions {
             watermark_jump_us: 86_400_000_000,
             memory_limit: 256 << 20,
             stuck_after_us: stuck_after_us(),
+            parallelism: one_lane(),
             late: Late::default(),
             services: ServiceOptions::default(),
         }

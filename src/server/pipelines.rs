@@ -231,6 +231,7 @@ pub fn run_options(options: &PipelineOptions) -> RunOptions {
         watermark_jump_us: options.watermark_jump_us,
         memory_limit: options.memory_limit,
         stuck_after_us: options.stuck_after_us,
+        parallelism: options.parallelism as usize,
         late: options.late,
         services: options.services.clone(),
     }

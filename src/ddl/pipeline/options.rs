@@ -41,7 +41,9 @@ pub(super) struct Read {
 }
 
 /// Options that a pipeline that is there may be given.
-const CHANGEABLE: &[&str] = &["checkpoint_interval", "idle_timeout", "memory_limit", "stuck_after"];
+const CHANGEABLE: &[&str] = &["checkpoint_interval", "idle_timeout", "memory_limit", "stuck_after", "parallelism"];
+/// Lanes of a pipeline at most.
+const LANES_MAX: u32 = 64;
 
 pub(super) fn read(pairs: &[OptionPair]) -> Result<Read> {
     read_over(PipelineOptions::default(), pairs)
@@ -94,11 +96,7 @@ fn read_over(options: PipelineOptions, pairs: &[OptionPair]) -> Result<Read> {
                 found.notices.push("delivery into tables is exactly_once, which costs nothing more".into());
             }
             "delivery" => return Err(wrong("it takes exactly_once or at_least_once".into())),
-            "parallelism" if value.trim() == "1" => {}
-            "parallelism" => {
-                value.trim().parse::<u32>().ok().filter(|n| *n > 0).ok_or_else(|| wrong("it takes a number".into()))?;
-                found.notices.push("a pipeline has one lane in this version; parallelism is ignored".into());
-            }
+            "parallelism" => read.parallelism = number(value, LANES_MAX).map_err(&wrong)?,
             "http_timeout" => read.services.timeout_us = duration()?,
             "http_tries" => read.services.tries = number(value, 100).map_err(&wrong)?,
             "http_cache_ttl" => read.services.cache_ttl_us = duration_or_none(value).map_err(&wrong)?,

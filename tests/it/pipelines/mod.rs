@@ -5,6 +5,7 @@ mod checkpoints;
 mod crash;
 mod definitions;
 mod joins;
+mod lanes;
 mod late;
 mod look_ups;
 mod replacing;
@@ -33,6 +34,16 @@ fn send(feed: &Feed, partition: i32, messages: &[String]) {
         feed.send(partition, message.as_bytes());
     }
     feed.flush();
+}
+
+/// What is in one and not in the other.
+fn differences(server: &Server, one: &str, other: &str) -> Vec<String> {
+    lines(
+        server,
+        &format!(
+            "SELECT count(*) FROM (({one}) EXCEPT ({other})) d UNION ALL SELECT count(*) FROM (({other}) EXCEPT ({one})) d"
+        ),
+    )
 }
 
 /// Rows as lines of text, sorted.

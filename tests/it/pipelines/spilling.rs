@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, thread, time::Duration};
 
-use super::{BINARY, PATIENCE, lines, topic};
+use super::{BINARY, PATIENCE, differences, lines, topic};
 use crate::support::{
     kafka::{Feed, brokers, create_topic},
     server::Server,
@@ -26,16 +26,6 @@ fn source(server: &Server, brokers: &str, topic: &str) {
         "CREATE SOURCE s (key TEXT, value BIGINT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '10 seconds')
          WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}')"
     ));
-}
-
-/// What is in one and not in the other.
-fn differences(server: &Server, one: &str, other: &str) -> Vec<String> {
-    lines(
-        server,
-        &format!(
-            "SELECT count(*) FROM (({one}) EXCEPT ({other})) d UNION ALL SELECT count(*) FROM (({other}) EXCEPT ({one})) d"
-        ),
-    )
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::{
     Counts,
     event_time::NEVER,
     keyed::Table,
-    spill::{Kept, Run},
+    spill::{Kept, Run, Share},
     state_file::StateFile,
 };
 
@@ -61,6 +61,21 @@ impl InFile {
         match self {
             Self::Run(run) => run.file(),
             Self::Table(table) => table.file(),
+        }
+    }
+
+    /// Which of its keys count.
+    pub(crate) fn share(&self) -> Share {
+        match self {
+            Self::Run(run) => run.share(),
+            Self::Table(table) => table.share(),
+        }
+    }
+
+    pub(crate) fn with_share(self, share: Share) -> Self {
+        match self {
+            Self::Run(run) => Self::Run(run.with_share(share)),
+            Self::Table(table) => Self::Table(table.with_share(share)),
         }
     }
 

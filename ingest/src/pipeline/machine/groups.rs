@@ -3,8 +3,9 @@
 use std::{mem, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, BooleanArray},
+    array::{Array, ArrayRef, BooleanArray, UInt32Array},
     buffer::Buffer,
+    compute::take,
     datatypes::DataType as ArrowType,
 };
 use datafusion::{
@@ -52,6 +53,15 @@ impl Dump {
     pub(crate) fn bytes(&self) -> usize {
         let of = |arrays: &[ArrayRef]| arrays.iter().map(bytes_of).sum::<usize>();
         of(&self.keys) + self.states.iter().map(|state| of(state)).sum::<usize>()
+    }
+
+    /// Some of the groups.
+    pub(crate) fn take(&self, rows: &UInt32Array) -> Result<Self> {
+        let pick = |arrays: &Vec<ArrayRef>| {
+            arrays.iter().map(|array| Ok(take(array, rows, None)?)).collect::<Result<Vec<_>>>()
+        };
+        let states = self.states.iter().map(pick).collect::<Result<_>>()?;
+        Ok(Self { groups: rows.len(), keys: pick(&self.keys)?, states })
     }
 }
 

@@ -18,9 +18,9 @@ use std::{
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt8Array,
-        new_null_array,
+        UInt32Array, new_null_array,
     },
-    compute::{filter_record_batch, prep_null_mask_filter},
+    compute::{filter_record_batch, prep_null_mask_filter, take, take_record_batch},
     datatypes::{TimestampMicrosecondType, UInt8Type},
 };
 use datafusion::common::DataFusionError;
@@ -58,6 +58,17 @@ pub(crate) struct JoinRows {
     pub(crate) keys: Vec<ArrayRef>,
     pub(crate) before: Vec<i64>,
     pub(crate) places: Vec<u32>,
+}
+
+impl JoinRows {
+    /// Some of the rows.
+    pub(crate) fn take(&self, rows: &UInt32Array) -> Result<Self> {
+        let times = take(&self.times, rows, None)?.as_primitive::<TimestampMicrosecondType>().clone();
+        let keys = self.keys.iter().map(|key| Ok(take(key, rows, None)?)).collect::<Result<_>>()?;
+        let places = rows.values().iter().map(|row| *row as usize);
+        let (before, places) = Flowing::pick(&self.before, &self.places, places);
+        Ok(Self { side: self.side, rows: take_record_batch(&self.rows, rows)?, times, keys, before, places })
+    }
 }
 
 pub(crate) struct Joining {

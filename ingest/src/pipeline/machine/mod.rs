@@ -14,6 +14,7 @@ mod flow;
 mod groups;
 mod joining;
 mod keyed;
+mod lanes;
 mod operators;
 mod packing;
 mod ranked;
@@ -39,7 +40,8 @@ pub(crate) use self::{
 };
 use self::{
     flow::{Flowing, Part, Taken},
-    operators::{Fault, Piece, Running, delay_of, prepare},
+    lanes::Lanes,
+    operators::{Fault, Piece, delay_of, prepare},
     spill::Store,
     state_file::StateFile,
 };
@@ -122,6 +124,8 @@ pub(crate) struct Settings {
     pub(crate) jump_max_us: i64,
     pub(crate) late: Late,
     pub(crate) store: Arc<dyn Store>,
+    /// Of each operator that has keys.
+    pub(crate) lanes: usize,
 }
 
 /// Counts since the pipeline was made.
@@ -183,7 +187,8 @@ pub(crate) struct Machine {
     time: EventTime,
     counts: Counts,
     late: Late,
-    operators: Vec<Running>,
+    operators: Vec<Lanes>,
+    lanes: usize,
     asking: Asking,
 }
 
@@ -242,7 +247,8 @@ impl Machine {
             time.wait_for_all();
         }
         let late = settings.late;
-        let operators = plan.operators.iter().map(|operator| Running::new(&operator.kind, late, &settings.store));
+        let operators =
+            plan.operators.iter().map(|operator| Lanes::new(&operator.kind, late, &settings.store, settings.lanes));
         let operators = operators.collect::<Result<_, _>>()?;
         Ok(Self {
             plan,
@@ -253,6 +259,7 @@ impl Machine {
             counts: Counts::default(),
             late,
             operators,
+            lanes: settings.lanes,
             asking: Asking::new(tables),
         })
     }
@@ -308,7 +315,7 @@ impl Machine {
 
     /// Whether groups changed that [`Arrival::Give`] would give.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.operators.iter().any(Running::is_waiting)
+        self.operators.iter().any(Lanes::is_waiting)
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -325,19 +332,24 @@ impl Machine {
         self.time.behind()
     }
 
+    /// Of each operator that has keys.
+    pub(crate) fn lanes(&self) -> usize {
+        self.lanes
+    }
+
     /// Bytes of state, and groups or rows in it.
     pub(crate) fn size(&self) -> (usize, usize) {
-        self.operators.iter().map(Running::size).fold((0, 0), |(bytes, groups), (b, g)| (bytes + b, groups + g))
+        self.operators.iter().map(Lanes::size).fold((0, 0), |(bytes, groups), (b, g)| (bytes + b, groups + g))
     }
 
     /// Bytes of state in files.
     pub(crate) fn spilled(&self) -> u64 {
-        self.operators.iter().map(Running::spilled).sum()
+        self.operators.iter().map(Lanes::spilled).sum()
     }
 
     /// What makes about so many bytes of memory free, the coldest first; `None` when nothing does.
     pub(crate) fn spilling(&self, bytes: usize) -> Option<Arrival> {
-        let of = |(operator, running): (usize, &Running)| {
+        let of = |(operator, running): (usize, &Lanes)| {
             let found = running.spillable();
             (found.iter().map(|(_, bytes)| *bytes).sum::<usize>(), operator, found)
         };

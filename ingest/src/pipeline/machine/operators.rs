@@ -55,6 +55,38 @@ pub(super) enum Piece {
 /// A row that cannot be computed, by its place, and why.
 pub(super) type Fault = (u32, String);
 
+impl Piece {
+    /// By what rows go to lanes.
+    pub(super) fn keys(&self) -> &[ArrayRef] {
+        match self {
+            Self::Aggregate(rows) => &rows.keys,
+            Self::Join(rows) => &rows.keys,
+            Self::Dedup(rows) => &rows.keys,
+            Self::Rank(rows) => &rows.keys,
+            Self::Rows(_) => &[],
+        }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        match self {
+            Self::Aggregate(rows) => rows.before.len(),
+            Self::Join(rows) => rows.before.len(),
+            Self::Dedup(rows) => rows.before.len(),
+            Self::Rank(rows) => rows.before.len(),
+            Self::Rows(rows) => rows.num_rows(),
+        }
+    }
+
+    /// Some of the rows, for an operator in lanes.
+    pub(super) fn take(&self, rows: &UInt32Array) -> Result<Self> {
+        match self {
+            Self::Aggregate(all) => all.take(rows).map(Box::new).map(Self::Aggregate),
+            Self::Join(all) => all.take(rows).map(Box::new).map(Self::Join),
+            _ => Err(DataFusionError::Internal("rows for an operator that has one lane".into())),
+        }
+    }
+}
+
 impl Running {
     pub(super) fn new(kind: &Kind, late: Late, store: &Arc<dyn Store>) -> Result<Self> {
         Ok(match kind {
@@ -72,20 +104,7 @@ impl Running {
         })
     }
 
-    /// `kind`: what it runs.
-    pub(super) fn take(&mut self, kind: &Kind, piece: Piece) -> Result<Taken> {
-        let mut taken = self.take_all(piece)?;
-        if let Kind::Aggregate(aggregate) = kind
-            && aggregate.sets.len() > 1
-        {
-            // A row came once for each set, and all are late, or none.
-            taken.late = taken.late.chunks(aggregate.sets.len()).map(|row| row[0]).collect();
-            taken.counts.late_updates /= aggregate.sets.len() as u64;
-        }
-        Ok(taken)
-    }
-
-    fn take_all(&mut self, piece: Piece) -> Result<Taken> {
+    pub(super) fn take(&mut self, piece: Piece) -> Result<Taken> {
         match (self, piece) {
             (Self::Windowed(windowed), Piece::Aggregate(rows)) => windowed.update(&rows),
             (Self::Sessions(sessions), Piece::Aggregate(rows)) => sessions.update(&rows),

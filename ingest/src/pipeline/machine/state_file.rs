@@ -19,7 +19,7 @@ use super::{
     Part, Picture, Progress,
     flow::InFile,
     keyed::{Table, TableHead},
-    spill::{Run, RunHead},
+    spill::{Run, RunHead, Share},
 };
 use crate::{Error, Result};
 
@@ -51,6 +51,9 @@ struct PartHead {
     run: Option<RunHead>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     table: Option<TableHead>,
+    /// Which keys of the file count; of one that is not said, all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    share: Option<Share>,
 }
 
 /// The head of the version before.
@@ -79,6 +82,7 @@ impl From<Head1> for Head {
             columns: [vec![pane.keys], pane.states].concat(),
             run: None,
             table: None,
+            share: None,
         };
         Self { progress: head.progress, parts: head.panes.into_iter().map(part).collect() }
     }
@@ -181,6 +185,7 @@ fn encode(picture: &Picture, out: &mut impl Write) -> Result<()> {
                     Some(InFile::Table(table)) => Some(table.head().clone()),
                     _ => None,
                 },
+                share: part.in_file.as_ref().map(InFile::share).filter(|share| *share != Share::ALL),
             })
             .collect(),
     };
@@ -260,7 +265,7 @@ fn decode(mut file: impl BufRead) -> Result<Picture, String> {
     }
     .map_err(|error| error.to_string())?;
     let mut parts = Vec::with_capacity(head.parts.len().min(1 << 16));
-    for PartHead { operator, kind, at, rows, columns, run, table } in head.parts {
+    for PartHead { operator, kind, at, rows, columns, run, table, share } in head.parts {
         let mut part = part_of(&mut body)?;
         let mut reader = StreamReader::try_new(&mut part, None).map_err(|error| error.to_string())?;
         let batch = reader.next().ok_or("a part without a batch")?.map_err(|error| error.to_string())?;
@@ -275,6 +280,7 @@ fn decode(mut file: impl BufRead) -> Result<Picture, String> {
             (None, Some(table)) => Some(InFile::Table(Table::of(table)?)),
             _ => return Err("a part in two files".into()),
         };
+        let in_file = in_file.map(|file| file.with_share(share.unwrap_or(Share::ALL)));
         parts.push(Part { operator, kind, at, rows, columns, in_file });
         io::copy(&mut part, &mut io::sink()).map_err(text)?;
     }

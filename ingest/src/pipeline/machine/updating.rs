@@ -19,7 +19,7 @@ use super::{
     groups::{Dump, Groups, Rows},
     keyed::Keyed,
     packing::Packing,
-    spill::Store,
+    spill::{self, Store},
     windowed::Prepared,
 };
 use crate::pipeline::plan::Aggregate;
@@ -156,7 +156,7 @@ impl Updating {
                 self.known.reserve(dump.groups);
                 (0..dump.groups).for_each(|at| self.known.put_bytes(keys.row(at), states.row(at)));
             }
-            FRESH => self.fresh = Some(Groups::of(&self.aggregate, &dump)?),
+            FRESH => spill::join(&mut self.fresh, &dump, &self.aggregate)?,
             other => return Err(super::foreign(other)),
         }
         Ok(())

@@ -58,10 +58,11 @@ pub(crate) struct Prepared {
 impl Prepared {
     pub(crate) fn take(&self, rows: &UInt32Array) -> Result<Self> {
         let pick = |array: &ArrayRef| Ok(take(array, rows, None)?);
+        // Without a window there are none.
+        let times = if self.times.is_empty() { UInt32Array::from(Vec::<u32>::new()) } else { rows.clone() };
         let all = |arrays: &[ArrayRef]| arrays.iter().map(pick).collect::<Result<Vec<_>>>();
-        let times: ArrayRef = Arc::new(self.times.clone());
         Ok(Self {
-            times: pick(&times)?.as_primitive::<TimestampMicrosecondType>().clone(),
+            times: take(&self.times, &times, None)?.as_primitive::<TimestampMicrosecondType>().clone(),
             keys: all(&self.keys)?,
             arguments: self.arguments.iter().map(|arguments| all(arguments)).collect::<Result<_>>()?,
             filters: self
@@ -453,7 +454,7 @@ impl Windowed {
             }
             None if part.kind == PANE => {
                 let dump = self.aggregate.dump_of(part.rows, part.columns)?;
-                self.panes.entry(at).or_default().held = Some(Held::Resting(dump));
+                self.panes.entry(at).or_default().hold(dump, &self.aggregate)?;
             }
             _ => return Err(super::foreign(&part.kind)),
         }
@@ -504,6 +505,17 @@ impl Pane {
             self.merging = Merging::begin(&self.runs, aggregate, parting, store)?;
         }
         Ok(())
+    }
+
+    /// Takes groups of a picture: those of one lane after those of another.
+    fn hold(&mut self, dump: Dump, aggregate: &Aggregate) -> Result<()> {
+        match &self.held {
+            Some(_) => self.open(aggregate)?.merge(&dump),
+            None => {
+                self.held = Some(Held::Resting(dump));
+                Ok(())
+            }
+        }
     }
 
     fn open(&mut self, aggregate: &Aggregate) -> Result<&mut Groups> {

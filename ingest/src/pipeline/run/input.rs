@@ -67,11 +67,25 @@ pub(super) struct Known {
     pub(super) has_rows: bool,
 }
 
+/// Which partitions of a source a thread reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    pub(super) lane: usize,
+    pub(super) of: usize,
+}
+
+impl Share {
+    fn has(self, partition: u32) -> bool {
+        partition as usize % self.of == self.lane
+    }
+}
+
 /// The body of an input's thread.
 pub(super) struct Reading {
     pub(super) shared: Arc<Shared>,
     /// Place among the sources.
     pub(super) place: usize,
+    share: Share,
     pub(super) input: Input,
     pub(super) sender: Sender<Arrival>,
     pub(super) stop: Arc<AtomicBool>,
@@ -100,6 +114,7 @@ impl Reading {
     pub(super) fn new(
         shared: Arc<Shared>,
         place: usize,
+        share: Share,
         input: Input,
         sender: Sender<Arrival>,
         stop: Arc<AtomicBool>,
@@ -108,6 +123,7 @@ impl Reading {
         Self {
             shared,
             place,
+            share,
             input,
             sender,
             stop,
@@ -216,8 +232,8 @@ impl Reading {
     /// Finds partitions, and where they end now.
     fn look(&mut self, known: &BTreeMap<u32, Known>) -> Result<()> {
         let partitions = self.input.connector.partitions()?;
-        let unknown: Vec<u32> =
-            partitions.iter().copied().filter(|partition| !self.streams.contains_key(partition)).collect();
+        let is_unknown = |partition: &u32| self.share.has(*partition) && !self.streams.contains_key(partition);
+        let unknown: Vec<u32> = partitions.iter().copied().filter(is_unknown).collect();
         let fresh: Vec<u32> = unknown.iter().copied().filter(|partition| !known.contains_key(partition)).collect();
         let start = start_of_fresh(&self.input.start, self.is_known || !known.is_empty());
         let begins = if fresh.is_empty() { BTreeMap::new() } else { self.input.connector.resolve(&start, &fresh)? };

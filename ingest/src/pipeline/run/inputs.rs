@@ -11,12 +11,13 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Select, TryRecvError, bounded};
+use parking_lot::Mutex;
 use tidemill_storage::ids::{SourceId, StreamId};
 
 use super::{
     super::machine::{Arrival, Machine},
     Input,
-    input::{Known, Reading},
+    input::{Known, Reading, Share},
     shared::Shared,
 };
 use crate::{
@@ -35,10 +36,20 @@ pub(super) struct Inputs {
 }
 
 struct Running {
-    /// Of each input.
+    /// Of each thread.
     arrivals: Vec<(SourceId, Receiver<Arrival>)>,
     stop: Arc<AtomicBool>,
-    threads: Vec<(Arc<Beat>, JoinHandle<()>)>,
+    threads: Vec<Thread>,
+    /// Threads of a source that have not said yet that all their streams were begun.
+    unknown: Mutex<BTreeMap<SourceId, usize>>,
+}
+
+/// One that reads partitions of a source.
+struct Thread {
+    /// Place of the source among them.
+    place: usize,
+    beat: Arc<Beat>,
+    handle: JoinHandle<()>,
 }
 
 /// When an input was last seen to be well (monotonic): it brought something, waits for the runner, has nothing to bring, or says why it cannot.
@@ -88,17 +99,23 @@ impl Inputs {
             self.shared.begun(self.shared.clock.monotonic_us());
         }
         let stop = Arc::new(AtomicBool::new(false));
-        let mut running = Running { arrivals: Vec::new(), stop: Arc::clone(&stop), threads: Vec::new() };
+        let (arrivals, threads, unknown) = (Vec::new(), Vec::new(), Mutex::default());
+        let mut running = Running { arrivals, stop: Arc::clone(&stop), threads, unknown };
+        let lanes = machine.lanes();
         for (place, input) in self.all.iter().enumerate() {
-            let known = known.remove(&input.id).unwrap_or_default();
-            let (sender, arrivals) = bounded(QUEUE);
-            running.arrivals.push((input.id, arrivals));
-            let beat = Beat::new(&self.shared);
-            let of_input = Arc::clone(&beat);
-            let reading =
-                Reading::new(Arc::clone(&self.shared), place, input.clone(), sender, Arc::clone(&stop), of_input);
-            let name = format!("consume-{}-{place}", self.shared.name);
-            running.threads.push((beat, spawn(name, move || reading.run(&known))?));
+            let known = Arc::new(known.remove(&input.id).unwrap_or_default());
+            running.unknown.lock().insert(input.id, lanes);
+            for lane in 0..lanes {
+                let (sender, arrivals) = bounded(QUEUE);
+                running.arrivals.push((input.id, arrivals));
+                let beat = Beat::new(&self.shared);
+                let share = Share { lane, of: lanes };
+                let (shared, stop, of_input) = (Arc::clone(&self.shared), Arc::clone(&stop), Arc::clone(&beat));
+                let reading = Reading::new(shared, place, share, input.clone(), sender, stop, of_input);
+                let (name, known) = (format!("consume-{}-{place}-{lane}", self.shared.name), Arc::clone(&known));
+                let handle = spawn(name, move || reading.run(&known))?;
+                running.threads.push(Thread { place, beat, handle });
+            }
         }
         self.running = Some(running);
         Ok(())
@@ -109,14 +126,14 @@ impl Inputs {
         if let Some(running) = self.running.take() {
             running.stop.store(true, Ordering::SeqCst);
             drop(running.arrivals);
-            running.threads.into_iter().for_each(|(_, thread)| join(thread));
+            running.threads.into_iter().for_each(|thread| join(thread.handle));
         }
     }
 
     /// An error when one of them brings nothing for long, though there is something. Those that do not end are left alone then.
     pub(super) fn check(&mut self) -> Result<()> {
         let Some(running) = &self.running else { return Ok(()) };
-        let silent = running.threads.iter().enumerate().map(|(place, (beat, _))| (place, beat.silent_us()));
+        let silent = running.threads.iter().map(|thread| (thread.place, thread.beat.silent_us()));
         let Some((place, silent_us)) = silent.max_by_key(|(_, silent_us)| *silent_us) else { return Ok(()) };
         let what = format!("source '{}' has messages and brings none", self.all[place].name);
         if !self.shared.is_stuck(silent_us, &what) {
@@ -125,7 +142,7 @@ impl Inputs {
         if let Some(running) = self.running.take() {
             running.stop.store(true, Ordering::SeqCst);
             drop(running.arrivals);
-            running.threads.into_iter().for_each(|(_, thread)| self.shared.leave(thread));
+            running.threads.into_iter().for_each(|thread| self.shared.leave(thread.handle));
         }
         Err(self.shared.stuck(&what, silent_us))
     }
@@ -145,8 +162,18 @@ impl Inputs {
             Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::Disconnected) => Err(Error::Unavailable("its inputs ended".into())),
         };
+        // A source is known when all of its threads have said so; of them it is the machine that says where streams begin.
+        let told = |arrival: Option<Arrival>| match arrival {
+            Some(Arrival::Known { source }) => {
+                let mut unknown = running.unknown.lock();
+                let left = unknown.entry(source).or_insert(1);
+                *left = left.saturating_sub(1);
+                (*left == 0).then_some(Arrival::Known { source })
+            }
+            other => other,
+        };
         for (_, arrivals) in running.arrivals.iter().filter(|(source, _)| behind.contains(source)) {
-            if let Some(arrival) = take(arrivals)? {
+            if let Some(arrival) = told(take(arrivals)?) {
                 return Ok(Some(arrival));
             }
         }
@@ -161,7 +188,7 @@ impl Inputs {
             bell.add(&mut select);
         }
         match select.ready_timeout(time) {
-            Ok(ready) if ready < waited.len() => take(waited[ready]),
+            Ok(ready) if ready < waited.len() => take(waited[ready]).map(told),
             _ => Ok(None),
         }
     }

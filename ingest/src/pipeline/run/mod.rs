@@ -80,13 +80,15 @@ pub struct RunOptions {
     pub memory_limit: u64,
     /// A pipeline that does nothing about what waits for it starts again after that; 0: never.
     pub stuck_after_us: i64,
+    /// Lanes of each operator that has keys, and threads that read a source.
+    pub parallelism: usize,
     pub late: Late,
     pub services: ServiceOptions,
 }
 
 impl RunOptions {
     fn settings(&self, store: Arc<dyn Store>) -> Settings {
-        Settings { jump_max_us: self.watermark_jump_us, late: self.late, store }
+        Settings { jump_max_us: self.watermark_jump_us, late: self.late, store, lanes: self.parallelism.max(1) }
     }
 }
 

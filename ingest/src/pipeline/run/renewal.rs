@@ -43,6 +43,12 @@ impl Blueprint {
         Machine::new(Arc::clone(&self.plan), Arc::clone(&self.sources), Arc::clone(&self.tables), settings)
     }
 
+    /// A machine that goes on where another one is, with other settings.
+    pub(super) fn after(&self, machine: &mut Machine, settings: Settings) -> Result<Machine> {
+        let (plan, sources, tables) = (Arc::clone(&self.plan), Arc::clone(&self.sources), Arc::clone(&self.tables));
+        Machine::restore(plan, sources, tables, settings, machine.picture()?)
+    }
+
     /// A machine as it was at a checkpoint. `gives_up` is asked between arrivals.
     pub(super) fn at(
         &self,

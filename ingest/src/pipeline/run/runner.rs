@@ -206,6 +206,15 @@ impl Runner {
         Ok(())
     }
 
+    /// The same machine with other settings, and threads of sources that fit them; a checkpoint of its own follows, so that nothing is derived again by the settings before.
+    pub(super) fn go_on_as(&mut self, options: RunOptions) -> Result<()> {
+        self.machine = self.blueprint.after(&mut self.machine, options.settings(Arc::clone(&self.spilled) as _))?;
+        self.spare = None;
+        self.inputs.stop();
+        self.is_dirty = true;
+        self.checkpoint_now(true)
+    }
+
     /// Processes until the pipeline stops.
     fn work(&mut self, failures: &mut u32) -> Result<()> {
         self.tell();

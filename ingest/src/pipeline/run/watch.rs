@@ -46,10 +46,23 @@ impl Runner {
             let trouble = self.deliveries.trouble();
             self.shared.set_state(if trouble.is_some() { "failing" } else { "starting" }, trouble);
         }
+        if self.options.parallelism != self.machine.lanes() {
+            self.move_keys()?;
+        }
         if !self.shared.is_paused() {
             self.spill()?;
         }
         self.measure();
+        Ok(())
+    }
+
+    /// Goes on in another number of lanes, with all that is kept of each key, and reads with as many threads.
+    fn move_keys(&mut self) -> Result<()> {
+        self.finish_writing();
+        let (from, to) = (self.machine.lanes(), self.options.parallelism);
+        self.go_on_as(self.options.clone())?;
+        let message = format!("pipeline '{}' has {to} lanes now, and had {from}", self.shared.name);
+        self.shared.event(Severity::Info, "pipeline_parallelism", message);
         Ok(())
     }
 

@@ -64,8 +64,9 @@ impl<'a> Cursor<'a> {
             let bytes = self.table.block(self.next)?;
             let entries = Entries::of(&bytes).map(|entry| {
                 let (key, value) = entry.ok_or_else(|| self.table.torn(self.next))?;
-                Ok((hash_of(key), key.into(), value.into()))
+                Ok(self.table.counts(key).then(|| (hash_of(key), key.into(), value.into())))
             });
+            let entries = entries.filter_map(Result::transpose);
             self.entries = entries.collect::<Result<Vec<_>>>()?.into_iter();
             self.next += 1;
         }

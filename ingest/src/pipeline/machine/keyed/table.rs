@@ -7,7 +7,7 @@ use tidemill_storage::{Error as StorageError, hash, split_block};
 
 use super::{
     super::{
-        spill::{Kept, Store},
+        spill::{self, Kept, Share, Store},
         state_file::StateFile,
     },
     block::Entries,
@@ -55,11 +55,12 @@ struct Index {
 pub(crate) struct Table {
     head: Arc<TableHead>,
     index: Option<Arc<Index>>,
+    share: Share,
 }
 
 impl PartialEq for Table {
     fn eq(&self, other: &Self) -> bool {
-        self.head == other.head
+        (&self.head, self.share) == (&other.head, other.share)
     }
 }
 
@@ -89,16 +90,16 @@ impl Table {
                 head.rows
             ));
         }
-        Ok(Self { head: Arc::new(head), index: None })
+        Ok(Self { head: Arc::new(head), index: None, share: Share::ALL })
     }
 
     pub(super) fn new(head: TableHead, places: Vec<Place>, filter: Vec<u8>, kept: Arc<dyn Kept>) -> Self {
-        Self { head: Arc::new(head), index: Some(Arc::new(Index { places, filter, kept })) }
+        Self { head: Arc::new(head), index: Some(Arc::new(Index { places, filter, kept })), share: Share::ALL }
     }
 
     /// Reads what finds its entries.
     pub(crate) fn adopt(self, store: &dyn Store) -> Result<Self> {
-        let Self { head, .. } = self;
+        let Self { head, share, .. } = self;
         let kept = store.adopt(&head.file);
         let bytes = head.file.bytes.saturating_sub(head.tail);
         let tail = kept.read(head.tail, bytes as usize)?;
@@ -112,13 +113,26 @@ impl Table {
             {
                 let places = places.chunks_exact(PLACE_BYTES).map(Place::of).collect();
                 let index = Index { places, filter: filter.to_vec(), kept };
-                Ok(Self { head, index: Some(Arc::new(index)) })
+                Ok(Self { head, index: Some(Arc::new(index)), share })
             }
             (found, _) => {
                 let wanted = format!("an index of {} blocks of checksum {:08x}", head.blocks, head.tail_checksum);
                 Err(damaged(&*kept, wanted, format!("{bytes} bytes of checksum {found:08x}")))
             }
         }
+    }
+
+    pub(crate) fn share(&self) -> Share {
+        self.share
+    }
+
+    pub(crate) fn with_share(self, share: Share) -> Self {
+        Self { share, ..self }
+    }
+
+    /// Whether a key of it counts.
+    pub(super) fn counts(&self, key: &[u8]) -> bool {
+        !self.share.is_mixed() || self.share.has(spill::hash_of(key))
     }
 
     pub(crate) fn head(&self) -> &TableHead {
@@ -157,7 +171,7 @@ impl Table {
     /// The value of a key of that hash.
     pub(super) fn get(&self, hash: u64, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let index = self.index()?;
-        if !split_block::may_have(&index.filter, hash) {
+        if !split_block::may_have(&index.filter, hash) || !self.counts(key) {
             return Ok(None);
         }
         let Some(block) = index.places.partition_point(|place| place.first <= hash).checked_sub(1) else {

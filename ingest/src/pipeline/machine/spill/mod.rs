@@ -15,14 +15,16 @@
 mod beside;
 mod parts;
 mod run;
+mod share;
 mod stretch;
 
 use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
 
 pub(crate) use self::{
     beside::{Beside, GivenUp},
-    parts::{Parted, Parting},
+    parts::{Parted, Parting, hash_of},
     run::{Merging, Reader, Run, RunHead, Writing, join},
+    share::Share,
 };
 use datafusion::common::DataFusionError;
 

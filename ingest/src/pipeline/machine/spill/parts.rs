@@ -2,14 +2,13 @@
 
 use arrow::{
     array::{ArrayRef, AsArray, UInt32Array},
-    compute::take,
     datatypes::{DataType as ArrowType, Float32Type, Float64Type, SchemaRef},
     row::{RowConverter, SortField},
 };
 use datafusion::common::DataFusionError;
 use std::sync::Arc;
 
-use super::super::groups::Dump;
+use super::{super::groups::Dump, Share};
 
 type Result<T> = std::result::Result<T, DataFusionError>;
 
@@ -37,7 +36,8 @@ pub(crate) fn part_of(hash: u32, bits: u8) -> usize {
     (u64::from(hash) >> (32 - u32::from(bits))) as usize
 }
 
-fn hash_of(key: &[u8]) -> u32 {
+/// The hash of a key, which is a row's bytes.
+pub(crate) fn hash_of(key: &[u8]) -> u32 {
     // A checksum of numbers that follow one another differs in few bits.
     crc32c::crc32c(key).wrapping_mul(0x9E37_79B1)
 }
@@ -50,7 +50,12 @@ impl Parting {
         Ok(Self { keys: RowConverter::new(fields.collect())?, is_plain })
     }
 
-    fn hashes(&self, keys: &[ArrayRef], rows: usize) -> Result<Vec<u32>> {
+    /// Whether the bytes of keys are those that rows of them have elsewhere.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
+    pub(crate) fn hashes(&self, keys: &[ArrayRef], rows: usize) -> Result<Vec<u32>> {
         let mut hashes = Vec::with_capacity(rows);
         for from in (0..rows).step_by(ROWS) {
             let some: Vec<ArrayRef> =
@@ -66,6 +71,18 @@ impl Parting {
         let mut parts = vec![!self.is_plain; 1 << bits];
         keys.for_each(|key| parts[part_of(hash_of(key), bits)] = true);
         parts
+    }
+
+    /// The groups that count.
+    pub(super) fn only(&self, dump: Dump, share: Share) -> Result<Option<Dump>> {
+        let hashes = self.hashes(&dump.keys, dump.groups)?;
+        let rows: UInt32Array =
+            (0u32..).zip(hashes).filter_map(|(row, hash)| share.has(hash).then_some(row)).collect::<Vec<_>>().into();
+        match rows.len() {
+            0 => Ok(None),
+            groups if groups == dump.groups => Ok(Some(dump)),
+            _ => dump.take(&rows).map(Some),
+        }
     }
 
     /// Groups by the parts from `first` on, `count` of 2^bits; all of them are in these.
@@ -100,12 +117,7 @@ impl Parted {
         if groups == self.dump.groups {
             return Ok(Some(self.dump.clone()));
         }
-        let rows = self.order.slice(self.bounds[part], groups);
-        let pick = |arrays: &Vec<ArrayRef>| {
-            arrays.iter().map(|array| Ok(take(array, &rows, None)?)).collect::<Result<Vec<_>>>()
-        };
-        let states = self.dump.states.iter().map(pick).collect::<Result<_>>()?;
-        Ok(Some(Dump { groups, keys: pick(&self.dump.keys)?, states }))
+        self.dump.take(&self.order.slice(self.bounds[part], groups)).map(Some)
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
         groups::{Dump, Groups},
         state_file::StateFile,
     },
-    Beside, Filling, GivenUp, Kept, Store, bits_for, full_level,
+    Beside, Filling, GivenUp, Kept, Share, Store, bits_for, full_level,
     parts::{Parted, Parting},
     stretch,
 };
@@ -43,11 +43,12 @@ pub(crate) struct RunHead {
 pub(crate) struct Run {
     head: Arc<RunHead>,
     kept: Option<Arc<dyn Kept>>,
+    share: Share,
 }
 
 impl PartialEq for Run {
     fn eq(&self, other: &Self) -> bool {
-        self.head == other.head
+        (&self.head, self.share) == (&other.head, other.share)
     }
 }
 
@@ -57,12 +58,20 @@ impl Run {
         if usize::from(head.bits) >= u32::BITS as usize || head.stretches.len() != 1 << head.bits {
             return Err(format!("a run of {} stretches by {} bits", head.stretches.len(), head.bits));
         }
-        Ok(Self { head: Arc::new(head), kept: None })
+        Ok(Self { head: Arc::new(head), kept: None, share: Share::ALL })
     }
 
     pub(crate) fn adopt(self, store: &dyn Store) -> Self {
         let kept = store.adopt(&self.head.file);
         Self { kept: Some(kept), ..self }
+    }
+
+    pub(crate) fn share(&self) -> Share {
+        self.share
+    }
+
+    pub(crate) fn with_share(self, share: Share) -> Self {
+        Self { share, ..self }
     }
 
     pub(crate) fn head(&self) -> &RunHead {
@@ -127,20 +136,31 @@ impl<'a> Reader<'a> {
     pub(crate) fn part(&mut self, part: usize, bits: u8) -> Result<Option<Dump>> {
         let more = bits - self.run.bits();
         let stretch = part >> more;
-        if self.run.head.stretches[stretch].groups == 0 {
+        if self.run.head.stretches[stretch].groups == 0 || !self.run.share.meets(part, bits) {
             return Ok(None);
         }
         if more == 0 {
-            return self.run.read(stretch, self.aggregate).map(Some);
+            return self.read(stretch);
         }
         let first = stretch << more;
         let loaded = match self.loaded.take() {
             Some((at, parted)) if at == stretch => parted,
-            _ => self.parting.part(self.run.read(stretch, self.aggregate)?, bits, first, 1 << more)?,
+            _ => match self.read(stretch)? {
+                Some(dump) => self.parting.part(dump, bits, first, 1 << more)?,
+                None => return Ok(None),
+            },
         };
         let found = loaded.get(part - first)?;
         self.loaded = Some((stretch, loaded));
         Ok(found)
+    }
+
+    fn read(&self, stretch: usize) -> Result<Option<Dump>> {
+        let dump = self.run.read(stretch, self.aggregate)?;
+        match self.run.share {
+            share if share.is_mixed() => Ok(self.parting.only(dump, share)?),
+            _ => Ok(Some(dump)),
+        }
     }
 }
 
@@ -180,7 +200,7 @@ impl Writing {
         let kept = self.filling.finish()?;
         let run = |(level, bits, stretches)| {
             let head = RunHead { file: kept.file().clone(), level, bits, stretches };
-            Run { head: Arc::new(head), kept: Some(Arc::clone(&kept)) }
+            Run { head: Arc::new(head), kept: Some(Arc::clone(&kept)), share: Share::ALL }
         };
         Ok(self.runs.into_iter().map(run).collect())
     }

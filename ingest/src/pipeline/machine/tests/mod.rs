@@ -75,7 +75,7 @@ impl Bench {
         let plan = Plan::compile(&rules, &[source], &text).unwrap_or_else(|error| panic!("{text}: {error}"));
         let watermark = Watermark::compile(&rules, &schema(), "ts - INTERVAL '5 seconds'").unwrap();
         let sources = vec![MachineSource { id: SOURCE, watermark: Some(Arc::new(watermark)) }];
-        let settings = Settings { jump_max_us: i64::MAX, late, store: Arc::new(MemoryStore::default()) };
+        let settings = Settings { jump_max_us: i64::MAX, late, store: Arc::new(MemoryStore::default()), lanes: 1 };
         Self { plan: Arc::new(plan), sources: sources.into(), settings }
     }
 

@@ -26,6 +26,8 @@ pub(super) struct Rig {
     settings: Settings,
     /// Whether it spills what it may at every third step.
     spills: bool,
+    /// Another number of lanes whenever the machine is made again, from one on; 0: always one.
+    lanes: usize,
 }
 
 /// A table with columns `id`, `v` and `ts` that rows look into.
@@ -170,9 +172,9 @@ impl Rig {
             MachineSource { id: SourceId(at as u64 + 1), watermark: Some(Arc::new(watermark)) }
         };
         let sources: Vec<MachineSource> = sources.iter().enumerate().map(machine).collect();
-        let settings = Settings { jump_max_us: i64::MAX, late, store: Arc::new(MemoryStore::default()) };
+        let settings = Settings { jump_max_us: i64::MAX, late, store: Arc::new(MemoryStore::default()), lanes: 1 };
         let tables = tables.iter().map(|table| Arc::clone(table) as Arc<dyn TableRows>).collect();
-        Self { plan: Arc::new(plan), sources: sources.into(), tables, settings, spills: false }
+        Self { plan: Arc::new(plan), sources: sources.into(), tables, settings, spills: false, lanes: 0 }
     }
 
     pub(super) fn spilling(self) -> Self {
@@ -181,6 +183,15 @@ impl Rig {
 
     pub(super) fn spilling_if(self, spills: bool) -> Self {
         Self { spills, ..self }
+    }
+
+    pub(super) fn in_lanes(self, lanes: usize) -> Self {
+        Self { lanes, ..self }
+    }
+
+    /// Of a machine that is made for the `time`th time.
+    fn settings(&self, time: usize) -> Settings {
+        Settings { lanes: if self.lanes == 0 { 1 } else { (self.lanes + time * 3) % 5 + 1 }, ..self.settings.clone() }
     }
 
     /// Without tables; `service` is as many services.
@@ -195,12 +206,8 @@ impl Rig {
     }
 
     pub(super) fn machine(&self, streams: u32) -> Machine {
-        let machine = Machine::new(
-            Arc::clone(&self.plan),
-            Arc::clone(&self.sources),
-            Arc::clone(&self.tables),
-            self.settings.clone(),
-        );
+        let machine =
+            Machine::new(Arc::clone(&self.plan), Arc::clone(&self.sources), Arc::clone(&self.tables), self.settings(0));
         let mut machine = machine.unwrap();
         for source in self.sources.iter() {
             for partition in 0..streams {
@@ -214,20 +221,24 @@ impl Rig {
     }
 
     pub(super) fn restore(&self, picture: Picture) -> Result<Machine> {
+        self.restore_at(picture, 0)
+    }
+
+    fn restore_at(&self, picture: Picture, time: usize) -> Result<Machine> {
         Machine::restore(
             Arc::clone(&self.plan),
             Arc::clone(&self.sources),
             Arc::clone(&self.tables),
-            self.settings.clone(),
+            self.settings(time),
             picture,
         )
     }
 
     /// The machine as a crash would leave it: out of a file.
-    pub(super) fn restored(&self, machine: &mut Machine) -> Machine {
+    fn restored(&self, machine: &mut Machine, time: usize) -> Machine {
         let directory = tempfile::tempdir().unwrap();
         let file = state_file::write(directory.path(), "s", &machine.picture().unwrap()).unwrap();
-        self.restore(state_file::read(directory.path(), &file).unwrap()).unwrap()
+        self.restore_at(state_file::read(directory.path(), &file).unwrap(), time).unwrap()
     }
 
     pub(super) fn arrival(&self, source: usize, partition: u32, from: u64, events: &[Event]) -> Arrival {
@@ -300,7 +311,7 @@ impl Rig {
                 crashes += 1;
                 match &base {
                     Some(picture) if crashes % 3 > 0 => {
-                        machine = self.restore(picture.clone()).unwrap();
+                        machine = self.restore_at(picture.clone(), crashes).unwrap();
                         let mut rest = diary.as_slice();
                         while !rest.is_empty() {
                             let (arrival, answers) = arrivals::decode(&mut rest).unwrap();
@@ -308,7 +319,7 @@ impl Rig {
                         }
                     }
                     _ => {
-                        machine = self.restored(&mut machine);
+                        machine = self.restored(&mut machine, crashes);
                         base = Some(machine.picture().unwrap());
                         diary.clear();
                     }

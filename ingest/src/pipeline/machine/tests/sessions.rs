@@ -45,8 +45,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn sessions_are_stretches_of_rows(rows in events(4, 4, 5), streams in 1u32..4, cuts in cuts()) {
-        let (found, counts) = rig(Late::default()).run(std::slice::from_ref(&rows), streams, &cuts);
+    fn sessions_are_stretches_of_rows(rows in events(4, 4, 5), streams in 1u32..4, cuts in cuts(), lanes in 0usize..6) {
+        let (found, counts) = rig(Late::default()).in_lanes(lanes).run(std::slice::from_ref(&rows), streams, &cuts);
         prop_assert_eq!(counts.late_rows, 0);
         prop_assert_eq!(sorted(found), expected(&rows));
     }

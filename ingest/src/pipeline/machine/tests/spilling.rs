@@ -157,6 +157,7 @@ proptest! {
         events in events(4, 4, 5),
         cuts in cuts(),
         streams in 1u32..3,
+        lanes in 0usize..6,
     ) {
         let tumble = "TUMBLE(ts, INTERVAL '10 seconds')";
         let end = "TUMBLE_END(ts, INTERVAL '10 seconds')";
@@ -171,7 +172,7 @@ proptest! {
         ][query].clone();
         let source = [RigSource { name: "s", delay_s: 5 }];
         let plain = Rig::new(&source, &query, Late::default());
-        let spilling = Rig::new(&source, &query, Late::default()).spilling();
+        let spilling = Rig::new(&source, &query, Late::default()).spilling().in_lanes(lanes);
         let events = [events];
         let ((mut found, counts), (mut expected, of_plain)) =
             (spilling.run(&events, streams, &cuts), plain.run(&events, streams, &cuts));

@@ -9,8 +9,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn what_is_given_last_is_the_group(rows in events(6, 4, 40), streams in 1u32..4, cuts in cuts(), spills: bool) {
-        let rig = Rig::new(&SOURCE, TEXT, Late::default()).spilling_if(spills);
+    fn what_is_given_last_is_the_group(rows in events(6, 4, 40), streams in 1u32..4, cuts in cuts(), spills: bool, lanes in 0usize..6) {
+        let rig = Rig::new(&SOURCE, TEXT, Late::default()).spilling_if(spills).in_lanes(lanes);
         let (found, counts) = rig.run(std::slice::from_ref(&rows), streams, &cuts);
         prop_assert_eq!(counts.late_rows, 0);
         let key = |line: &String| line.split(' ').next().unwrap().to_owned();

@@ -31,9 +31,10 @@ proptest! {
         streams in 1u32..3,
         cuts in cuts(),
         spills: bool,
+        lanes in 0usize..6,
     ) {
         let residual = if has_residual { "AND r.v > 0" } else { "" };
-        let rig = Rig::new(&sources(), &text(if is_outer { "LEFT" } else { "" }, residual), Late::default()).spilling_if(spills);
+        let rig = Rig::new(&sources(), &text(if is_outer { "LEFT" } else { "" }, residual), Late::default()).spilling_if(spills).in_lanes(lanes);
         let (found, counts) = rig.run(&[rows.clone(), versions.clone()], streams, &cuts);
         prop_assert_eq!(counts.late_rows, 0);
         let mut expected = Vec::new();
@@ -57,13 +58,14 @@ proptest! {
         streams in 1u32..3,
         cuts in cuts(),
         spills: bool,
+        lanes in 0usize..6,
     ) {
         let mut text = text("LEFT", "");
         if is_aggregated {
             text = text.replace("p.id, p.v, p.ts, r.v, r.ts", "p.id, count(*), sum(r.v), max(r.ts)");
             text.push_str(" GROUP BY p.id, TUMBLE(p.ts, INTERVAL '10 seconds')");
         }
-        let rig = Rig::new(&sources(), &text, Late::default()).spilling_if(spills);
+        let rig = Rig::new(&sources(), &text, Late::default()).spilling_if(spills).in_lanes(lanes);
         let [(found, counts), (singly, of_single)] = rig.run_twice(&[rows, versions], streams, &cuts);
         prop_assert_eq!(sorted(found), sorted(singly));
         prop_assert_eq!(counts, of_single);
@@ -77,10 +79,11 @@ proptest! {
         streams in 1u32..3,
         cuts in cuts(),
         spills: bool,
+        lanes in 0usize..6,
     ) {
         let text = "SELECT p.id, extract(epoch FROM TUMBLE_START(p.ts, INTERVAL '10 seconds'))::bigint, count(*), sum(r.v) FROM p LEFT JOIN r FOR SYSTEM_TIME AS OF p.ts AS r ON r.id = p.id
                     GROUP BY p.id, TUMBLE(p.ts, INTERVAL '10 seconds')";
-        let rig = Rig::new(&sources(), text, Late::default()).spilling_if(spills);
+        let rig = Rig::new(&sources(), text, Late::default()).spilling_if(spills).in_lanes(lanes);
         let (found, counts) = rig.run(&[rows.clone(), versions.clone()], streams, &cuts);
         prop_assert_eq!(counts.late_rows, 0);
         let mut groups: BTreeMap<(Option<String>, i64), (i64, Option<i64>)> = BTreeMap::new();
