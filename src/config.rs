@@ -64,9 +64,11 @@ settings! {
     "memory" "ingest_bytes" "SIZE" "of rows that are not sealed yet; above it sources wait [1GB]"
     "memory" "key_map_bytes" "SIZE" "of memory for the key maps of all tables with a primary key; what is more goes to files [2GB]"
     "memory" "result_cache_bytes" "SIZE" "of answers of sealed segments that are kept; 0 keeps none [64MB]"
+    "memory" "subscription_bytes" "SIZE" "of rows that all subscriptions keep to compare them; above it one more fails [256MB]"
     "query" "lanes" "N" "parallel streams of one query [number of cores]"
     "query" "statement_timeout" "DURATION" "of sessions that do not set their own; 0 is none [0]"
     "query" "spill_bytes" "SIZE" "of spill files at one time [16GB]"
+    "query" "max_subscriptions" "N" "SUBSCRIBE statements at one time [100]"
     "index" "cpu" "PERCENT" "share of one processor for building indexes of existing segments [50]"
     "compact" "cpu" "PERCENT" "share of one processor for writing segments again without rows that nobody sees [25]"
     "log" "level" "LEVEL" "error, warn, info, debug or trace, or directives such as info,tidemill=debug [info]"
@@ -96,10 +98,12 @@ pub struct Config {
     pub ingest_bytes: u64,
     pub key_map_bytes: u64,
     pub result_cache_bytes: u64,
+    pub subscription_bytes: u64,
     pub lanes: usize,
     /// Zero is none.
     pub statement_timeout: Duration,
     pub spill_bytes: u64,
+    pub max_subscriptions: usize,
     /// Percent of one processor.
     pub index_cpu: u32,
     /// The same.
@@ -141,9 +145,11 @@ impl Default for Config {
             ingest_bytes: 1 << 30,
             key_map_bytes: 2 << 30,
             result_cache_bytes: 64 << 20,
+            subscription_bytes: 256 << 20,
             lanes: std::thread::available_parallelism().map_or(2, usize::from),
             statement_timeout: Duration::ZERO,
             spill_bytes: 16 << 30,
+            max_subscriptions: 100,
             index_cpu: 50,
             compact_cpu: 25,
             log_level: "info".into(),
@@ -225,9 +231,11 @@ impl Config {
             ("memory", "ingest_bytes") => self.ingest_bytes.to_string(),
             ("memory", "key_map_bytes") => self.key_map_bytes.to_string(),
             ("memory", "result_cache_bytes") => self.result_cache_bytes.to_string(),
+            ("memory", "subscription_bytes") => self.subscription_bytes.to_string(),
             ("query", "lanes") => self.lanes.to_string(),
             ("query", "statement_timeout") => format!("{:?}", self.statement_timeout),
             ("query", "spill_bytes") => self.spill_bytes.to_string(),
+            ("query", "max_subscriptions") => self.max_subscriptions.to_string(),
             ("index", "cpu") => self.index_cpu.to_string(),
             ("compact", "cpu") => self.compact_cpu.to_string(),
             ("log", "level") => self.log_level.clone(),
@@ -294,9 +302,11 @@ impl Config {
             ("memory", "ingest_bytes") => self.ingest_bytes = size(value)?,
             ("memory", "key_map_bytes") => self.key_map_bytes = options::bytes(value)?,
             ("memory", "result_cache_bytes") => self.result_cache_bytes = size(value)?,
+            ("memory", "subscription_bytes") => self.subscription_bytes = options::bytes(value)?,
             ("query", "lanes") => self.lanes = number(value, 1, 1024)? as usize,
             ("query", "statement_timeout") => self.statement_timeout = duration(value)?,
             ("query", "spill_bytes") => self.spill_bytes = size(value)?,
+            ("query", "max_subscriptions") => self.max_subscriptions = number(value, 0, 100_000)? as usize,
             ("index", "cpu") => self.index_cpu = number(value, 1, 100)? as u32,
             ("compact", "cpu") => self.compact_cpu = number(value, 1, 100)? as u32,
             ("log", "level") => {
@@ -416,7 +426,8 @@ fn number(text: &str, min: u64, max: u64) -> Result<u64, String> {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// "30 days", "500ms", "0".
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     match text {
         "0" | "0s" | "0ms" => Ok(Duration::ZERO),
         _ => options::duration_us(text).map(|us| Duration::from_micros(us as u64)),

@@ -42,6 +42,7 @@ use crate::{
         single_distinct::SingleDistinct,
     },
     runtime::QueryRuntime,
+    subscription::Limits,
     views::{SystemSchema, SystemViewFunction},
 };
 
@@ -60,6 +61,10 @@ pub struct EngineConfig {
     pub batch_rows: usize,
     /// Memory for answers of committed segments that are kept; 0: none are.
     pub result_cache_bytes: usize,
+    /// Subscriptions at one time.
+    pub subscriptions_max: usize,
+    /// Memory for the rows that all of them compare.
+    pub subscription_bytes: usize,
     /// Ended queries that `rt.query_log` remembers.
     pub query_log_max: usize,
     /// Tidemill's version, shown by `version()`.
@@ -76,6 +81,8 @@ impl EngineConfig {
             lanes: std::thread::available_parallelism().map_or(2, usize::from),
             batch_rows: 8192,
             result_cache_bytes: 64 << 20,
+            subscriptions_max: 100,
+            subscription_bytes: 256 << 20,
             query_log_max: 1000,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
@@ -92,6 +99,7 @@ pub struct Engine {
     schemas: Arc<Schemas>,
     queries: Arc<QueryRegistry>,
     results: Arc<ResultCache>,
+    subscriptions: Arc<Limits>,
     /// Names of those who may connect, when not everybody may.
     users: RwLock<Vec<String>>,
     /// What sessions are copied from.
@@ -117,6 +125,7 @@ impl Engine {
         let engine = Arc::new(Self {
             runtime: QueryRuntime::new(cpu),
             results: Arc::new(ResultCache::new(config.result_cache_bytes, Arc::clone(&clock))),
+            subscriptions: Limits::new(config.subscriptions_max, config.subscription_bytes),
             config,
             clock,
             tables,
@@ -221,6 +230,10 @@ impl Engine {
     /// Answers of committed segments, kept for all sessions.
     pub fn results(&self) -> &Arc<ResultCache> {
         &self.results
+    }
+
+    pub(crate) fn subscriptions(&self) -> &Arc<Limits> {
+        &self.subscriptions
     }
 
     pub fn tables(&self) -> &Arc<dyn TableCatalog> {

@@ -14,7 +14,7 @@ use chrono::DateTime;
 use datafusion::{
     common::{ParamValues, ScalarValue},
     error::DataFusionError,
-    execution::{SessionState, SessionStateBuilder, TaskContext},
+    execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext},
     logical_expr::LogicalPlan,
     physical_plan::{ExecutionPlan, execute_stream},
 };
@@ -78,14 +78,13 @@ impl Execution {
     pub(crate) async fn run(&self, plan: &Plan, sender: &mpsc::Sender<Handed>) -> Result<(), SqlError> {
         let located = |error| SqlError::from_datafusion(&error, &plan.sql);
         self.fresh(plan).await?;
-        let (physical, context) = self.physical(plan).await.map_err(located)?;
         if let Some(explain) = &plan.explain {
+            let (physical, context) = self.physical(plan).await.map_err(located)?;
             let batch = explain::run(physical, context, plan, &self.work, explain).await?;
             let _ = sender.send(Handed::Batch(batch)).await;
             return Ok(());
         }
-        let physical = self.work.watch(physical).map_err(located)?;
-        let mut batches = execute_stream(physical, context).map_err(located)?;
+        let mut batches = self.stream(plan).await.map_err(located)?;
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(located)?;
             if batch.num_rows() > 0 && sender.send(Handed::Batch(batch)).await.is_err() {
@@ -95,8 +94,14 @@ impl Execution {
         Ok(())
     }
 
+    /// The batches of `plan`, which is no EXPLAIN; some may be without a row.
+    pub(crate) async fn stream(&self, plan: &Plan) -> Result<SendableRecordBatchStream, DataFusionError> {
+        let (physical, context) = self.physical(plan).await?;
+        execute_stream(self.work.watch(physical)?, context)
+    }
+
     /// Waits until the tables that `plan` reads are as fresh as the session wants them.
-    async fn fresh(&self, plan: &Plan) -> Result<(), SqlError> {
+    pub(crate) async fn fresh(&self, plan: &Plan) -> Result<(), SqlError> {
         let (within, wait) = {
             let settings = self.shared.settings.lock();
             let Some(within_ms) = settings.max_staleness_ms() else { return Ok(()) };
@@ -120,8 +125,10 @@ impl Execution {
                 made => {
                     let physical = made?;
                     let physical = match plan.reusable.lookup(self.states.version) {
-                        Some(lookup) => Arc::new(KeyLookupExec::new(lookup, Arc::clone(&plan.values), physical)),
-                        None => physical,
+                        Some(lookup) if !self.snapshots.are_given() => {
+                            Arc::new(KeyLookupExec::new(lookup, Arc::clone(&plan.values), physical))
+                        }
+                        _ => physical,
                     };
                     return Ok((physical, context(&state)));
                 }

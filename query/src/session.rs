@@ -26,6 +26,7 @@ use crate::{
     execution::{Execution, States},
     functions::session::SessionFacts,
     lookup::KeyLookup,
+    notifications::Outbox,
     plan, rules,
     settings::Settings,
     stream::{BATCHES_IN_FLIGHT, CancelHandle, Handed},
@@ -50,6 +51,7 @@ pub struct SessionShared {
     pub(crate) settings: Mutex<Settings>,
     /// Plans of UPDATE and DELETE read all rows that are stored.
     pub(crate) every_version: AtomicBool,
+    pub(crate) outbox: Mutex<Outbox>,
     pub(crate) engine: std::sync::Weak<Engine>,
 }
 
@@ -75,6 +77,7 @@ impl Session {
             pid: options.pid,
             settings: Mutex::new(settings),
             every_version: AtomicBool::new(false),
+            outbox: Mutex::default(),
             engine: Arc::downgrade(&engine),
         });
         Self { engine, shared, states: Mutex::default() }
@@ -82,6 +85,10 @@ impl Session {
 
     pub fn engine(&self) -> &Arc<Engine> {
         &self.engine
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<SessionShared> {
+        &self.shared
     }
 
     pub fn user(&self) -> &str {
@@ -101,6 +108,11 @@ impl Session {
     /// carries none of them out, and takes it back.
     pub fn read_every_version(&self, is: bool) {
         self.shared.every_version.store(is, Ordering::Relaxed);
+    }
+
+    /// What the session has said and nobody has heard yet, locked. Do not hold it over an await.
+    pub fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.shared.outbox.lock()
     }
 
     /// Another number after each change of a setting.
@@ -228,7 +240,7 @@ impl Session {
     }
 
     /// The states under the present settings.
-    fn states(&self) -> Arc<States> {
+    pub(crate) fn states(&self) -> Arc<States> {
         let settings = self.settings();
         let version = settings.version();
         let functions = self.engine.functions_version();

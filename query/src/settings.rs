@@ -127,6 +127,12 @@ const SETTINGS: &[Setting] = &[
         Kind::Bool,
         "Whether star-trees answer instead of rows; off to compare.",
     ),
+    setting(
+        crate::subscription::CHANGES_SETTING,
+        "on",
+        Kind::Bool,
+        "Whether subscriptions look at changed rows alone where that tells what changed; off to compare.",
+    ),
     setting("search_path", "\"$user\", public", Kind::Text, "Schemas that names are looked up in."),
     reported("server_encoding", "UTF8", Kind::ReadOnly, "Always UTF8."),
     reported(

@@ -159,6 +159,7 @@ pub(super) async fn drop_table(instance: &Arc<Instance>, table: &TableDefinition
         let live = instance.take_live(table.id);
         if let Some(live) = &live {
             live.ingest.stop();
+            live.table.set_dropped();
         }
         // From here on a crash leaves files that the next start deletes.
         instance.catalog.change(|change| change.remove_table(&table))?;

@@ -54,8 +54,15 @@ pub(super) async fn post(
     let is_stream = accept.contains("application/x-ndjson") || accept.contains("text/csv");
     let (schema, batches, tag) = match last {
         None => return Err(ApiError::bad_request("there is no statement in the text")),
+        Some(Response::Rows(rows)) if rows.live && !is_stream => {
+            return Err(ApiError::bad_request("the rows of SUBSCRIBE never end, an answer in JSON does").with(
+                "hint",
+                "ask with Accept: application/x-ndjson, or text/csv, and read the lines as they come".into(),
+            ));
+        }
         Some(Response::Rows(rows)) => (rows.schema, rows.batches, rows.tag),
         Some(Response::Command(tag)) => {
+            session.end_implicit();
             let elapsed_ms = elapsed(&state, started_us);
             let empty: [Value; 0] = [];
             let answer = json!({ "command": tag, "columns": empty, "rows": empty, "row_count": 0, "truncated": false, "elapsed_ms": elapsed_ms });
@@ -76,6 +83,8 @@ pub(super) async fn post(
             .into_response());
     }
     let (rows, truncated) = collect(&schema, batches, request.max_rows.unwrap_or(MAX_ROWS)).await?;
+    // What its functions said is sent.
+    session.end_implicit();
     let columns = schema
         .fields()
         .iter()
@@ -120,6 +129,9 @@ async fn run(session: &mut Session, sql: &str) -> Result<Option<Response>, ApiEr
     let mut last = None;
     for statement in statement::parse(sql)? {
         if let Some(Response::Rows(mut rows)) = last.take() {
+            if rows.live {
+                return Err(ApiError::bad_request("SUBSCRIBE never ends: it must be the last statement"));
+            }
             while let Some(batch) = rows.batches.next().await {
                 batch?;
             }

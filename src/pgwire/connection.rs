@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use arrow::array::RecordBatch;
 use bytes::BytesMut;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
@@ -16,7 +16,7 @@ use super::{
     reply::{self, Plain},
 };
 use crate::session::{
-    Batches, Column, CopyIn, CopyOut, Interrupt, Response, Session, SqlError, interrupted, state,
+    Batches, Column, CopyIn, CopyOut, Interrupt, Response, Session, SqlError, Status, interrupted, state,
     value::encode::{ColumnEncoder, Format, Style},
 };
 
@@ -170,16 +170,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 }
             };
             let entry = Arc::clone(self.session.entry());
-            tokio::select! {
+            let inbox = Arc::clone(self.session.inbox());
+            let is_idle = self.session.status() == Status::Idle;
+            let is_told = tokio::select! {
                 biased;
                 () = entry.terminated() => return Err(interrupted(Interrupt::Terminate).into()),
                 _ = self.shutdown.wait_for(|stop| *stop) => {
-                    return Err(SqlError::new(state::ADMIN_SHUTDOWN, "terminating connection: the server is shutting down").into());
+                    return Err(shut_down().into());
                 }
-                filled = self.socket.fill() => filled?,
+                filled = self.socket.fill() => {
+                    filled?;
+                    false
+                }
+                () = inbox.arrived(), if is_idle => true,
                 () = idle => {
                     return Err(SqlError::new(state::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout").into());
                 }
+            };
+            if is_told {
+                self.deliver();
+                self.flush().await?;
             }
         }
     }
@@ -187,8 +197,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     /// Everything said, ReadyForQuery, flush.
     async fn ready(&mut self) -> Result<(), End> {
         self.said_beside();
+        self.deliver();
         reply::ready(&mut self.socket.output, self.session.status());
         self.flush().await
+    }
+
+    /// Writes what was said to channels that the session listens to.
+    fn deliver(&mut self) {
+        for delivered in self.session.take_delivered() {
+            reply::notification(&mut self.socket.output, &delivered);
+        }
     }
 
     /// Notices, and settings that have changed.
@@ -251,7 +269,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 let format = if rows.binary { Format::Binary } else { Format::Text };
                 reply::row_description(&mut self.socket.output, &rows.columns, |_| format);
                 let formats = vec![format; rows.columns.len()];
-                match self.rows(&rows.columns, &rows.schema, &formats, &mut rows.batches).await? {
+                match self.rows(&rows.columns, &rows.schema, &formats, &mut rows.batches, rows.live).await? {
                     Ok(count) => {
                         self.said_beside();
                         reply::command_complete(&mut self.socket.output, &rows.tag.complete(count));
@@ -272,11 +290,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         schema: &arrow::datatypes::SchemaRef,
         formats: &[Format],
         batches: &mut Batches,
+        live: bool,
     ) -> Result<Result<u64, SqlError>, End> {
         let style = self.session.style();
         let mut count = 0;
         loop {
-            let batch = match watched(&mut self.socket, batches.next()).await? {
+            let batch = match self.next_batch(batches, live).await? {
                 None => return Ok(Ok(count)),
                 Some(Ok(batch)) => batch,
                 Some(Err(error)) => return Ok(Err(error)),
@@ -286,6 +305,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 return Ok(Err(error));
             }
             count += batch.num_rows() as u64;
+        }
+    }
+
+    /// The next rows. Of a result that never ends what is there is sent before it waits, and a server that stops does not wait for the end.
+    async fn next_batch(
+        &mut self,
+        batches: &mut Batches,
+        live: bool,
+    ) -> Result<Option<Result<RecordBatch, SqlError>>, End> {
+        if !live {
+            return watched(&mut self.socket, batches.next()).await;
+        }
+        if let Some(ready) = batches.next().now_or_never() {
+            return Ok(ready);
+        }
+        self.flush().await?;
+        let stopping = self.shutdown.wait_for(|stop| *stop);
+        tokio::select! {
+            biased;
+            next = watched(&mut self.socket, batches.next()) => next,
+            _ = stopping => Err(shut_down().into()),
         }
     }
 
@@ -319,7 +359,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     pub(super) async fn copy_out(&mut self, copy: CopyOut) -> Result<Result<(), SqlError>, End> {
-        let CopyOut { writer, columns, mut batches } = copy;
+        let CopyOut { writer, columns, mut batches, live } = copy;
         reply::copy_response(&mut self.socket.output, false, writer.is_binary(), columns);
         // The binary header goes with the first row, as PostgreSQL sends it and psycopg expects it; a line of names is a row of its own.
         let mut header = writer.header();
@@ -332,7 +372,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         };
         let mut count = 0;
         loop {
-            let batch = match watched(&mut self.socket, batches.next()).await? {
+            let batch = match self.next_batch(&mut batches, live).await? {
                 None => break,
                 Some(Ok(batch)) => batch,
                 Some(Err(error)) => return Ok(Err(error)),
@@ -389,6 +429,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let stored = watched(&mut self.socket, self.session.finish_copy(copy)).await?;
         Ok(stored.map(|tag| reply::command_complete(&mut self.socket.output, &tag)))
     }
+}
+
+fn shut_down() -> SqlError {
+    SqlError::new(state::ADMIN_SHUTDOWN, "terminating connection: the server is shutting down")
 }
 
 /// Waits for `work` and reads ahead meanwhile: a client that goes away ends the wait, and with it the work.

@@ -175,7 +175,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             };
             match response {
                 Response::Rows(rows) => {
-                    let cursor = Cursor::new(rows.schema, rows.columns, rows.batches, false, rows.binary, false);
+                    let cursor = Cursor::new(rows.schema, rows.columns, rows.batches, false, rows.binary, false)
+                        .of_live(rows.live);
                     portal.state = PortalState::Open { cursor, tag: rows.tag };
                 }
                 other => {
@@ -197,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     Ok(batches) => batches,
                     Err(error) => return Ok(Err(error)),
                 };
-                let count = match self.rows(&columns, &schema, &formats, &mut batches).await? {
+                let count = match self.rows(&columns, &schema, &formats, &mut batches, cursor.live).await? {
                     Ok(count) => count,
                     Err(error) => return Ok(Err(error)),
                 };

@@ -6,11 +6,14 @@ use pgwire::messages::{
     copy::{CopyData, CopyDone, CopyInResponse, CopyOutResponse},
     data::{FORMAT_CODE_BINARY, FORMAT_CODE_TEXT, FieldDescription, NoData, ParameterDescription, RowDescription},
     extendedquery::{BindComplete, CloseComplete, ParseComplete, PortalSuspended},
-    response::{CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus},
+    response::{
+        CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, NotificationResponse, ReadyForQuery,
+        TransactionStatus,
+    },
     startup::{Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey},
 };
 
-use crate::session::{Column, Notice, SqlError, Status, value::encode::Format};
+use crate::session::{Column, Delivered, Notice, SqlError, Status, value::encode::Format};
 
 fn write(out: &mut BytesMut, message: &impl Message) {
     // Encoding fails only for messages that clients send.
@@ -88,6 +91,12 @@ pub(super) fn notice(out: &mut BytesMut, notice: &Notice) {
             (b'M', string(&notice.message)),
         ]),
     );
+}
+
+/// What another session, or this one, said to a channel.
+pub(super) fn notification(out: &mut BytesMut, delivered: &Delivered) {
+    let said = &delivered.notification;
+    write(out, &NotificationResponse::new(delivered.pid, string(&said.channel), string(&said.payload)));
 }
 
 /// `formats`: one per column.

@@ -191,6 +191,8 @@ fn engine(
         result_cache_bytes: usize::try_from(config.result_cache_bytes).unwrap_or(usize::MAX),
         lanes: config.lanes,
         spill_bytes_max: config.spill_bytes,
+        subscriptions_max: config.max_subscriptions,
+        subscription_bytes: usize::try_from(config.subscription_bytes).unwrap_or(usize::MAX),
         ..EngineConfig::new(instance.directory.spill())
     };
     let wrong = |error: &dyn fmt::Display| Error::of("cannot start the query engine")(error);

@@ -92,7 +92,7 @@ impl Session {
         let plan = answer.plan.as_ref().ok_or_else(|| SqlError::internal("a certificate without a query"))?;
         let columns = prepared.columns.clone().unwrap_or_else(|| columns(plan.schema(), plan.origins()));
         let (schema, batches) = self.start(plan, Vec::new())?;
-        Ok(Response::Rows(Rows { schema, columns, batches, tag: RowsTag::Call, binary: false }))
+        Ok(Response::Rows(Rows { schema, columns, batches, tag: RowsTag::Call, binary: false, live: false }))
     }
 
     /// Takes the rows that have the value out of all tables and their files; the number of the certificate.

@@ -1,13 +1,13 @@
 //! A result that is read in pieces: SQL cursors and protocol portals.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use arrow::{
     array::{RecordBatch, UInt64Array},
     compute::take_record_batch,
     datatypes::SchemaRef,
 };
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::Mutex;
 
 use super::{
@@ -27,6 +27,8 @@ pub struct Cursor {
     pub hold: bool,
     /// Results in binary: DECLARE … BINARY.
     pub binary: bool,
+    /// Its rows go on coming: SUBSCRIBE.
+    pub live: bool,
     /// May go back: DECLARE … SCROLL.
     scroll: bool,
     rows: Arc<Mutex<Rows>>,
@@ -167,7 +169,28 @@ impl Cursor {
         scroll: bool,
     ) -> Self {
         let rows = Rows { batches, rest: None, ended: false, kept: Vec::new(), kept_rows: 0, kept_bytes: 0, place: 0 };
-        Self { schema, columns, hold, binary, scroll, rows: Arc::new(Mutex::new(rows)) }
+        Self { schema, columns, hold, binary, live: false, scroll, rows: Arc::new(Mutex::new(rows)) }
+    }
+
+    pub fn of_live(self, live: bool) -> Self {
+        Self { live, ..self }
+    }
+
+    /// What FETCH gives: as [`Cursor::fetch`], but of rows that go on coming, once there is one (or after `timeout`), those that are there.
+    pub fn fetch_some(&self, step: Step, timeout: Option<Duration>) -> Result<Batches> {
+        let all = self.fetch(step)?;
+        if !self.live {
+            return Ok(all);
+        }
+        Ok(Box::pin(futures::stream::unfold((all, true), move |(mut all, is_first)| async move {
+            let next = match (is_first, timeout) {
+                (true, None) => all.next().await,
+                (true, Some(timeout)) => tokio::time::timeout(timeout, all.next()).await.ok().flatten(),
+                // A row that is taken from the stream is not lost when it is not waited for: the cursor has it still.
+                (false, _) => all.next().now_or_never().flatten(),
+            };
+            next.map(|next| (next, (all, false)))
+        })))
     }
 
     /// The rows that a step gives, as a stream of their own. 55000 when the cursor cannot go there.

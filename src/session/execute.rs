@@ -17,9 +17,10 @@ use super::{
     CURSORS_MAX, CopyIn, CopyOut, CopyWriter, Cursor, Prepared, Response, Rows, RowsTag, Session, columns,
     copy::options::{Copy, What, quoted},
     error::{Result, SqlError, state},
+    notify::Listening,
     returning,
     statement::{self, Discard, Fetch, Kind, Statement},
-    transaction::{Lasting, Status},
+    transaction::{Lasting, Mark, Status},
     value::{PgType, Scalar},
     write::{Staged, check_not_null},
 };
@@ -34,6 +35,10 @@ impl Session {
             Kind::Query(ast) => match self.with_digits(prepared, &values).await? {
                 Some(exact) => self.query(ast, &exact, values).await,
                 None => self.query(ast, prepared, values).await,
+            },
+            Kind::Subscribe(subscribe) => match self.with_digits(prepared, &values).await? {
+                Some(exact) => self.subscribe(subscribe, &exact, values),
+                None => self.subscribe(subscribe, prepared, values),
             },
             Kind::Definition(tag) => self.define(&statement, tag).await,
             Kind::Set { name, value, local } => {
@@ -85,25 +90,32 @@ impl Session {
                 let failed = self.status() == Status::Failed;
                 if failed {
                     self.warn_of_lasting();
+                    self.forget_listening(Mark::default());
                 }
                 self.end_transaction(*chain);
+                self.commit_listening()?;
                 command(if failed { "ROLLBACK" } else { "COMMIT" })
             }
             Kind::Rollback { chain } => {
                 self.warn_of_lasting();
+                self.forget_listening(Mark::default());
                 self.end_transaction(*chain);
                 command("ROLLBACK")
             }
             Kind::Savepoint(name) => {
                 self.in_block("SAVEPOINT")?;
-                self.transaction.savepoint(name);
+                let mark = self.mark();
+                self.transaction.savepoint(name, mark);
                 command("SAVEPOINT")
             }
             Kind::RollbackTo(name) => {
                 self.in_block("ROLLBACK TO SAVEPOINT")?;
                 match self.transaction.rollback_to(name) {
-                    true => command("ROLLBACK"),
-                    false => Err(no_savepoint(name)),
+                    Some(mark) => {
+                        self.forget_listening(mark);
+                        command("ROLLBACK")
+                    }
+                    None => Err(no_savepoint(name)),
                 }
             }
             Kind::Release(name) => {
@@ -161,7 +173,9 @@ impl Session {
                 }
                 command("CLOSE CURSOR")
             }
-            Kind::Unlisten => command("UNLISTEN"),
+            Kind::Listen(channel) => self.change_listening(Listening::Listen(channel.clone())),
+            Kind::Unlisten(channel) => self.change_listening(Listening::Unlisten(channel.clone())),
+            Kind::Notify { channel, payload } => self.notify(channel, payload),
             Kind::Copy(copy) => self.copy(copy, statement.offset).await,
             Kind::Call { name, position, .. } => self.call(name, *position, prepared, values).await,
             Kind::Nothing(tag) => command(tag),
@@ -208,7 +222,7 @@ impl Session {
         };
         let columns = prepared.columns.clone().unwrap_or_else(|| columns(plan.schema(), plan.origins()));
         let (schema, batches) = self.start(plan, values)?;
-        Ok(Response::Rows(Rows { schema, columns, batches, tag, binary: false }))
+        Ok(Response::Rows(Rows { schema, columns, batches, tag, binary: false, live: false }))
     }
 
     async fn append(&mut self, target: &super::WriteTarget, staged: Staged) -> Result<()> {
@@ -297,6 +311,7 @@ impl Session {
                 }
                 self.statements.clear();
                 self.cursors.clear();
+                self.listener.unlisten(None);
                 self.query.settings().reset_all();
                 self.note_application_name();
                 Ok(Response::Command("DISCARD ALL".to_owned()))
@@ -383,16 +398,16 @@ impl Session {
             .with_hint("CLOSE those that are not needed"));
         }
         let prepared = self.prepare(query.clone(), Vec::new()).await?;
-        let plan = prepared.plan.as_ref().ok_or_else(|| SqlError::internal("a cursor without a query"))?;
-        let (schema, batches) = self.start(plan, Vec::new())?;
-        let cursor = Cursor::new(schema, columns(plan.schema(), plan.origins()), batches, hold, binary, scroll);
+        let (schema, batches, live) = self.start_prepared(&prepared)?;
+        let columns = prepared.columns.clone().unwrap_or_else(|| columns(&schema, &[]));
+        let cursor = Cursor::new(schema, columns, batches, hold, binary, scroll).of_live(live);
         self.cursors.insert(name.to_owned(), Arc::new(cursor));
         Ok(Response::Command("DECLARE CURSOR".to_owned()))
     }
 
     async fn fetch(&mut self, fetch: &Fetch) -> Result<Response> {
         let cursor = Arc::clone(self.cursor(&fetch.cursor)?);
-        let mut batches = cursor.fetch(fetch.step)?;
+        let mut batches = cursor.fetch_some(fetch.step, fetch.timeout)?;
         if fetch.moves {
             let mut rows = 0;
             while let Some(batch) = batches.next().await {
@@ -406,6 +421,7 @@ impl Session {
             batches,
             tag: RowsTag::Fetch,
             binary: cursor.binary,
+            live: cursor.live,
         }))
     }
 
@@ -446,11 +462,12 @@ impl Session {
         if plan.write().is_some() {
             return Err(SqlError::unsupported("COPY query must be a SELECT or VALUES"));
         }
-        let (schema, batches) = self.start(plan, Vec::new())?;
+        let (schema, batches, live) = self.start_prepared(&prepared)?;
         Ok(Response::CopyOut(CopyOut {
             columns: schema.fields().len(),
             writer: CopyWriter::new(copy.options.clone(), schema, self.style()),
             batches,
+            live,
         }))
     }
 }
@@ -476,6 +493,7 @@ fn table(names: &[&str], columns: Vec<Vec<String>>) -> Result<Response> {
         batches: Box::pin(futures::stream::once(async move { Ok(batch) })),
         tag: RowsTag::Show,
         binary: false,
+        live: false,
     }))
 }
 

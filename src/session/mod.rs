@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! text ─ statement::parse ─► Statement ─ prepare ─► Prepared ─ execute ─► Response
-//!                                                            ├ SELECT, EXPLAIN, SHOW      tidemill_query::Session ─► batches
+//!                                                            ├ SELECT, EXPLAIN, SUBSCRIBE tidemill_query::Session ─► batches
 //!                                                            ├ SET, BEGIN, FETCH, …       here
 //!                                                            ├ CREATE, ALTER, DROP        Backend::execute_ddl
 //!                                                            └ INSERT, COPY … FROM        Backend::append
@@ -15,15 +15,18 @@
 pub mod backend;
 mod call;
 mod change;
+pub mod channels;
 pub mod copy;
 pub mod cursor;
 pub mod error;
 mod execute;
 pub mod functions;
+mod notify;
 mod plans;
 pub mod registry;
 mod returning;
 pub mod statement;
+mod subscribe;
 pub mod transaction;
 pub mod value;
 pub mod write;
@@ -56,6 +59,7 @@ use tidemill_storage::clock::Clock;
 
 pub use self::{
     backend::{Backend, DdlOutcome, Turn, WriteTarget},
+    channels::{Channels, Delivered, Inbox},
     copy::{options::Format as CopyFormat, read::CopyIn, write::CopyWriter},
     cursor::Cursor,
     error::{Result, SqlError, state},
@@ -70,10 +74,12 @@ pub use self::{
     },
 };
 use self::{
+    channels::Listener,
+    notify::Listening,
     plans::Plans,
     registry::{Entry, Registered},
     statement::Kind,
-    transaction::Transaction,
+    transaction::{Mark, Transaction},
 };
 use crate::sql::ast::{EXPLAIN, INSERT};
 
@@ -89,6 +95,7 @@ pub struct Shared {
     pub backend: Arc<dyn Backend>,
     pub registry: Arc<Registry>,
     pub clock: Arc<dyn Clock>,
+    pub channels: Arc<Channels>,
     /// Rises with every definition statement: plans made before are made anew.
     definitions: AtomicU64,
     /// Settings that sessions begin with when the client names no others.
@@ -109,6 +116,7 @@ impl Shared {
             backend,
             registry,
             clock,
+            channels: Arc::default(),
             definitions: AtomicU64::new(0),
             defaults: OnceLock::new(),
         }))
@@ -155,12 +163,15 @@ pub struct Rows {
     pub tag: RowsTag,
     /// All columns in binary, whatever the client asked for: a BINARY cursor.
     pub binary: bool,
+    /// They go on coming: what there is goes out before more is waited for.
+    pub live: bool,
 }
 
 /// The word before the count in the command tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowsTag {
     Select,
+    Subscribe,
     Fetch,
     /// Without a count.
     Show,
@@ -179,6 +190,7 @@ impl RowsTag {
     pub fn complete(self, rows: u64) -> String {
         match self {
             Self::Select => format!("SELECT {rows}"),
+            Self::Subscribe => format!("SUBSCRIBE {rows}"),
             Self::Fetch => format!("FETCH {rows}"),
             Self::Show => "SHOW".to_owned(),
             Self::Explain => "EXPLAIN".to_owned(),
@@ -206,6 +218,8 @@ pub struct CopyOut {
     pub writer: CopyWriter,
     pub columns: usize,
     pub batches: Batches,
+    /// As [`Rows::live`].
+    pub live: bool,
 }
 
 /// Something said beside the answer.
@@ -258,6 +272,9 @@ pub struct Session {
     plans: Mutex<Plans>,
     cursors: HashMap<String, Arc<Cursor>>,
     notices: Vec<Notice>,
+    listener: Listener,
+    /// To be done when the transaction is committed.
+    listening: Vec<Listening>,
 }
 
 impl Session {
@@ -278,6 +295,8 @@ impl Session {
             settings.reset(name)?;
         }
         let session = Self {
+            listener: shared.channels.listener(registered.entry().pid),
+            listening: Vec::new(),
             shared: Arc::clone(shared),
             query,
             registered,
@@ -407,7 +426,10 @@ impl Session {
         match self.status() {
             Status::Failed => self.cursors.retain(|_, cursor| cursor.hold),
             // What came before it in the same string, or since the last Sync, is rolled back with it by PostgreSQL.
-            _ => self.warn_of_lasting(),
+            _ => {
+                self.forget_listening(Mark::default());
+                self.warn_of_lasting();
+            }
         }
         self.end();
     }
@@ -416,6 +438,7 @@ impl Session {
     pub fn end_implicit(&mut self) {
         self.transaction.implicit = false;
         if self.status() == Status::Idle {
+            self.end_listening();
             self.cursors.retain(|_, cursor| cursor.hold);
             self.query.settings().end_transaction();
             self.transaction.end();
@@ -468,6 +491,7 @@ impl Session {
                 prepared.plan = Some(plan);
                 self.plans.lock().keep(&prepared, settings);
             }
+            Kind::Subscribe(subscribe) => self.prepare_subscribe(subscribe, &mut prepared).await?,
             Kind::Fetch(fetch) if !fetch.moves => {
                 prepared.columns = Some(Arc::clone(&self.cursor(&fetch.cursor)?.columns));
             }
@@ -494,7 +518,7 @@ impl Session {
 
     /// The statement planned anew for values that have more digits than the parameters of its plan; `None`: it fits them all.
     async fn with_digits(&self, prepared: &Prepared, values: &[ScalarValue]) -> Result<Option<Prepared>> {
-        let (Some(plan), Kind::Query(ast)) = (&prepared.plan, &prepared.statement.kind) else { return Ok(None) };
+        let (Some(plan), Some((ast, text))) = (&prepared.plan, prepared.statement.planned()) else { return Ok(None) };
         let fields = plan.parameters().iter().zip(values);
         let exact: Vec<_> = fields.map(|(field, value)| value::digits::exact(value, field.data_type())).collect();
         if exact.iter().all(Option::is_none) {
@@ -503,7 +527,7 @@ impl Session {
         let mut types = arrow_types(&prepared.types);
         types.resize(exact.len(), None);
         let types: Vec<_> = exact.into_iter().zip(types).map(|(exact, given)| exact.or(given)).collect();
-        let plan = self.query.plan_typed(ast, &prepared.statement.text, &types);
+        let plan = self.query.plan_typed(ast, text, &types);
         let plan = self.interruptible(async { Ok(plan.await?) }).await?;
         Ok(Some(Prepared { plan: Some(plan), ..prepared.clone() }))
     }

@@ -40,7 +40,7 @@ pub(super) fn answer(prepared: &Prepared, write: &Write, rows: u64, returned: Re
     let schema: SchemaRef = Arc::clone(returning.schema());
     let columns = prepared.columns.clone().unwrap_or_else(|| columns(&schema, returning.origins()));
     let batches = Box::pin(futures::stream::iter(batches.into_iter().map(Ok)));
-    Response::Rows(Rows { schema, columns, batches, tag, binary: false })
+    Response::Rows(Rows { schema, columns, batches, tag, binary: false, live: false })
 }
 
 /// What the statement is called.

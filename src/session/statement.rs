@@ -4,6 +4,7 @@
 //! string is read before anything runs, so that a syntax error in the last statement keeps the first from running, as in PostgreSQL.
 
 mod cursors;
+mod subscribe;
 
 use std::sync::Arc;
 
@@ -12,8 +13,14 @@ use datafusion::sql::sqlparser::{
     tokenizer::{Token, TokenWithSpan, Word},
 };
 
-pub use self::cursors::{Fetch, Step};
-use self::cursors::{declare, fetch};
+pub use self::{
+    cursors::{Fetch, Step},
+    subscribe::Subscribe,
+};
+use self::{
+    cursors::{declare, fetch},
+    subscribe::subscribe,
+};
 use super::{
     copy::options::{self, Copy},
     error::{Result, SqlError, state},
@@ -34,10 +41,22 @@ pub struct Statement {
     pub offset: u32,
 }
 
+impl Statement {
+    /// The query that is planned for it, and its text.
+    pub fn planned(&self) -> Option<(&ast::Statement, &Arc<str>)> {
+        match &self.kind {
+            Kind::Query(ast) => Some((ast.as_ref(), &self.text)),
+            Kind::Subscribe(subscribe) => subscribe.query.planned(),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum Kind {
     /// What the engine plans: SELECT, VALUES, INSERT, UPDATE, DELETE, EXPLAIN.
     Query(Box<ast::Statement>),
+    Subscribe(Box<Subscribe>),
     /// Ours: CREATE, ALTER, DROP, TRUNCATE; the tag.
     Definition(&'static str),
     Set {
@@ -90,7 +109,13 @@ pub enum Kind {
     },
     Fetch(Fetch),
     CloseCursor(Option<String>),
-    Unlisten,
+    Listen(String),
+    /// `None`: all channels.
+    Unlisten(Option<String>),
+    Notify {
+        channel: String,
+        payload: String,
+    },
     Copy(Box<Copy>),
     /// CALL: the procedure's name as it is written, and the texts of its arguments.
     Call {
@@ -268,6 +293,10 @@ fn utility(text: &Text<'_>, cursor: &mut Cursor<'_>) -> Result<Option<Kind>> {
             cursor.step();
             declare(text, cursor)?
         }
+        "SUBSCRIBE" => {
+            cursor.step();
+            subscribe(text, cursor)?
+        }
         "FETCH" | "MOVE" => {
             let moves = cursor.is_keyword("MOVE");
             cursor.step();
@@ -280,17 +309,25 @@ fn utility(text: &Text<'_>, cursor: &mut Cursor<'_>) -> Result<Option<Kind>> {
                 false => Kind::CloseCursor(Some(cursor.name("cursor name")?.value)),
             }
         }
-        word @ ("LISTEN" | "NOTIFY") => {
-            return Err(SqlError::unsupported(format!("{word} is not supported"))
-                .at(cursor.position())
-                .with_hint("poll with a query: rows are visible milliseconds after they arrive"));
+        "LISTEN" => {
+            cursor.step();
+            Kind::Listen(cursor.name("channel")?.value)
+        }
+        "NOTIFY" => {
+            cursor.step();
+            let channel = cursor.name("channel")?.value;
+            let payload = match cursor.symbol(&Token::Comma) {
+                true => cursor.string("a payload")?,
+                false => String::new(),
+            };
+            Kind::Notify { channel, payload }
         }
         "UNLISTEN" => {
             cursor.step();
-            if !cursor.symbol(&Token::Mul) {
-                cursor.name("channel")?;
+            match cursor.symbol(&Token::Mul) {
+                true => Kind::Unlisten(None),
+                false => Kind::Unlisten(Some(cursor.name("channel")?.value)),
             }
-            Kind::Unlisten
         }
         "CALL" => {
             cursor.step();

@@ -37,6 +37,13 @@ impl Lasting {
     }
 }
 
+/// How much a transaction had said and asked to hear at some moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    pub listening: usize,
+    pub said: usize,
+}
+
 /// The state of the transaction, and its savepoints.
 #[derive(Clone, Debug)]
 pub struct Transaction {
@@ -45,7 +52,7 @@ pub struct Transaction {
     pub implicit: bool,
     /// What was done in it, or in a string of several statements, that ROLLBACK would have to take back.
     pub lasting: Lasting,
-    savepoints: Vec<String>,
+    savepoints: Vec<(String, Mark)>,
 }
 
 impl Default for Transaction {
@@ -80,22 +87,22 @@ impl Transaction {
         self.status != Status::Idle || self.implicit
     }
 
-    pub fn savepoint(&mut self, name: &str) {
-        self.savepoints.push(name.to_owned());
+    pub fn savepoint(&mut self, name: &str, mark: Mark) {
+        self.savepoints.push((name.to_owned(), mark));
     }
 
-    /// Goes back to a savepoint, which stays; false when there is none of the name.
-    pub fn rollback_to(&mut self, name: &str) -> bool {
-        let Some(index) = self.savepoints.iter().rposition(|known| known == name) else { return false };
+    /// Goes back to a savepoint, which stays; `None` when there is none of the name.
+    pub fn rollback_to(&mut self, name: &str) -> Option<Mark> {
+        let index = self.savepoints.iter().rposition(|(known, _)| known == name)?;
         self.savepoints.truncate(index + 1);
         if self.status == Status::Failed {
             self.status = Status::Open;
         }
-        true
+        Some(self.savepoints[index].1)
     }
 
     pub fn release(&mut self, name: &str) -> bool {
-        let Some(index) = self.savepoints.iter().rposition(|known| known == name) else { return false };
+        let Some(index) = self.savepoints.iter().rposition(|(known, _)| known == name) else { return false };
         self.savepoints.truncate(index);
         true
     }

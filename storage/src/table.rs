@@ -10,23 +10,32 @@
 //! one it was written from in one swap, so that no reader sees its rows twice or not at all.
 
 mod bounds;
+mod changes;
 mod key_map;
 mod lookup;
 mod owning;
 mod partners;
+mod watchers;
 mod writer;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::{Mutex, RwLock};
 
-use self::bounds::{Bounds, Leaves};
 pub use self::key_map::{KeyMapFile, KeyMapUse, WrittenKeyMap};
 pub use self::writer::{
     Change, PartitionKeys, PartitionWriter, PreparedChange, PreparedClearing, PreparedLeaving, PreparedRewriting,
     Rewriting,
 };
+use self::{
+    bounds::{Bounds, Leaves},
+    watchers::Watchers,
+};
+pub use self::{changes::Changes, watchers::TableWatcher};
 pub use self::{
     lookup::{Found, FoundRows},
     partners::Partners,
@@ -39,7 +48,7 @@ use crate::{
     prune::{Run, Verdict, judge},
     scan::{IndexUse, ScanPlan, ScanRequest, ScanUnit},
     schema::TableSchema,
-    segment::{Segment, SegmentState, consuming::ConsumingSegment},
+    segment::{Lineage, Segment, SegmentState, consuming::ConsumingSegment},
     upsert::{KeyMemory, KeySpec, Keys, Validities, key_fingerprints},
 };
 
@@ -56,6 +65,8 @@ pub struct Table {
     partitions: ArcSwap<Vec<Arc<Partition>>>,
     /// Held by who publishes in several partitions at once, and by who takes a snapshot of these.
     moment: RwLock<()>,
+    watchers: Arc<Watchers>,
+    is_dropped: AtomicBool,
 }
 
 impl Table {
@@ -87,6 +98,8 @@ impl Table {
             key_memory,
             indexes,
             moment: RwLock::default(),
+            watchers: Arc::default(),
+            is_dropped: AtomicBool::new(false),
         };
         table.partitions.store(Arc::new(table.unattached(partitions)));
         table
@@ -100,8 +113,25 @@ impl Table {
 
     /// From now on snapshots are of these, which hold the rows that the others held. Nothing is published in those any more.
     pub fn set_partitions(&self, partitions: Vec<Arc<Partition>>) {
-        let _moment = self.moment.write();
+        let moment = self.moment.write();
         self.partitions.store(Arc::new(partitions));
+        drop(moment);
+        self.watchers.tell();
+    }
+
+    /// From now on the watcher is told of changes, as long as it is held elsewhere. A snapshot that is taken after this shows all that it is not told of.
+    pub fn watch(&self, watcher: &Arc<dyn TableWatcher>) {
+        self.watchers.add(watcher);
+    }
+
+    /// Nobody can name the table any more. Readers keep what they hold.
+    pub fn set_dropped(&self) {
+        self.is_dropped.store(true, Ordering::SeqCst);
+        self.watchers.tell();
+    }
+
+    pub fn is_dropped(&self) -> bool {
+        self.is_dropped.load(Ordering::SeqCst)
     }
 
     /// What tells rows of the table apart; `None`: it keeps every row.
@@ -130,6 +160,7 @@ impl Table {
     /// From now on snapshots answer in `schema`. Writers rotate their consuming segment on their own.
     pub fn set_schema(&self, schema: Arc<TableSchema>) {
         self.schema.store(schema);
+        self.watchers.tell();
     }
 
     /// Those that it has now.
@@ -150,6 +181,7 @@ impl Table {
             schema: self.schema(),
             indexes: self.indexes(),
             key: self.key.clone(),
+            set: partitions.first().map(|partition| partition.lineage),
             views: partitions.iter().map(|partition| partition.view.load_full()).collect(),
         }
     }
@@ -174,6 +206,9 @@ impl TableIndexes {
 #[derive(Debug)]
 pub struct Partition {
     id: PartitionId,
+    /// Partitions are made together: that of the first one tells the set from others.
+    lineage: Lineage,
+    watchers: Arc<Watchers>,
     indexes: Arc<TableIndexes>,
     key: Option<Arc<KeySpec>>,
     key_memory: Arc<KeyMemory>,
@@ -188,6 +223,8 @@ impl Partition {
     fn new(id: PartitionId, table: &Table) -> Self {
         Self {
             id,
+            lineage: Lineage::new(),
+            watchers: Arc::clone(&table.watchers),
             indexes: Arc::clone(&table.indexes),
             key: table.key.clone(),
             key_memory: Arc::clone(&table.key_memory),
@@ -234,7 +271,13 @@ impl Partition {
                 ..Default::default()
             },
         };
-        self.view.store(Arc::new(PartitionView { validities, ..next }));
+        self.show(PartitionView { validities, ..next });
+    }
+
+    /// From here on snapshots have it.
+    fn show(&self, view: PartitionView) {
+        self.view.store(Arc::new(view));
+        self.watchers.tell();
     }
 
     /// Takes segments out of every later view and puts one of their rows in, in one swap. Readers keep what they hold.
@@ -245,7 +288,7 @@ impl Partition {
             Some(new) => next.with(new),
             None => next,
         };
-        self.view.store(Arc::new(PartitionView { validities, ..next }));
+        self.show(PartitionView { validities, ..next });
     }
 
     /// Takes segments out of every later view. Readers keep what they hold.
@@ -253,7 +296,7 @@ impl Partition {
         let _edit = self.edit.lock();
         let view = self.view.load();
         let validities = view.validities.without(ids);
-        self.view.store(Arc::new(PartitionView { validities, ..view.without(ids) }));
+        self.show(PartitionView { validities, ..view.without(ids) });
     }
 }
 
@@ -388,6 +431,8 @@ pub struct TableSnapshot {
     /// Of the table; a segment may lack one that is still being built.
     pub indexes: Arc<[IndexSpec]>,
     pub key: Option<Arc<KeySpec>>,
+    /// The partitions that the views are of.
+    pub set: Option<Lineage>,
     pub views: Vec<Arc<PartitionView>>,
 }
 

@@ -126,6 +126,15 @@ pub(crate) fn udfs() -> Vec<Arc<ScalarUDF>> {
                 .map(|pid| pid.map(|pid| engine.as_ref().is_some_and(|engine| engine.queries().cancel_backend(pid))));
             Ok(Arc::new(cancelled.collect::<BooleanArray>()))
         }),
+        Simple::udf("pg_notify", any(2, Volatile), text(), |call| {
+            let (channels, payloads) = (call.text(0)?, call.text(1)?);
+            let session = call.session().ok_or_else(|| SqlError::internal("a session is needed"))?;
+            let mut outbox = session.shared.outbox.lock();
+            for (channel, payload) in channels.iter().zip(&payloads) {
+                outbox.push(channel.unwrap_or_default(), payload.unwrap_or_default())?;
+            }
+            one_text(call, String::new())
+        }),
         Simple::udf("pg_typeof", any(1, Stable), text(), |call| one_text(call, types::name(&call.fields[0]))),
     ]
 }

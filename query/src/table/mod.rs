@@ -51,6 +51,9 @@ pub(crate) const STAR_TREE_SETTING: &str = "rt.use_star_tree";
 /// The setting that has tables with a key show every row.
 pub(crate) const SKIP_UPSERT_SETTING: &str = "rt.skip_upsert";
 
+/// What a plan is told whose columns are not there any more.
+pub(crate) const COLUMNS_CHANGED: &str = "cached plan must not change result type";
+
 /// Whether the session wants every row of tables with a key.
 fn skips_upsert(config: &ConfigOptions) -> bool {
     let facts = config.extensions.get::<SessionFacts>();
@@ -174,7 +177,9 @@ impl TableProvider for StoredTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        let snapshot = match state.config().get_extension::<QuerySnapshots>() {
+        let snapshots = state.config().get_extension::<QuerySnapshots>();
+        let are_given = snapshots.as_ref().is_some_and(|snapshots| snapshots.are_given());
+        let snapshot = match snapshots {
             Some(snapshots) => snapshots.of(&self.handle.table),
             None => self.handle.table.snapshot(),
         };
@@ -186,7 +191,7 @@ impl TableProvider for StoredTable {
                     false => TableSnapshot { schema, ..snapshot },
                 }
             }
-            false if skips_upsert(state.config_options()) => snapshot.with_every_version(),
+            false if !are_given && skips_upsert(state.config_options()) => snapshot.with_every_version(),
             false => snapshot,
         };
         let columns: Vec<usize> = match projection {
@@ -247,7 +252,7 @@ impl StoredTable {
             Some(column) if column.data_type == planned.data_type && column.nullable == planned.nullable => {
                 Ok(column.id)
             }
-            _ => Err(SqlError::new("0A000", "cached plan must not change result type").with_detail(format!(
+            _ => Err(SqlError::new("0A000", COLUMNS_CHANGED).with_detail(format!(
                 "Column \"{}\" of table \"{}\" was changed after the statement was planned.",
                 planned.name, self.handle.name
             ))),

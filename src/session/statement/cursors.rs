@@ -1,10 +1,13 @@
 //! DECLARE, FETCH and MOVE.
 
+use std::time::Duration;
+
 use datafusion::sql::sqlparser::{ast, tokenizer::Token};
 
 use super::{Kind, one};
 use crate::{
-    session::error::{Result, SqlError},
+    config::duration,
+    session::error::{Result, SqlError, state},
     sql::tokens::{Cursor, Text},
 };
 
@@ -14,6 +17,8 @@ pub struct Fetch {
     pub cursor: String,
     pub step: Step,
     pub moves: bool,
+    /// How long FETCH waits for the first row of a subscription; `None`: until there is one.
+    pub timeout: Option<Duration>,
 }
 
 /// Where a cursor goes, and which rows it gives on the way.
@@ -48,7 +53,15 @@ pub(super) fn declare(text: &Text<'_>, cursor: &mut Cursor<'_>) -> Result<Kind> 
     let query = Box::new(one(text, cursor.rest())?);
     match &query.kind {
         Kind::Query(statement) if matches!(statement.as_ref(), ast::Statement::Query(_)) => {}
-        _ => return Err(SqlError::syntax("a cursor is declared for a SELECT or VALUES").at(query.offset + 1)),
+        Kind::Subscribe(_) if scroll => {
+            return Err(SqlError::unsupported("a SCROLL cursor for SUBSCRIBE is not supported")
+                .with_hint("declare it without SCROLL")
+                .at(query.offset + 1));
+        }
+        Kind::Subscribe(_) => {}
+        _ => {
+            return Err(SqlError::syntax("a cursor is declared for a SELECT, VALUES or SUBSCRIBE").at(query.offset + 1));
+        }
     }
     Ok(Kind::Declare { name, hold, binary, scroll, query })
 }
@@ -56,7 +69,25 @@ pub(super) fn declare(text: &Text<'_>, cursor: &mut Cursor<'_>) -> Result<Kind> 
 pub(super) fn fetch(cursor: &mut Cursor<'_>, moves: bool) -> Result<Fetch> {
     let step = step(cursor)?;
     let _ = cursor.keyword("FROM") || cursor.keyword("IN");
-    Ok(Fetch { cursor: cursor.name("cursor name")?.value, step, moves })
+    let name = cursor.name("cursor name")?.value;
+    Ok(Fetch { cursor: name, step, moves, timeout: timeout(cursor)? })
+}
+
+/// `WITH (timeout = '1 second')`
+fn timeout(cursor: &mut Cursor<'_>) -> Result<Option<Duration>> {
+    if !cursor.keyword("WITH") {
+        return Ok(None);
+    }
+    cursor.expect_symbol(&Token::LParen)?;
+    cursor.expect_keyword("TIMEOUT")?;
+    let _ = cursor.symbol(&Token::Eq);
+    let position = cursor.position();
+    let written = cursor.string("a duration such as '1s'")?;
+    cursor.expect_symbol(&Token::RParen)?;
+    match duration(&written) {
+        Ok(duration) => Ok(Some(duration)),
+        Err(message) => Err(SqlError::new(state::INVALID_PARAMETER_VALUE, format!("timeout: {message}")).at(position)),
+    }
 }
 
 fn step(cursor: &mut Cursor<'_>) -> Result<Step> {

@@ -33,7 +33,7 @@ use arrow::{
     datatypes::SchemaRef,
 };
 
-use super::{ColumnStats, Segment, SegmentState, chunk::Chunk};
+use super::{ColumnStats, Lineage, Segment, SegmentState, chunk::Chunk};
 use crate::{
     Error, Result,
     aggregate::{AggregateRequest, Aggregation, MergedGroups, metadata},
@@ -55,6 +55,7 @@ const FULL_LEVEL: u32 = 4;
 #[derive(Clone, Debug)]
 pub struct ConsumingSegment {
     id: SegmentId,
+    lineage: Lineage,
     state: SegmentState,
     schema: Arc<TableSchema>,
     arrow: SchemaRef,
@@ -75,6 +76,7 @@ impl ConsumingSegment {
     pub fn new(id: SegmentId, schema: Arc<TableSchema>) -> Self {
         Self {
             id,
+            lineage: Lineage::new(),
             state: SegmentState::Consuming,
             arrow: schema.arrow(),
             full: Arc::default(),
@@ -234,6 +236,10 @@ impl Segment for ConsumingSegment {
 
     fn rows(&self) -> u32 {
         self.rows
+    }
+
+    fn lineage(&self) -> Lineage {
+        self.lineage
     }
 
     fn bytes(&self) -> u64 {

@@ -8,6 +8,7 @@ mod compact;
 pub mod consuming;
 pub(crate) mod format;
 pub mod inspect;
+mod lineage;
 mod order;
 pub mod quarantined;
 
@@ -15,6 +16,7 @@ use std::{cmp::Ordering, fmt, ops::Range, sync::Arc};
 
 use arrow::array::ArrayRef;
 
+pub use self::lineage::Lineage;
 use crate::{
     Result,
     aggregate::{AggregateRequest, Aggregation, MergedGroups},
@@ -87,6 +89,8 @@ pub trait Segment: Send + Sync + fmt::Debug {
     fn state(&self) -> SegmentState;
     /// Rows; they are numbered from 0 without gaps.
     fn rows(&self) -> u32;
+    /// Of segments with the same one, row n of one is row n of the other as far as both have it: they are versions of one run of rows.
+    fn lineage(&self) -> Lineage;
     /// Bytes of memory (consuming, sealing) or of file (committed).
     fn bytes(&self) -> u64;
     /// The schema that the rows were written under.

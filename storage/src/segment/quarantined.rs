@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use arrow::array::ArrayRef;
 
-use super::{ColumnStats, Segment, SegmentState};
+use super::{ColumnStats, Lineage, Segment, SegmentState};
 use crate::{
     Error, Result,
     aggregate::{AggregateRequest, Aggregation, MergedGroups},
@@ -18,6 +18,7 @@ use crate::{
 #[derive(Debug)]
 pub struct QuarantinedSegment {
     id: SegmentId,
+    lineage: Lineage,
     rows: u32,
     bytes: u64,
     schema: Arc<TableSchema>,
@@ -46,7 +47,7 @@ impl QuarantinedSegment {
             nulls: 1,
             ..ColumnStats::default()
         });
-        Self { id, rows, bytes, schema, offsets, time, error }
+        Self { id, lineage: Lineage::new(), rows, bytes, schema, offsets, time, error }
     }
 
     pub fn error(&self) -> &Error {
@@ -65,6 +66,10 @@ impl Segment for QuarantinedSegment {
 
     fn rows(&self) -> u32 {
         self.rows
+    }
+
+    fn lineage(&self) -> Lineage {
+        self.lineage
     }
 
     fn bytes(&self) -> u64 {

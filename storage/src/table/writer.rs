@@ -455,6 +455,14 @@ impl PartitionWriter {
     /// Puts a segment in the place of the one that it was written from. `order` has for each of its rows which it was there, where that is another.
     /// An error leaves everything as it was.
     pub fn replace(&mut self, segment: Arc<dyn Segment>, order: Option<&[u32]>) -> Result<()> {
+        if let (None, Some(committed)) = (order, segment.as_committed()) {
+            let view = self.partition.view();
+            let is_same = |known: &&Arc<dyn Segment>| known.id() == segment.id() && known.rows() == segment.rows();
+            // Whoever has read the rows in memory needs not read them again.
+            if let Some(known) = view.segments().find(is_same) {
+                committed.continue_lineage(known.lineage());
+            }
+        }
         let Some(winners) = &mut self.winners else {
             self.partition.put(segment);
             return Ok(());

@@ -178,6 +178,44 @@ impl Validity {
         Self { chunks, invalid }
     }
 
+    /// Of `rows` rows those that are valid under `now` and, as far as they are among the first `known`, were not under `then`: as the only valid ones. `None`
+    /// when there are none. Where nothing is said of rows, all are valid.
+    pub(crate) fn gained(now: Option<&Arc<Self>>, rows: u32, then: Option<&Arc<Self>>, known: u32) -> Option<Self> {
+        let chunk = |of: Option<&Arc<Self>>, at: usize| of.and_then(|of| of.chunks.get(at)).cloned().flatten();
+        let mut whole = None;
+        let (mut chunks, mut invalid) = (Vec::with_capacity(rows.div_ceil(ROWS) as usize), 0);
+        for (at, first) in (0..rows).step_by(ROWS as usize).enumerate() {
+            let (here, there) = (chunk(now, at), chunk(then, at));
+            let end = rows.min(first.saturating_add(ROWS));
+            let is_same = match (&here, &there) {
+                (None, None) => true,
+                (Some(here), Some(there)) => Arc::ptr_eq(here, there),
+                _ => false,
+            };
+            if end <= known && is_same {
+                if end - first == ROWS {
+                    chunks.push(Some(Arc::clone(whole.get_or_insert_with(|| Arc::new([u64::MAX; WORDS])))));
+                    invalid += ROWS;
+                    continue;
+                }
+            } else if first >= known {
+                invalid += here.as_ref().map_or(0, |words| lanes::ones(words.as_slice()) as u32);
+                chunks.push(here);
+                continue;
+            }
+            let mut words = [0u64; WORDS];
+            for (index, word) in words.iter_mut().enumerate().take((end - first).div_ceil(64) as usize) {
+                let row = first + index as u32 * 64;
+                let is_there = ones(rows.saturating_sub(row));
+                let was_there = ones(known.saturating_sub(row)) & !there.as_ref().map_or(0, |there| there[index]);
+                *word = is_there & (here.as_ref().map_or(0, |here| here[index]) | was_there);
+                invalid += word.count_ones();
+            }
+            chunks.push(Some(Arc::new(words)));
+        }
+        (invalid < rows).then_some(Self { chunks, invalid })
+    }
+
     /// The rows that are not valid here but are there; `None` when some are valid here that are not there.
     pub(crate) fn beyond(&self, known: &Self) -> Option<Self> {
         let mut beyond = Self { chunks: Vec::with_capacity(self.chunks.len()), invalid: 0 };
@@ -217,6 +255,11 @@ impl Validity {
         }
         permuted
     }
+}
+
+/// So many bits, from the lowest on; 64 at most.
+fn ones(count: u32) -> u64 {
+    if count < 64 { (1 << count) - 1 } else { u64::MAX }
 }
 
 /// Of the rows that are not valid.
@@ -316,6 +359,26 @@ mod tests {
             check(&validity.beyond(&known).unwrap(), &later, random);
             check(&validity.beyond(&validity.clone()).unwrap(), &BTreeSet::new(), random);
             assert!(later.is_empty() || known.beyond(&validity).is_none(), "rows that are valid again");
+            // Between what was kept and what is there now, with rows that came since.
+            if let Some((then, before)) = &kept {
+                let known = 1 + random.below(rows as usize) as u32;
+                let (then, now) = (Arc::new(then.clone()), Arc::new(validity.clone()));
+                for (now, is_gone, then, was_gone) in [
+                    (Some(&now), &plain, Some(&then), before),
+                    (Some(&then), before, Some(&now), &plain),
+                    (Some(&now), &plain, None, &BTreeSet::new()),
+                    (None, &BTreeSet::new(), Some(&now), &plain),
+                    (Some(&now), &plain, Some(&now), &plain),
+                    (None, &BTreeSet::new(), None, &BTreeSet::new()),
+                ] {
+                    let gained = |row: &u32| !is_gone.contains(row) && (*row >= known || was_gone.contains(row));
+                    let others: BTreeSet<u32> = (0..rows).filter(|row| !gained(row)).collect();
+                    match Validity::gained(now, rows, then, known) {
+                        Some(mask) => check(&mask, &others, random),
+                        None => assert_eq!(others.len(), rows as usize),
+                    }
+                }
+            }
             let bytes = validity.to_bytes();
             let mut read = Validity::from_bytes(&bytes, rows).unwrap();
             check(&read, &plain, random);

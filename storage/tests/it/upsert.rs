@@ -3,6 +3,7 @@
 //! end is the same for every order of arrival.
 
 mod ages;
+mod changes;
 mod key_map;
 mod lookup;
 
@@ -479,7 +480,8 @@ fn check(seed: u64, count: usize) {
             }
             let before = machine.table.snapshot();
             let seen_before = amounts(&before, IndexUse::Off);
-            match random.below(10) {
+            let step = random.below(10);
+            match step {
                 0 => machine.rotate(),
                 1 | 2 => machine.commit(by),
                 3 if restarts > 0 => {
@@ -506,6 +508,10 @@ fn check(seed: u64, count: usize) {
                 assert_eq!(every, wanted, "seed {seed}");
             }
             assert_eq!(amounts(&before, IndexUse::Off), seen_before, "a snapshot stays as it is, seed {seed}");
+            let moved = changes::check(&before, &snapshot);
+            if step == 0 || step < 3 && by.is_empty() {
+                assert_eq!(moved, 0, "rows stay where they are when they are sealed, seed {seed}");
+            }
         }
         for _ in 0..2 {
             machine.rotate();
@@ -543,6 +549,7 @@ fn check_statements(seed: u64, count: usize) {
     let mut machine = Machine::new(dir.path(), model.spec.clone());
     let by: &[ColumnId] = random.pick::<&[ColumnId]>(&[&[], &[AMOUNT], &[VERSION, CODE]]);
     let (mut statements, mut next) = (Statements::default(), 0);
+    let mut before = machine.table.snapshot();
     for step in 0..60 {
         match random.below(10) {
             0 | 1 => machine.rotate(),
@@ -566,6 +573,12 @@ fn check_statements(seed: u64, count: usize) {
         let seen = amounts(&machine.table.snapshot(), IndexUse::WhereFaster);
         assert_eq!(seen, model.seen_after(appended, &statements), "seed {seed}, step {step}");
         lookup::check(&machine.table, &model.spec, streams.values().flatten().take(100));
+        // Also of several steps at once.
+        if random.one_in(2) {
+            let now = machine.table.snapshot();
+            changes::check(&before, &now);
+            before = now;
+        }
     }
 }
 

@@ -57,6 +57,11 @@ impl TableFunctionImpl for SeriesFunction {
     }
 }
 
+/// Whether it is such a relation, which never changes.
+pub(crate) fn is_series(provider: &dyn TableProvider) -> bool {
+    provider.downcast_ref::<Series>().is_some()
+}
+
 #[derive(Debug)]
 struct Series {
     schema: SchemaRef,

@@ -11,7 +11,7 @@ use std::{
 use arrow::array::ArrayRef;
 
 use super::{
-    super::{ColumnStats, Segment, SegmentState},
+    super::{ColumnStats, Lineage, Segment, SegmentState},
     CommittedSegment, aggregate, distinct,
     scan::CommittedScan,
     star,
@@ -57,6 +57,10 @@ impl Segment for MaskedSegment {
 
     fn rows(&self) -> u32 {
         self.segment.rows
+    }
+
+    fn lineage(&self) -> Lineage {
+        self.segment.lineage()
     }
 
     fn bytes(&self) -> u64 {

@@ -29,7 +29,7 @@ use std::{
 use arrow::{array::ArrayRef, buffer::Buffer};
 
 use super::{
-    ColumnStats, Segment, SegmentState,
+    ColumnStats, Lineage, Segment, SegmentState,
     format::{self, Footer, Section},
     inspect::{buffers, check_section},
 };
@@ -111,6 +111,7 @@ pub struct CommittedSegment {
     indexes: indexes::Indexes,
     /// No other opened segment of this process has it, whatever their ids.
     serial: u64,
+    lineage: OnceLock<Lineage>,
 }
 
 #[derive(Debug)]
@@ -149,12 +150,18 @@ impl CommittedSegment {
             watcher: None,
             indexes: indexes::Indexes::default(),
             serial: SERIALS.fetch_add(1, Ordering::Relaxed),
+            lineage: OnceLock::new(),
         }
     }
 
     /// [`super::builder::SealedFile::checksum`].
     pub(crate) fn checksum(&self) -> u32 {
         self.checksum
+    }
+
+    /// The rows are those of a segment that readers know, in the same order. To be said before any reader has this one.
+    pub(crate) fn continue_lineage(&self, known: Lineage) {
+        let _ = self.lineage.set(known);
     }
 
     /// What tells the segment from all others that this process opened; `None` when its bytes are not to be trusted any more.
@@ -242,6 +249,10 @@ impl Segment for CommittedSegment {
 
     fn rows(&self) -> u32 {
         self.rows
+    }
+
+    fn lineage(&self) -> Lineage {
+        *self.lineage.get_or_init(Lineage::new)
     }
 
     fn bytes(&self) -> u64 {
