@@ -36,6 +36,7 @@ mod schema_registry;
 mod slt;
 mod staleness;
 mod star_trees;
+mod subjects;
 mod support;
 mod tidy;
 mod truncates;
