@@ -11,6 +11,7 @@
 //! cargo bench --bench drive -- calls                      functions in WebAssembly, called by queries of one lane (--rows 5000000)
 //! cargo bench --bench drive -- windows                    count and sum by key in windows: backlog, closed to visible, bytes a key (--messages 10000000, --keys 10000, --open 1000000, --parallelism 1)
 //! cargo bench --bench drive -- state --groups 10000000    a large state that changes in part: checkpoints, stops, recovery (--churn, --rounds 20, --parallelism 1, --memory-mb 12000)
+//! cargo bench --bench drive -- subjects                   a schema registry of 10,000 subjects: look-ups over HTTP, a start (--subjects, --lookups 20000)
 //! cargo bench --bench drive -- join --rows 5000000        an interval join whose rows all stay open
 //! ```
 //!
@@ -38,6 +39,7 @@ mod keys;
 mod kill;
 mod start;
 mod state;
+mod subjects;
 mod windows;
 
 use std::{collections::HashMap, env, path::Path, process::Command, sync::LazyLock};
@@ -79,11 +81,12 @@ fn main() {
         "dashboard" => dashboard::run(&options),
         "join" => with_kafka(|brokers| join::run(brokers, &options)),
         "start" => start::run(&options),
+        "subjects" => subjects::run(&options),
         "state" => with_kafka(|brokers| state::run(brokers, &options)),
         "windows" => with_kafka(|brokers| windows::run(brokers, &options)),
         _ => {
             println!(
-                "drive: say drain, freshness, start, kill, faults, keys, windows, state, join, calls or dashboard; see benches/drive/main.rs"
+                "drive: say drain, freshness, start, kill, faults, keys, windows, state, join, subjects, calls or dashboard; see benches/drive/main.rs"
             )
         }
     }

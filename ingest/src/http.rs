@@ -94,6 +94,11 @@ impl Address {
         })
     }
 
+    /// Host, port and path.
+    pub(crate) fn place(&self) -> (&str, u16, &str) {
+        (&self.host, self.port, &self.prefix)
+    }
+
     #[cfg(test)]
     pub(crate) fn parts(&self) -> (&str, u16, &str, Option<&str>) {
         (&self.host, self.port, &self.prefix, self.authorization.as_deref())

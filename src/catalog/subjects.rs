@@ -78,6 +78,19 @@ impl Picture {
         self.levels.get(subject).copied()
     }
 
+    /// The same with one more version of a subject, which nobody has added.
+    pub fn followed_by(&self, subject: &str, schema: KnownSchema) -> Self {
+        let mut next = self.clone();
+        let known = next.by_digest.get(&schema.digest).copied();
+        let id = known.unwrap_or_else(|| next.schemas.keys().next_back().map_or(1, |last| last + 1));
+        next.by_digest.insert(schema.digest.clone(), id);
+        next.schemas.insert(id, Arc::new(schema));
+        let versions = next.subjects.entry(subject.to_owned()).or_default();
+        let version = versions.keys().next_back().map_or(1, |last| last + 1);
+        versions.insert(version, SubjectVersion { id, is_deleted: false, at_us: 0 });
+        next
+    }
+
     /// Whether any version of any subject refers to a version of a subject; those that do, by id.
     pub fn referring_to(&self, subject: &str, version: u32) -> Vec<u32> {
         let refers = |schema: &KnownSchema| {

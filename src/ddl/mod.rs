@@ -12,9 +12,11 @@ mod infer;
 mod key;
 mod pipeline;
 mod sink;
+mod sink_alter;
 mod source;
 mod source_alter;
 mod star_tree;
+mod subject;
 mod table;
 mod truncate;
 mod view;
@@ -58,7 +60,7 @@ pub async fn execute(instance: &Arc<Instance>, sql: &str) -> Result<DdlOutcome> 
         Ddl::CreateTable(statement) => match table::create(instance, statement).await? {
             table::Created { notices, rows: None } => Ok(notices),
             table::Created { notices, rows: Some(rows) } => {
-                return Ok(DdlOutcome { tag: format!("SELECT {rows}"), notices, lines: Vec::new() });
+                return Ok(DdlOutcome { tag: format!("SELECT {rows}"), notices, ..DdlOutcome::default() });
             }
         },
         Ddl::CreateSink(statement) => sink::create(instance, statement).await,
@@ -67,15 +69,22 @@ pub async fn execute(instance: &Arc<Instance>, sql: &str) -> Result<DdlOutcome> 
         Ddl::CreateFunction(statement) => function::create(instance, statement).await,
         Ddl::CreatePipeline(statement) => {
             let pipeline::Created { notices, lines } = pipeline::create(instance, statement).await?;
-            return Ok(DdlOutcome { tag, notices, lines });
+            return Ok(DdlOutcome { tag, notices, lines, ..DdlOutcome::default() });
         }
         Ddl::AlterPipeline(statement) => pipeline::alter(instance, statement).await,
         Ddl::AlterTable(statement) => alter::alter(instance, statement).await,
         Ddl::AlterSource(statement) => source_alter::alter(instance, statement).await,
+        Ddl::AlterSink(statement) => sink_alter::alter(instance, statement).await,
+        Ddl::CreateSubject(statement) => subject::create(instance, statement).await,
+        Ddl::AlterSubject(statement) => {
+            let subject::Altered { notices, verdicts } = subject::alter(instance, statement).await?;
+            return Ok(DdlOutcome { tag, notices, verdicts, ..DdlOutcome::default() });
+        }
+        Ddl::DropSubject(statement) => subject::drop(instance, statement).await,
         Ddl::Drop(statement) => drop::drop(instance, statement).await,
         Ddl::Truncate(statement) => truncate::truncate(instance, statement).await,
     }?;
-    Ok(DdlOutcome { tag, notices, lines: Vec::new() })
+    Ok(DdlOutcome { tag, notices, ..DdlOutcome::default() })
 }
 
 /// Whether the name is free. With IF NOT EXISTS a taken one is a notice, as in Postgres.

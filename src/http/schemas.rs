@@ -163,14 +163,15 @@ async fn versions(Shared(state): Shared<Arc<State>>, Path(subject): Path<String>
     Ok(Reply(seen.map(|(number, _)| *number).collect()))
 }
 
-async fn register(Shared(state): Shared<Arc<State>>, Path(subject): Path<String>, body: Bytes) -> Answer {
-    let sent = posted(&body)?;
-    let registered = runtime::blocking(move || -> Result<(u32, u32), RegistryError> {
-        let instance = &state.instance;
-        subjects::register(&instance.subjects, &*instance.clock, &subject, &sent)
-    });
-    let (id, version) = registered.await?;
-    Ok(Reply(json!({ "id": id, "version": version })))
+async fn register(
+    Shared(state): Shared<Arc<State>>,
+    Path(subject): Path<String>,
+    Query(options): Options,
+    body: Bytes,
+) -> Answer {
+    let (sent, force) = (posted(&body)?, is_set(&options, "force"));
+    let added = runtime::blocking(move || subjects::register(&state.instance, &subject, &sent, None, force)).await?;
+    Ok(Reply(json!({ "id": added.id, "version": added.version })))
 }
 
 async fn look_up(
@@ -215,10 +216,9 @@ async fn delete_subject(
     Path(subject): Path<String>,
     Query(options): Options,
 ) -> Answer {
-    let is_permanent = is_set(&options, "permanent");
-    let deleted =
-        runtime::blocking(move || subjects::delete_subject(&state.instance.subjects, &subject, is_permanent)).await?;
-    Ok(Reply(deleted.into()))
+    let (is_permanent, force) = (is_set(&options, "permanent"), is_set(&options, "force"));
+    let delete = move || subjects::delete_subject(&state.instance, &subject, is_permanent, force);
+    Ok(Reply(runtime::blocking(delete).await?.into()))
 }
 
 async fn delete_version(
@@ -226,11 +226,10 @@ async fn delete_version(
     Path((subject, version)): Path<(String, String)>,
     Query(options): Options,
 ) -> Answer {
-    let (wanted, is_permanent) = (Wanted::parse(&version)?, is_set(&options, "permanent"));
-    let deleted =
-        runtime::blocking(move || subjects::delete_version(&state.instance.subjects, &subject, wanted, is_permanent))
-            .await?;
-    Ok(Reply(deleted.into()))
+    let (is_permanent, force) = (is_set(&options, "permanent"), is_set(&options, "force"));
+    let wanted = Wanted::parse(&version)?;
+    let delete = move || subjects::delete_version(&state.instance, &subject, wanted, is_permanent, force);
+    Ok(Reply(runtime::blocking(delete).await?.into()))
 }
 
 async fn schema(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, Query(options): Options) -> Answer {
@@ -278,7 +277,7 @@ async fn check_all(
     Query(options): Options,
     body: Bytes,
 ) -> Answer {
-    check(&state, &subject, None, &options, &body)
+    check(state, subject, None, &options, &body).await
 }
 
 async fn check_one(
@@ -287,21 +286,22 @@ async fn check_one(
     Query(options): Options,
     body: Bytes,
 ) -> Answer {
-    check(&state, &subject, Some(Wanted::parse(&version)?), &options, &body)
+    check(state, subject, Some(Wanted::parse(&version)?), &options, &body).await
 }
 
-fn check(
-    state: &State,
-    subject: &str,
+async fn check(
+    state: Arc<State>,
+    subject: String,
     wanted: Option<Wanted>,
     options: &BTreeMap<String, String>,
     body: &Bytes,
 ) -> Answer {
-    let found = subjects::check(&picture(state), subject, &posted(body)?, wanted)?;
-    let mut answer = json!({ "is_compatible": found.is_none() });
+    let sent = posted(body)?;
+    let check = move || subjects::check(&state.instance, &picture(&state), &subject, &sent, wanted);
+    let found = runtime::blocking(check).await?;
+    let mut answer = json!({ "is_compatible": found.is_empty() });
     if is_set(options, "verbose") {
-        let (_, misfits) = found.unwrap_or_default();
-        answer["messages"] = misfits.iter().map(ToString::to_string).collect();
+        answer["messages"] = found.into();
     }
     Ok(Reply(answer))
 }
@@ -327,7 +327,7 @@ async fn set(state: Arc<State>, subject: Option<String>, body: Bytes) -> Answer 
     let new: NewLevel =
         serde_json::from_slice(&body).map_err(|error| RegistryError::invalid_level(&error.to_string()))?;
     let level = Level::parse(&new.compatibility).ok_or_else(|| RegistryError::invalid_level(&new.compatibility))?;
-    runtime::blocking(move || subjects::set_level(&state.instance.subjects, subject.as_deref(), Some(level))).await?;
+    runtime::blocking(move || subjects::set_level(&state.instance, subject.as_deref(), Some(level))).await?;
     Ok(Reply(json!({ "compatibility": level.name() })))
 }
 
@@ -346,7 +346,7 @@ async fn reset(state: Arc<State>, subject: Option<String>) -> Answer {
         Some(subject) => picture.level_of(subject).ok_or_else(|| RegistryError::no_level(subject))?,
         None => picture.level(),
     };
-    runtime::blocking(move || subjects::set_level(&state.instance.subjects, subject.as_deref(), None)).await?;
+    runtime::blocking(move || subjects::set_level(&state.instance, subject.as_deref(), None)).await?;
     Ok(Reply(json!({ "compatibilityLevel": before.name() })))
 }
 

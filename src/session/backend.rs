@@ -21,6 +21,9 @@ pub struct WriteTarget {
 /// As long as it is there, no other statement changes rows of its table.
 pub type Turn = Box<dyn std::any::Any + Send + Sync>;
 
+/// The columns of ALTER SUBJECT … PROPOSE.
+pub const VERDICT_COLUMNS: [&str; 4] = ["object", "kind", "verdict", "reason"];
+
 /// What a definition statement did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DdlOutcome {
@@ -30,6 +33,8 @@ pub struct DdlOutcome {
     pub notices: Vec<String>,
     /// What EXPLAIN shows.
     pub lines: Vec<String>,
+    /// What PROPOSE shows, as [`VERDICT_COLUMNS`].
+    pub verdicts: Vec<[String; 4]>,
 }
 
 #[async_trait]

@@ -14,7 +14,8 @@ use futures::StreamExt;
 use tidemill_query::{plan::WriteKind, settings::Settings};
 
 use super::{
-    CURSORS_MAX, CopyIn, CopyOut, CopyWriter, Cursor, Prepared, Response, Rows, RowsTag, Session, columns,
+    CURSORS_MAX, CopyIn, CopyOut, CopyWriter, Cursor, Prepared, Response, Rows, RowsTag, Session, VERDICT_COLUMNS,
+    columns,
     copy::options::{Copy, What, quoted},
     error::{Result, SqlError, state},
     notify::Listening,
@@ -248,6 +249,7 @@ impl Session {
         let outcome = outcome.await.map_err(died)??;
         match tag {
             "TRUNCATE TABLE" => self.transaction.lasting.rows = true,
+            ast::EXPLAIN | ast::PROPOSE => {}
             _ => self.transaction.lasting.definitions = true,
         }
         for notice in outcome.notices {
@@ -255,6 +257,10 @@ impl Session {
         }
         if tag == ast::EXPLAIN {
             return table(&["QUERY PLAN"], vec![outcome.lines]);
+        }
+        if tag == ast::PROPOSE {
+            let column = |at: usize| outcome.verdicts.iter().map(|row| row[at].clone()).collect();
+            return table(&VERDICT_COLUMNS, (0..VERDICT_COLUMNS.len()).map(column).collect());
         }
         Ok(Response::Command(outcome.tag))
     }

@@ -58,7 +58,7 @@ use tidemill_query::{
 use tidemill_storage::clock::Clock;
 
 pub use self::{
-    backend::{Backend, DdlOutcome, Turn, WriteTarget},
+    backend::{Backend, DdlOutcome, Turn, VERDICT_COLUMNS, WriteTarget},
     channels::{Channels, Delivered, Inbox},
     copy::{options::Format as CopyFormat, read::CopyIn, write::CopyWriter},
     cursor::Cursor,
@@ -81,7 +81,7 @@ use self::{
     statement::Kind,
     transaction::{Mark, Transaction},
 };
-use crate::sql::ast::{EXPLAIN, INSERT};
+use crate::sql::ast::{EXPLAIN, INSERT, PROPOSE};
 
 /// Prepared statements of one session.
 const PREPARED_MAX: usize = 10_000;
@@ -472,6 +472,9 @@ impl Session {
             }
             Kind::Definition(EXPLAIN) => {
                 prepared.columns = Some(text_columns(&["QUERY PLAN"]));
+            }
+            Kind::Definition(PROPOSE) => {
+                prepared.columns = Some(text_columns(&VERDICT_COLUMNS));
             }
             Kind::Query(ast) => {
                 let settings = self.query.settings_version();

@@ -1,4 +1,4 @@
-//! ALTER TABLE and SOURCE, and DROP of whatever was created.
+//! ALTER TABLE and SOURCE, and DROP of whatever was created; other ALTERs of ours begin here.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
@@ -16,6 +16,12 @@ pub(crate) fn alter(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
     not_yet(cursor, "ALTER")?;
     if cursor.keyword("SOURCE") {
         return source(cursor).map(Some);
+    }
+    if cursor.keyword("SINK") {
+        return super::sink::alter_sink(cursor).map(Some);
+    }
+    if cursor.keyword("SUBJECT") {
+        return super::subject::alter_subject(cursor).map(Some);
     }
     if cursor.keyword("PIPELINE") {
         return super::pipeline::alter_pipeline(cursor).map(Some);
@@ -126,6 +132,9 @@ fn action(cursor: &mut Cursor<'_>) -> Result<AlterAction> {
 /// After DROP. `None` when it is not ours.
 pub(crate) fn drop(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
     not_yet(cursor, "DROP")?;
+    if cursor.keyword("SUBJECT") {
+        return super::subject::drop_subject(cursor).map(Some);
+    }
     let kind = if cursor.keyword("TABLE") {
         ObjectKind::Table
     } else if cursor.keyword("SOURCE") {

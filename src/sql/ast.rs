@@ -32,12 +32,18 @@ pub enum Ddl {
     AlterPipeline(AlterPipeline),
     AlterTable(AlterTable),
     AlterSource(AlterSource),
+    AlterSink(AlterSink),
+    CreateSubject(CreateSubject),
+    AlterSubject(AlterSubject),
+    DropSubject(DropSubject),
     Drop(Drop),
     Truncate(Truncate),
 }
 
 /// The tag of EXPLAIN CREATE PIPELINE.
 pub const EXPLAIN: &str = "EXPLAIN";
+/// The tag of ALTER SUBJECT … PROPOSE, which changes nothing.
+pub const PROPOSE: &str = "PROPOSE";
 /// The tag of an INSERT that begins a pipeline.
 pub const INSERT: &str = "INSERT 0 0";
 
@@ -57,6 +63,11 @@ impl Ddl {
             Self::AlterPipeline(_) => "ALTER PIPELINE",
             Self::AlterTable(_) => "ALTER TABLE",
             Self::AlterSource(_) => "ALTER SOURCE",
+            Self::AlterSink(_) => "ALTER SINK",
+            Self::CreateSubject(_) => "CREATE SUBJECT",
+            Self::AlterSubject(AlterSubject { action: AlterSubjectAction::Propose(_), .. }) => PROPOSE,
+            Self::AlterSubject(_) => "ALTER SUBJECT",
+            Self::DropSubject(_) => "DROP SUBJECT",
             Self::Drop(Drop { kind: ObjectKind::Table, .. }) => "DROP TABLE",
             Self::Drop(Drop { kind: ObjectKind::Source, .. }) => "DROP SOURCE",
             Self::Drop(Drop { kind: ObjectKind::Sink, .. }) => "DROP SINK",
@@ -294,6 +305,63 @@ pub enum AlterSourceAction {
     SetOptions(Vec<OptionPair>),
     /// `RESET OFFSETS TO 'start'`.
     ResetOffsets { start: String, position: u32 },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlterSink {
+    pub name: Name,
+    pub if_exists: bool,
+    pub action: AlterSinkAction,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AlterSinkAction {
+    /// `SET (…)`.
+    Set(Vec<OptionPair>),
+    Rename(Name),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateSubject {
+    pub name: Name,
+    pub if_not_exists: bool,
+    pub options: Vec<OptionPair>,
+    pub schema: SchemaText,
+}
+
+/// A schema, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaText {
+    pub text: String,
+    pub position: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlterSubject {
+    pub name: Name,
+    pub if_exists: bool,
+    pub action: AlterSubjectAction,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AlterSubjectAction {
+    Propose(SchemaText),
+    /// `ADD VERSION '…' [FORCE]`.
+    Add {
+        schema: SchemaText,
+        force: bool,
+    },
+    /// `SET (…)`.
+    Set(Vec<OptionPair>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DropSubject {
+    pub name: Name,
+    pub if_exists: bool,
+    /// `None`: all of them.
+    pub version: Option<u32>,
+    pub force: bool,
 }
 
 /// What a star-tree is made of.

@@ -35,6 +35,13 @@ pub(crate) fn create(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
     if cursor.keyword("SINK") {
         return if replace { refuse("CREATE OR REPLACE SINK") } else { super::sink::create_sink(cursor).map(Some) };
     }
+    if cursor.keyword("SUBJECT") {
+        return if replace {
+            refuse("CREATE OR REPLACE SUBJECT")
+        } else {
+            super::subject::create_subject(cursor).map(Some)
+        };
+    }
     for kind in ["TEMPORARY", "TEMP", "UNLOGGED", "EXTERNAL", "FOREIGN", "GLOBAL", "LOCAL"] {
         let mut ahead = cursor.clone();
         if ahead.keyword(kind)

@@ -15,6 +15,7 @@ mod pipeline;
 mod sink;
 mod spelling;
 mod star_tree;
+mod subject;
 pub(crate) mod tokens;
 mod truncate;
 mod types;

@@ -2,7 +2,7 @@
 
 use tidemill_ingest::schemas::{Kind, Level, Misfit};
 
-use super::Wanted;
+use super::{Verdict, Wanted, change};
 use crate::catalog::database::DatabaseError;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub struct RegistryError {
     pub status: u16,
     pub code: u32,
     pub message: String,
+    /// What a schema would break.
+    pub broken: Vec<Verdict>,
 }
 
 impl From<DatabaseError> for RegistryError {
@@ -20,7 +22,25 @@ impl From<DatabaseError> for RegistryError {
 
 impl RegistryError {
     fn new(status: u16, code: u32, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), broken: Vec::new() }
+    }
+
+    pub(super) fn with(self, broken: Vec<Verdict>) -> Self {
+        Self { broken, ..self }
+    }
+
+    /// The subject's own rule would allow it.
+    pub(super) fn breaks(subject: &str, broken: Vec<Verdict>) -> Self {
+        let message = format!(
+            "Schema being registered breaks what depends on subject \"{subject}\", details: [{}]",
+            change::list(&broken)
+        );
+        Self::new(409, 409, message).with(broken)
+    }
+
+    pub(super) fn used(subject: &str, users: &[String]) -> Self {
+        let message = format!("One or more references exist to subject '{subject}': {}", users.join(", "));
+        Self::new(422, 42206, message)
     }
 
     pub fn no_path() -> Self {

@@ -2,23 +2,29 @@
 //!
 //! ```text
 //! subject ─► versions 1, 2, 3 … (some deleted) ─► id ─► schema      one id for one schema, in however many subjects
-//! register: known in the subject → its id; else checked against the versions that the level asks for → the next version
+//! register: known in the subject → its id; else checked against the versions that the level asks for, and tried out on all that depends on the subject → the next version
 //! ```
 //!
 //! Deleting is done in two steps: at first a version is out of sight, and its id still answers for messages that were written with it; with `permanent` it is gone.
 
+mod change;
 mod error;
+mod users;
+mod verdicts;
+mod writers;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use ring::digest::{SHA256, digest};
 use tidemill_ingest::schemas::{Kind, Level, Misfit, Schema, misfits};
-use tidemill_storage::clock::Clock;
 
-pub use self::error::RegistryError;
-use crate::catalog::subjects::{
-    Decision, Edit, KnownSchema, NewSchema, Picture, SchemaReference, SubjectVersion, Subjects,
+pub use self::{
+    change::{Added, Proposal, check, delete_subject, delete_version, list, propose, register, set_level},
+    error::RegistryError,
+    users::Users,
+    verdicts::Verdict,
 };
+use crate::catalog::subjects::{KnownSchema, Picture, SchemaReference, SubjectVersion};
 
 type Result<T> = std::result::Result<T, RegistryError>;
 
@@ -60,40 +66,6 @@ impl Wanted {
             },
         }
     }
-}
-
-/// Adds a version with the schema, unless the subject has one; the id and the version.
-pub fn register(subjects: &Subjects, clock: &dyn Clock, subject: &str, sent: &Sent) -> Result<(u32, u32)> {
-    check_name(subject)?;
-    subjects.change(|picture| {
-        let (parsed, digest) = read(picture, sent)?;
-        let id = picture.by_digest.get(&digest).copied();
-        if let Some(id) = id
-            && let Some((version, _)) = visible(picture, subject).find(|(_, version)| version.id == id)
-        {
-            return Ok(Decision::Nothing((id, version)));
-        }
-        let level = picture.level_of(subject).unwrap_or_else(|| picture.level());
-        let earlier: Vec<u32> = visible(picture, subject).map(|(version, _)| version).collect();
-        let found = against(picture, subject, &parsed, level, &earlier)?;
-        if let Some((version, misfits)) = found {
-            return Err(RegistryError::incompatible(subject, version, level, &misfits));
-        }
-        let version =
-            picture.subjects.get(subject).and_then(|versions| versions.keys().next_back()).map_or(1, |last| last + 1);
-        let schema = match id {
-            Some(id) => NewSchema::Known(id),
-            None => NewSchema::New(KnownSchema {
-                kind: sent.kind,
-                text: parsed.text,
-                references: sent.references.clone(),
-                digest,
-            }),
-        };
-        let add = Edit::Add { subject: subject.to_owned(), version, at_us: clock.now_us(), schema };
-        let known = id.unwrap_or_default();
-        Ok(Decision::Make(vec![add], Box::new(move |new| (new.unwrap_or(known), version))))
-    })
 }
 
 /// The version of a subject that has the schema.
@@ -147,33 +119,6 @@ fn visible<'a>(picture: &'a Picture, subject: &str) -> impl DoubleEndedIterator<
     versions.filter(|(_, version)| !version.is_deleted).map(|(number, version)| (*number, version))
 }
 
-/// What of the subject's versions a schema does not go with; nothing when it goes with all that its level asks for.
-pub fn check(
-    picture: &Picture,
-    subject: &str,
-    sent: &Sent,
-    wanted: Option<Wanted>,
-) -> Result<Option<(u32, Vec<Misfit>)>> {
-    let (parsed, _) = read(picture, sent)?;
-    let level = picture.level_of(subject).unwrap_or_else(|| picture.level());
-    match wanted {
-        // One version, whatever the level says of others.
-        Some(wanted) => {
-            let of = match version(picture, subject, wanted, false) {
-                Ok(of) => of,
-                // Whatever is first goes with nothing.
-                Err(_) if wanted == Wanted::Latest => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            against(picture, subject, &parsed, level, &[of.version])
-        }
-        None => {
-            let earlier: Vec<u32> = visible(picture, subject).map(|(version, _)| version).collect();
-            against(picture, subject, &parsed, level, &earlier)
-        }
-    }
-}
-
 /// The newest of the versions that a schema does not go with.
 fn against(
     picture: &Picture,
@@ -204,78 +149,6 @@ fn against(
     Ok(None)
 }
 
-/// Deletes all versions of a subject; their numbers.
-pub fn delete_subject(subjects: &Subjects, subject: &str, is_permanent: bool) -> Result<Vec<u32>> {
-    subjects.change(|picture| {
-        let versions = picture.subjects.get(subject).ok_or_else(|| RegistryError::no_subject(subject))?;
-        let are_gone = versions.values().all(|version| version.is_deleted);
-        match (is_permanent, are_gone) {
-            (false, true) => return Err(RegistryError::subject_deleted(subject)),
-            (true, false) => return Err(RegistryError::subject_not_deleted(subject)),
-            _ => {}
-        }
-        let of: Vec<u32> = versions
-            .iter()
-            .filter(|(_, version)| is_permanent || !version.is_deleted)
-            .map(|(number, _)| *number)
-            .collect();
-        for version in &of {
-            check_unused(picture, subject, *version)?;
-        }
-        let mut edits: Vec<Edit> = of.iter().map(|version| removal(subject, *version, is_permanent)).collect();
-        if is_permanent && picture.level_of(subject).is_some() {
-            edits.push(Edit::Level { subject: Some(subject.to_owned()), level: None });
-        }
-        Ok(Decision::Make(edits, Box::new(move |_| of)))
-    })
-}
-
-/// Deletes one version; its number.
-pub fn delete_version(subjects: &Subjects, subject: &str, wanted: Wanted, is_permanent: bool) -> Result<u32> {
-    subjects.change(|picture| {
-        let found = version(picture, subject, wanted, true)?;
-        let wanted = match wanted {
-            Wanted::Latest => version(picture, subject, wanted, is_permanent)?.version,
-            Wanted::Number(_) => found.version,
-        };
-        let is_deleted = picture.subjects[subject][&wanted].is_deleted;
-        match (is_permanent, is_deleted) {
-            (false, true) => return Err(RegistryError::version_deleted(subject, wanted)),
-            (true, false) => return Err(RegistryError::version_not_deleted(subject, wanted)),
-            _ => {}
-        }
-        check_unused(picture, subject, wanted)?;
-        Ok(Decision::Make(vec![removal(subject, wanted, is_permanent)], Box::new(move |_| wanted)))
-    })
-}
-
-fn removal(subject: &str, version: u32, is_permanent: bool) -> Edit {
-    let subject = subject.to_owned();
-    match is_permanent {
-        true => Edit::Forget { subject, version },
-        false => Edit::Delete { subject, version, is_deleted: true },
-    }
-}
-
-/// What others refer to stays.
-fn check_unused(picture: &Picture, subject: &str, version: u32) -> Result<()> {
-    match picture.referring_to(subject, version).first() {
-        None => Ok(()),
-        Some(id) => Err(RegistryError::referred_to(subject, version, *id)),
-    }
-}
-
-/// Sets a level, of all subjects or of one; `None` takes back what was set.
-pub fn set_level(subjects: &Subjects, subject: Option<&str>, level: Option<Level>) -> Result<()> {
-    if let Some(subject) = subject {
-        check_name(subject)?;
-    }
-    subjects.change(|_| {
-        let edit = Edit::Level { subject: subject.map(str::to_owned), level: level.map(Level::name) };
-        Ok(Decision::Make(vec![edit], Box::new(|_| ())))
-    })
-}
-
 fn check_name(subject: &str) -> Result<()> {
     // ":." begins a context in Confluent's registry, of which there are none here.
     let is_right = !subject.is_empty()
@@ -298,9 +171,15 @@ fn read(picture: &Picture, sent: &Sent) -> Result<(Schema, String)> {
     Ok((schema, digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()))
 }
 
-fn parse(picture: &Picture, kind: Kind, text: &str, references: &[SchemaReference]) -> Result<Schema> {
+/// Names and texts of what references lead to.
+fn references_of(picture: &Picture, kind: Kind, references: &[SchemaReference]) -> Result<Vec<(String, String)>> {
     let mut texts = Vec::new();
     collect(picture, kind, references, &mut BTreeSet::new(), &mut texts, 0)?;
+    Ok(texts)
+}
+
+fn parse(picture: &Picture, kind: Kind, text: &str, references: &[SchemaReference]) -> Result<Schema> {
+    let texts = references_of(picture, kind, references)?;
     Schema::parse(kind, text, &texts).map_err(|reason| RegistryError::invalid_schema(kind, &reason))
 }
 

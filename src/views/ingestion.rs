@@ -1,8 +1,10 @@
 //! Views of sources, tables, their partitions and segments, dead letters and events.
 
+use std::sync::Arc;
+
 use tidemill_ingest::dead_letters::DeadLetter;
 use tidemill_query::SqlError;
-use tidemill_storage::{schema::DataType, upsert::is_provenance};
+use tidemill_storage::{ids::TableId, schema::DataType, upsert::is_provenance};
 
 use super::{
     Cell,
@@ -414,14 +416,28 @@ pub(super) fn dlq(instance: &Instance) -> Pages {
         all.push((table.name.clone(), Box::new(live.ingest.dead_letters())));
     }
     // Of pipelines, which have not come to a table.
-    for pipeline in instance.catalog.definitions().pipelines.values() {
+    let definitions = instance.catalog.definitions();
+    for pipeline in definitions.pipelines.values() {
         let running = instance.pipelines.live(pipeline.id).and_then(|live| live.running());
         let letters: Letters = match running.map(|running| running.dead_letters()) {
             None => continue,
             Some(Ok(letters)) => Box::new(letters),
             Some(Err(error)) => Box::new(std::iter::once(Err(error))),
         };
-        all.push((pipeline.name.clone(), letters));
+        let (definitions, log) = (Arc::clone(&definitions), pipeline.log);
+        // The log behind it has one partition; in letters of sinks the number of the sink stands there.
+        let letters = letters.map(move |letter| {
+            let mut letter = letter?;
+            if letter.stream.source == log {
+                let sink = definitions.sinks.get(&TableId(letter.stream.partition.into()));
+                if let Some(sink) = sink {
+                    letter.source.clone_from(&sink.name);
+                }
+                letter.stream.partition = 0;
+            }
+            Ok(letter)
+        });
+        all.push((pipeline.name.clone(), Box::new(letters)));
     }
     let mut letters = all.into_iter().flat_map(|(name, letters)| letters.map(move |letter| (name.clone(), letter)));
     let mut failed = false;

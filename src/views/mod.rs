@@ -244,15 +244,15 @@ impl System {
 
 impl System {
     /// Tries the dead letters of a source again, in every table and pipeline that reads it; for a table's name, those of all its sources; for a pipeline's, its own, and those that its
-    /// tables have of it. The number that became rows.
+    /// tables have of it; for a sink's, its rows that were no records. The number that became rows, or records.
     async fn replay(&self, name: &str) -> Result<i64, SqlError> {
         let definitions = self.instance.catalog.definitions();
         let mut replayed = 0;
         if let Some(sink) = definitions.sink_named(name) {
-            let message = format!("dead letters of sink \"{}\" cannot be replayed", sink.name);
-            return Err(SqlError::not_supported(message).with_hint(
-                "they are the rows as JSON in rt.dlq (raw_text): send them to the topic by another client",
-            ));
+            for pipeline in definitions.pipelines_into(sink.id) {
+                replayed += self.running(pipeline)?.send_again(sink.id).await.map_err(ingest_error)?;
+            }
+            return Ok(replayed as i64);
         }
         let pipeline = definitions.pipeline_named(name);
         if let Some(pipeline) = pipeline {

@@ -36,6 +36,7 @@ mod schema_registry;
 mod slt;
 mod staleness;
 mod star_trees;
+mod subjects;
 mod subscriptions;
 mod support;
 mod tidy;

@@ -21,6 +21,7 @@ mod raw;
 pub(crate) mod registry;
 mod rows;
 mod time;
+pub mod trial;
 mod value;
 
 #[cfg(test)]
@@ -38,7 +39,7 @@ use arrow::{
 use tidemill_storage::{ids::StreamId, schema::DataType};
 
 pub(crate) use self::format::nearest;
-use self::registry::SchemasById;
+use self::registry::{Registered, SchemasById};
 pub use self::{
     format::{CsvOptions, DebeziumOptions, DecimalMode, Format, SchemaSource},
     given::settle as settle_schema,
@@ -117,6 +118,15 @@ pub fn source_schema(columns: &[SourceColumn]) -> SchemaRef {
 
 /// A decoder of `format` into `columns`. `Definition` when the two do not fit.
 pub fn decoder(format: &Format, columns: &[SourceColumn]) -> Result<Box<dyn Decoder>> {
+    decoder_with(format, columns, None)
+}
+
+/// The same; of formats with a registry one that knows a schema without asking for it.
+fn decoder_with(
+    format: &Format,
+    columns: &[SourceColumn],
+    known: Option<(u32, &Registered)>,
+) -> Result<Box<dyn Decoder>> {
     if columns.is_empty() {
         return Err(Error::Definition { message: "a source needs at least one column".into(), hint: None });
     }
@@ -145,7 +155,7 @@ pub fn decoder(format: &Format, columns: &[SourceColumn]) -> Result<Box<dyn Deco
             with_epoch(&mut columns, *epoch);
             Box::new(match schema {
                 SchemaSource::Registry(address) => {
-                    avro::AvroDecoder::with_registry(SchemasById::new(address), &columns)
+                    avro::AvroDecoder::with_registry(SchemasById::new(address), &columns).knowing(known)
                 }
                 SchemaSource::Given { schema, .. } => avro::AvroDecoder::with_schema(&given::avro(schema)?, &columns)?,
             })
@@ -154,7 +164,7 @@ pub fn decoder(format: &Format, columns: &[SourceColumn]) -> Result<Box<dyn Deco
             with_epoch(&mut columns, *epoch);
             Box::new(match schema {
                 SchemaSource::Registry(address) => {
-                    protobuf::ProtobufDecoder::with_registry(SchemasById::new(address), &columns)
+                    protobuf::ProtobufDecoder::with_registry(SchemasById::new(address), &columns).knowing(known)
                 }
                 SchemaSource::Given { schema, message } => {
                     let files = given::protobuf(schema)?;

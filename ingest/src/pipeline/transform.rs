@@ -151,6 +151,11 @@ impl Transform {
         })
     }
 
+    /// The columns of the rows that it takes.
+    pub(crate) fn source(&self) -> &SchemaRef {
+        &self.source
+    }
+
     /// The columns of the rows that it makes.
     pub fn target(&self) -> &TableSchema {
         &self.target

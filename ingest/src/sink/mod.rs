@@ -31,6 +31,58 @@ pub struct Place {
     pub position: u64,
     /// Who said so: when the pipeline was opened that delivered it. `None` when a person has put the place there.
     pub mark: Option<i64>,
+    /// Dead letters that were sent with it, and may still be among the letters.
+    pub resent: Option<Resent>,
+}
+
+/// Letters of one file of dead letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resent {
+    pub file: String,
+    /// Places in the file, from 0: half-open ranges, ascending.
+    pub letters: Vec<(u32, u32)>,
+}
+
+impl Resent {
+    pub(crate) fn has(&self, letter: u32) -> bool {
+        self.letters.iter().any(|(from, to)| (*from..*to).contains(&letter))
+    }
+
+    /// Adds the letter behind all others that there are.
+    pub(crate) fn push(&mut self, letter: u32) {
+        match self.letters.last_mut() {
+            Some((_, to)) if *to == letter => *to = letter + 1,
+            _ => self.letters.push((letter, letter + 1)),
+        }
+    }
+}
+
+impl Place {
+    /// What is kept beside the position: `mark`, or `mark file from-to,from-to`.
+    pub(crate) fn note(&self) -> String {
+        let mark = self.mark.map(|mark| mark.to_string()).unwrap_or_default();
+        match &self.resent {
+            None => mark,
+            Some(Resent { file, letters }) => {
+                let ranges: Vec<String> = letters.iter().map(|(from, to)| format!("{from}-{to}")).collect();
+                format!("{mark} {file} {}", ranges.join(","))
+            }
+        }
+    }
+
+    /// Reads what [`Self::note`] wrote. What a person wrote says nothing.
+    pub(crate) fn noted(position: u64, note: &str) -> Self {
+        let mut words = note.split(' ');
+        let mark = words.next().and_then(|mark| mark.parse().ok());
+        let range = |text: &str| {
+            let (from, to) = text.split_once('-')?;
+            Some((from.parse().ok()?, to.parse().ok()?))
+        };
+        let resent = words.next().zip(words.next()).and_then(|(file, ranges)| {
+            Some(Resent { file: file.to_owned(), letters: ranges.split(',').map(range).collect::<Option<_>>()? })
+        });
+        Self { position, mark, resent }
+    }
 }
 
 /// One sink. Waits for nothing but where it says so.
@@ -74,4 +126,29 @@ pub trait Outlet: Send {
 
     /// Lets everything be seen that was put, and keeps the place with it: both or neither. Blocks. Without transactions records are seen before, and the place is the caller's to keep.
     fn commit(&mut self, place: &Place) -> Result<(), Undelivered>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read_as_they_were_written() {
+        let mut resent = Resent { file: "d00000000000000000012.dead".into(), letters: Vec::new() };
+        for letter in [0, 1, 2, 5, 7, 8] {
+            resent.push(letter);
+        }
+        assert_eq!(resent.letters, [(0, 3), (5, 6), (7, 9)]);
+        assert!(resent.has(5) && !resent.has(3) && !resent.has(9));
+        for place in [
+            Place { position: 7, mark: Some(1_700_000), resent: None },
+            Place { position: 7, mark: None, resent: None },
+            Place { position: 7, mark: Some(1_700_000), resent: Some(resent) },
+        ] {
+            assert_eq!(Place::noted(7, &place.note()), place);
+        }
+        for foreign in ["", "by hand", "5 file", "5 file 1-x", "a b c-d e"] {
+            assert_eq!(Place::noted(0, foreign).resent, None, "{foreign}");
+        }
+    }
 }

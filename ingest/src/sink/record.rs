@@ -7,7 +7,11 @@ use super::{
     form::{Form, SinkFormat, Wire},
     json::Column,
 };
-use crate::{Error, Result, decode::json::jsonb::write_string, decode::nearest};
+use crate::{
+    Error, Result,
+    decode::{json::jsonb::write_string, nearest, trial::Writer},
+    schemas::Kind,
+};
 
 /// What options say of columns, by name.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -79,10 +83,20 @@ impl Shape {
         Ok(Self { key, headers, timestamp, value, schema: columns.arrow() })
     }
 
+    /// The columns of the rows that records are made of.
+    pub(crate) fn columns(&self) -> &SchemaRef {
+        &self.schema
+    }
+
     /// What the schema registry has to say before records are made, of formats that need one. Blocks. `Mismatch` when it refuses the schema of these columns,
     /// `Unavailable` when it does not answer.
     pub fn wire(&self) -> Result<Wire> {
         self.value.wire()
+    }
+
+    /// The schema that would be registered after the subject's newest one, of formats that have any.
+    pub fn schema_after(&self, latest: Option<&Writer<'_>>) -> Result<Option<(Kind, String)>> {
+        self.value.schema_after(latest)
     }
 }
 

@@ -6,6 +6,7 @@
 //! | `start` | where partitions begin that have no committed offset (see [`Start`]); `earliest` by default |
 //! | `stop` | where a bounded read ends: `latest`, `timestamp:…` or `offsets:{…}` |
 //! | `on_error` | `dlq` (default), `skip` or `stop` |
+//! | `subject` | of formats json, avro and protobuf: whose schemas in the server's own registry the messages are of |
 //! | … | the options of the format ([`Format::take`]) and of the connector (in its own folder) |
 //!
 //! Every option is taken exactly once; what is left over is unknown and refused, with the nearest known one as a hint.
@@ -25,7 +26,7 @@ use super::{
 use crate::{
     Error, Result,
     dead_letters::OnError,
-    decode::{Format, SourceColumn, nearest, settle_schema},
+    decode::{Format, SchemaSource, SourceColumn, nearest, settle_schema},
 };
 
 const COMMON: [&str; 4] = ["connector", "start", "stop", "on_error"];
@@ -41,6 +42,8 @@ pub struct SourceOptions {
     /// Where a bounded read ends; `None` reads on for ever. Anything but offsets is still to be settled (see [`Self::settled_stop`]).
     pub stop: Option<Start>,
     pub on_error: OnError,
+    /// Whose schemas messages are of, where it is said.
+    pub subject: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -131,8 +134,17 @@ impl SourceOptions {
             "log" => (ConnectorOptions::Log, None),
             _ => return Err(wrong("connector", &connector, CONNECTORS)),
         };
+        let subject = options.text("subject").filter(|subject| !subject.trim().is_empty());
+        if subject.is_some() && !format.as_ref().is_some_and(has_subject) {
+            return Err(Error::Definition {
+                message: "option 'subject' belongs to messages whose schemas are registered".into(),
+                hint: Some(
+                    "leave it out, or say format = 'json', or 'avro' or 'protobuf' with a schema_registry".into(),
+                ),
+            });
+        }
         options.finish()?;
-        Ok(Self { connector, format, start, stop, on_error })
+        Ok(Self { connector, format, start, stop, on_error, subject })
     }
 
     /// The columns of a source that is created without any; `None` when the connector cannot know them.
@@ -177,6 +189,15 @@ impl SourceOptions {
         };
         let offsets = connector.resolve(stop, &connector.partitions()?)?;
         Ok(Some(Start::Offsets(offsets).to_string()))
+    }
+}
+
+/// Whether the schemas of messages change from one to the next.
+fn has_subject(format: &Format) -> bool {
+    match format {
+        Format::Json { .. } => true,
+        Format::Avro { schema, .. } | Format::Protobuf { schema, .. } => matches!(schema, SchemaSource::Registry(_)),
+        Format::Csv { .. } | Format::Raw | Format::DebeziumJson { .. } => false,
     }
 }
 

@@ -94,7 +94,7 @@ impl Backend for Tables {
             }
             _ => return Err(SqlError::unsupported("not in this test")),
         }
-        Ok(DdlOutcome { tag: ddl.tag().to_owned(), notices, lines: Vec::new() })
+        Ok(DdlOutcome { tag: ddl.tag().to_owned(), notices, ..DdlOutcome::default() })
     }
 
     fn write_target(&self, name: &str) -> Result<WriteTarget> {

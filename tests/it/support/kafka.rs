@@ -4,7 +4,7 @@ use std::{collections::HashMap, env, fmt::Write as _, time::Duration};
 
 use rdkafka::{
     ClientConfig, Message as _, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::Headers as _,
@@ -51,6 +51,16 @@ pub(crate) fn delete_topic(brokers: &str, topic: &str) {
         .expect("the broker answers");
     for result in results {
         result.unwrap_or_else(|(topic, error)| panic!("topic {topic}: {error}"));
+    }
+}
+
+/// A setting of a topic that is there.
+pub(crate) fn set_topic(brokers: &str, topic: &str, key: &str, value: &str) {
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
+    let results =
+        runtime().block_on(admin(brokers).alter_configs([&change], &AdminOptions::new())).expect("the broker answers");
+    for result in results {
+        result.unwrap_or_else(|(of, error)| panic!("{of:?}: {error}"));
     }
 }
 

@@ -250,7 +250,7 @@ impl<'a> Reader<'a> {
             }
             Type::Fixed(size) => Value::Bytes(self.cursor.take(*size)?),
             Type::Enum(symbols) => Value::String(&symbols[self.index(symbols.len(), "symbols of an enum")?]),
-            Type::Decimal { fixed, scale } => {
+            Type::Decimal { fixed, scale, .. } => {
                 let bytes = match fixed {
                     Some(size) => self.cursor.take(*size)?,
                     None => self.bytes()?,

@@ -10,12 +10,14 @@
 
 mod columns;
 mod datum;
+mod examples;
 mod plan;
 mod schema;
 #[cfg(test)]
 mod tests;
 
 pub(super) use self::columns::columns;
+pub(super) use self::examples::examples;
 pub(super) use self::plan::Plan;
 use self::{
     datum::{Found, Reader},
@@ -79,6 +81,14 @@ impl AvroDecoder {
     /// For messages that carry the id of their schema.
     pub(super) fn with_registry(schemas: SchemasById<Plan>, columns: &[SourceColumn]) -> Self {
         Self::new(Plans::ById(schemas), columns)
+    }
+
+    /// Has a schema, by its id, without asking for it.
+    pub(super) fn knowing(mut self, known: Option<(u32, &Registered)>) -> Self {
+        if let (Plans::ById(schemas), Some((id, registered))) = (&mut self.plans, known) {
+            schemas.hold(id, compile(registered, &self.columns));
+        }
+        self
     }
 
     fn new(plans: Plans, columns: &[SourceColumn]) -> Self {

@@ -41,6 +41,7 @@ pub(super) enum Type {
     /// In bytes, or in so many bytes.
     Decimal {
         fixed: Option<usize>,
+        precision: u64,
         scale: u32,
     },
     /// Sixteen bytes; as a string it is one.
@@ -137,9 +138,10 @@ impl Parser {
                 let size = object.get("size").and_then(Json::as_u64).and_then(|size| usize::try_from(size).ok());
                 let size = size.ok_or("a fixed has no \"size\"")?;
                 self.types[id] = match logical(object) {
-                    Some("decimal") if precision(object).is_some() => {
-                        Type::Decimal { fixed: Some(size), scale: scale(object) }
-                    }
+                    Some("decimal") => match precision(object) {
+                        Some(precision) => Type::Decimal { fixed: Some(size), precision, scale: scale(object) },
+                        None => Type::Fixed(size),
+                    },
                     Some("uuid") if size == 16 => Type::Uuid,
                     _ => Type::Fixed(size),
                 };
@@ -158,9 +160,10 @@ impl Parser {
                 Ok(id)
             }
             name => match (name, logical(object)) {
-                ("bytes", Some("decimal")) if precision(object).is_some() => {
-                    self.add(Type::Decimal { fixed: None, scale: scale(object) })
-                }
+                ("bytes", Some("decimal")) => match precision(object) {
+                    Some(precision) => self.add(Type::Decimal { fixed: None, precision, scale: scale(object) }),
+                    None => self.named(name, namespace),
+                },
                 ("string", _) if is_json(object) => self.add(Type::Json),
                 ("int", Some("date")) => self.add(Type::Date),
                 ("int", Some("time-millis")) => self.add(Type::Time(Unit::Millis)),
@@ -272,7 +275,9 @@ fn precision(object: &Map<String, Json>) -> Option<u64> {
     let precision = object.get("precision").and_then(Json::as_u64).filter(|precision| *precision > 0)?;
     match object.get("scale") {
         None => Some(precision),
-        Some(scale) => scale.as_u64().filter(|scale| *scale <= precision && u32::try_from(*scale).is_ok()),
+        Some(scale) => {
+            scale.as_u64().filter(|scale| *scale <= precision && u32::try_from(*scale).is_ok()).map(|_| precision)
+        }
     }
 }
 
@@ -322,8 +327,11 @@ mod tests {
         ));
         assert!(matches!(root(r#"{"type":"string","logicalType":"uuid"}"#), Type::String));
         let decimal = |more: &str| root(&format!(r#"{{"type":"bytes","logicalType":"decimal"{more}}}"#));
-        assert!(matches!(decimal(r#","precision":9,"scale":2"#), Type::Decimal { fixed: None, scale: 2 }));
-        assert!(matches!(decimal(r#","precision":9"#), Type::Decimal { fixed: None, scale: 0 }));
+        assert!(matches!(
+            decimal(r#","precision":9,"scale":2"#),
+            Type::Decimal { fixed: None, precision: 9, scale: 2 }
+        ));
+        assert!(matches!(decimal(r#","precision":9"#), Type::Decimal { fixed: None, precision: 9, scale: 0 }));
         for bad in [r#","precision":2,"scale":3"#, r#","scale":3"#, r#","precision":9,"scale":-1"#, ""] {
             assert!(matches!(decimal(bad), Type::Bytes), "{bad}");
         }

@@ -10,6 +10,7 @@
 //! tests is prost-reflect's dynamic message, which also writes what is read.
 
 mod columns;
+mod examples;
 mod message;
 mod plan;
 mod schema;
@@ -23,6 +24,7 @@ use std::collections::HashMap;
 use prost_reflect::{DescriptorPool, FileDescriptor, MessageDescriptor};
 
 pub(super) use self::columns::{columns_of_given, columns_of_registered, path_of};
+pub(super) use self::examples::examples;
 pub(crate) use self::schema::compile;
 pub(super) use self::schema::{compile_file, descriptor_set};
 use self::{
@@ -105,6 +107,14 @@ impl ProtobufDecoder {
     /// For messages that carry the id of their schema.
     pub(super) fn with_registry(schemas: SchemasById<FileTypes>, columns: &[SourceColumn]) -> Self {
         Self::new(Types::ById(schemas), columns)
+    }
+
+    /// Has a schema, by its id, without asking for it.
+    pub(super) fn knowing(mut self, known: Option<(u32, &Registered)>) -> Self {
+        if let (Types::ById(schemas), Some((id, registered))) = (&mut self.types, known) {
+            schemas.hold(id, file_types(registered));
+        }
+        self
     }
 
     fn new(types: Types, columns: &[SourceColumn]) -> Self {

@@ -38,6 +38,11 @@ impl fmt::Display for RegistryAddress {
 }
 
 impl RegistryAddress {
+    /// Host, port and path.
+    pub fn place(&self) -> (&str, u16, &str) {
+        self.0.place()
+    }
+
     /// Reads `http://[user:password@]host[:port][/path]`; `user_info` is `user:password` said elsewhere. `Unsupported` for https.
     pub fn parse(url: &str, user_info: Option<&str>) -> Result<Self> {
         http::Address::parse(url, user_info).map(Self).map_err(|wrong| match wrong {

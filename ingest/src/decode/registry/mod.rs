@@ -115,6 +115,15 @@ impl<T> SchemasById<T> {
         Ok(())
     }
 
+    /// Has what was made of a schema without asking for it.
+    pub(super) fn hold(&mut self, id: u32, made: Result<T, String>) {
+        let known = match made {
+            Ok(usable) => Known::Usable(usable),
+            Err(reason) => Known::Unusable(format!("the schema cannot be used: {reason}")),
+        };
+        self.known.insert(id, known);
+    }
+
     /// What was made of the schema, after [`Self::prepare`].
     #[inline]
     pub(super) fn get(&self, id: u32) -> Result<&T, Fault> {

@@ -14,6 +14,7 @@ mod checkpoint;
 mod checkpoints;
 mod delivery;
 mod diary;
+mod forgetting;
 mod input;
 mod inputs;
 mod letters;
@@ -259,7 +260,7 @@ impl Pipeline {
                 return match status.state {
                     "failing" | "refused" | "stopped" => Err(Error::Unavailable(format!(
                         "sink '{}' of pipeline '{}' takes nothing: {}",
-                        board.name,
+                        board.name(),
                         self.shared.name,
                         status.error.clone().unwrap_or_default()
                     ))),
@@ -269,6 +270,20 @@ impl Pipeline {
             Ok(true)
         })
         .await
+    }
+
+    /// Goes on delivering into a sink as it is from now on. Nothing is lost or comes twice: what was put is committed first, or not at all.
+    pub fn alter_sink(&self, spec: SinkSpec) {
+        if let Some(board) = self.deliveries.boards.iter().find(|board| board.id == spec.id) {
+            board.alter(spec);
+            self.shared.ring();
+        }
+    }
+
+    /// Returns when the sink's thread goes on as [`Pipeline::alter_sink`] said.
+    pub async fn altered(&self, sink: TableId) -> Result<()> {
+        let board = self.deliveries.boards.iter().find(|board| board.id == sink);
+        self.wait(|| Ok(board.is_none_or(|board| !board.is_altered()))).await
     }
 
     /// Stops reading until [`Pipeline::resume`], after a checkpoint. Returns when it stands still.
@@ -382,6 +397,24 @@ impl Pipeline {
                     "pipeline '{name}' is {}, and takes nothing now{why}",
                     status.state
                 )));
+            }
+            Ok(false)
+        });
+        waited.await?;
+        done.into_inner().unwrap_or(Ok(0))
+    }
+
+    /// Sends dead letters of a sink again, as it is now. The number that became records; these are in the topic.
+    pub async fn send_again(&self, sink: TableId) -> Result<u64> {
+        let _alone = self.replaying.lock().await;
+        let Some(board) = self.deliveries.boards.iter().find(|board| board.id == sink) else { return Ok(0) };
+        board.ask_again();
+        self.shared.ring();
+        let done = Mutex::new(None);
+        let waited = self.wait(|| {
+            if let Some(found) = board.answer() {
+                *done.lock() = Some(found);
+                return Ok(true);
             }
             Ok(false)
         });

@@ -61,7 +61,7 @@ pub(super) struct Runner {
     /// What was applied since the base of the checkpoints.
     retained: Retained,
     /// Something is to be kept.
-    is_dirty: bool,
+    pub(super) is_dirty: bool,
     /// The checkpoint that has this opening's mark is there.
     is_marked: bool,
     pub(super) options: RunOptions,
@@ -230,6 +230,7 @@ impl Runner {
                 self.looked_us = now_us;
                 self.look()?;
             }
+            self.forget_resent();
             if self.shared.is_paused() {
                 self.inputs.stop();
                 self.shared.settling.store(true, Ordering::SeqCst);

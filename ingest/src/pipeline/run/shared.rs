@@ -17,7 +17,7 @@ use tidemill_storage::{
 };
 use tokio::sync::Notify;
 
-use super::{PipelineStatus, RunOptions, letters::Letters, replay::Replay};
+use super::{PipelineStatus, RunOptions, forgetting::Forgetting, letters::Letters, replay::Replay};
 use crate::{
     Error,
     events::{Event, Severity},
@@ -42,6 +42,7 @@ pub(crate) struct Shared {
     /// A step was given up because somebody wants the pipeline to stand still.
     given_up: AtomicBool,
     pub(super) replay: Replay,
+    pub(super) forgetting: Forgetting,
     /// The last groups before a pause are being given, which is not given up for it.
     pub(super) settling: AtomicBool,
     /// When the first row came since the start (monotonic); `i64::MAX` before.
@@ -78,6 +79,7 @@ impl Shared {
             connected: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
             replay: Replay::default(),
+            forgetting: Forgetting::default(),
             settling: AtomicBool::new(false),
             first_row_us: AtomicI64::new(i64::MAX),
             step_us: AtomicI64::new(0),

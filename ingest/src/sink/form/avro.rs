@@ -66,7 +66,7 @@ impl AvroForm {
         Ok(Wire::new(self.registration.register(&Kind::Avro, &self.text)?, &[], Vec::new()))
     }
 
-    #[cfg(test)]
+    /// The schema.
     pub(super) fn text(&self) -> &str {
         &self.text
     }

@@ -19,7 +19,8 @@ use self::{avro::AvroForm, csv::CsvForm, protobuf::ProtobufForm};
 use super::json::Column;
 use crate::{
     Error, Result,
-    decode::{CsvOptions, json::jsonb::write_string},
+    decode::{CsvOptions, json::jsonb::write_string, trial::Writer},
+    schemas::Kind,
 };
 
 /// What the option `format` and its like say.
@@ -92,6 +93,19 @@ impl Form {
             Self::Avro(form) => form.wire(),
             Self::Protobuf(form) => form.wire(),
         }
+    }
+
+    /// The schema that would be registered after the subject's newest one, of formats that have any.
+    pub(super) fn schema_after(&self, latest: Option<&Writer<'_>>) -> Result<Option<(Kind, String)>> {
+        let latest = latest.filter(|latest| latest.kind == Kind::Protobuf);
+        Ok(match self {
+            Self::Json(_) | Self::Csv(_) | Self::Raw(_) => None,
+            Self::Avro(form) => Some((Kind::Avro, form.text().to_owned())),
+            Self::Protobuf(form) => {
+                let text = form.schema_after(latest.map(|latest| (latest.text, latest.references)))?;
+                Some((Kind::Protobuf, text))
+            }
+        })
     }
 
     /// Writes the value of a row. The error says what the format has no form for.

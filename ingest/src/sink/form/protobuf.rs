@@ -82,6 +82,12 @@ impl ProtobufForm {
         Ok(Wire::new(id, &[0], numbers.of_fields))
     }
 
+    /// The schema that follows another one.
+    pub(super) fn schema_after(&self, earlier: Option<(&str, &[(String, String)])>) -> Result<String> {
+        let file = earlier.and_then(|(text, references)| compile(text, references).ok());
+        Ok(self.text(&self.numbers(file.as_ref())?))
+    }
+
     fn numbers(&self, earlier: Option<&FileDescriptor>) -> Result<Numbers> {
         let message =
             earlier.and_then(|file| file.messages().find(|message| message.full_name() == self.registration.name));

@@ -124,7 +124,7 @@ fn place(options: &KafkaSinkOptions, keeper: &BaseConsumer, patience: Duration) 
     element.error().map_err(failed)?;
     let Offset::Offset(position) = element.offset() else { return Ok(None) };
     let position = u64::try_from(position).unwrap_or(0);
-    Ok(Some(Place { position, mark: element.metadata().parse().ok() }))
+    Ok(Some(Place::noted(position, element.metadata())))
 }
 
 impl KafkaOutlet {
@@ -298,7 +298,7 @@ impl Outlet for KafkaOutlet {
         element
             .set_offset(Offset::Offset(place.position as i64))
             .map_err(|error| topic::failed(&self.options, what, &error))?;
-        element.set_metadata(place.mark.map(|mark| mark.to_string()).unwrap_or_default());
+        element.set_metadata(place.note());
         self.producer.send_offsets_to_transaction(&list, group, patience).map_err(|error| self.failed(what, &error))?;
         fail::fail_point!("sink::before_commit", |_| Err(
             Error::Unavailable("failpoint sink::before_commit".into()).into()

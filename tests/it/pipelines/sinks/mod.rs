@@ -1,5 +1,7 @@
 //! Pipelines into topics: what records look like, and that each comes once, whatever happens to server and broker.
 
+mod again;
+mod altering;
 mod copies;
 mod crash;
 mod definitions;

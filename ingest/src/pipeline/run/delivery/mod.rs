@@ -8,6 +8,7 @@
 //! that two servers with copies of one directory cannot both go on; the place is signed with the time when the pipeline was opened, and one that is signed by somebody who is not in the lineage of our checkpoints is of a
 //! history that is not ours: then nothing is delivered any more. Without transactions the place is kept in checkpoints alone, and records come again after a crash.
 
+mod again;
 mod letters;
 mod thread;
 
@@ -19,6 +20,7 @@ use std::sync::{
 use parking_lot::Mutex;
 use tidemill_storage::ids::TableId;
 
+use self::again::Asked;
 pub(super) use self::thread::{Behind, Delivering};
 use super::Output;
 use crate::{
@@ -64,11 +66,32 @@ pub struct DeliveryStatus {
 /// What the runner and the thread of a sink tell each other.
 pub(super) struct Board {
     pub(super) id: TableId,
-    pub(super) name: String,
-    pub(super) backlog: u64,
+    /// Name and backlog.
+    told: Mutex<(String, u64)>,
     pub(super) status: Mutex<DeliveryStatus>,
     /// It was taken over, and nobody else has since.
     is_ours: AtomicBool,
+    /// The sink as it was altered, until its thread goes on with that.
+    next: Mutex<Option<SinkSpec>>,
+    /// Whether somebody wants its dead letters sent again.
+    again: Mutex<Asked>,
+}
+
+impl Board {
+    pub(super) fn name(&self) -> String {
+        self.told.lock().0.clone()
+    }
+
+    /// Has the thread go on with another spec of the same sink, after what it has put is committed.
+    pub(super) fn alter(&self, spec: SinkSpec) {
+        *self.told.lock() = (spec.name.clone(), spec.backlog);
+        *self.next.lock() = Some(spec);
+    }
+
+    /// Whether the thread does not yet go on as the sink was altered.
+    pub(super) fn is_altered(&self) -> bool {
+        self.next.lock().is_some()
+    }
 }
 
 /// All sinks of a pipeline.
@@ -90,10 +113,11 @@ impl Deliveries {
         let board = |sink: &SinkSpec| {
             Arc::new(Board {
                 id: sink.id,
-                name: sink.name.clone(),
-                backlog: sink.backlog,
+                told: Mutex::new((sink.name.clone(), sink.backlog)),
                 status: Mutex::new(DeliveryStatus { state: "starting", ..DeliveryStatus::default() }),
                 is_ours: AtomicBool::new(false),
+                next: Mutex::default(),
+                again: Mutex::default(),
             })
         };
         Self { boards: sinks.iter().map(board).collect(), signals: Arc::default() }
@@ -119,7 +143,7 @@ impl Deliveries {
         self.boards.iter().find_map(|board| {
             let status = board.status.lock();
             let error = status.error.clone()?;
-            Some(format!("sink '{}': {error}", board.name))
+            Some(format!("sink '{}': {error}", board.name()))
         })
     }
 
@@ -128,10 +152,10 @@ impl Deliveries {
         self.boards.iter().find_map(|board| {
             let position = board.status.lock().position?;
             let bytes = output.log.bytes_after(position);
-            (bytes > board.backlog).then(|| {
+            let (name, limit) = board.told.lock().clone();
+            (bytes > limit).then(|| {
                 let rows = output.end().saturating_sub(position);
-                let limit = board.backlog;
-                format!("{rows} rows ({bytes} bytes) wait for sink '{}', whose backlog is {limit}", board.name)
+                format!("{rows} rows ({bytes} bytes) wait for sink '{name}', whose backlog is {limit}")
             })
         })
     }

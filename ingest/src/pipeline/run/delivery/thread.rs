@@ -13,7 +13,7 @@ use tidemill_storage::ids::{SourceId, StreamId};
 use super::{
     super::{super::row_json::row_json, CheckpointLog, Output, shared::Shared},
     Board, Deliveries, Signals, SinkSpec,
-    letters::Letters,
+    letters::{Letters, Owner},
 };
 use crate::{
     Error, Result,
@@ -21,7 +21,7 @@ use crate::{
     dead_letters::DeadLetterBuffer,
     events::Severity,
     message::{Reject, SourceBatch},
-    sink::{Delivery, Outlet, Place, Records, Undelivered, Wire},
+    sink::{Delivery, Outlet, Place, Records, Resent, Undelivered, Wire},
     source::Fetched,
 };
 
@@ -39,14 +39,14 @@ const FINISH_US: i64 = 3_000_000;
 
 /// The body of the thread of a sink.
 pub(in crate::pipeline::run) struct Delivering {
-    shared: Arc<Shared>,
-    spec: SinkSpec,
-    board: Arc<Board>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) spec: SinkSpec,
+    pub(super) board: Arc<Board>,
     signals: Arc<Signals>,
-    output: Arc<Output>,
+    pub(super) output: Arc<Output>,
     /// What the log behind the pipeline is called as a source.
-    stream: StreamId,
-    letters: Letters,
+    pub(super) stream: StreamId,
+    pub(super) letters: Letters,
     /// What the schema registry said.
     wire: Option<Arc<Wire>>,
     lineage: Vec<i64>,
@@ -58,6 +58,17 @@ pub(in crate::pipeline::run) struct Delivering {
     /// Rows of which one was refused, and those that were when they were alone.
     alone: BTreeSet<u64>,
     refused: BTreeMap<u64, String>,
+    /// Letters that were sent again, and that no checkpoint has forgotten yet.
+    pub(super) resent: Option<Resent>,
+    pub(super) is_sending_again: bool,
+    /// How many were, since somebody asked for it.
+    pub(super) sent_again: u64,
+    /// Rows of letters that are refused again.
+    pub(super) aside: BTreeSet<u64>,
+    /// Letters are sent one by one, since one of them was refused.
+    pub(super) is_alone_again: bool,
+    /// Since somebody asked for letters to be sent again.
+    is_opened_again: bool,
 }
 
 /// What was put and not committed.
@@ -70,12 +81,14 @@ struct Open {
 }
 
 /// Why an attempt ended.
-enum Ended {
+pub(super) enum Ended {
     Again(Error),
     /// For good.
     Refused(String),
     /// Some rows cannot go the way they went.
     Poison,
+    /// The sink was altered.
+    Altered,
 }
 
 impl From<Error> for Ended {
@@ -122,6 +135,12 @@ impl Delivering {
             is_in_doubt: true,
             alone: BTreeSet::new(),
             refused: BTreeMap::new(),
+            resent: None,
+            is_sending_again: false,
+            sent_again: 0,
+            aside: BTreeSet::new(),
+            is_alone_again: false,
+            is_opened_again: false,
             spec,
         }
     }
@@ -135,6 +154,9 @@ impl Delivering {
         }
         let mut failures = 0;
         while !self.is_out_of_time() {
+            if self.take_altered() {
+                failures = 0;
+            }
             let before = self.board.status.lock().commits;
             let work = std::panic::AssertUnwindSafe(|| self.attempt());
             let ended = std::panic::catch_unwind(work).unwrap_or_else(|panic| {
@@ -146,23 +168,29 @@ impl Delivering {
             }
             match ended {
                 Ok(()) => break,
-                Err(Ended::Poison) => {}
+                Err(Ended::Poison | Ended::Altered) => {}
                 Err(Ended::Refused(reason)) => {
                     self.board.is_ours.store(false, Ordering::SeqCst);
                     self.tell("refused", Some(reason.clone()));
                     let (sink, name) = (&self.spec.name, &self.shared.name);
                     let message = format!("pipeline '{name}' delivers nothing into sink '{sink}' any more: {reason}");
                     self.shared.event(Severity::Page, "delivery_refused", message);
-                    while !self.is_finishing() {
+                    while !self.is_finishing() && !self.board.is_altered() {
+                        self.board.tell_again(Err(Error::Unavailable(reason.clone())));
+                        self.shared.changed.notify_waiters();
                         self.shared.rest(Duration::from_millis(200));
                     }
-                    break;
+                    if self.is_finishing() {
+                        break;
+                    }
                 }
                 Err(Ended::Again(error)) => {
                     if self.is_finishing() {
                         break;
                     }
                     failures += 1;
+                    self.board.tell_again(Err(error.clone()));
+                    (self.sent_again, self.is_opened_again) = (0, false);
                     self.board.status.lock().restarts += 1;
                     self.tell("failing", Some(error.to_string()));
                     let pause_us = backoff(failures).as_micros() as i64;
@@ -178,10 +206,23 @@ impl Delivering {
                 }
             }
         }
+        self.board.tell_again(Err(Error::Unavailable("the pipeline ends".into())));
         self.board.status.lock().state = "stopped";
     }
 
-    fn is_finishing(&self) -> bool {
+    /// Goes on with the sink as it was altered.
+    fn take_altered(&mut self) -> bool {
+        let Some(spec) = self.board.next.lock().take() else { return false };
+        self.spec = spec;
+        self.wire = None;
+        // Others may be refused now, and these not.
+        self.alone.clear();
+        self.refused.clear();
+        self.shared.changed.notify_waiters();
+        true
+    }
+
+    pub(super) fn is_finishing(&self) -> bool {
         self.signals.finishing_us.load(Ordering::SeqCst) != 0
     }
 
@@ -212,8 +253,18 @@ impl Delivering {
         if told.is_some() {
             self.place(told).map_err(Ended::Refused)?;
         }
-        let mut outlet = self.spec.connector.open(&self.spec.identity, self.spec.delivery, &self.alone)?;
-        let mut position = self.place(outlet.place()).map_err(Ended::Refused)?;
+        let mut alone = self.alone.clone();
+        alone.extend(self.is_alone_again.then_some(u64::MAX));
+        let mut outlet = self.spec.connector.open(&self.spec.identity, self.spec.delivery, &alone)?;
+        let told = outlet.place();
+        self.resent = None;
+        self.is_sending_again = false;
+        if let Some(resent) = told.as_ref().and_then(|place| place.resent.clone())
+            && self.letters.has_file(self.shared.id, &resent.file)?
+        {
+            self.resent = Some(resent);
+        }
+        let mut position = self.place(told).map_err(Ended::Refused)?;
         self.letters.known = None;
         if self.spec.delivery == Delivery::ExactlyOnce {
             // From here on nobody else can take it for theirs.
@@ -224,6 +275,11 @@ impl Delivering {
         self.known = Some(position);
         self.is_in_doubt = false;
         self.board.is_ours.store(true, Ordering::SeqCst);
+        if self.resent.is_some() {
+            // They are in the topic: whoever delivered before did not come to forget them.
+            self.forget_again()?;
+            self.commit(&mut *outlet, position, 0)?;
+        }
         self.tell("delivering", None);
         let mut reader = self.output.connector().open(&BTreeMap::from([(0, position)]))?;
         let mut open: Option<Open> = None;
@@ -231,7 +287,9 @@ impl Delivering {
         loop {
             let now_us = self.shared.clock.monotonic_us();
             if let Some(due) = &mut open {
-                let is_over = now_us - committed_us >= self.spec.commit_interval_us || self.is_finishing();
+                let is_over = now_us - committed_us >= self.spec.commit_interval_us
+                    || self.is_finishing()
+                    || self.board.is_altered();
                 if is_over && due.goal.is_none() {
                     due.goal = Some(self.output.end());
                 }
@@ -245,6 +303,15 @@ impl Delivering {
                     metrics::histogram!("tidemill_sink_commit_seconds", "sink" => self.spec.name.clone())
                         .record(took_us as f64 / 1e6);
                 }
+            } else if self.board.is_altered() {
+                return Err(Ended::Altered);
+            } else if self.board.is_asked() && !self.is_finishing() {
+                // What the topic takes is asked for when it is opened.
+                if !std::mem::replace(&mut self.is_opened_again, true) {
+                    return Err(Ended::Altered);
+                }
+                self.send_again(&mut *outlet, &wire, position)?;
+                self.is_opened_again = false;
             } else if self.is_out_of_time() || (self.is_finishing() && position == self.output.end()) {
                 return Ok(());
             } else if now_us - committed_us >= REFRESH_US && self.spec.delivery == Delivery::ExactlyOnce {
@@ -339,15 +406,17 @@ impl Delivering {
     /// Puts a row among the dead letters, unless it is there since before a crash.
     fn reject(&mut self, reject: Reject) -> Result<()> {
         let at_us = self.shared.clock.now_us();
-        if !self.letters.known(self.shared.id, &self.spec.name, self.stream)?.insert(reject.offset) {
+        let owner = Owner { log: self.stream.source, sink: self.spec.id, name: &self.spec.name };
+        if !self.letters.known(self.shared.id, &owner)?.insert(reject.offset) {
             return Ok(());
         }
-        self.letters.buffer.push(&self.spec.name, self.stream, reject, at_us);
+        self.letters.buffer.push(&self.spec.name, owner.stream(), reject, at_us);
         Ok(())
     }
 
     fn ended(&mut self, undelivered: Undelivered) -> Ended {
         match undelivered {
+            undelivered if self.is_sending_again => self.refused_again(undelivered),
             Undelivered::Again(error) => Ended::Again(error),
             Undelivered::Refused { offsets, reason } => {
                 // Others that were sent with the culprit are refused with it.
@@ -362,7 +431,7 @@ impl Delivering {
     }
 
     /// Commits everything before `position`, once a checkpoint covers it.
-    fn commit(&mut self, outlet: &mut dyn Outlet, position: u64, rows: u64) -> Result<(), Ended> {
+    pub(super) fn commit(&mut self, outlet: &mut dyn Outlet, position: u64, rows: u64) -> Result<(), Ended> {
         let letters = self.letters.buffer.take();
         let dead_letters = letters.len() as u64;
         if dead_letters > 0 {
@@ -388,7 +457,8 @@ impl Delivering {
             "failpoint delivery::before_commit".into()
         ))));
         self.is_in_doubt = true;
-        outlet.commit(&Place { position, mark: Some(self.mark) }).map_err(|undelivered| self.ended(undelivered))?;
+        let place = Place { position, mark: Some(self.mark), resent: self.resent.clone() };
+        outlet.commit(&place).map_err(|undelivered| self.ended(undelivered))?;
         self.is_in_doubt = false;
         self.known = Some(position);
         self.alone = self.alone.split_off(&position);
