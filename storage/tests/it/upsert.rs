@@ -501,7 +501,7 @@ fn check(seed: u64, count: usize) {
                 "seed {seed}, arrival {arrival}"
             );
             lookup::check(&machine.table, &model.spec, all().take(100));
-            let every = amounts(&snapshot.with_every_version(), IndexUse::Off);
+            let every = amounts(&snapshot.clone().with_every_version(), IndexUse::Off);
             if model.spec.keeps_losers {
                 let mut wanted: Vec<i64> = appended().map(|event| event.amount).collect();
                 wanted.sort_unstable();

@@ -189,11 +189,8 @@ fn cursors_fetch_what_there_is() {
             messages.iter().filter_map(row).collect()
         };
         assert_eq!(state(&client.simple_query("DECLARE c CURSOR FOR SUBSCRIBE t").await.unwrap_err()), "25P01");
-        client.simple_query("BEGIN").await.unwrap();
-        assert_eq!(
-            state(&client.simple_query("SAVEPOINT s; DECLARE c SCROLL CURSOR FOR SUBSCRIBE t").await.unwrap_err()),
-            "0A000"
-        );
+        client.simple_query("BEGIN; SAVEPOINT s").await.unwrap();
+        assert_eq!(state(&client.simple_query("DECLARE c SCROLL CURSOR FOR SUBSCRIBE t").await.unwrap_err()), "0A000");
         client.simple_query("ROLLBACK TO s").await.unwrap();
         client.simple_query("DECLARE c CURSOR FOR SUBSCRIBE SELECT id FROM t ORDER BY id").await.unwrap();
         assert_eq!(rows("FETCH 1 c").await, ["1 1"]);
