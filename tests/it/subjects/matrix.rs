@@ -33,6 +33,9 @@ fn order(changes: &[(&str, Option<&str>)]) -> String {
 const ALL: &str = "orders orders_raw names flags flagged";
 const OWN_AND_ALL: &str = "subject orders orders_raw names flags flagged";
 
+/// What is changed, what breaks by the subject's own rule and by trial, and a word of the reason.
+type Case = (&'static str, Vec<(&'static str, Option<&'static str>)>, &'static str, &'static str);
+
 #[test]
 fn thirty_changes_of_avro_schemas() {
     let cluster = MockCluster::new(1).unwrap();
@@ -50,8 +53,7 @@ fn thirty_changes_of_avro_schemas() {
         cluster.bootstrap_servers(),
         server.http_port
     ));
-    // What is changed, what breaks by the subject's own rule and by trial, and a word of the reason.
-    let cases: Vec<(&str, Vec<(&str, Option<&str>)>, &str, &str)> = vec![
+    let cases: Vec<Case> = vec![
         ("a field more, with a default", vec![("more", Some(r#""int","default":0"#))], "", ""),
         ("a field more, without one", vec![("more", Some(r#""int""#))], "subject", "more"),
         ("a field less that nobody reads", vec![("unused", None)], "", ""),

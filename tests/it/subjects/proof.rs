@@ -16,6 +16,9 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Fields, whether they break anything, and messages: their data, and the row that each is; none where it is a dead letter.
+type Step = (String, bool, Vec<(Vec<Vec<u8>>, &'static str)>);
+
 fn zigzag(value: i64) -> Vec<u8> {
     let mut raw = ((value << 1) ^ (value >> 63)) as u64;
     let mut bytes = Vec::new();
@@ -62,11 +65,9 @@ fn verdicts_are_true() {
          CREATE TABLE orders (id BIGINT, n INT, city TEXT) FROM SOURCE orders_raw",
         server.http_port
     ));
-    // Fields, whether it breaks, and messages: their data, and whether they become rows as they are.
     let null: Vec<u8> = vec![0];
     let some = |value: i64| [zigzag(1), zigzag(value)].concat();
-    #[expect(clippy::type_complexity, reason = "a list of cases")]
-    let steps: Vec<(String, bool, Vec<(Vec<Vec<u8>>, &str)>)> = vec![
+    let steps: Vec<Step> = vec![
         // Null in a column that takes it.
         (
             format!(r#"{id},{n},{{"name":"city","type":["null","string"],"default":null}}"#),
