@@ -85,8 +85,8 @@ impl Session {
             (settings.is_on(CHANGES_SETTING), settings.is_on(crate::table::SKIP_UPSERT_SETTING))
         };
         let wake = Arc::new(Wake::default());
-        for handle in &tables {
-            handle.table.watch(&(Arc::clone(&wake) as Arc<dyn TableWatcher>));
+        for watched in &tables {
+            watched.handle.table.watch(&(Arc::clone(&wake) as Arc<dyn TableWatcher>));
         }
         let cancel = CancelHandle::default();
         let ticket = engine.queries().begin(self.pid(), self.user(), sql, cancel.clone());

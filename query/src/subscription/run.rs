@@ -15,9 +15,10 @@ use super::{
     SubscribeOptions, Wake,
     counts::{Counts, Difference, Part, Side},
     limits::Limits,
+    shape::Watched,
 };
 use crate::{
-    Plan, SqlError, TableHandle,
+    Plan, SqlError,
     exec::{snapshots::QuerySnapshots, work::Work},
     execution::{Execution, States},
     session::SessionShared,
@@ -51,7 +52,7 @@ pub(super) struct Subscription {
     pub(super) plan: Plan,
     pub(super) options: SubscribeOptions,
     pub(super) schema: SchemaRef,
-    pub(super) tables: Vec<TableHandle>,
+    pub(super) tables: Vec<Watched>,
     /// Rows that lost are rows, too.
     pub(super) every_version: bool,
     pub(super) wake: Arc<Wake>,
@@ -99,14 +100,14 @@ impl Subscription {
 
     /// What is there now, and when that is.
     fn look(&mut self) -> Result<Snapshots, SqlError> {
-        if let Some(gone) = self.tables.iter().find(|handle| handle.table.is_dropped()) {
-            return Err(SqlError::new("42P01", format!("table \"{}\" was dropped", gone.name))
+        if let Some(gone) = self.tables.iter().find(|watched| watched.handle.table.is_dropped()) {
+            return Err(SqlError::new("42P01", format!("table \"{}\" was dropped", gone.handle.name))
                 .with_hint("The subscription is over: nothing can come of the table any more."));
         }
-        let snapshots = self.tables.iter().map(|handle| {
-            let snapshot = handle.table.snapshot();
+        let snapshots = self.tables.iter().map(|watched| {
+            let snapshot = watched.snapshot();
             let snapshot = if self.every_version { snapshot.with_every_version() } else { snapshot };
-            (handle.table.id(), snapshot)
+            (watched.handle.table.id(), snapshot)
         });
         let snapshots = snapshots.collect();
         self.last_us = self.clock.now_us().max(self.last_us.saturating_add(1));

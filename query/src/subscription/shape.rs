@@ -1,27 +1,57 @@
 //! What can be subscribed to, and whether the changes of its tables' rows tell the changes of its result.
 
+use std::sync::Arc;
+
 use datafusion::{
     catalog::cte_worktable::CteWorkTable,
     common::tree_node::{TreeNode, TreeNodeRecursion},
     datasource::source_as_provider,
     logical_expr::{Expr, LogicalPlan, TableScan, Volatility, expr::ScalarFunction},
 };
+use tidemill_storage::{schema::TableSchema, table::TableSnapshot};
 
 use super::counts::can_be_compared;
 use crate::{Plan, SqlError, TableHandle, functions::rows::relation::is_series, table::StoredTable};
 
+/// A table that a subscription is told of.
+#[derive(Clone, Debug)]
+pub(crate) struct Watched {
+    pub(crate) handle: TableHandle,
+    /// As it was when the query was planned.
+    planned: Arc<TableSchema>,
+}
+
+impl Watched {
+    /// What is there now, by the names that the plan has for its columns.
+    pub(crate) fn snapshot(&self) -> TableSnapshot {
+        let snapshot = self.handle.table.snapshot();
+        if snapshot.schema.version == self.planned.version {
+            return snapshot;
+        }
+        let mut schema = snapshot.schema.as_ref().clone();
+        for column in &mut schema.columns {
+            if let Some(known) = self.planned.column(column.id) {
+                column.name.clone_from(&known.name);
+            }
+        }
+        TableSnapshot { schema: Arc::new(schema), ..snapshot }
+    }
+}
+
 /// The tables that a subscription is told of. 0A000 when its result may change although they do not: by the clock, by chance, or because it reads
 /// what tells nobody of its changes.
-pub(crate) fn tables(plan: &Plan) -> Result<Vec<TableHandle>, SqlError> {
+pub(crate) fn tables(plan: &Plan) -> Result<Vec<Watched>, SqlError> {
     if plan.write.is_some() || plan.explain.is_some() {
         return Err(SqlError::syntax("SUBSCRIBE takes a query: SELECT, VALUES or TABLE"));
     }
-    let mut tables: Vec<TableHandle> = Vec::new();
+    let mut tables: Vec<Watched> = Vec::new();
     let mut refused = None;
     plan.logical.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
             match stored(scan) {
-                Some(handle) if tables.iter().all(|known| known.table.id() != handle.table.id()) => tables.push(handle),
+                Some(table) if tables.iter().all(|known| known.handle.table.id() != table.handle.table.id()) => {
+                    tables.push(table);
+                }
                 Some(_) => {}
                 None if is_constant(scan) => {}
                 None => {
@@ -60,9 +90,10 @@ pub(crate) fn tables(plan: &Plan) -> Result<Vec<TableHandle>, SqlError> {
     }
 }
 
-fn stored(scan: &TableScan) -> Option<TableHandle> {
+fn stored(scan: &TableScan) -> Option<Watched> {
     let provider = source_as_provider(&scan.source).ok()?;
-    Some(provider.downcast_ref::<StoredTable>()?.handle().clone())
+    let stored = provider.downcast_ref::<StoredTable>()?;
+    Some(Watched { handle: stored.handle().clone(), planned: Arc::clone(stored.planned_schema()) })
 }
 
 fn is_constant(scan: &TableScan) -> bool {
