@@ -44,7 +44,7 @@ fn extended_protocol_with_parameters() {
             let time: chrono::DateTime<chrono::Utc> = row.get("rt_time");
             (time, row.get::<_, i64>("rt_diff"), row.get::<_, i64>("id"), row.get::<_, Option<String>>("city"))
         };
-        let mut first = vec![next().await, next().await];
+        let mut first = [next().await, next().await];
         first.sort();
         assert_eq!(first[0].0, first[1].0);
         assert!((chrono::Utc::now() - first[0].0).num_seconds().abs() < 60);
