@@ -29,7 +29,7 @@ use tokio::runtime::Handle;
 use crate::{
     Session, SessionOptions, SqlError, SystemFunctions, SystemViews, TableCatalog,
     catalog::{DATABASE, Databases, PUBLIC, PublicSchema, Schemas},
-    exec::{shared::SharingPlanner, sliced::SliceForSets, unfixed::Unfix},
+    exec::{in_order::InOrder, shared::SharingPlanner, sliced::SliceForSets, unfixed::Unfix},
     functions::{self, wasm::WasmUdf},
     pg_catalog,
     registry::QueryRegistry,
@@ -300,6 +300,7 @@ fn base_state(config: &EngineConfig, schemas: &Arc<Schemas>) -> Result<SessionSt
         // After all others: it replaces what they have settled.
         .with_physical_optimizer_rule(Arc::new(rules::segment_aggregates::SegmentAggregates))
         .with_physical_optimizer_rule(Arc::new(SliceForSets))
+        .with_physical_optimizer_rule(Arc::new(InOrder))
         .build())
 }
 

@@ -80,3 +80,18 @@ fn plans_show_what_reaches_the_segments() {
     }
     assert!(differences.is_empty(), "(now, written)\n{}", differences.join("\n"));
 }
+
+/// Types were made to fit by several partitions above the sort, and their batches written as they came: a table that was filled in the order of time was not.
+#[test]
+fn rows_are_written_in_the_order_they_are_given() {
+    let server = Server::start(env!("CARGO_BIN_EXE_tidemill"));
+    server.sql("CREATE TABLE t (i INT, ts TIMESTAMPTZ)");
+    let rows = "SELECT i::bigint, now() + i * INTERVAL '1 second' FROM generate_series(1, 100000) AS s(i) ORDER BY i";
+    let plan = server.sql(&format!("EXPLAIN INSERT INTO t {rows}"));
+    let plan: Vec<String> = plan.into_iter().flatten().flatten().collect();
+    let sort = plan.iter().position(|line| line.contains("SortPreservingMergeExec")).expect("rows are sorted");
+    assert!(!plan[..sort].iter().any(|line| line.contains("RepartitionExec")), "{}", plan.join("\n"));
+    server.sql(&format!("INSERT INTO t {rows}"));
+    let falls = "SELECT count(*) FROM (SELECT i, lag(i) OVER () AS before FROM t) x WHERE before > i";
+    assert_eq!(server.value(falls), "0");
+}

@@ -4,6 +4,7 @@ pub mod aggregate;
 pub(crate) mod computed;
 pub(crate) mod display;
 pub(crate) mod gapfill;
+pub(crate) mod in_order;
 pub(crate) mod lookup;
 pub(crate) mod merging;
 mod narrowing;
