@@ -169,9 +169,18 @@ mod tests {
             ("SUBSCRIBE SELECT 1 WITH (progress = 3)", "42601"),
             ("SUBSCRIBE INSERT INTO t VALUES (1)", "42601"),
             ("SUBSCRIBE SELECT 1 SELECT 2", "42601"),
-            ("SUBSCRIBE SELECT FROM WHERE", "42601"),
         ] {
             assert_eq!(read(sql).unwrap_err().state, state, "{sql}");
         }
+    }
+
+    /// What docs/sql.md shows of statements that are read here.
+    #[test]
+    fn the_page_about_sql_is_true() {
+        let page = include_str!("../../../docs/sql.md");
+        let blocks = page.split("```postgresql").skip(1).filter_map(|block| block.split("```").next());
+        let statements: usize =
+            blocks.map(|sql| parse(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}")).len()).sum();
+        assert!(statements >= 11, "{statements}");
     }
 }

@@ -67,8 +67,11 @@ fn a_client_that_goes_away_is_noticed_while_nothing_happens() {
     server.sql("CREATE TABLE t (id BIGINT)");
     runtime().block_on(async {
         let writer = connect(server.pg_port).await.unwrap();
-        let first = Subscriber::open(&server, "", "SELECT id FROM t", "").await;
-        let second = Subscriber::open(&server, "", "SELECT count(*) FROM t", "").await;
+        let mut first = Subscriber::open(&server, "", "SELECT id FROM t", "").await;
+        let mut second = Subscriber::open(&server, "", "SELECT count(*) FROM t", "").await;
+        // Both have their places.
+        first.moment().await.unwrap();
+        second.moment().await.unwrap();
         let mut third = Subscriber::open(&server, "", "SELECT id FROM t", "").await;
         let error = third.end().await;
         assert_eq!(state(&error), "53400");
