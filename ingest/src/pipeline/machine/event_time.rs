@@ -113,6 +113,10 @@ impl EventTime {
 
     /// Sources that hold back others that are further, when they are what is waited for.
     pub(crate) fn behind(&self) -> Vec<SourceId> {
+        // Nothing is complete before they are known.
+        if !self.unknown.is_empty() {
+            return self.unknown.clone();
+        }
         let sources: BTreeSet<SourceId> = self.streams.keys().map(|id| id.0.source).collect();
         let times: Vec<(SourceId, i64)> =
             sources.into_iter().filter_map(|source| Some((source, self.of_source(source)?))).collect();

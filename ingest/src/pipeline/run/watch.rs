@@ -72,6 +72,8 @@ impl Runner {
         if self.machine.size().0 as u64 <= limit {
             return Ok(());
         }
+        // Groups that wait to be given cannot go there, and those that were given can.
+        self.give(0)?;
         loop {
             let bytes = self.machine.size().0 as u64;
             let wanted = bytes.saturating_sub(limit / 2);
