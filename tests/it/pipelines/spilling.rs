@@ -194,10 +194,13 @@ fn damaged_spilled_state_is_passed_over() {
     let mut sent = 0;
     let mut known = Vec::new();
     for _ in 0..2 {
+        let before = server.value("SELECT spilled_bytes FROM rt.pipelines");
         (sent..sent + 20_000).for_each(|row| feed.send(0, message(row).as_bytes()));
         feed.flush();
         sent += 20_000;
         server.sql("SELECT rt.drain('s')");
+        // A paused pipeline spills nothing.
+        server.wait_for(&format!("SELECT spilled_bytes > {before} FROM rt.pipelines"), "t", PATIENCE);
         server.sql("ALTER PIPELINE sums PAUSE");
         known.push(files(&server));
         server.sql("ALTER PIPELINE sums RESUME");
