@@ -222,7 +222,8 @@ fn protobuf_json_and_references() {
     assert_eq!(refused(&send(&server, "POST", "/subjects/person/versions", &avro(ID))), (409, 409));
 }
 
-fn zigzag(value: i64) -> Vec<u8> {
+/// A number as Avro writes it.
+pub(crate) fn zigzag(value: i64) -> Vec<u8> {
     let mut raw = ((value << 1) ^ (value >> 63)) as u64;
     let mut bytes = Vec::new();
     while raw >= 0x80 {

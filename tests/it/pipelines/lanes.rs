@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use super::{BINARY, PATIENCE, differences, lines, refused, topic};
+use super::{BINARY, PATIENCE, differences, lines, refused, spilling::source, topic};
 use crate::support::{
     kafka::{Feed, brokers, create_topic},
     server::Server,
@@ -23,12 +23,7 @@ fn keys_move_between_lanes() {
     let topic = topic("lanes");
     create_topic(&brokers, &topic, PARTITIONS as i32, &[]);
     let mut server = Server::start(BINARY);
-    for source in ["s", "v"] {
-        server.sql(&format!(
-            "CREATE SOURCE {source} (key TEXT, value BIGINT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '10 seconds')
-             WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}')"
-        ));
-    }
+    ["s", "v"].iter().for_each(|name| source(&server, name, &brokers, &topic));
     server.sql("CREATE TABLE raw (key TEXT, value BIGINT, ts TIMESTAMPTZ) FROM SOURCE s");
     server.sql("CREATE TABLE sums (key TEXT, start TIMESTAMPTZ, rows BIGINT, total BIGINT)");
     server.sql("CREATE TABLE totals (key TEXT PRIMARY KEY, rows BIGINT, total BIGINT)");

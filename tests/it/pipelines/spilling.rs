@@ -21,9 +21,10 @@ fn message(row: i64) -> String {
     format!(r#"{{"key":"a key that is not short {key:08}","value":{value},"ts":{ts}}}"#)
 }
 
-fn source(server: &Server, brokers: &str, topic: &str) {
+/// A source of messages with key, value and time, ten seconds of which may be out of order.
+pub(super) fn source(server: &Server, name: &str, brokers: &str, topic: &str) {
     server.sql(&format!(
-        "CREATE SOURCE s (key TEXT, value BIGINT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '10 seconds')
+        "CREATE SOURCE {name} (key TEXT, value BIGINT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '10 seconds')
          WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}')"
     ));
 }
@@ -34,7 +35,7 @@ fn windows_that_are_larger_than_their_memory() {
     let topic = topic("spilling");
     create_topic(&brokers, &topic, 1, &[]);
     let mut server = Server::start(BINARY);
-    source(&server, &brokers, &topic);
+    source(&server, "s", &brokers, &topic);
     server.sql("CREATE TABLE raw (key TEXT, value BIGINT, ts TIMESTAMPTZ) FROM SOURCE s");
     server.sql("CREATE TABLE sums (key TEXT, start TIMESTAMPTZ, rows BIGINT, total BIGINT, kinds BIGINT)");
     server.sql("CREATE TABLE hops (key TEXT, until TIMESTAMPTZ, rows BIGINT, total BIGINT, PRIMARY KEY (key, until))");
@@ -97,11 +98,8 @@ fn keys_that_are_more_than_their_memory() {
     let topic = topic("spilling-keys");
     create_topic(&brokers, &topic, 1, &[]);
     let mut server = Server::start(BINARY);
-    source(&server, &brokers, &topic);
-    server.sql(&format!(
-        "CREATE SOURCE v (key TEXT, value BIGINT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts - INTERVAL '10 seconds')
-         WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}')"
-    ));
+    source(&server, "s", &brokers, &topic);
+    source(&server, "v", &brokers, &topic);
     server.sql("CREATE TABLE raw (key TEXT, value BIGINT, ts TIMESTAMPTZ) FROM SOURCE s");
     server.sql("CREATE TABLE totals (key TEXT PRIMARY KEY, rows BIGINT, total BIGINT, kinds BIGINT)");
     server.sql("CREATE TABLE firsts (key TEXT, value BIGINT)");
@@ -184,7 +182,7 @@ fn damaged_spilled_state_is_passed_over() {
     let topic = topic("spilling-damaged");
     create_topic(&brokers, &topic, 1, &[]);
     let mut server = Server::start(BINARY);
-    source(&server, &brokers, &topic);
+    source(&server, "s", &brokers, &topic);
     server.sql("CREATE TABLE sums (key TEXT, rows BIGINT, total BIGINT)");
     server.sql(
         "CREATE PIPELINE sums INTO sums WITH (memory_limit = '256kB', checkpoint_interval = '1 hour', idle_timeout = '1 hour') AS

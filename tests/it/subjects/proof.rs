@@ -6,6 +6,7 @@ use rdkafka::mocking::MockCluster;
 use serde_json::Value;
 
 use super::{BINARY, broken, verdicts};
+use crate::schema_registry::zigzag;
 use crate::{
     http::ask,
     support::{
@@ -18,17 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Fields, whether they break anything, and messages: their data, and the row that each is; none where it is a dead letter.
 type Step = (String, bool, Vec<(Vec<Vec<u8>>, &'static str)>);
-
-fn zigzag(value: i64) -> Vec<u8> {
-    let mut raw = ((value << 1) ^ (value >> 63)) as u64;
-    let mut bytes = Vec::new();
-    while raw >= 0x80 {
-        bytes.push(raw as u8 | 0x80);
-        raw >>= 7;
-    }
-    bytes.push(raw as u8);
-    bytes
-}
 
 fn text(text: &str) -> Vec<u8> {
     [zigzag(text.len() as i64), text.as_bytes().to_vec()].concat()
