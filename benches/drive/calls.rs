@@ -8,7 +8,7 @@ const MODULE: &str = r#"(module
     (memory (export "memory") 1)
     (func (export "alloc") (param i32) (result i32) i32.const 1024)
     (func (export "fee") (param i64 i64) (result i64) (i64.add (i64.mul (local.get 0) (local.get 1)) (i64.const 7)))
-    (func (export "scale") (param f64) (result f64) (f64.mul (local.get 0) (f64.const 0.5)))
+    (func (export "half") (param f64) (result f64) (f64.mul (local.get 0) (f64.const 0.5)))
     (func (export "tail") (param i32 i32) (result i64)
         (i64.or (i64.shl (i64.extend_i32_u (local.get 0)) (i64.const 32)) (i64.extend_i32_u (local.get 1)))))"#;
 
@@ -20,7 +20,7 @@ pub(crate) fn run(options: &Options) {
     std::fs::write(&path, wat::parse_str(MODULE).unwrap()).unwrap();
     let file = path.display();
     server.sql(&format!("CREATE FUNCTION fee(BIGINT, BIGINT) RETURNS BIGINT LANGUAGE wasm AS '{file}'"));
-    server.sql(&format!("CREATE FUNCTION scale(DOUBLE PRECISION) RETURNS DOUBLE PRECISION LANGUAGE wasm AS '{file}'"));
+    server.sql(&format!("CREATE FUNCTION half(DOUBLE PRECISION) RETURNS DOUBLE PRECISION LANGUAGE wasm AS '{file}'"));
     server.sql(&format!("CREATE FUNCTION tail(TEXT) RETURNS TEXT LANGUAGE wasm AS '{file}'"));
     std::fs::remove_file(&path).unwrap();
     server.sql("CREATE TABLE t (a BIGINT, b BIGINT, x DOUBLE PRECISION, name TEXT)");
@@ -30,7 +30,7 @@ pub(crate) fn run(options: &Options) {
         ("no call", "SELECT sum(a + b) FROM t"),
         ("a * b + 7", "SELECT sum(a * b + 7) FROM t"),
         ("fee(a, b)", "SELECT sum(fee(a, b)) FROM t"),
-        ("scale(x)", "SELECT sum(scale(x)) FROM t"),
+        ("half(x)", "SELECT sum(half(x)) FROM t"),
         ("WHERE fee(a, b) % 2 = 0", "SELECT count(*) FROM t WHERE fee(a, b) % 2 = 0"),
         ("length(name)", "SELECT sum(length(name)) FROM t"),
         ("length(tail(name))", "SELECT sum(length(tail(name))) FROM t"),

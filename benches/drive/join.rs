@@ -19,7 +19,7 @@ const ROWS_PER_MS: u64 = 100;
 
 pub(crate) fn run(brokers: &str, options: &Options) {
     let rows = options.number("rows", 5_000_000);
-    let pairs = rows / 2;
+    let (pairs, memory_mb) = (rows / 2, options.number("memory-mb", 12_000));
     for topic in ["predictions", "outcomes"] {
         create_topic(brokers, topic, PARTITIONS as i32, &[]);
         let feed = Feed::new(brokers, topic);
@@ -41,16 +41,18 @@ pub(crate) fn run(brokers: &str, options: &Options) {
     server.sql("CREATE TABLE errors (key BIGINT, ts TIMESTAMPTZ, error BIGINT)");
     let before = server.memory_mib();
     let (cpu, start) = (server.cpu_seconds(), Instant::now());
-    server.sql(
-        "CREATE PIPELINE errors INTO errors WITH (memory_limit = '8GB') AS
+    server.sql(&format!(
+        "CREATE PIPELINE errors INTO errors WITH (memory_limit = '{memory_mb}MB') AS
          SELECT p.key, p.ts, p.value - o.value
-         FROM predictions p JOIN outcomes o ON p.key = o.key AND o.ts BETWEEN p.ts AND p.ts + INTERVAL '1' HOUR",
-    );
+         FROM predictions p JOIN outcomes o ON p.key = o.key AND o.ts BETWEEN p.ts AND p.ts + INTERVAL '1' HOUR"
+    ));
     server.wait_for("SELECT count(*) FROM errors", &pairs.to_string(), Duration::from_secs(1800));
     let seconds = start.elapsed().as_secs_f64();
     let open: u64 = server.value("SELECT open_groups FROM rt.pipelines").parse().unwrap();
     println!("{:32}{:>12.0} rows/s ({seconds:.1} s, {pairs} pairs)", "interval join", rows as f64 / seconds);
     println!("{:32}{:>12.2} s per million rows", "server CPU", (server.cpu_seconds() - cpu) * 1e6 / rows as f64);
+    let spilled: u64 = server.value("SELECT spilled_bytes FROM rt.pipelines").parse().unwrap();
+    println!("{:32}{:>12} MB", "in files", spilled / 1_000_000);
     thread::sleep(Duration::from_secs(3));
     let bytes: f64 = server.value("SELECT state_bytes FROM rt.pipelines").parse().unwrap();
     println!(

@@ -8,15 +8,17 @@
 //! cargo bench --bench drive -- faults --runs 24           kill -9, ends, stops while one topic is read by new servers; exact each time (--events 10000000)
 //! cargo bench --bench drive -- dashboard --clients 16     six prepared queries on one restaurant: latencies, queries/s (--rows, --seconds)
 //! cargo bench --bench drive -- keys --keys 50000000       upserts from a topic, look-ups, restarts, beside a table without a key (--updates, --clients)
+//! cargo bench --bench drive -- modes                      partial upserts, dedup and Debezium's changes from topics (--messages 5000000, --keys, --changes 1000000)
 //! cargo bench --bench drive -- calls                      functions in WebAssembly, called by queries of one lane (--rows 5000000)
 //! cargo bench --bench drive -- windows                    count and sum by key in windows: backlog, closed to visible, bytes a key (--messages 10000000, --keys 10000, --open 1000000, --parallelism 1)
 //! cargo bench --bench drive -- state --groups 10000000    a large state that changes in part: checkpoints, stops, recovery (--churn, --rounds 20, --parallelism 1, --memory-mb 12000)
 //! cargo bench --bench drive -- subjects                   a schema registry of 10,000 subjects: look-ups over HTTP, a start (--subjects, --lookups 20000)
-//! cargo bench --bench drive -- join --rows 5000000        an interval join whose rows all stay open
+//! cargo bench --bench drive -- join --rows 5000000        an interval join whose rows all stay open (--memory-mb 12000)
+//! cargo bench --bench drive -- sink --messages 3000000    topic to topic, exactly once: records/s, message to committed record (--rate 2000, --seconds 20)
 //! ```
 //!
 //! What stands for what: drain is ingestion under backlog, freshness is a dashboard's eye on a live stream, start is an operator's restart, kill and faults
-//! are power cuts, dashboard an application with many users, keys one whose rows change, windows, state and join what stream jobs do. Better is: more rows/s, fewer CPU seconds, fewer milliseconds; kill and faults know only right and wrong.
+//! are power cuts, dashboard an application with many users, keys and modes one whose rows change, windows, state, join and sink what stream jobs do. Better is: more rows/s, fewer CPU seconds, fewer milliseconds; kill and faults know only right and wrong.
 //! A broker is started by `tests/tools/kafka` unless `TIDEMILL_TEST_KAFKA` names one.
 
 #![allow(
@@ -37,6 +39,8 @@ mod freshness;
 mod join;
 mod keys;
 mod kill;
+mod modes;
+mod sink;
 mod start;
 mod state;
 mod subjects;
@@ -77,16 +81,18 @@ fn main() {
         "freshness" => with_kafka(|brokers| freshness::run(brokers, &options)),
         "keys" => with_kafka(|brokers| keys::run(brokers, &options)),
         "kill" => with_kafka(|brokers| kill::run(brokers, &options)),
+        "modes" => with_kafka(|brokers| modes::run(brokers, &options)),
         "calls" => calls::run(&options),
         "dashboard" => dashboard::run(&options),
         "join" => with_kafka(|brokers| join::run(brokers, &options)),
+        "sink" => with_kafka(|brokers| sink::run(brokers, &options)),
         "start" => start::run(&options),
         "subjects" => subjects::run(&options),
         "state" => with_kafka(|brokers| state::run(brokers, &options)),
         "windows" => with_kafka(|brokers| windows::run(brokers, &options)),
         _ => {
             println!(
-                "drive: say drain, freshness, start, kill, faults, keys, windows, state, join, subjects, calls or dashboard; see benches/drive/main.rs"
+                "drive: say drain, freshness, start, kill, faults, keys, modes, windows, state, join, sink, subjects, calls or dashboard; see benches/drive/main.rs"
             )
         }
     }

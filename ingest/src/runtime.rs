@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 use tidemill_storage::{clock::Clock, upsert::KeyMemory};
 
@@ -198,6 +199,21 @@ pub(crate) fn side_by_side<I: Sync, R: Send>(items: &[I], threads: usize, each: 
     let mut done = done.into_inner();
     done.sort_unstable_by_key(|(at, _)| *at);
     done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Has a thread make things a little ahead of who takes them. `make` is told whether anybody still wants what it gives.
+pub(crate) fn ahead<T: Send, R>(
+    make: impl FnOnce(&mut dyn FnMut(T) -> bool) + Send,
+    take: impl FnOnce(&mut dyn Iterator<Item = T>) -> Result<R>,
+) -> Result<R> {
+    let (made, taken) = bounded(1);
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("ahead".into()).stack_size(STACK_BYTES);
+        let started = thread.spawn_scoped(scope, move || make(&mut |thing| made.send(thing).is_ok()));
+        started.map_err(|error| Error::Unavailable(format!("a thread could not be started: {error}")))?;
+        // The thread is waited for after that, and knows by then that nobody wants more.
+        take(&mut taken.into_iter())
+    })
 }
 
 /// Waits for a thread. A panic in it was reported where it happened.

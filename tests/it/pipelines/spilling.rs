@@ -156,6 +156,81 @@ fn keys_that_are_more_than_their_memory() {
     check(&server);
 }
 
+/// A join, sessions and ranks: rows that are found by their keys, and go when their time has come.
+#[test]
+fn open_rows_that_are_more_than_their_memory() {
+    let Some(brokers) = brokers("pipelines::spilling::open_rows_that_are_more_than_their_memory") else { return };
+    let topic = topic("spilling-open");
+    create_topic(&brokers, &topic, 1, &[]);
+    let mut server = Server::start(BINARY);
+    source(&server, "s", &brokers, &topic);
+    source(&server, "v", &brokers, &topic);
+    server.sql("CREATE TABLE raw (key TEXT, value BIGINT, ts TIMESTAMPTZ) FROM SOURCE s");
+    server.sql("CREATE TABLE pairs (key TEXT, value BIGINT, next BIGINT)");
+    server.sql("CREATE TABLE sessions (key TEXT, start TIMESTAMPTZ, rows BIGINT, total BIGINT)");
+    server.sql("CREATE TABLE newest (key TEXT, value BIGINT, place BIGINT)");
+    let options = "memory_limit = '1MB', checkpoint_interval = '100ms', idle_timeout = '1 hour'";
+    let join = |left: &str, right: &str| {
+        format!(
+            "SELECT a.key, a.value, b.value FROM {left} a LEFT JOIN {right} b ON b.key = a.key
+             AND b.ts BETWEEN a.ts AND a.ts + INTERVAL '1 hour' AND b.value > a.value WHERE a.value >= 0"
+        )
+    };
+    server.sql(&format!("CREATE PIPELINE pairs INTO pairs WITH ({options}) AS {}", join("s", "v")));
+    let gap = "INTERVAL '40' MINUTE";
+    server.sql(&format!(
+        "CREATE PIPELINE sessions INTO sessions WITH ({options}, parallelism = 2) AS
+         SELECT key, SESSION_START(ts, {gap}), count(*), sum(value)::bigint FROM s WHERE value >= 0 GROUP BY key, SESSION(ts, {gap})"
+    ));
+    server.sql(&format!(
+        "CREATE PIPELINE newest INTO newest WITH ({options}) AS
+         SELECT key, value, n FROM (SELECT key, value, ts, row_number() OVER (PARTITION BY key, TUMBLE(ts, INTERVAL '4' HOUR) ORDER BY value DESC) AS n
+         FROM s WHERE value >= 0) q WHERE n <= 2"
+    ));
+    let feed = Feed::new(&brokers, &topic);
+    for from in (0..ROWS).step_by(2_000) {
+        (from..from + 2_000).for_each(|row| feed.send(0, message(row).as_bytes()));
+        feed.flush();
+        if matches!(from, 22_000 | 46_000) {
+            server.wait_for("SELECT count(*) FROM rt.pipelines WHERE spilled_bytes > 0", "3", PATIENCE);
+            thread::sleep(Duration::from_millis(150));
+            server.kill_and_restart();
+        }
+    }
+    (0..2)
+        .for_each(|_| feed.send(0, format!(r#"{{"key":"end","value":-1,"ts":{}}}"#, START_MS + 36_000_000).as_bytes()));
+    feed.flush();
+    let expected = join("raw", "raw");
+    server.wait_for(
+        "SELECT count(*) FROM pairs",
+        &server.value(&format!("SELECT count(*) FROM ({expected}) q")),
+        PATIENCE,
+    );
+    let check = |server: &Server| {
+        server.sql("SELECT rt.drain('s')");
+        server.sql("SELECT rt.drain('v')");
+        assert_eq!(
+            lines(server, "SELECT state, restarts, error FROM rt.pipelines"),
+            ["running 0 null", "running 0 null", "running 0 null"]
+        );
+        assert_eq!(differences(server, "SELECT * FROM pairs", &expected), ["0", "0"]);
+        let sessions = "WITH begins AS (SELECT *, CASE WHEN ts - lag(ts) OVER (PARTITION BY key ORDER BY ts) < INTERVAL '40 minutes' THEN 0 ELSE 1 END AS one
+                            FROM raw WHERE value >= 0),
+                        numbered AS (SELECT *, sum(one) OVER (PARTITION BY key ORDER BY ts) AS number FROM begins)
+                        SELECT key, min(ts), count(*), sum(value)::bigint FROM numbered GROUP BY key, number";
+        assert_eq!(differences(server, "SELECT * FROM sessions", sessions), ["0", "0"]);
+        let newest = "SELECT key, value, n::bigint FROM (SELECT key, value, row_number() OVER (PARTITION BY key ORDER BY value DESC) AS n FROM raw WHERE value >= 0) q WHERE n <= 2";
+        assert_eq!(differences(server, "SELECT * FROM newest", newest), ["0", "0"]);
+        // Both sessions of several rows and of one, and left rows with a partner and without.
+        let kinds = "SELECT (SELECT count(DISTINCT rows) > 1 FROM sessions), (SELECT count(next) > 10000 AND count(*) > count(next) + 10000 FROM pairs), (SELECT count(*) FROM newest WHERE place = 1)";
+        assert_eq!(lines(server, kinds), ["t t 20000"]);
+    };
+    check(&server);
+    server.wait_for("SELECT sum(spilled_bytes) FROM rt.pipelines", "0", PATIENCE);
+    server.kill_and_restart();
+    check(&server);
+}
+
 /// Files of spilled state, the newest last.
 fn files(server: &Server) -> Vec<PathBuf> {
     let id = server.value("SELECT id FROM rt.pipelines");

@@ -55,6 +55,12 @@ impl Dump {
         of(&self.keys) + self.states.iter().map(|state| of(state)).sum::<usize>()
     }
 
+    /// Groups that follow one another.
+    pub(crate) fn slice(&self, from: usize, groups: usize) -> Self {
+        let cut = |arrays: &Vec<ArrayRef>| arrays.iter().map(|array| array.slice(from, groups)).collect();
+        Self { groups, keys: cut(&self.keys), states: self.states.iter().map(cut).collect() }
+    }
+
     /// Some of the groups.
     pub(crate) fn take(&self, rows: &UInt32Array) -> Result<Self> {
         let pick = |arrays: &Vec<ArrayRef>| {

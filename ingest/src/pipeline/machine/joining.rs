@@ -6,6 +6,8 @@
 //!   the watermark passes 10:10 ─► it is forgotten; without a partner it is given with NULLs in a LEFT JOIN, as right rows are in a RIGHT JOIN; FULL is both
 //! ```
 //!
+//! Rows that memory has no room for go to files ([`Timed`]), both sides' together; what comes is compared with those there as with those in memory.
+//!
 //! A left row is late when it would be forgotten at once; a right row when all left rows that it may belong to are. Right rows wait for left rows that are not late, though they
 //! be behind the watermark. So the pairs of rows that come within the watermark's allowance are those of tables, in whatever order they come, and of what comes after it as many as can be.
 
@@ -28,7 +30,9 @@ use datafusion::common::DataFusionError;
 use super::{
     event_time::NEVER,
     flow::{Flowing, Part, Taken},
+    keyed::{Found, Place, Timed, TimedRow},
     packing::{ByRow, Packed, Packing},
+    spill::Store,
 };
 use crate::pipeline::plan::Join;
 
@@ -37,6 +41,7 @@ type Result<T> = std::result::Result<T, DataFusionError>;
 /// Bytes of a row beside its own.
 const ENTRY_BYTES: usize = 104;
 const KINDS: [&str; 2] = ["left", "right"];
+const IN_FILES: [&str; 2] = ["left in files", "right in files"];
 /// Keys and times of left rows that were given.
 const GONE: &str = "gone";
 /// No next row.
@@ -74,7 +79,23 @@ impl JoinRows {
 pub(crate) struct Joining {
     join: Arc<Join>,
     sides: [Waiting; 2],
+    /// Of memory.
     bytes: usize,
+    /// Rows of both sides in files. Of left ones that were given it is known there that their keys were.
+    filed: [Timed; 2],
+}
+
+/// A row of the other side that may be the partner of one in memory.
+enum Partner {
+    Slot(u32),
+    InFile(Found),
+}
+
+/// A row that no partner can come for any more.
+struct Gone {
+    time: i64,
+    flags: u8,
+    row: Box<[u8]>,
 }
 
 /// The rows of one side that wait.
@@ -221,10 +242,19 @@ impl Waiting {
         self.free.extend(gone);
         taken
     }
+
+    /// Drops all rows.
+    fn clear(&mut self) {
+        self.slots = Vec::new();
+        self.free = Vec::new();
+        self.heads = ByRow::default();
+        self.times.clear();
+        self.ghosts.clear();
+    }
 }
 
 impl Joining {
-    pub(crate) fn new(join: Arc<Join>) -> Result<Self> {
+    pub(crate) fn new(join: Arc<Join>, store: &Arc<dyn Store>) -> Result<Self> {
         let waiting = |side: usize| {
             let side = &join.sides[side];
             let keys = side.keys.iter().map(|key| key.field.data_type().clone()).collect();
@@ -232,7 +262,8 @@ impl Joining {
             Ok::<_, DataFusionError>(Waiting::new(Packing::new(keys)?, Packing::new(rows)?))
         };
         let sides = [waiting(0)?, waiting(1)?];
-        Ok(Self { join, sides, bytes: 0 })
+        let filed = IN_FILES.map(|kind| Timed::new(kind, Arc::clone(store)));
+        Ok(Self { join, sides, bytes: 0, filed })
     }
 
     /// Until when rows of a side wait: the watermark at which no partner that is not late can come for a row of a time.
@@ -263,8 +294,8 @@ impl Joining {
         let kept = self.join.sides[side].kept.iter();
         let kept: Vec<ArrayRef> = kept.map(|at| Arc::clone(rows.rows.column(*at))).collect();
         let packed = self.sides[side].rows.pack(&kept)?;
-        // Pairs that may be: the row's slot, the other's.
-        let mut pairs: Vec<(u32, u32)> = Vec::new();
+        // Pairs that may be: the row's slot, and the other.
+        let mut pairs: Vec<(u32, Partner)> = Vec::new();
         for (row, before) in rows.before.iter().copied().enumerate() {
             let time = rows.times.value(row);
             if self.acceptable_until(side, time) < before {
@@ -274,7 +305,7 @@ impl Joining {
             let is_keyless = rows.keys.iter().any(|key| key.is_null(row));
             let at = self.insert(side, &keys, &packed, row, time, is_keyless);
             if !is_keyless {
-                self.meet(side, at, before, &mut pairs);
+                self.meet(side, at, before, &mut pairs)?;
             }
         }
         taken.given = self.pairs(side, &pairs)?.into_iter().map(Flowing::on_time).collect();
@@ -290,39 +321,60 @@ impl Joining {
     }
 
     /// Finds the rows of the other side that a row may belong to.
-    fn meet(&mut self, side: usize, at: u32, before: i64, pairs: &mut Vec<(u32, u32)>) {
+    fn meet(&mut self, side: usize, at: u32, before: i64, pairs: &mut Vec<(u32, Partner)>) -> Result<()> {
         let (low, high, span) = (self.join.low_us, self.join.high_us, self.span());
         let slot = &self.sides[side].slots[at as usize];
         let time = slot.time;
-        let mut near = Vec::new();
+        // Whether one of a time is its partner, or at least near it.
+        let meets = |other: i64, is_ghost: bool| {
+            let until = self.until(1 - side, other);
+            let apart = if side == 0 { other.saturating_sub(time) } else { time.saturating_sub(other) };
+            // Had it come alone, it would have found what the watermark before it had left.
+            let is_partner = !is_ghost && until >= before && (low..=high).contains(&apart);
+            let is_near = until.saturating_add(if side == 1 { span } else { 0 }) >= before
+                && (low.saturating_sub(span)..=high.saturating_add(span)).contains(&apart);
+            (is_partner, is_near)
+        };
+        // Of right rows it is counted.
+        let (mut is_near_one, mut near, mut near_in_files): (bool, Vec<u32>, Vec<Place>) =
+            (false, Vec::new(), Vec::new());
         for other in self.sides[1 - side].of_key(slot.key()) {
             let of_other = &self.sides[1 - side].slots[other as usize];
-            let until = self.until(1 - side, of_other.time);
-            let apart = if side == 0 { of_other.time.saturating_sub(time) } else { time.saturating_sub(of_other.time) };
-            // Had it come alone, it would have found what the watermark before it had left.
-            if of_other.flags & GHOST == 0 && until >= before && (low..=high).contains(&apart) {
-                pairs.push((at, other));
-            } else if until.saturating_add(if side == 1 { span } else { 0 }) >= before
-                && (low.saturating_sub(span)..=high.saturating_add(span)).contains(&apart)
-            {
-                near.push(if side == 0 { other } else { at });
+            match meets(of_other.time, of_other.flags & GHOST != 0) {
+                (true, _) => pairs.push((at, Partner::Slot(other))),
+                (false, true) if side == 0 => near.push(other),
+                (false, is_near) => is_near_one |= is_near,
             }
         }
-        // Of right rows it is counted.
+        let filed = &self.filed[1 - side];
+        for found in filed.of_key(slot.key())? {
+            let is_gone = found.time < filed.before() || found.mark & GHOST != 0;
+            match meets(found.time, is_gone) {
+                (true, _) => pairs.push((at, Partner::InFile(found))),
+                (false, true) if side == 0 => near_in_files.push(found.place),
+                (false, is_near) => is_near_one |= is_near,
+            }
+        }
+        if side == 1 && is_near_one {
+            near.push(at);
+        }
         near.into_iter().for_each(|right| self.sides[1].slots[right as usize].flags |= NEAR);
+        near_in_files.into_iter().for_each(|right| self.filed[1].mark(right, NEAR));
+        Ok(())
     }
 
     /// Rows of pairs, of those that fulfil the whole condition, which are marked.
-    fn pairs(&mut self, side: usize, pairs: &[(u32, u32)]) -> Result<Option<RecordBatch>> {
+    fn pairs(&mut self, side: usize, pairs: &[(u32, Partner)]) -> Result<Option<RecordBatch>> {
         if pairs.is_empty() {
             return Ok(None);
         }
-        let place = |of: usize, pair: &(u32, u32)| if of == side { pair.0 } else { pair.1 } as usize;
-        let columns = |of: usize| {
-            let slots = &self.sides[of].slots;
-            self.columns(of, pairs.iter().map(|pair| &slots[place(of, pair)]))
-        };
-        let columns = [columns(0)?, columns(1)?].concat();
+        let own = self.columns(side, pairs.iter().map(|(at, _)| self.sides[side].slots[*at as usize].row()))?;
+        let of_other = pairs.iter().map(|(_, other)| match other {
+            Partner::Slot(at) => self.sides[1 - side].slots[*at as usize].row(),
+            Partner::InFile(found) => &found.bytes,
+        });
+        let of_other = self.columns(1 - side, of_other)?;
+        let columns = if side == 0 { [own, of_other].concat() } else { [of_other, own].concat() };
         let options = RecordBatchOptions::new().with_row_count(Some(pairs.len()));
         let mut rows = RecordBatch::try_new_with_options(Arc::clone(&self.join.output), columns, &options)?;
         let mut mask: Option<BooleanArray> = None;
@@ -336,19 +388,21 @@ impl Joining {
             rows = filter_record_batch(&rows, &asked)?;
             mask = Some(asked);
         }
-        for (at, pair) in pairs.iter().enumerate() {
+        for (at, (own, other)) in pairs.iter().enumerate() {
             let flag = if mask.as_ref().is_none_or(|mask| mask.value(at)) { MATCHED } else { NEAR };
-            for of in 0..2 {
-                self.sides[of].slots[place(of, pair)].flags |= flag;
+            self.sides[side].slots[*own as usize].flags |= flag;
+            match other {
+                Partner::Slot(other) => self.sides[1 - side].slots[*other as usize].flags |= flag,
+                Partner::InFile(found) => self.filed[1 - side].mark(found.place, flag),
             }
         }
         Ok((rows.num_rows() > 0).then_some(rows))
     }
 
-    /// The columns of a side; NULL where nobody asks for them.
-    fn columns<'s>(&self, side: usize, slots: impl ExactSizeIterator<Item = &'s Slot>) -> Result<Vec<ArrayRef>> {
-        let (of_side, count) = (&self.join.sides[side], slots.len());
-        let mut kept = self.sides[side].rows.unpack(slots.map(Slot::row))?.into_iter();
+    /// The columns of rows of a side; NULL where nobody asks for them.
+    fn columns<'s>(&self, side: usize, rows: impl ExactSizeIterator<Item = &'s [u8]>) -> Result<Vec<ArrayRef>> {
+        let (of_side, count) = (&self.join.sides[side], rows.len());
+        let mut kept = self.sides[side].rows.unpack(rows)?.into_iter();
         let fields = of_side.schema.fields().iter().enumerate();
         let column = |(at, field): (usize, &arrow::datatypes::FieldRef)| match of_side.kept.contains(&at) {
             true => kept.next().unwrap_or_else(|| new_null_array(field.data_type(), count)),
@@ -369,23 +423,31 @@ impl Joining {
         let left_before = watermark.saturating_sub(of_right).saturating_sub(join.high_us);
         let right_waits = join.high_us.max(self.span());
         let right_before = watermark.saturating_sub(of_left).saturating_add(join.low_us).saturating_sub(right_waits);
+        let ghosts_before = left_before.saturating_sub(self.span());
         let left = self.sides[0].retire(left_before);
-        let ghosts = self.sides[0].expire(left_before.saturating_sub(self.span()), true);
+        let ghosts = self.sides[0].expire(ghosts_before, true);
         let right = self.sides[1].expire(right_before, false);
         self.bytes -= left.iter().map(|slot| slot.row().len()).sum::<usize>();
         self.bytes -= ghosts.iter().chain(&right).map(|slot| slot.bytes.len() + ENTRY_BYTES).sum::<usize>();
-        for slot in right.iter().filter(|slot| slot.flags & MATCHED == 0) {
-            match slot.flags & NEAR {
+        let gone = |slot: &Slot| Gone { time: slot.time, flags: slot.flags, row: slot.row().into() };
+        let mut left: Vec<Gone> = left.iter().filter(|slot| slot.flags & MATCHED == 0).map(gone).collect();
+        let mut right: Vec<Gone> = right.iter().filter(|slot| slot.flags & MATCHED == 0).map(gone).collect();
+        left.extend(self.due(0, left_before)?);
+        right.extend(self.due(1, right_before)?);
+        self.filed[0].forget(ghosts_before);
+        self.filed[1].forget(right_before);
+        for gone in &right {
+            match gone.flags & NEAR {
                 0 => taken.counts.unmatched += 1,
                 _ => taken.counts.out_of_bound += 1,
             }
         }
-        for (side, slots) in [left, right].iter().enumerate().filter(|(side, _)| join.outer[*side]) {
-            let lonely: Vec<&Slot> = slots.iter().filter(|slot| slot.flags & MATCHED == 0).collect();
+        for (side, mut lonely) in [left, right].into_iter().enumerate().filter(|(side, _)| join.outer[*side]) {
             if lonely.is_empty() {
                 continue;
             }
-            let own = self.columns(side, lonely.iter().copied())?;
+            lonely.sort_by_key(|gone| gone.time);
+            let own = self.columns(side, lonely.iter().map(|gone| &*gone.row))?;
             let of_other = join.sides[1 - side].schema.fields().iter();
             let nulls = of_other.map(|field| new_null_array(field.data_type(), lonely.len())).collect();
             let columns = if side == 0 { [own, nulls].concat() } else { [nulls, own].concat() };
@@ -394,6 +456,39 @@ impl Joining {
             taken.given.push(Flowing::on_time(rows));
         }
         Ok(taken)
+    }
+
+    /// Rows in files that are before a time and found no partner; what they say where it is asked for.
+    fn due(&mut self, side: usize, before: i64) -> Result<Vec<Gone>> {
+        let mut due = self.filed[side].due(before)?;
+        due.retain(|due| due.mark & (MATCHED | GHOST) == 0);
+        let rows = match self.join.outer[side] {
+            true => self.filed[side].read(&due.iter().collect::<Vec<_>>())?,
+            false => vec![Box::default(); due.len()],
+        };
+        Ok(due.iter().zip(rows).map(|(due, row)| Gone { time: due.time, flags: due.mark, row }).collect())
+    }
+
+    /// Bytes that go to files: all rows that wait, and the keys of those that were given.
+    pub(crate) fn spillable(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn spill(&mut self) -> Result<()> {
+        for (waiting, filed) in self.sides.iter_mut().zip(&mut self.filed) {
+            let all = waiting.times.iter().chain(&waiting.ghosts).map(|(_, at)| &waiting.slots[*at as usize]);
+            let rows =
+                all.map(|slot| TimedRow { time: slot.time, mark: slot.flags, key: slot.key(), bytes: slot.row() });
+            filed.put(&rows.collect::<Vec<_>>())?;
+            waiting.clear();
+        }
+        self.bytes = 0;
+        Ok(())
+    }
+
+    /// Bytes in files.
+    pub(crate) fn spilled(&self) -> u64 {
+        self.filed.iter().map(Timed::spilled).sum()
     }
 
     pub(crate) fn dump(&self) -> Result<Vec<Part>> {
@@ -416,11 +511,15 @@ impl Joining {
             let keys = left.keys.unpack(slots.iter().map(|slot| slot.key()))?;
             parts.push(Part::new(GONE, 0, slots.len(), vec![vec![Arc::new(times)], keys]));
         }
+        parts.extend(self.filed.iter().flat_map(Timed::dump));
         Ok(parts)
     }
 
     pub(crate) fn restore(&mut self, part: Part) -> Result<()> {
         let foreign = || super::foreign(&part.kind);
+        if let Some(side) = IN_FILES.iter().position(|kind| *kind == part.kind) {
+            return self.filed[side].restore(&part);
+        }
         if part.kind == GONE {
             let [times, keys] = part.columns.as_slice() else { return Err(foreign()) };
             let times = times.first().and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
@@ -450,6 +549,8 @@ impl Joining {
 
     /// Bytes, and rows.
     pub(crate) fn size(&self) -> (usize, usize) {
-        (self.bytes, self.sides.iter().map(|side| side.times.len()).sum())
+        let bytes = self.bytes + self.filed.iter().map(Timed::bytes).sum::<usize>();
+        let in_files = self.filed.iter().map(Timed::waiting).sum::<usize>();
+        (bytes, in_files + self.sides.iter().map(|side| side.times.len()).sum::<usize>())
     }
 }

@@ -264,20 +264,22 @@ impl Machine {
         })
     }
 
+    /// A machine as a picture has it, whose parts come one after the other.
     pub(crate) fn restore(
         plan: Arc<Plan>,
         sources: Arc<[MachineSource]>,
         tables: Arc<[Arc<dyn TableRows>]>,
         settings: Settings,
-        picture: Picture,
+        progress: Progress,
+        parts: impl IntoIterator<Item = Result<Part>>,
     ) -> Result<Self> {
-        let Picture { progress, parts } = picture;
         let mut machine = Self::new(plan, sources, tables, settings)?;
         let watermark = progress.time.combined();
         for (operator, running) in machine.plan.operators.iter().zip(&mut machine.operators) {
             running.begin(watermark, delay_of(&operator.kind, 0));
         }
         for part in parts {
+            let part = part?;
             let at = part.operator;
             let running = machine.operators.get_mut(at).ok_or_else(|| foreign(&part.kind))?;
             running.restore(part)?;

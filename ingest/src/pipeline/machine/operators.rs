@@ -90,14 +90,14 @@ impl Piece {
 impl Running {
     pub(super) fn new(kind: &Kind, late: Late, store: &Arc<dyn Store>) -> Result<Self> {
         Ok(match kind {
-            Kind::Join(join) => Self::Joining(Box::new(Joining::new(Arc::clone(join))?)),
+            Kind::Join(join) => Self::Joining(Box::new(Joining::new(Arc::clone(join), store)?)),
             Kind::AsOf(as_of) => Self::Versions(Box::new(Versions::new(Arc::clone(as_of), Arc::clone(store))?)),
-            Kind::Ranking(ranking) => Self::Ranked(Box::new(Ranked::new(Arc::clone(ranking))?)),
+            Kind::Ranking(ranking) => Self::Ranked(Box::new(Ranked::new(Arc::clone(ranking), Arc::clone(store))?)),
             Kind::Dedup(dedup) => Self::Deduping(Deduping::new(Arc::clone(dedup), late, Arc::clone(store))?),
             Kind::Aggregate(aggregate) => match &aggregate.timing {
                 None => Self::Updating(Updating::new(Arc::clone(aggregate), Arc::clone(store))?),
                 Some(timing) if matches!(timing.window, Window::Session { .. }) => {
-                    Self::Sessions(Sessions::new(Arc::clone(aggregate), timing)?)
+                    Self::Sessions(Sessions::new(Arc::clone(aggregate), timing, Arc::clone(store))?)
                 }
                 Some(timing) => Self::Windowed(Windowed::new(Arc::clone(aggregate), timing, late, Arc::clone(store))?),
             },
@@ -151,7 +151,9 @@ impl Running {
             Self::Updating(updating) => vec![(0, updating.spillable())],
             Self::Deduping(deduping) => vec![(0, deduping.spillable())],
             Self::Versions(versions) => vec![(0, versions.spillable())],
-            Self::Sessions(_) | Self::Joining(_) | Self::Ranked(_) => Vec::new(),
+            Self::Sessions(sessions) => vec![(0, sessions.spillable())],
+            Self::Joining(joining) => vec![(0, joining.spillable())],
+            Self::Ranked(ranked) => vec![(0, ranked.spillable())],
         }
     }
 
@@ -161,7 +163,9 @@ impl Running {
             Self::Updating(updating) => updating.spill(),
             Self::Deduping(deduping) => deduping.spill(),
             Self::Versions(versions) => versions.spill(),
-            _ => Err(DataFusionError::Internal("what this operator holds stays in memory".into())),
+            Self::Sessions(sessions) => sessions.spill(),
+            Self::Joining(joining) => joining.spill(),
+            Self::Ranked(ranked) => ranked.spill(),
         }
     }
 
@@ -172,7 +176,9 @@ impl Running {
             Self::Updating(updating) => updating.spilled(),
             Self::Deduping(deduping) => deduping.spilled(),
             Self::Versions(versions) => versions.spilled(),
-            _ => 0,
+            Self::Sessions(sessions) => sessions.spilled(),
+            Self::Joining(joining) => joining.spilled(),
+            Self::Ranked(ranked) => ranked.spilled(),
         }
     }
 

@@ -9,6 +9,8 @@
 //! Rows of a batch are sorted by key and time and chained; each chain takes the sessions that it touches into it. A session is given when the watermark passes its end, the
 //! gap after its last row. A row whose own gap the watermark has passed is late. A row behind the watermark must not meet sessions that would have been given before it,
 //! so these are given first.
+//!
+//! Sessions that memory has no room for go to files ([`Timed`]), and come back when a row of their key does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +26,9 @@ use datafusion::common::DataFusionError;
 use super::{
     flow::{Part, Taken},
     groups::Accumulators,
+    keyed::{Due, Timed, TimedRow},
     packing::{ByRow, Packing},
+    spill::Store,
     updating::States,
     windowed::Prepared,
 };
@@ -39,6 +43,9 @@ type Key = Arc<[u8]>;
 /// Bytes of a session beside its key and its state.
 const ENTRY_BYTES: usize = 160;
 const OPEN: &str = "session";
+const IN_FILES: &str = "sessions in files";
+/// Of a session in a file: it is in memory again.
+const BACK: u8 = 1;
 
 pub(crate) struct Sessions {
     aggregate: Arc<Aggregate>,
@@ -49,7 +56,10 @@ pub(crate) struct Sessions {
     open: ByRow<BTreeMap<i64, Session>, Key>,
     /// End, key and first row of each.
     ends: BTreeSet<(i64, Key, i64)>,
+    /// Of memory.
     bytes: usize,
+    /// By their ends; what one says is its first row's time, and the state.
+    filed: Timed,
 }
 
 struct Session {
@@ -65,11 +75,12 @@ struct Merged {
 }
 
 impl Sessions {
-    pub(crate) fn new(aggregate: Arc<Aggregate>, timing: &Timing) -> Result<Self> {
+    pub(crate) fn new(aggregate: Arc<Aggregate>, timing: &Timing, store: Arc<dyn Store>) -> Result<Self> {
         let Window::Session { gap } = timing.window else { return Err(super::foreign("a window that is no session")) };
         let types = aggregate.key_schema.fields().iter().map(|field| field.data_type().clone()).collect();
         let (keys, states) = (Packing::new(types)?, States::new(&aggregate)?);
-        Ok(Self { aggregate, gap, keys, states, open: ByRow::default(), ends: BTreeSet::new(), bytes: 0 })
+        let (open, ends, filed) = (ByRow::default(), BTreeSet::new(), Timed::new(IN_FILES, store));
+        Ok(Self { aggregate, gap, keys, states, open, ends, bytes: 0, filed })
     }
 
     pub(crate) fn update(&mut self, rows: &Prepared) -> Result<Taken> {
@@ -113,6 +124,9 @@ impl Sessions {
         let mut known: Vec<Box<[u8]>> = Vec::new();
         for row in order {
             let (key, time) = (keys.row(row), rows.times.value(row));
+            if merged.last().is_none_or(|chain| *chain.key != *key) {
+                self.bring_back(key)?;
+            }
             match merged.last_mut() {
                 Some(chain) if *chain.key == *key && time.saturating_sub(chain.last) < self.gap => {
                     chain.last = chain.last.max(time)
@@ -154,6 +168,21 @@ impl Sessions {
         Ok(())
     }
 
+    /// Takes the sessions of a key out of files.
+    fn bring_back(&mut self, key: &[u8]) -> Result<()> {
+        if self.filed.is_empty() {
+            return Ok(());
+        }
+        for found in self.filed.of_key(key)? {
+            if found.mark & BACK == 0 && found.time >= self.filed.before() {
+                self.filed.mark(found.place, BACK);
+                let (first, state) = unwritten(&found.bytes)?;
+                self.insert(key.into(), first, Session { last: found.time.saturating_sub(self.gap), state });
+            }
+        }
+        Ok(())
+    }
+
     /// The first row of a session that is less than the gap from a time.
     fn touching(&self, key: &[u8], time: i64) -> Option<i64> {
         let sessions = self.open.get(key)?;
@@ -183,12 +212,22 @@ impl Sessions {
 
     /// The sessions that end at or before the watermark, in the order of their ends.
     pub(crate) fn advance(&mut self, watermark: i64) -> Result<Vec<RecordBatch>> {
-        let mut ended: Vec<(Key, i64, i64)> = Vec::new();
-        let mut states = Vec::new();
+        // End, key, first row, state.
+        let mut ended: Vec<(i64, Key, i64, Box<[u8]>)> = Vec::new();
         while let Some((end, key, first)) = self.ends.first().filter(|(end, ..)| *end <= watermark).cloned() {
             let Some(session) = self.remove(&key, first) else { break };
-            states.push(session.state);
-            ended.push((key, first, end));
+            ended.push((end, key, first, session.state));
+        }
+        if !self.filed.is_empty() {
+            let before = watermark.saturating_add(1);
+            let due = self.filed.due(before)?;
+            let due: Vec<&Due> = due.iter().filter(|due| due.mark & BACK == 0).collect();
+            for (due, bytes) in due.iter().zip(self.filed.read(&due)?) {
+                let (first, state) = unwritten(&bytes)?;
+                ended.push((due.time, Arc::from(&*due.key), first, state));
+            }
+            self.filed.forget(before);
+            ended.sort_unstable_by(|(a, k, x, _), (b, l, y, _)| (a, k, x).cmp(&(b, l, y)));
         }
         if ended.is_empty() {
             return Ok(Vec::new());
@@ -196,10 +235,11 @@ impl Sessions {
         let count = ended.len();
         let mut accumulators = Accumulators::new(&self.aggregate)?;
         let numbers: Vec<usize> = (0..count).collect();
-        accumulators.merge(&self.states.unpack(states.iter().map(|state| &**state))?, &numbers, count)?;
-        let keys = self.keys.unpack(ended.iter().map(|(key, ..)| &**key))?;
-        let times = |pick: fn(&(Key, i64, i64)) -> i64| ended.iter().map(pick).collect::<Vec<i64>>();
-        let window = windows_array(&self.time_type()?, times(|ended| ended.1), times(|ended| ended.2))
+        accumulators.merge(&self.states.unpack(ended.iter().map(|(.., state)| &**state))?, &numbers, count)?;
+        let keys = self.keys.unpack(ended.iter().map(|(_, key, ..)| &**key))?;
+        let firsts = ended.iter().map(|(_, _, first, _)| *first).collect();
+        let ends = ended.iter().map(|(end, ..)| *end).collect();
+        let window = windows_array(&self.time_type()?, firsts, ends)
             .map_err(|error| DataFusionError::Execution(error.to_string()))?;
         let window = RecordBatch::try_from_iter([("window", window)])?;
         Ok(vec![self.aggregate.assemble(count, &keys, accumulators.finish()?, Some(&window))?])
@@ -210,9 +250,38 @@ impl Sessions {
         timing.map(|timing| timing.time_type.clone()).ok_or_else(|| super::foreign("an aggregate without a window"))
     }
 
+    /// Bytes that go to files.
+    pub(crate) fn spillable(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn spill(&mut self) -> Result<()> {
+        let sessions = self.open.iter().flat_map(|(key, sessions)| sessions.iter().map(move |of| (key, of)));
+        let written: Vec<Box<[u8]>> = sessions.clone().map(|(_, (first, session))| written(*first, session)).collect();
+        let rows: Vec<TimedRow<'_>> = sessions
+            .zip(&written)
+            .map(|((key, (_, session)), bytes)| TimedRow {
+                time: session.last.saturating_add(self.gap),
+                mark: 0,
+                key,
+                bytes,
+            })
+            .collect();
+        self.filed.put(&rows)?;
+        (self.open, self.bytes) = (ByRow::default(), 0);
+        self.ends.clear();
+        Ok(())
+    }
+
+    /// Bytes in files.
+    pub(crate) fn spilled(&self) -> u64 {
+        self.filed.spilled()
+    }
+
     pub(crate) fn dump(&self) -> Result<Vec<Part>> {
+        let mut parts = self.filed.dump();
         if self.ends.is_empty() {
-            return Ok(Vec::new());
+            return Ok(parts);
         }
         let sessions = || {
             self.open
@@ -225,10 +294,14 @@ impl Sessions {
         let keys = self.keys.unpack(sessions().map(|(key, ..)| &**key))?;
         let states = self.states.unpack(sessions().map(|(.., session)| &*session.state))?;
         let columns = [vec![vec![firsts, lasts], keys], states].concat();
-        Ok(vec![Part::new(OPEN, 0, self.ends.len(), columns)])
+        parts.push(Part::new(OPEN, 0, self.ends.len(), columns));
+        Ok(parts)
     }
 
     pub(crate) fn restore(&mut self, mut part: Part) -> Result<()> {
+        if part.kind == IN_FILES {
+            return self.filed.restore(&part);
+        }
         if part.kind != OPEN || part.columns.is_empty() {
             return Err(super::foreign(&part.kind));
         }
@@ -247,6 +320,17 @@ impl Sessions {
 
     /// Bytes, and sessions.
     pub(crate) fn size(&self) -> (usize, usize) {
-        (self.bytes, self.ends.len())
+        (self.bytes + self.filed.bytes(), self.ends.len() + self.filed.waiting())
     }
+}
+
+/// A session as it stands in a file.
+fn written(first: i64, session: &Session) -> Box<[u8]> {
+    [&first.to_le_bytes()[..], &session.state].concat().into()
+}
+
+/// Its first row's time, and its state.
+fn unwritten(bytes: &[u8]) -> Result<(i64, Box<[u8]>)> {
+    let (first, state) = bytes.split_first_chunk().ok_or_else(|| super::foreign("a session in a file"))?;
+    Ok((i64::from_le_bytes(*first), state.into()))
 }

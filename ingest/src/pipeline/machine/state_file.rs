@@ -2,8 +2,8 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufRead, BufReader, BufWriter, Read, Write},
-    path::Path,
+    io::{self, BufReader, BufWriter, Read, Write},
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -156,13 +156,42 @@ pub(crate) fn check(directory: &Path, known: &StateFile) -> Result<()> {
     Ok(())
 }
 
-/// Reads a picture back. `Storage`, with the file's name, for one that is missing or damaged.
-pub(crate) fn read(directory: &Path, known: &StateFile) -> Result<Picture> {
+/// A file that is read part by part.
+pub(crate) struct Reading {
+    path: PathBuf,
+    body: Body,
+    heads: std::vec::IntoIter<PartHead>,
+}
+
+type Body = BufReader<io::Take<zstd::stream::Decoder<'static, BufReader<File>>>>;
+
+/// Begins to read a picture back. `Storage`, with the file's name, for one that is missing or damaged.
+pub(crate) fn open(directory: &Path, known: &StateFile) -> Result<(Progress, Reading)> {
     check(directory, known)?;
     let path = directory.join(&known.file);
     let file = File::open(&path).map_err(|error| StorageError::io("reading state file", &path, &error))?;
-    decode(BufReader::with_capacity(WRITE_BYTES, file))
-        .map_err(|found| StorageError::corrupt(&path, "state of a pipeline", "a picture of it", found).into())
+    let (head, body) = begin(BufReader::with_capacity(WRITE_BYTES, file)).map_err(|found| no_picture(&path, found))?;
+    Ok((head.progress, Reading { path, body, heads: head.parts.into_iter() }))
+}
+
+/// All of it.
+#[cfg(test)]
+pub(crate) fn read(directory: &Path, known: &StateFile) -> Result<Picture> {
+    let (progress, parts) = open(directory, known)?;
+    Ok(Picture { progress, parts: parts.collect::<Result<_>>()? })
+}
+
+fn no_picture(path: &Path, found: String) -> Error {
+    StorageError::corrupt(path, "state of a pipeline", "a picture of it", found).into()
+}
+
+impl Iterator for Reading {
+    type Item = Result<Part>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let head = self.heads.next()?;
+        Some(next_part(&mut self.body, head).map_err(|found| no_picture(&self.path, found)))
+    }
 }
 
 fn encode(picture: &Picture, out: &mut impl Write) -> Result<()> {
@@ -240,7 +269,8 @@ pub(super) fn encode_first(picture: &Picture) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn decode(mut file: impl BufRead) -> Result<Picture, String> {
+/// What stands before the parts.
+fn begin(mut file: BufReader<File>) -> Result<(Head, Body), String> {
     let text = |error: io::Error| error.to_string();
     let (mut magic, mut length) = ([0; 8], [0; 8]);
     file.read_exact(&mut magic).and_then(|()| file.read_exact(&mut length)).map_err(text)?;
@@ -264,27 +294,28 @@ fn decode(mut file: impl BufRead) -> Result<Picture, String> {
         false => serde_json::from_slice(&head),
     }
     .map_err(|error| error.to_string())?;
-    let mut parts = Vec::with_capacity(head.parts.len().min(1 << 16));
-    for PartHead { operator, kind, at, rows, columns, run, table, share } in head.parts {
-        let mut part = part_of(&mut body)?;
-        let mut reader = StreamReader::try_new(&mut part, None).map_err(|error| error.to_string())?;
-        let batch = reader.next().ok_or("a part without a batch")?.map_err(|error| error.to_string())?;
-        if batch.num_rows() != rows || batch.num_columns() != columns.iter().sum::<usize>() {
-            return Err(format!("a part of {} rows in {} columns", batch.num_rows(), batch.num_columns()));
-        }
-        let mut arrays = batch.columns().iter().map(Arc::clone);
-        let columns = columns.iter().map(|count| arrays.by_ref().take(*count).collect()).collect();
-        let in_file = match (run, table) {
-            (None, None) => None,
-            (Some(run), None) => Some(InFile::Run(Run::of(run)?)),
-            (None, Some(table)) => Some(InFile::Table(Table::of(table)?)),
-            _ => return Err("a part in two files".into()),
-        };
-        let in_file = in_file.map(|file| file.with_share(share.unwrap_or(Share::ALL)));
-        parts.push(Part { operator, kind, at, rows, columns, in_file });
-        io::copy(&mut part, &mut io::sink()).map_err(text)?;
+    Ok((head, body))
+}
+
+fn next_part(body: &mut Body, head: PartHead) -> Result<Part, String> {
+    let PartHead { operator, kind, at, rows, columns, run, table, share } = head;
+    let mut part = part_of(body)?;
+    let mut reader = StreamReader::try_new(&mut part, None).map_err(|error| error.to_string())?;
+    let batch = reader.next().ok_or("a part without a batch")?.map_err(|error| error.to_string())?;
+    if batch.num_rows() != rows || batch.num_columns() != columns.iter().sum::<usize>() {
+        return Err(format!("a part of {} rows in {} columns", batch.num_rows(), batch.num_columns()));
     }
-    Ok(Picture { progress: head.progress, parts })
+    let mut arrays = batch.columns().iter().map(Arc::clone);
+    let columns = columns.iter().map(|count| arrays.by_ref().take(*count).collect()).collect();
+    let in_file = match (run, table) {
+        (None, None) => None,
+        (Some(run), None) => Some(InFile::Run(Run::of(run)?)),
+        (None, Some(table)) => Some(InFile::Table(Table::of(table)?)),
+        _ => return Err("a part in two files".into()),
+    };
+    let in_file = in_file.map(|file| file.with_share(share.unwrap_or(Share::ALL)));
+    io::copy(&mut part, &mut io::sink()).map_err(|error| error.to_string())?;
+    Ok(Part { operator, kind, at, rows, columns, in_file })
 }
 
 /// The next part of a body, which says first how long it is.

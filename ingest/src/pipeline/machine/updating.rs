@@ -8,7 +8,7 @@
 //!
 //! When it gives is the runner's to say, since no row does; what it gives depends on the rows alone. What memory has no room for of the known is in files (`keyed/`).
 
-use std::{borrow::Cow, sync::Arc};
+use std::{mem, sync::Arc};
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take;
@@ -16,8 +16,8 @@ use datafusion::common::DataFusionError;
 
 use super::{
     flow::{InFile, Part},
-    groups::{Dump, Groups, Rows},
-    keyed::Keyed,
+    groups::{Accumulators, Dump, Groups, Rows},
+    keyed::{PackedMap, Tables},
     packing::Packing,
     spill::{self, Store},
     windowed::Prepared,
@@ -28,12 +28,18 @@ type Result<T> = std::result::Result<T, DataFusionError>;
 
 const KNOWN: &str = "known";
 const FRESH: &str = "fresh";
+/// Groups of a part of a picture: while one is read the one before is taken.
+const PART_ROWS: usize = 1 << 18;
+/// Groups that are made bytes at a time.
+const PACKED_ROWS: usize = 16 << 10;
 
 pub(crate) struct Updating {
     aggregate: Arc<Aggregate>,
     keys: Packing,
     states: States,
-    known: Keyed<Box<[u8]>>,
+    known: PackedMap,
+    /// Of memory what is in `known` counts.
+    in_files: Tables,
     fresh: Option<Groups>,
 }
 
@@ -67,7 +73,7 @@ impl Updating {
     pub(crate) fn new(aggregate: Arc<Aggregate>, store: Arc<dyn Store>) -> Result<Self> {
         let types = aggregate.key_schema.fields().iter().map(|field| field.data_type().clone()).collect();
         let (keys, states) = (Packing::new(types)?, States::new(&aggregate)?);
-        Ok(Self { aggregate, keys, states, known: Keyed::new(store), fresh: None })
+        Ok(Self { aggregate, keys, states, known: PackedMap::new(), in_files: Tables::new(store), fresh: None })
     }
 
     pub(crate) fn update(&mut self, rows: &Prepared) -> Result<()> {
@@ -92,51 +98,79 @@ impl Updating {
     pub(crate) fn give(&mut self) -> Result<Option<RecordBatch>> {
         let Some(mut fresh) = self.fresh.take() else { return Ok(None) };
         let fresh = fresh.take()?;
-        let keys = self.keys.pack(&fresh.keys)?;
-        self.known.settle()?;
-        let mut found: Vec<(u32, Cow<'_, Box<[u8]>>)> = Vec::new();
-        for at in 0..fresh.groups {
-            found.extend(self.known.get(keys.row(at))?.map(|state| (at as u32, state)));
+        let packed = self.keys.pack(&fresh.keys)?;
+        self.in_files.settle()?;
+        let places = self.known.find_all(fresh.groups, |at| packed.row(at));
+        let mut read: Vec<(usize, Vec<u8>)> = Vec::new();
+        if !self.in_files.is_empty() {
+            for at in (0..fresh.groups).filter(|at| places[*at].is_none()) {
+                read.extend(self.in_files.get(packed.row(at))?.map(|state| (at, state)));
+            }
         }
-        let mut merged = Groups::new(&self.aggregate)?;
-        if !found.is_empty() {
-            // What was known comes first: some aggregates go by the order of rows.
-            let places: UInt32Array = found.iter().map(|(at, _)| *at).collect::<Vec<_>>().into();
-            let of_known = fresh.keys.iter().map(|column| Ok(take(column, &places, None)?)).collect::<Result<_>>()?;
-            let states = self.states.unpack(found.iter().map(|(_, state)| &***state))?;
-            merged.merge(&Dump { groups: found.len(), keys: of_known, states })?;
+        // Groups that were known get the first numbers: their states come first, since some aggregates go by the order of rows.
+        let in_memory = places.iter().enumerate().filter_map(|(at, place)| Some((at, (*place)?)));
+        let mut order: Vec<usize> = in_memory.clone().map(|(at, _)| at).chain(read.iter().map(|(at, _)| *at)).collect();
+        let known = order.len();
+        let mut numbers = vec![usize::MAX; fresh.groups];
+        order.iter().enumerate().for_each(|(number, at)| numbers[*at] = number);
+        for (at, number) in numbers.iter_mut().enumerate().filter(|(_, number)| **number == usize::MAX) {
+            *number = order.len();
+            order.push(at);
         }
-        merged.merge(&fresh)?;
-        let now = merged.dump()?;
-        let (keys, states) = (self.keys.pack(&now.keys)?, self.states.pack(&now.states)?);
-        for at in 0..now.groups {
-            self.known.put_bytes(keys.row(at), states.row(at));
+        let mut merged = Accumulators::new(&self.aggregate)?;
+        if known > 0 {
+            let states =
+                in_memory.map(|(_, place)| self.known.value(place)).chain(read.iter().map(|(_, state)| &**state));
+            merged.merge(&self.states.unpack(states)?, &(0..known).collect::<Vec<_>>(), known)?;
         }
-        let (count, keys, results) = merged.finish()?;
-        Ok(Some(self.aggregate.assemble(count, &keys, results, None)?))
+        merged.merge(&fresh.states, &numbers, order.len())?;
+        // DataFusion's accumulators give their state away, so it is put in again.
+        let states = merged.take()?;
+        let all: Vec<usize> = (0..order.len()).collect();
+        merged.merge(&states, &all, all.len())?;
+        let packed_states = self.states.pack(&states)?;
+        let mut is_where_it_was = true;
+        for (number, at) in order.iter().enumerate() {
+            let state = packed_states.row(number);
+            is_where_it_was = match places[*at] {
+                Some(place) if is_where_it_was => self.known.set(place, state),
+                _ => {
+                    self.known.put(packed.row(*at), state);
+                    false
+                }
+            };
+        }
+        let order: UInt32Array = order.into_iter().map(|at| at as u32).collect::<Vec<_>>().into();
+        let keys = fresh.keys.iter().map(|column| Ok(take(column, &order, None)?)).collect::<Result<Vec<_>>>()?;
+        Ok(Some(self.aggregate.assemble(order.len(), &keys, merged.finish()?, None)?))
     }
 
     /// Bytes that go to files, if there is anything.
     pub(crate) fn spillable(&self) -> usize {
-        self.known.spillable()
+        if self.known.len() > 0 { self.known.bytes() } else { 0 }
     }
 
     pub(crate) fn spill(&mut self) -> Result<()> {
-        self.known.spill(|| Box::new(|_| true))
+        let known = mem::replace(&mut self.known, PackedMap::new());
+        self.in_files.add(known.iter(), |state, bytes| bytes.extend_from_slice(state), || Box::new(|_| true))
     }
 
     pub(crate) fn spilled(&self) -> u64 {
-        self.known.spilled()
+        self.in_files.spilled()
     }
 
     pub(crate) fn dump(&mut self) -> Result<Vec<Part>> {
         let columns = |keys: Vec<ArrayRef>, states: Vec<Vec<ArrayRef>>| [vec![keys], states].concat();
-        let mut parts = self.known.dump(KNOWN);
-        let known = self.known.in_memory();
-        if known.len() > 0 {
-            let keys = self.keys.unpack(known.clone().map(|(key, _)| key))?;
-            let states = self.states.unpack(known.clone().map(|(_, state)| &**state))?;
-            parts.push(Part::new(KNOWN, 0, known.len(), columns(keys, states)));
+        let mut parts = self.in_files.dump(KNOWN);
+        let mut rest = self.known.iter();
+        loop {
+            let some: Vec<(&[u8], &[u8])> = rest.by_ref().take(PART_ROWS).collect();
+            if some.is_empty() {
+                break;
+            }
+            let keys = self.keys.unpack(some.iter().map(|(key, _)| *key))?;
+            let states = self.states.unpack(some.iter().map(|(_, state)| *state))?;
+            parts.push(Part::new(KNOWN, 0, some.len(), columns(keys, states)));
         }
         if let Some(fresh) = &mut self.fresh {
             let Dump { groups, keys, states } = fresh.dump()?;
@@ -147,14 +181,17 @@ impl Updating {
 
     pub(crate) fn restore(&mut self, part: Part) -> Result<()> {
         if let (KNOWN, Some(InFile::Table(table))) = (part.kind.as_str(), part.in_file) {
-            return self.known.adopt(table);
+            return self.in_files.adopt(table);
         }
         let dump = self.aggregate.dump_of(part.rows, part.columns)?;
         match part.kind.as_str() {
             KNOWN => {
-                let (keys, states) = (self.keys.pack(&dump.keys)?, self.states.pack(&dump.states)?);
                 self.known.reserve(dump.groups);
-                (0..dump.groups).for_each(|at| self.known.put_bytes(keys.row(at), states.row(at)));
+                for from in (0..dump.groups).step_by(PACKED_ROWS) {
+                    let dump = dump.slice(from, PACKED_ROWS.min(dump.groups - from));
+                    let (keys, states) = (self.keys.pack(&dump.keys)?, self.states.pack(&dump.states)?);
+                    (0..dump.groups).for_each(|at| self.known.put(keys.row(at), states.row(at)));
+                }
             }
             FRESH => spill::join(&mut self.fresh, &dump, &self.aggregate)?,
             other => return Err(super::foreign(other)),
@@ -165,6 +202,7 @@ impl Updating {
     /// Bytes, and groups.
     pub(crate) fn size(&self) -> (usize, usize) {
         let fresh = self.fresh.as_ref();
-        (self.known.bytes() + fresh.map_or(0, Groups::bytes), self.known.entries() + fresh.map_or(0, Groups::groups))
+        let bytes = self.known.bytes() + self.in_files.bytes() + fresh.map_or(0, Groups::bytes);
+        (bytes, self.known.len() + self.in_files.entries() + fresh.map_or(0, Groups::groups))
     }
 }

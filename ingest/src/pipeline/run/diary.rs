@@ -23,7 +23,7 @@ use super::super::{
     machine::{Arrival, arrivals},
     tables::Answers,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, runtime::ahead};
 
 const ZSTD_LEVEL: i32 = 1;
 const HEAD: usize = 20;
@@ -117,17 +117,31 @@ fn frame(arrivals: &[(Arrival, Answers)]) -> Result<(Vec<u8>, u64)> {
     Ok((frame, body.len() as u64))
 }
 
-/// Gives the arrivals of a checkpoint in their order, or none of those of a frame that is damaged, and an error that names the file.
+/// Gives the arrivals of a checkpoint in their order, or none of those of a frame that is damaged, and an error that names the file. A thread reads frames ahead.
 pub(super) fn read(
     directory: &Path,
     diary: &Diary,
     mut each: impl FnMut(Arrival, Answers) -> Result<()>,
 ) -> Result<()> {
-    each_frame(directory, diary, |body, damaged| {
-        let mut rest = body;
-        while !rest.is_empty() {
-            let (arrival, answers) = arrivals::decode(&mut rest).map_err(damaged)?;
-            each(arrival, answers)?;
+    let read = |give: &mut dyn FnMut(Result<Vec<(Arrival, Answers)>>) -> bool| {
+        let all = each_frame(directory, diary, |body, damaged| {
+            let (mut rest, mut arrivals) = (body, Vec::new());
+            while !rest.is_empty() {
+                arrivals.push(arrivals::decode(&mut rest).map_err(damaged)?);
+            }
+            match give(Ok(arrivals)) {
+                true => Ok(()),
+                false => Err(Error::Unavailable("nobody reads on".into())),
+            }
+        });
+        if let Err(error) = all {
+            // Nobody hears of it who has gone.
+            give(Err(error));
+        }
+    };
+    ahead(read, |frames| {
+        for frame in frames {
+            frame?.into_iter().try_for_each(|(arrival, answers)| each(arrival, answers))?;
         }
         Ok(())
     })

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     Error, Result,
     consumer::committing::panic_text,
-    runtime::{join, spawn},
+    runtime::{ahead, join, spawn},
 };
 
 /// What machines of a pipeline are made by.
@@ -46,7 +46,8 @@ impl Blueprint {
     /// A machine that goes on where another one is, with other settings.
     pub(super) fn after(&self, machine: &mut Machine, settings: Settings) -> Result<Machine> {
         let (plan, sources, tables) = (Arc::clone(&self.plan), Arc::clone(&self.sources), Arc::clone(&self.tables));
-        Machine::restore(plan, sources, tables, settings, machine.picture()?)
+        let Picture { progress, parts } = machine.picture()?;
+        Machine::restore(plan, sources, tables, settings, progress, parts.into_iter().map(Ok))
     }
 
     /// A machine as it was at a checkpoint. `gives_up` is asked between arrivals.
@@ -58,8 +59,11 @@ impl Blueprint {
         gives_up: impl Fn() -> bool,
     ) -> Result<Machine> {
         let (plan, sources, tables) = (Arc::clone(&self.plan), Arc::clone(&self.sources), Arc::clone(&self.tables));
-        let picture = state_file::read(directory, &record.state)?;
-        let mut machine = Machine::restore(plan, sources, tables, settings, picture)?;
+        let (progress, mut parts) = state_file::open(directory, &record.state)?;
+        let mut machine = ahead(
+            |give| _ = parts.all(give),
+            |parts| Machine::restore(plan, sources, tables, settings, progress, parts),
+        )?;
         if let Some(diary) = &record.diary {
             diary::read(directory, diary, |arrival, answers| match gives_up() {
                 true => Err(Error::Unavailable("it was given up".into())),

@@ -104,7 +104,7 @@ impl Warming {
 
     /// The checkpoint that follows `base`, with its state in a file, durable; it counts when somebody records it.
     pub fn checkpoint(mut self, directory: &Path, base: &CheckpointRecord) -> Result<CheckpointRecord> {
-        let known = state_file::read(directory, &base.state)?.progress;
+        let (known, _) = state_file::open(directory, &base.state)?;
         // What the old query gave because partitions were silent, or read in another order, is not given again.
         self.machine.follow(&known.time)?;
         let mut picture = self.machine.picture()?;

@@ -11,25 +11,27 @@
 
 mod block;
 mod merging;
+mod packed_map;
 mod table;
+mod tables;
 #[cfg(test)]
 mod tests;
+mod timed;
 mod writing;
 
 use std::{borrow::Cow, mem, sync::Arc};
 
 use datafusion::common::DataFusionError;
 
-use self::merging::Merging;
-pub(crate) use self::table::{Table, TableHead};
-use super::{
-    flow::{InFile, Part},
-    packing::ByRow,
-    spill::{Store, failed, full_level},
+pub(crate) use self::{
+    packed_map::PackedMap,
+    table::{Table, TableHead},
+    tables::Tables,
+    timed::{Due, Found, Place, Timed, TimedRow},
 };
-use crate::Error;
+use super::{flow::Part, packing::ByRow, spill::Store};
 
-type Result<T, E = DataFusionError> = std::result::Result<T, E>;
+type Result<T> = std::result::Result<T, DataFusionError>;
 
 /// Bytes of an entry beside its key and its value.
 pub(crate) const ENTRY_BYTES: usize = 64;
@@ -46,20 +48,6 @@ pub(crate) trait Value: Clone {
     fn bytes(&self) -> usize;
 }
 
-impl Value for Box<[u8]> {
-    fn write(&self, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(self);
-    }
-
-    fn read(bytes: &[u8]) -> Option<Self> {
-        Some(bytes.into())
-    }
-
-    fn bytes(&self) -> usize {
-        self.len()
-    }
-}
-
 /// Whether a value, as it stands in a file, may still matter; when it does not, none that its key had before does. It goes when tables become one.
 pub(crate) type Lives = Box<dyn Fn(&[u8]) -> bool + Send>;
 
@@ -67,42 +55,21 @@ pub(crate) struct Keyed<V> {
     memory: ByRow<V>,
     /// Of what is in memory.
     bytes: usize,
-    tables: Vec<Table>,
-    merging: Option<Merging>,
-    store: Arc<dyn Store>,
-}
-
-impl Keyed<Box<[u8]>> {
-    /// The same as [`Self::put`], without making room where there is some.
-    pub(crate) fn put_bytes(&mut self, key: &[u8], value: &[u8]) {
-        match self.memory.get_mut(key) {
-            Some(known) if known.len() == value.len() => known.copy_from_slice(value),
-            _ => self.put(key, value.into()),
-        }
-    }
+    tables: Tables,
 }
 
 impl<V: Value> Keyed<V> {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { memory: ByRow::default(), bytes: 0, tables: Vec::new(), merging: None, store }
+        Self { memory: ByRow::default(), bytes: 0, tables: Tables::new(store) }
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Cow<'_, V>>> {
         if let Some(value) = self.memory.get(key) {
             return Ok(Some(Cow::Borrowed(value)));
         }
-        if self.tables.is_empty() {
-            return Ok(None);
-        }
-        let hash = tidemill_storage::hash::of_bytes(key);
-        for table in self.tables.iter().rev() {
-            let found = table.get(hash, key).map_err(failed)?;
-            if let Some(found) = found {
-                let value = V::read(&found).ok_or_else(|| super::foreign("a value in a file"))?;
-                return Ok(Some(Cow::Owned(value)));
-            }
-        }
-        Ok(None)
+        let found = self.tables.get(key)?;
+        let read = |found: Vec<u8>| V::read(&found).ok_or_else(|| super::foreign("a value in a file"));
+        Ok(found.map(read).transpose()?.map(Cow::Owned))
     }
 
     /// What memory has of a key.
@@ -138,10 +105,6 @@ impl<V: Value> Keyed<V> {
         }
     }
 
-    pub(crate) fn reserve(&mut self, more: usize) {
-        self.memory.reserve(more);
-    }
-
     /// What is in memory, in no order.
     pub(crate) fn in_memory(&self) -> impl ExactSizeIterator<Item = (&[u8], &V)> + Clone {
         self.memory.iter().map(|(key, value)| (&**key, value))
@@ -160,15 +123,12 @@ impl<V: Value> Keyed<V> {
 
     /// What a picture has of what is in files.
     pub(crate) fn dump(&self, kind: &str) -> Vec<Part> {
-        let part =
-            |table: &Table| Part { in_file: Some(InFile::Table(table.clone())), ..Part::new(kind, 0, 0, Vec::new()) };
-        self.tables.iter().map(part).collect()
+        self.tables.dump(kind)
     }
 
     /// Takes a table of a picture; those of one picture come in their order.
     pub(crate) fn adopt(&mut self, table: Table) -> Result<()> {
-        self.tables.push(table.adopt(&*self.store).map_err(failed)?);
-        Ok(())
+        self.tables.adopt(table)
     }
 
     /// Bytes of memory that would be free if all were in files.
@@ -178,48 +138,29 @@ impl<V: Value> Keyed<V> {
 
     /// Puts what is in memory into a file.
     pub(crate) fn spill(&mut self, lives: impl Fn() -> Lives) -> Result<()> {
-        self.spill_memory(lives).map_err(failed)
-    }
-
-    fn spill_memory(&mut self, lives: impl Fn() -> Lives) -> Result<(), Error> {
-        if !self.memory.is_empty() {
-            let table = writing::of(mem::take(&mut self.memory), &*self.store)?;
-            self.bytes = 0;
-            self.tables.push(table);
-        }
-        loop {
-            let levels: Vec<u8> = self.tables.iter().map(Table::level).collect();
-            let Some(range) = full_level(&levels, self.store.runs_max()) else { return Ok(()) };
-            // One at a time: when files are made more quickly than they become one, whoever makes them waits.
-            if let Some(merging) = self.merging.take() {
-                merging.wait(&mut self.tables)?;
-                continue;
-            }
-            self.merging = Some(Merging::begin(range, &self.tables, lives(), &self.store)?);
-            return Ok(());
-        }
+        let memory = mem::take(&mut self.memory);
+        self.bytes = 0;
+        let entries = memory.iter().map(|(key, value)| (&**key, value));
+        self.tables.add(entries, |value, bytes| value.write(bytes), lives)
     }
 
     /// Takes over what became one table meanwhile.
     pub(crate) fn settle(&mut self) -> Result<()> {
-        if let Some(merging) = self.merging.take() {
-            self.merging = merging.poll(&mut self.tables).map_err(failed)?;
-        }
-        Ok(())
+        self.tables.settle()
     }
 
     /// Of memory: entries, and what finds those in files.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes + self.tables.iter().map(Table::bytes).sum::<usize>()
+        self.bytes + self.tables.bytes()
     }
 
     /// Keys; one that is in several places counts in each.
     pub(crate) fn entries(&self) -> usize {
-        self.memory.len() + self.tables.iter().map(|table| table.entries() as usize).sum::<usize>()
+        self.memory.len() + self.tables.entries()
     }
 
     /// Bytes in files.
     pub(crate) fn spilled(&self) -> u64 {
-        self.tables.iter().map(|table| table.file().bytes).sum()
+        self.tables.spilled()
     }
 }

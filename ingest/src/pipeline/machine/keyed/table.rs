@@ -170,6 +170,11 @@ impl Table {
 
     /// The value of a key of that hash.
     pub(super) fn get(&self, hash: u64, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.find(hash, key, |_| true)
+    }
+
+    /// That of several which `is_it`.
+    pub(super) fn find(&self, hash: u64, key: &[u8], is_it: impl Fn(&[u8]) -> bool) -> Result<Option<Vec<u8>>> {
         let index = self.index()?;
         if !split_block::may_have(&index.filter, hash) || !self.counts(key) {
             return Ok(None);
@@ -180,7 +185,7 @@ impl Table {
         let bytes = self.block(block)?;
         for entry in Entries::of(&bytes) {
             let (found, value) = entry.ok_or_else(|| self.torn(block))?;
-            if found == key {
+            if found == key && is_it(value) {
                 return Ok(Some(value.to_vec()));
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{
-    super::{packing::Packing, tests::spilling::MemoryStore},
+    super::{flow::InFile, packing::Packing, tests::spilling::MemoryStore},
     *,
 };
 
@@ -122,9 +122,9 @@ fn tables_become_one() {
     let mut keyed = many(&store, 9);
     keyed.settle().unwrap();
     keyed.settle().unwrap();
-    let levels: Vec<u8> = keyed.tables.iter().map(Table::level).collect();
+    let levels: Vec<u8> = keyed.tables.tables.iter().map(Table::level).collect();
     assert!(levels.is_sorted_by(|older, newer| older >= newer) && levels.len() < 6 && levels[0] > 0, "{levels:?}");
-    let merged: u64 = keyed.tables.iter().filter(|table| table.level() > 0).map(Table::entries).sum();
+    let merged: u64 = keyed.tables.tables.iter().filter(|table| table.level() > 0).map(Table::entries).sum();
     assert!(merged < 6 * 50, "{merged}");
     assert_eq!(keyed.get(&1u32.to_le_bytes()).unwrap(), None);
     assert_eq!(keyed.get(&(9u32 * 49).to_le_bytes()).unwrap().unwrap().0, [8, 0, 0, 0]);
@@ -143,7 +143,7 @@ fn every_damaged_byte_of_a_table_is_found() {
         let mut bytes = sound.to_vec();
         bytes[at] ^= 0x10;
         files.put("s0", bytes);
-        let head = keyed.tables[0].head().clone();
+        let head = keyed.tables.tables[0].head().clone();
         let mut other: Keyed<Text> = Keyed::new(Arc::clone(&store));
         let read = other
             .adopt(Table::of(head).unwrap())
@@ -156,10 +156,56 @@ fn every_damaged_byte_of_a_table_is_found() {
     assert_eq!(read.get(&7u32.to_le_bytes()).unwrap().unwrap().0, [0; 4]);
 }
 
+/// Rows with times: whatever byte of one of their two files is another one is found by who reads them all.
+#[test]
+fn every_damaged_byte_of_timed_rows_is_found() {
+    let files = MemoryStore::default();
+    let store: Arc<dyn Store> = Arc::new(files.clone());
+    let mut timed = Timed::new("timed", Arc::clone(&store));
+    let keys: Vec<Vec<u8>> = (1..6u8).map(key).collect();
+    let row = |at: usize| TimedRow { time: at as i64 * 37 % 30, mark: 0, key: &keys[at % 5], bytes: &keys[at % 4] };
+    timed.put(&(0..30).map(row).collect::<Vec<_>>()).unwrap();
+    let parts = timed.dump();
+    let read = || {
+        let mut other = Timed::new("timed", Arc::clone(&store));
+        parts.iter().try_for_each(|part| other.restore(part))?;
+        let mut found = 0;
+        for key in &keys {
+            found += other.of_key(key)?.iter().filter(|found| found.time >= 20).count();
+        }
+        let due = other.due(20)?;
+        let rows = other.read(&due.iter().collect::<Vec<_>>())?;
+        other.forget(20);
+        Ok::<_, DataFusionError>((found, rows, due.iter().map(|due| due.time).collect::<Vec<_>>(), other.waiting()))
+    };
+    let (found, rows, times, waiting) = read().unwrap();
+    assert_eq!((found, rows.len(), waiting), (10, 20, 10));
+    assert!(times.is_sorted() && rows.iter().all(|row| keys.iter().any(|key| **key == **row)));
+    for file in ["s0", "s1"] {
+        let sound = files.content(file);
+        for at in 0..sound.len() {
+            let mut bytes = sound.to_vec();
+            bytes[at] ^= 0x10;
+            files.put(file, bytes);
+            // Of the times nobody reads those that are not near.
+            if let Err(error) = read() {
+                let text = error.to_string();
+                assert!(text.contains(file) && text.contains("spilled state"), "{text}");
+            } else {
+                assert_eq!(file, "s1", "byte {at}");
+                let mut other = Timed::new("timed", Arc::clone(&store));
+                parts.iter().for_each(|part| other.restore(part).unwrap());
+                assert!(other.due(i64::MAX).is_err(), "byte {at} of {file}");
+            }
+        }
+        files.put(file, sound.to_vec());
+    }
+}
+
 #[test]
 fn a_table_of_other_rows_is_not_read() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let mut head = many(&store, 1).tables[0].head().clone();
+    let mut head = many(&store, 1).tables.tables[0].head().clone();
     head.rows += 1;
     let error = Table::of(head).unwrap_err();
     assert!(error.contains("format 2") && error.contains("has 1"), "{error}");

@@ -3,11 +3,8 @@
 use tidemill_storage::split_block;
 
 use super::{
-    super::{
-        packing::ByRow,
-        spill::{Filling, Store},
-    },
-    Value, block,
+    super::spill::{Filling, Store},
+    block,
     table::{Place, ROWS, Table, TableHead, hash_of},
 };
 use crate::Result;
@@ -88,16 +85,23 @@ impl Writing {
     }
 }
 
-/// A table of what memory had.
-pub(super) fn of<V: Value>(memory: ByRow<V>, store: &dyn Store) -> Result<Table> {
-    let mut order: Vec<(u64, &[u8], &V)> = memory.iter().map(|(key, value)| (hash_of(key), &**key, value)).collect();
+/// A table of entries; `None` of none.
+pub(super) fn of<'a, V: 'a>(
+    entries: impl Iterator<Item = (&'a [u8], V)>,
+    write: impl Fn(&V, &mut Vec<u8>),
+    store: &dyn Store,
+) -> Result<Option<Table>> {
+    let mut order: Vec<(u64, &[u8], V)> = entries.map(|(key, value)| (hash_of(key), key, value)).collect();
+    if order.is_empty() {
+        return Ok(None);
+    }
     order.sort_unstable_by_key(|(hash, key, _)| (*hash, *key));
     let mut writing = Writing::new(store, 0, order.len() as u64)?;
     let mut bytes = Vec::new();
     for (hash, key, value) in order {
         bytes.clear();
-        value.write(&mut bytes);
+        write(&value, &mut bytes);
         writing.add(hash, key, &bytes)?;
     }
-    writing.finish()
+    writing.finish().map(Some)
 }

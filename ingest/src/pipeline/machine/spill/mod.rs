@@ -22,7 +22,7 @@ use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
 
 pub(crate) use self::{
     beside::{Beside, GivenUp},
-    parts::{Parted, Parting, hash_of},
+    parts::{Parted, Parting, hash_of, part_of},
     run::{Merging, Reader, Run, RunHead, Writing, join},
     share::Share,
 };

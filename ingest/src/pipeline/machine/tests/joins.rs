@@ -31,9 +31,10 @@ proptest! {
         streams in 1u32..3,
         cuts in cuts(),
         lanes in 0usize..6,
+        spills: bool,
     ) {
         let text = join(kind, low, low + span, if has_residual { "AND (o.v > p.v OR o.v = 0)" } else { "" });
-        let rig = Rig::new(&sources(), &text, Late::default()).in_lanes(lanes);
+        let rig = Rig::new(&sources(), &text, Late::default()).in_lanes(lanes).spilling_if(spills);
         let rows = [left, right];
         let (found, counts) = rig.run(&rows, streams, &cuts);
         prop_assert_eq!(counts.late_rows, 0);
@@ -65,6 +66,7 @@ proptest! {
         streams in 1u32..3,
         cuts in cuts(),
         lanes in 0usize..6,
+        spills: bool,
     ) {
         let mut text = join(kind, low, low + span, "");
         if is_aggregated && kind != "FULL" {
@@ -72,7 +74,7 @@ proptest! {
             text = text.replace("p.id, p.v, p.ts, o.id, o.v, o.ts", "p.id, count(*), sum(o.v), max(o.ts)");
             text.push_str(&format!(" GROUP BY p.id, TUMBLE({time}, INTERVAL '10 seconds')"));
         }
-        let rig = Rig::new(&sources(), &text, Late::default()).in_lanes(lanes);
+        let rig = Rig::new(&sources(), &text, Late::default()).in_lanes(lanes).spilling_if(spills);
         let [(found, counts), (singly, of_single)] = rig.run_twice(&[left.clone(), right.clone()], streams, &cuts);
         prop_assert_eq!(sorted(found), sorted(singly));
         prop_assert_eq!(counts, of_single);

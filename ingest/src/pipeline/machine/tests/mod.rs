@@ -105,7 +105,8 @@ impl Bench {
             Arc::clone(&self.sources),
             Arc::new([]),
             self.settings.clone(),
-            picture,
+            picture.progress,
+            picture.parts.into_iter().map(Ok),
         )
         .unwrap()
     }

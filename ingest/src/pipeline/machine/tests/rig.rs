@@ -230,7 +230,8 @@ impl Rig {
             Arc::clone(&self.sources),
             Arc::clone(&self.tables),
             self.settings(time),
-            picture,
+            picture.progress,
+            picture.parts.into_iter().map(Ok),
         )
     }
 

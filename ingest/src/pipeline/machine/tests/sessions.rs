@@ -45,18 +45,26 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn sessions_are_stretches_of_rows(rows in events(4, 4, 5), streams in 1u32..4, cuts in cuts(), lanes in 0usize..6) {
-        let (found, counts) = rig(Late::default()).in_lanes(lanes).run(std::slice::from_ref(&rows), streams, &cuts);
+    fn sessions_are_stretches_of_rows(
+        rows in events(4, 4, 5),
+        streams in 1u32..4,
+        cuts in cuts(),
+        lanes in 0usize..6,
+        spills: bool,
+    ) {
+        let rig = rig(Late::default()).in_lanes(lanes).spilling_if(spills);
+        let (found, counts) = rig.run(std::slice::from_ref(&rows), streams, &cuts);
         prop_assert_eq!(counts.late_rows, 0);
         prop_assert_eq!(sorted(found), expected(&rows));
     }
 
     /// Also rows that come too late do the same however they come in batches.
     #[test]
-    fn batches_make_no_difference_to_sessions(rows in events(3, 4, 30), cuts in cuts()) {
-        let rig = rig(Late::default());
-        let one_by_one = rig.run(std::slice::from_ref(&rows), 1, &[(1, false, 1)]);
-        prop_assert_eq!(rig.run(std::slice::from_ref(&rows), 1, &cuts), one_by_one);
+    fn batches_make_no_difference_to_sessions(rows in events(3, 4, 30), cuts in cuts(), spills: bool) {
+        let one_by_one = rig(Late::default()).run(std::slice::from_ref(&rows), 1, &[(1, false, 1)]);
+        let rig = rig(Late::default()).spilling_if(spills);
+        let sorted = |(found, counts)| (sorted(found), counts);
+        prop_assert_eq!(sorted(rig.run(std::slice::from_ref(&rows), 1, &cuts)), sorted(one_by_one));
     }
 }
 
