@@ -463,7 +463,7 @@ fn a_pipeline_stands_still_at_its_memory_limit() {
     rounds.server.sql("CREATE TABLE wide (stop TIMESTAMPTZ, rows BIGINT, texts BIGINT)");
     rounds.server.sql(
         "CREATE PIPELINE wide INTO wide WITH (memory_limit = '300kB', checkpoint_interval = '50ms', idle_timeout = '1 hour', stuck_after = '2s') AS
-         SELECT TUMBLE_END(ts, INTERVAL '10' MINUTE), count(*), count(DISTINCT repeat('wide', 30) || value) FROM s GROUP BY TUMBLE(ts, INTERVAL '10' MINUTE)",
+         SELECT TUMBLE_END(ts, INTERVAL '1' HOUR), count(*), count(DISTINCT repeat('wide', 30) || value) FROM s GROUP BY TUMBLE(ts, INTERVAL '1' HOUR)",
     );
     for _ in 0..170 {
         rounds.send();
@@ -495,15 +495,15 @@ fn a_pipeline_stands_still_at_its_memory_limit() {
         assert!(found == code && message.contains(words), "{options}: {found} {message}");
     }
     rounds.server.sql("ALTER PIPELINE wide SET (memory_limit = '64MB', checkpoint_interval = '200ms')");
-    // Ten minutes of event time are 6,000 rows.
-    while rounds.sent < 18_300 {
+    // An hour of event time is 36,000 rows.
+    while rounds.sent < 36_300 {
         rounds.send();
     }
     rounds.check();
-    assert_eq!(lines(&rounds.server, "SELECT count(*), sum(rows), sum(texts) FROM wide"), ["3 18000 18000"]);
+    assert_eq!(lines(&rounds.server, "SELECT count(*), sum(rows), sum(texts) FROM wide"), ["1 36000 36000"]);
     rounds.server.kill_and_restart();
     rounds.check();
-    assert_eq!(rounds.server.value("SELECT count(*) FROM wide"), "3");
+    assert_eq!(rounds.server.value("SELECT count(*) FROM wide"), "1");
     assert_eq!(
         rounds.server.value("SELECT memory_limit FROM rt.pipelines WHERE name = 'wide'"),
         (64 << 20).to_string()

@@ -172,7 +172,7 @@ fn open_rows_that_are_more_than_their_memory() {
     let options = "memory_limit = '1MB', checkpoint_interval = '100ms', idle_timeout = '1 hour'";
     let join = |left: &str, right: &str| {
         format!(
-            "SELECT a.key, a.value, b.value FROM {left} a LEFT JOIN {right} b ON b.key = a.key
+            "SELECT a.key, a.value, b.value AS next FROM {left} a LEFT JOIN {right} b ON b.key = a.key
              AND b.ts BETWEEN a.ts AND a.ts + INTERVAL '1 hour' AND b.value > a.value WHERE a.value >= 0"
         )
     };
@@ -226,7 +226,8 @@ fn open_rows_that_are_more_than_their_memory() {
         assert_eq!(lines(server, kinds), ["t t 20000"]);
     };
     check(&server);
-    server.wait_for("SELECT sum(spilled_bytes) FROM rt.pipelines", "0", PATIENCE);
+    // Of the join a file may have rows of the end, which are open.
+    server.wait_for("SELECT sum(spilled_bytes) FROM rt.pipelines WHERE name <> 'pairs'", "0", PATIENCE);
     server.kill_and_restart();
     check(&server);
 }
