@@ -25,8 +25,9 @@ use super::{
 };
 use crate::{
     pipeline::{
+        expression::Expression,
         late::Late,
-        plan::{Kind, Side, windows::Window},
+        plan::{Kind, windows::Window},
     },
     runtime::side_by_side,
 };
@@ -203,16 +204,17 @@ impl Lanes {
 
 /// By what an operator is parted.
 fn keys_of(kind: &Kind) -> Option<SchemaRef> {
-    let of_side = |side: &Side| -> SchemaRef {
-        let fields = side.keys.iter().enumerate();
+    let schema_of = |keys: &[Expression]| -> SchemaRef {
+        let fields = keys.iter().enumerate();
         let fields = fields.map(|(at, key)| Field::new(format!("k{at}"), key.field.data_type().clone(), true));
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     };
     match kind {
         Kind::Aggregate(aggregate) => Some(Arc::clone(&aggregate.key_schema)),
-        Kind::Join(join) => Some(of_side(&join.sides[0])),
-        Kind::AsOf(as_of) => Some(of_side(&as_of.sides[0])),
-        Kind::Ranking(_) | Kind::Dedup(_) => None,
+        Kind::Join(join) => Some(schema_of(&join.sides[0].keys)),
+        Kind::AsOf(as_of) => Some(schema_of(&as_of.sides[0].keys)),
+        Kind::Ranking(ranking) => Some(schema_of(&ranking.keys)),
+        Kind::Dedup(_) => None,
     }
 }
 

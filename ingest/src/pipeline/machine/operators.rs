@@ -82,6 +82,7 @@ impl Piece {
         match self {
             Self::Aggregate(all) => all.take(rows).map(Box::new).map(Self::Aggregate),
             Self::Join(all) => all.take(rows).map(Box::new).map(Self::Join),
+            Self::Rank(all) => all.take(rows).map(Box::new).map(Self::Rank),
             _ => Err(DataFusionError::Internal("rows for an operator that has one lane".into())),
         }
     }

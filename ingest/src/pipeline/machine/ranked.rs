@@ -9,15 +9,16 @@ use std::{collections::BTreeMap, mem, sync::Arc};
 
 use arrow::{
     array::{
-        ArrayRef, AsArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt64Array, new_null_array,
+        ArrayRef, AsArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt32Array, UInt64Array,
+        new_null_array,
     },
-    compute::cast,
-    datatypes::UInt64Type,
+    compute::{cast, take},
+    datatypes::{TimestampMicrosecondType, UInt64Type},
 };
 use datafusion::common::DataFusionError;
 
 use super::{
-    flow::{Part, Taken},
+    flow::{Flowing, Part, Taken},
     keyed::{Due, Timed, TimedRow},
     packing::Packing,
     spill::{self, Store},
@@ -40,6 +41,17 @@ pub(crate) struct RankRows {
     pub(crate) kept: Vec<ArrayRef>,
     pub(crate) before: Vec<i64>,
     pub(crate) places: Vec<u32>,
+}
+
+impl RankRows {
+    /// Some of the rows.
+    pub(crate) fn take(&self, rows: &UInt32Array) -> Result<Self> {
+        let all = |arrays: &[ArrayRef]| arrays.iter().map(|array| Ok(take(array, rows, None)?)).collect::<Result<_>>();
+        let times = take(&self.times, rows, None)?.as_primitive::<TimestampMicrosecondType>().clone();
+        let places = rows.values().iter().map(|row| *row as usize);
+        let (before, places) = Flowing::pick(&self.before, &self.places, places);
+        Ok(Self { times, keys: all(&self.keys)?, order: all(&self.order)?, kept: all(&self.kept)?, before, places })
+    }
 }
 
 pub(crate) struct Ranked {

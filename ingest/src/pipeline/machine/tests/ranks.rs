@@ -16,6 +16,7 @@ proptest! {
         streams in 1u32..4,
         cuts in cuts(),
         spills: bool,
+        lanes in 0usize..6,
     ) {
         let text = |of: &str| match shape {
             0 => format!("SELECT id, e, c, n::bigint FROM (SELECT q.*, row_number() OVER (PARTITION BY e ORDER BY c DESC, id) AS n FROM ({of}) q) r WHERE n <= {most}"),
@@ -24,7 +25,7 @@ proptest! {
             _ => format!("SELECT e, c, count(*) FROM (SELECT q.*, row_number() OVER (PARTITION BY e ORDER BY c, id) AS n FROM ({of}) q) r WHERE n = {most} GROUP BY e, c"),
         };
         let [stream, table] = inner(is_hop);
-        let rig = Rig::new(&SOURCE, &text(&stream), Late::default()).spilling_if(spills);
+        let rig = Rig::new(&SOURCE, &text(&stream), Late::default()).spilling_if(spills).in_lanes(lanes);
         let (found, counts) = rig.run(std::slice::from_ref(&rows), streams, &cuts);
         prop_assert_eq!(counts.late_rows, 0);
         prop_assert_eq!(sorted(found), batch_answer(&SOURCE, std::slice::from_ref(&rows), &text(&table)));
@@ -38,13 +39,14 @@ proptest! {
         streams in 1u32..4,
         cuts in cuts(),
         spills: bool,
+        lanes in 0usize..6,
     ) {
         let text = |window: &str| format!(
             "SELECT id, v, ts, n::bigint FROM (SELECT id, v, ts, row_number() OVER (PARTITION BY id, {window} ORDER BY v DESC, ts) AS n FROM s) q {}",
             if is_limited { "WHERE n <= 2" } else { "" }
         );
         let rig = Rig::new(&SOURCE, &text("TUMBLE(ts, INTERVAL '10 seconds')"), Late::default());
-        let rig = rig.spilling_if(spills);
+        let rig = rig.spilling_if(spills).in_lanes(lanes);
         let (found, counts) = rig.run(std::slice::from_ref(&rows), streams, &cuts);
         prop_assert_eq!(counts.late_rows, 0);
         let batch = text("date_bin(INTERVAL '10 seconds', ts)");
@@ -52,9 +54,9 @@ proptest! {
     }
 
     #[test]
-    fn batches_make_no_difference_to_ranks(rows in events(3, 4, 40), cuts in cuts(), spills: bool) {
+    fn batches_make_no_difference_to_ranks(rows in events(3, 4, 40), cuts in cuts(), spills: bool, lanes in 0usize..6) {
         let text = "SELECT id, v, ts, n::bigint FROM (SELECT id, v, ts, row_number() OVER (PARTITION BY id, TUMBLE(ts, INTERVAL '10 seconds') ORDER BY v DESC, ts) AS n FROM s) q WHERE n <= 2";
-        let rig = Rig::new(&SOURCE, text, Late::default()).spilling_if(spills);
+        let rig = Rig::new(&SOURCE, text, Late::default()).spilling_if(spills).in_lanes(lanes);
         let [(found, counts), (singly, of_single)] = rig.run_twice(&[rows], 2, &cuts);
         prop_assert_eq!(sorted(found), sorted(singly));
         prop_assert_eq!(counts, of_single);
