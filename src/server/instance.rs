@@ -29,7 +29,7 @@ use super::{
     forgetting,
     functions::Functions,
     live::{LiveTable, Parts},
-    pipelines::{self, Pipelines},
+    pipelines::{self, LivePipeline, Pipelines},
 };
 use crate::{
     Transforms,
@@ -148,10 +148,17 @@ impl Instance {
         // Pipelines may call them.
         self.functions.recover(self);
         let definitions = self.catalog.definitions();
-        let mut opened = Vec::new();
+        let start = |pipeline: &PipelineDefinition, live: Arc<LivePipeline>, at| {
+            if let Err(error) = pipelines::start(self, pipeline, &definitions, &live, at) {
+                self.pipeline_broken(pipeline, &error);
+            }
+        };
+        let mut waiting = Vec::new();
         for pipeline in definitions.pipelines.values() {
             match pipelines::open(self, pipeline, &definitions) {
-                Ok((live, at)) => opened.push((pipeline, live, at)),
+                // It may have much to read while tables are opened.
+                Ok((live, at)) if pipelines::needs_no_table(pipeline, &definitions) => start(pipeline, live, at),
+                Ok((live, at)) => waiting.push((pipeline, live, at)),
                 Err(error) => self.pipeline_broken(pipeline, &error),
             }
         }
@@ -164,11 +171,7 @@ impl Instance {
                 }
             }
         }
-        for (pipeline, live, at) in opened {
-            if let Err(error) = pipelines::start(self, pipeline, &definitions, &live, at) {
-                self.pipeline_broken(pipeline, &error);
-            }
-        }
+        waiting.into_iter().for_each(|(pipeline, live, at)| start(pipeline, live, at));
     }
 
     fn pipeline_broken(&self, pipeline: &PipelineDefinition, error: &tidemill_ingest::Error) {

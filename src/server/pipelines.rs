@@ -1,7 +1,7 @@
 //! The pipelines that run, and what opening them needs.
 //!
-//! Order of a start: the log behind each pipeline is cut at its last checkpoint, then tables are opened and read it, then pipelines begin to process. Of the end:
-//! pipelines first, after a last checkpoint, then tables.
+//! Order of a start: the log behind a pipeline is cut at its last checkpoint, and it begins to process; then tables are opened and read the log, then those pipelines begin
+//! whose rows look into tables. Of the end: pipelines first, after a last checkpoint, then tables.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -154,6 +154,11 @@ pub fn open(
     instance.pipelines.broken.write().remove(&pipeline.id);
     instance.pipelines.live.write().insert(pipeline.id, Arc::clone(&live));
     Ok((live, opened))
+}
+
+/// Whether its rows look into no table, so that it may process before tables are open.
+pub fn needs_no_table(pipeline: &PipelineDefinition, definitions: &Definitions) -> bool {
+    look_ups::tables_of(definitions, pipeline).is_empty()
 }
 
 /// Begins to process.

@@ -135,7 +135,7 @@ impl Running {
     /// What is given when the runner says that it is time.
     pub(super) fn give(&mut self) -> Result<Taken> {
         match self {
-            Self::Updating(updating) => Ok(Taken::of(updating.give()?.into_iter().collect())),
+            Self::Updating(updating) => updating.give().map(Taken::of),
             _ => Ok(Taken::default()),
         }
     }

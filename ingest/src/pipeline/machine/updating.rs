@@ -30,6 +30,8 @@ const KNOWN: &str = "known";
 const FRESH: &str = "fresh";
 /// Groups of a part of a picture: while one is read the one before is taken.
 const PART_ROWS: usize = 1 << 18;
+/// Groups that are given at a time: what is looked at of each is near until it is written.
+const GIVEN_ROWS: usize = 8 << 10;
 /// Groups that are made bytes at a time.
 const PACKED_ROWS: usize = 16 << 10;
 
@@ -95,11 +97,16 @@ impl Updating {
     }
 
     /// The groups that changed, as they are now.
-    pub(crate) fn give(&mut self) -> Result<Option<RecordBatch>> {
-        let Some(mut fresh) = self.fresh.take() else { return Ok(None) };
+    pub(crate) fn give(&mut self) -> Result<Vec<RecordBatch>> {
+        let Some(mut fresh) = self.fresh.take() else { return Ok(Vec::new()) };
         let fresh = fresh.take()?;
-        let packed = self.keys.pack(&fresh.keys)?;
         self.in_files.settle()?;
+        let slice = |from| fresh.slice(from, GIVEN_ROWS.min(fresh.groups - from));
+        (0..fresh.groups).step_by(GIVEN_ROWS).map(|from| self.give_some(&slice(from))).collect()
+    }
+
+    fn give_some(&mut self, fresh: &Dump) -> Result<RecordBatch> {
+        let packed = self.keys.pack(&fresh.keys)?;
         let places = self.known.find_all(fresh.groups, |at| packed.row(at));
         let mut read: Vec<(usize, Vec<u8>)> = Vec::new();
         if !self.in_files.is_empty() {
@@ -142,7 +149,7 @@ impl Updating {
         }
         let order: UInt32Array = order.into_iter().map(|at| at as u32).collect::<Vec<_>>().into();
         let keys = fresh.keys.iter().map(|column| Ok(take(column, &order, None)?)).collect::<Result<Vec<_>>>()?;
-        Ok(Some(self.aggregate.assemble(order.len(), &keys, merged.finish()?, None)?))
+        self.aggregate.assemble(order.len(), &keys, merged.finish()?, None)
     }
 
     /// Bytes that go to files, if there is anything.
