@@ -14,7 +14,7 @@
 //! cargo bench --bench drive -- state --groups 10000000    a large state that changes in part: checkpoints, stops, recovery (--churn, --rounds 20, --parallelism 1, --memory-mb 12000)
 //! cargo bench --bench drive -- subjects                   a schema registry of 10,000 subjects: look-ups over HTTP, a start (--subjects, --lookups 20000)
 //! cargo bench --bench drive -- join --rows 5000000        an interval join whose rows all stay open (--memory-mb 12000)
-//! cargo bench --bench drive -- sink --messages 3000000    topic to topic, exactly once: records/s, message to committed record (--rate 2000, --seconds 20)
+//! cargo bench --bench drive -- sink --messages 3000000    topic to topic, exactly once: records/s, message to committed record (--rate 2000, --warmup 15, --seconds 20)
 //! ```
 //!
 //! What stands for what: drain is ingestion under backlog, freshness is a dashboard's eye on a live stream, start is an operator's restart, kill and faults

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) fn run(brokers: &str, options: &Options) {
     backlog(brokers, options.number("messages", 3_000_000));
-    live(brokers, options.number("rate", 2_000), options.number("warmup", 5), options.number("seconds", 20));
+    live(brokers, options.number("rate", 2_000), options.number("warmup", 15), options.number("seconds", 20));
 }
 
 /// A source, a sink of the same number of partitions, and a pipeline between them.
