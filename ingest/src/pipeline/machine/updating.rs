@@ -169,7 +169,7 @@ impl Updating {
     pub(crate) fn dump(&mut self) -> Result<Vec<Part>> {
         let columns = |keys: Vec<ArrayRef>, states: Vec<Vec<ArrayRef>>| [vec![keys], states].concat();
         let mut parts = self.in_files.dump(KNOWN);
-        let mut rest = self.known.iter();
+        let (mut rest, mut left) = (self.known.iter(), self.known.len());
         loop {
             let some: Vec<(&[u8], &[u8])> = rest.by_ref().take(PART_ROWS).collect();
             if some.is_empty() {
@@ -177,7 +177,8 @@ impl Updating {
             }
             let keys = self.keys.unpack(some.iter().map(|(key, _)| *key))?;
             let states = self.states.unpack(some.iter().map(|(_, state)| *state))?;
-            parts.push(Part::new(KNOWN, 0, some.len(), columns(keys, states)));
+            parts.push(Part::new(KNOWN, left as i64, some.len(), columns(keys, states)));
+            left -= some.len();
         }
         if let Some(fresh) = &mut self.fresh {
             let Dump { groups, keys, states } = fresh.dump()?;
@@ -193,7 +194,11 @@ impl Updating {
         let dump = self.aggregate.dump_of(part.rows, part.columns)?;
         match part.kind.as_str() {
             KNOWN => {
-                self.known.reserve(dump.groups);
+                // A lane has its share of this part, and will have as much of those that follow.
+                self.known.reserve(match usize::try_from(part.at) {
+                    Ok(left) if left > PART_ROWS => left.saturating_mul(dump.groups) / PART_ROWS,
+                    _ => dump.groups,
+                });
                 for from in (0..dump.groups).step_by(PACKED_ROWS) {
                     let dump = dump.slice(from, PACKED_ROWS.min(dump.groups - from));
                     let (keys, states) = (self.keys.pack(&dump.keys)?, self.states.pack(&dump.states)?);
