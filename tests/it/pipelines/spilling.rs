@@ -201,6 +201,7 @@ fn open_rows_that_are_more_than_their_memory() {
         .for_each(|_| feed.send(0, format!(r#"{{"key":"end","value":-1,"ts":{}}}"#, START_MS + 36_000_000).as_bytes()));
     feed.flush();
     let expected = join("raw", "raw");
+    server.wait_for("SELECT count(*) FROM raw", &(ROWS + 2).to_string(), PATIENCE);
     server.wait_for(
         "SELECT count(*) FROM pairs",
         &server.value(&format!("SELECT count(*) FROM ({expected}) q")),

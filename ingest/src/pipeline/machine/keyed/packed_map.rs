@@ -223,7 +223,8 @@ impl PackedMap {
     /// Adds an entry at the end.
     fn push(&mut self, key: &[u8], value: &[u8]) -> Place {
         let wanted = HEAD_BYTES + key.len() + value.len();
-        let has_room = |chunk: &Vec<u8>| chunk.len() + wanted <= chunk.capacity();
+        // What is larger than a chunk has one of its own.
+        let has_room = |chunk: &Vec<u8>| chunk.len() < CHUNK_BYTES_MAX && chunk.len() + wanted <= chunk.capacity();
         if !self.chunks.last().is_some_and(has_room) {
             // A quarter more, so that small maps are small.
             let capacity = (self.bytes / 4).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX).max(wanted);
