@@ -1,11 +1,14 @@
 //! ALTER SOURCE: what may change while tables read from it, and from where they read on.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tidemill_ingest::{
     Error,
     consumer::{self, OnGap},
-    source::Start,
+    source::{
+        Start,
+        rate::{self, Rates},
+    },
 };
 
 use super::undefined_source;
@@ -18,7 +21,7 @@ use crate::{
 };
 
 /// The options that ALTER SOURCE takes.
-const CHANGEABLE: &str = "on_gap";
+const CHANGEABLE: [&str; 3] = ["on_gap", rate::MAX_ROWS, rate::MAX_MB];
 
 /// Errors: 42704 for unknown sources, 22023 for bad values, 0A000 for options that tables are built on, 55000 for a source that no table
 /// reads, 08001 when the source does not answer.
@@ -50,21 +53,28 @@ async fn set(
     let mut after = source.clone();
     let mut on_gap = None;
     for OptionPair { key, value, value_position } in options {
-        if key.value != CHANGEABLE {
+        if !CHANGEABLE.contains(&key.value.as_str()) {
             return Err(SqlError::unsupported(format!("option \"{}\" of a source cannot be changed", key.value))
                 .at(key.position)
                 .with_hint(format!(
-                    "ALTER SOURCE changes {CHANGEABLE}; for the others make another source and another table"
+                    "ALTER SOURCE changes {}; for the others make another source and another table",
+                    CHANGEABLE.join(", ")
                 )));
         }
-        on_gap = Some(OnGap::parse(value).map_err(|error| SqlError::from(error).at(*value_position))?);
+        let checked = match key.value.as_str() {
+            "on_gap" => OnGap::parse(value).map(|parsed| on_gap = Some(parsed)),
+            _ => Rates::take(&mut BTreeMap::from([(key.value.clone(), value.clone())])).map(|_| ()),
+        };
+        checked.map_err(|error| SqlError::from(error).at(*value_position))?;
         after.options.insert(key.value.clone(), value.to_ascii_lowercase());
     }
-    let Some(on_gap) = on_gap else { return Ok(Vec::new()) };
     after.version += 1;
     let following = Arc::clone(instance);
     runtime::blocking(move || -> Result<()> {
         following.catalog.change(|change| change.put_source(&after))?;
+        // Who reads it has these limits, and sees them change.
+        following.connections.limits(&after)?;
+        let Some(on_gap) = on_gap else { return Ok(()) };
         for (live, is_paused) in tables {
             live.ingest.set_on_gap(after.id, on_gap)?;
             // Partitions that stopped at a gap try again.

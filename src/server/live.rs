@@ -12,6 +12,7 @@ use tidemill_ingest::{
     source::{
         ConnectContext, Connected, SourceOptions, Start,
         log::{Log, LogOptions},
+        rate::{Pace, Rates},
     },
 };
 use tidemill_storage::{
@@ -192,10 +193,11 @@ pub fn source_columns(columns: &[SourceColumnDefinition]) -> Result<Vec<SourceCo
         .collect()
 }
 
-/// The options of a source that ingestion's connectors and formats know; `on_gap` is the feed's.
+/// The options of a source that ingestion's connectors and formats know; `on_gap` is the feed's, and limits of its rate are [`Connections::limits`].
 pub fn source_options(source: &SourceDefinition) -> Result<(SourceOptions, OnGap)> {
     let mut options = source.options.clone();
     let on_gap = options.remove("on_gap").map_or(Ok(OnGap::default()), |text| OnGap::parse(&text))?;
+    Rates::take(&mut options)?;
     Ok((SourceOptions::parse(&options)?, on_gap))
 }
 
@@ -253,6 +255,7 @@ pub fn source_feed(parts: &Parts<'_>, definition: &TableDefinition, source: &Sou
         on_error: options.on_error,
         on_gap,
         latency: Latency::Paced,
+        pace: Arc::new(Pace::new(parts.connections.limits(source)?)),
     })
 }
 
@@ -269,6 +272,7 @@ fn log_feed(expressions: &dyn Rules, definition: &TableDefinition, log: &Arc<Log
         on_error: OnError::Dlq,
         on_gap: OnGap::Stop,
         latency: Latency::Prompt,
+        pace: Arc::default(),
     })
 }
 

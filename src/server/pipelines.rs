@@ -16,7 +16,7 @@ use tidemill_ingest::{
         plan::{Plan, PlanSource},
         run::{self, CheckpointLog, Input, Opened, Opening, Output, Pipeline, PipelineSpec, RunOptions, SinkSpec},
     },
-    source::Start,
+    source::{Start, rate::Pace},
 };
 use tidemill_storage::{
     ids::{StreamId, TableId},
@@ -256,6 +256,7 @@ fn input(parts: &Parts<'_>, source: &SourceDefinition) -> Result<Input> {
         watermark: live::watermark(parts.expressions, source, &columns)?.map(Arc::new),
         on_error: options.on_error,
         on_gap,
+        pace: Arc::new(Pace::new(parts.connections.limits(source)?)),
     })
 }
 
@@ -279,6 +280,7 @@ pub fn feed(
         on_error: OnError::Dlq,
         on_gap: OnGap::Stop,
         latency: Latency::Prompt,
+        pace: Arc::default(),
     })
 }
 

@@ -54,8 +54,10 @@ fn source(cursor: &mut Cursor<'_>) -> Result<Ddl> {
         let position = cursor.position();
         AlterSourceAction::ResetOffsets { start: cursor.string("where to begin, as in 'earliest'")?, position }
     } else {
-        return Err(SqlError::unsupported("ALTER SOURCE takes SET (on_gap = 'skip') and RESET OFFSETS TO 'earliest'")
-            .at(cursor.position()));
+        return Err(SqlError::unsupported(
+            "ALTER SOURCE takes SET (on_gap = 'skip', max_rows_per_s = 20000) and RESET OFFSETS TO 'earliest'",
+        )
+        .at(cursor.position()));
     };
     Ok(Ddl::AlterSource(AlterSource { name, if_exists, action }))
 }

@@ -30,6 +30,7 @@ mod partitions;
 mod pgwire;
 mod pipelines;
 mod plans;
+mod rates;
 mod readme;
 mod results;
 mod schema_registry;

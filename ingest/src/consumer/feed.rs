@@ -24,7 +24,7 @@ use crate::{
     dead_letters::OnError,
     decode::Decoder,
     pipeline::{Checks, Transform, Watermark},
-    source::{Connector, Start},
+    source::{Connector, Start, rate::Pace},
 };
 
 /// Makes a decoder for one consuming thread.
@@ -89,6 +89,8 @@ pub struct Feed {
     /// At first; [`TableIngest::set_on_gap`](super::TableIngest::set_on_gap) changes it.
     pub on_gap: OnGap,
     pub latency: Latency,
+    /// How fast it is read at most.
+    pub pace: Arc<Pace>,
 }
 
 impl fmt::Debug for Feed {

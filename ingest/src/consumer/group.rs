@@ -112,6 +112,13 @@ impl Consumer {
             return Ok(());
         }
         let begun_us = runtime.clock.monotonic_us();
+        let pace = &self.feed.feed.pace;
+        let wait_us = pace.wait_us(begun_us);
+        if wait_us > 0 {
+            self.feed.rest(Duration::from_micros(wait_us as u64).min(POLL_TIMEOUT));
+            return Ok(());
+        }
+        let (most, bytes) = pace.batch(MESSAGES_MAX, BYTES_MAX);
         let reader = match &mut self.reader {
             Some(reader) => reader,
             None => {
@@ -120,7 +127,8 @@ impl Consumer {
                 self.reader.insert(self.feed.feed.connector.open(&positions)?)
             }
         };
-        let fetched = reader.poll(MESSAGES_MAX, BYTES_MAX, POLL_TIMEOUT)?;
+        let fetched = reader.poll(most, bytes, POLL_TIMEOUT)?;
+        pace.took(&fetched);
         for (partition, stream) in &self.reading {
             stream.sharing.store(reader.sharing(*partition) as u32, Ordering::Relaxed);
         }

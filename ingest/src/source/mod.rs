@@ -9,6 +9,7 @@ pub mod generator;
 pub mod kafka;
 pub mod log;
 mod options;
+pub mod rate;
 mod sample;
 mod share;
 mod start;

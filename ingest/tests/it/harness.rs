@@ -465,6 +465,7 @@ impl Rig {
                         .watermark
                         .map(|text| Arc::new(Watermark::compile(&state, &schema(1).arrow(), text).unwrap())),
                     latency: Latency::Prompt,
+                    pace: Arc::default(),
                 }],
             },
         )

@@ -36,7 +36,7 @@ use crate::{
     events::Severity,
     landmark::{Landmark, Place, Recognition},
     message::SourceBatch,
-    source::{Connector, Fetched, Reader, Start},
+    source::{Connector, Fetched, Reader, Start, rate::Pace},
 };
 
 /// A partition that has no rows yet holds the others back for so long after the first row of any: producers begin with all partitions at about the same time.
@@ -56,6 +56,8 @@ pub struct Input {
     pub watermark: Option<Arc<Watermark>>,
     pub on_error: OnError,
     pub on_gap: OnGap,
+    /// How fast it is read at most.
+    pub pace: Arc<Pace>,
 }
 
 /// Where a stream goes on that was read before.
@@ -215,7 +217,15 @@ impl Reading {
             }
         };
         fail::fail_point!("pipeline::poll", |_| Err(Error::Unavailable("failpoint pipeline::poll".into())));
-        let fetched = reader.poll(MESSAGES_MAX, BYTES_MAX, POLL_TIMEOUT)?;
+        let wait_us = self.input.pace.wait_us(self.shared.clock.monotonic_us());
+        if wait_us > 0 {
+            self.rest(Duration::from_micros(wait_us as u64).min(POLL_TIMEOUT));
+            self.watch_flows();
+            return Ok(());
+        }
+        let (messages, bytes) = self.input.pace.batch(MESSAGES_MAX, BYTES_MAX);
+        let fetched = reader.poll(messages, bytes, POLL_TIMEOUT)?;
+        self.input.pace.took(&fetched);
         let is_waiting = |stream: &Stream| stream.stopped.is_none() && stream.next < stream.high;
         if !fetched.is_empty() || !self.streams.values().any(is_waiting) {
             self.beat.is_well();
