@@ -198,7 +198,7 @@ mod tests {
         pace.took(&[messages(10_000, 1)]);
         assert_eq!((pace.wait_us(1), pace.batch(10, 20)), (0, (10, 20)), "nothing is owed that came without a limit");
         limits.set(Rates { rows: 100, bytes: 0 });
-        assert_eq!(pace.batch(10_000, 20), (5, 20));
+        assert_eq!((pace.wait_us(10), pace.batch(10_000, 20)), (0, (5, 20)));
         pace.took(&[messages(100, 1)]);
         assert_eq!((pace.wait_us(10), pace.wait_us(500_010)), (1_000_000, 500_000));
         limits.set(Rates { rows: 1000, bytes: 0 });
