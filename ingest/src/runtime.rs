@@ -9,6 +9,7 @@
 //! | `compact` | one | writes segments again, without rows that nobody sees |
 //! | `key-maps` | one | lets old keys go, writes key maps down |
 //! | `ingest-clock` | one | ends segments by age, retention |
+//! | `ahead` | one while a pipeline's state is read | reads the next part of it |
 
 use std::{
     fmt,

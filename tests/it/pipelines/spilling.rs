@@ -29,6 +29,27 @@ pub(super) fn source(server: &Server, name: &str, brokers: &str, topic: &str) {
     ));
 }
 
+/// All messages. The server is killed after two of them, once so many pipelines have something in files.
+fn send(server: &mut Server, feed: &Feed, kills: [i64; 2], pipelines: u8) {
+    for from in (0..ROWS).step_by(2_000) {
+        (from..from + 2_000).for_each(|row| feed.send(0, message(row).as_bytes()));
+        feed.flush();
+        if kills.contains(&from) {
+            let spilled = "SELECT count(*) FROM rt.pipelines WHERE spilled_bytes > 0";
+            server.wait_for(spilled, &pipelines.to_string(), PATIENCE);
+            thread::sleep(Duration::from_millis(150));
+            server.kill_and_restart();
+        }
+    }
+}
+
+/// What ends all windows.
+fn send_end(feed: &Feed, value: i64) {
+    let json = format!(r#"{{"key":"end","value":{value},"ts":{}}}"#, START_MS + 36_000_000);
+    (0..2).for_each(|_| feed.send(0, json.as_bytes()));
+    feed.flush();
+}
+
 #[test]
 fn windows_that_are_larger_than_their_memory() {
     let Some(brokers) = brokers("pipelines::spilling::windows_that_are_larger_than_their_memory") else { return };
@@ -50,15 +71,7 @@ fn windows_that_are_larger_than_their_memory() {
          FROM s GROUP BY key, HOP(ts, INTERVAL '20' MINUTE, INTERVAL '1' HOUR)",
     );
     let feed = Feed::new(&brokers, &topic);
-    for from in (0..ROWS).step_by(2_000) {
-        (from..from + 2_000).for_each(|row| feed.send(0, message(row).as_bytes()));
-        feed.flush();
-        if matches!(from, 18_000 | 42_000) {
-            server.wait_for("SELECT count(*) FROM rt.pipelines WHERE spilled_bytes > 0", "2", PATIENCE);
-            thread::sleep(Duration::from_millis(150));
-            server.kill_and_restart();
-        }
-    }
+    send(&mut server, &feed, [18_000, 42_000], 2);
     server.sql("SELECT rt.drain('s')");
     for line in
         lines(&server, "SELECT name, state_bytes, spilled_bytes, open_groups, restarts, error FROM rt.pipelines")
@@ -69,10 +82,7 @@ fn windows_that_are_larger_than_their_memory() {
         lines(&server, "SELECT state, spilled_bytes > 200000, restarts, error FROM rt.pipelines"),
         ["running t 0 null", "running t 0 null"]
     );
-    // What ends all windows.
-    (0..2)
-        .for_each(|_| feed.send(0, format!(r#"{{"key":"end","value":0,"ts":{}}}"#, START_MS + 36_000_000).as_bytes()));
-    feed.flush();
+    send_end(&feed, 0);
     let check = |server: &Server| {
         server.sql("SELECT rt.drain('s')");
         let sums = "SELECT key, date_bin(INTERVAL '1 hour', ts, TIMESTAMPTZ '1970-01-01 00:00:00+00'), count(*), sum(value)::bigint, count(DISTINCT value % 5)
@@ -117,18 +127,8 @@ fn keys_that_are_more_than_their_memory() {
          SELECT s.key, s.value, v.value FROM s JOIN v FOR SYSTEM_TIME AS OF s.ts ON v.key = s.key WHERE s.value >= 0"
     ));
     let feed = Feed::new(&brokers, &topic);
-    for from in (0..ROWS).step_by(2_000) {
-        (from..from + 2_000).for_each(|row| feed.send(0, message(row).as_bytes()));
-        feed.flush();
-        if matches!(from, 22_000 | 46_000) {
-            server.wait_for("SELECT count(*) FROM rt.pipelines WHERE spilled_bytes > 0", "3", PATIENCE);
-            thread::sleep(Duration::from_millis(150));
-            server.kill_and_restart();
-        }
-    }
-    (0..2)
-        .for_each(|_| feed.send(0, format!(r#"{{"key":"end","value":-1,"ts":{}}}"#, START_MS + 36_000_000).as_bytes()));
-    feed.flush();
+    send(&mut server, &feed, [22_000, 46_000], 3);
+    send_end(&feed, -1);
     // One source may be ahead of the other, whose rows then wait; for as long as they are too many it is said of the pipeline, and a drain fails.
     let found = (0..ROWS).filter(|row| row % 53 != 52).count().to_string();
     server.wait_for("SELECT count(*) FROM found", &found, PATIENCE);
@@ -188,18 +188,8 @@ fn open_rows_that_are_more_than_their_memory() {
          FROM s WHERE value >= 0) q WHERE n <= 2"
     ));
     let feed = Feed::new(&brokers, &topic);
-    for from in (0..ROWS).step_by(2_000) {
-        (from..from + 2_000).for_each(|row| feed.send(0, message(row).as_bytes()));
-        feed.flush();
-        if matches!(from, 22_000 | 46_000) {
-            server.wait_for("SELECT count(*) FROM rt.pipelines WHERE spilled_bytes > 0", "3", PATIENCE);
-            thread::sleep(Duration::from_millis(150));
-            server.kill_and_restart();
-        }
-    }
-    (0..2)
-        .for_each(|_| feed.send(0, format!(r#"{{"key":"end","value":-1,"ts":{}}}"#, START_MS + 36_000_000).as_bytes()));
-    feed.flush();
+    send(&mut server, &feed, [22_000, 46_000], 3);
+    send_end(&feed, -1);
     let expected = join("raw", "raw");
     server.wait_for("SELECT count(*) FROM raw", &(ROWS + 2).to_string(), PATIENCE);
     server.wait_for(
