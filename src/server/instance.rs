@@ -188,12 +188,17 @@ impl Instance {
         self.pipelines.set_broken(pipeline.id, error.to_string());
     }
 
-    /// Waits until the rows that INSERT, COPY and HTTP were told are safe are visible: a client that comes back must find what it wrote.
+    /// Waits until what the tables' logs have is visible: rows that INSERT, COPY and HTTP were told are safe, which a client that comes back must find, and
+    /// those of pipelines that a checkpoint covers. What none covers is made again out of the sources, meanwhile.
     pub async fn read_logs(&self, patience: Duration) {
+        let definitions = self.catalog.definitions();
         let all = async {
             for (definition, live) in self.all_live() {
-                if let Err(error) = live.read_log().await {
-                    tracing::warn!(table = definition.name, %error, "rows of the table's log are not visible yet");
+                let of_pipelines = definitions.pipelines_into(definition.id).map(|pipeline| pipeline.log);
+                for log in std::iter::once(definition.log).chain(of_pipelines) {
+                    if let Err(error) = live.ingest.drain(log).await {
+                        tracing::warn!(table = definition.name, %error, "rows of the table's logs are not visible yet");
+                    }
                 }
             }
         };

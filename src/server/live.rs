@@ -140,11 +140,6 @@ impl LiveTable {
     pub async fn wait_log(&self, end: u64) -> Result<()> {
         self.ingest.wait_visible(StreamId { source: self.log_source, partition: 0 }, end).await
     }
-
-    /// Returns when the rows that are in the log now are visible.
-    pub async fn read_log(&self) -> Result<()> {
-        self.ingest.drain(self.log_source).await
-    }
 }
 
 /// The columns of a table as rows bring them.

@@ -1,7 +1,7 @@
 //! The wiring of a running server, from its data directory to its sockets, and its orderly end.
 //!
 //! Order of start: data directory locked → metadata file → ingestion runtime → query engine → HTTP (alive, not ready) → functions and tables recovered →
-//! acknowledged rows read again → Postgres listener (ready). Order of the end: no new connections → running statements within `shutdown_grace` → ingestion → exit.
+//! logs of tables and pipelines read again → Postgres listener (ready). Order of the end: no new connections → running statements within `shutdown_grace` → ingestion → exit.
 
 pub mod connections;
 pub mod directory;
@@ -69,7 +69,7 @@ impl Error {
     }
 }
 
-/// How long a start waits for rows that were acknowledged and are in no segment yet. What takes longer is read while queries run.
+/// How long a start waits for rows of logs that are in no segment yet. What takes longer is read while queries run.
 const LOGS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a server until SIGTERM or SIGINT.

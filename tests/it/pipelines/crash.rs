@@ -194,3 +194,30 @@ fn same(server: &Server, found: &[String], expected: &[String]) {
         server.sql("SELECT name, state, rows_in, rows_out, late_rows, watermark, checkpoint, error FROM rt.pipelines"),
     );
 }
+
+/// Rows of a pipeline that a checkpoint covers are there for whoever comes first after a start: the table reads them again out of the pipeline's log.
+#[test]
+fn what_a_checkpoint_covers_is_visible_when_a_start_is_ready() {
+    let Some(brokers) = brokers("pipelines::crash::what_a_checkpoint_covers_is_visible") else { return };
+    let topic = topic("visible");
+    create_topic(&brokers, &topic, 1, &[]);
+    let mut server = Server::start(BINARY);
+    server.sql(&format!(
+        "CREATE SOURCE clicks (id BIGINT, page TEXT) WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}')"
+    ));
+    server.sql("CREATE TABLE pages (id BIGINT, page TEXT)");
+    server.sql("CREATE PIPELINE pages INTO pages AS SELECT id, upper(page) FROM clicks");
+    let feed = Feed::new(&brokers, &topic);
+    let rows = 400_000_i64;
+    for id in 0..rows {
+        feed.send(0, format!(r#"{{"id":{id},"page":"page {}"}}"#, id % 1000).as_bytes());
+    }
+    feed.flush();
+    server.sql("SELECT rt.drain('clicks')");
+    let sums = "SELECT count(*), sum(id), count(DISTINCT page) FROM pages";
+    let expected = [format!("{rows} {} 1000", rows * (rows - 1) / 2)];
+    assert_eq!(lines(&server, sums), expected);
+    server.sql("ALTER PIPELINE pages PAUSE");
+    server.kill_and_restart();
+    assert_eq!(lines(&server, sums), expected);
+}
