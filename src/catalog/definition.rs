@@ -1,6 +1,6 @@
 //! Definitions of sources, tables, pipelines and views, as they are kept (JSON; each change is a record of the metadata log).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use tidemill_ingest::pipeline::{Late, ServiceOptions};
@@ -280,6 +280,83 @@ pub struct FunctionDefinition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     pub created_at_us: i64,
+}
+
+/// What is done about pipelines of which a number is out of bounds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RuleDefinition {
+    /// Never used twice.
+    pub oid: u32,
+    pub name: String,
+    /// Counts changes, from 1.
+    pub version: u64,
+    /// `None`: all.
+    pub pipeline: Option<TableId>,
+    /// One of `server/rules/metrics.rs`.
+    pub metric: String,
+    pub comparison: Comparison,
+    /// In the metric's unit.
+    pub bound: f64,
+    /// The same as it was written.
+    pub written: String,
+    /// How long that has to be so, in microseconds.
+    pub hold_us: i64,
+    pub action: RuleAction,
+    pub enabled: bool,
+    pub created_at_us: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Comparison {
+    Above,
+    AtLeast,
+    Below,
+    AtMost,
+}
+
+impl Comparison {
+    pub fn holds(self, value: f64, bound: f64) -> bool {
+        match self {
+            Self::Above => value > bound,
+            Self::AtLeast => value >= bound,
+            Self::Below => value < bound,
+            Self::AtMost => value <= bound,
+        }
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Above => ">",
+            Self::AtLeast => ">=",
+            Self::Below => "<",
+            Self::AtMost => "<=",
+        })
+    }
+}
+
+/// What a rule does, beside the event that it always makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleAction {
+    /// Nothing else.
+    Event,
+    /// A notification in a channel.
+    Notify(String),
+    /// What ALTER PIPELINE does: RESTART, PAUSE or SET (…), as it was written.
+    Alter(String),
+}
+
+impl fmt::Display for RuleAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Event => f.write_str("EVENT"),
+            Self::Notify(channel) => write!(f, "NOTIFY {channel}"),
+            Self::Alter(clause) => f.write_str(clause),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,7 +22,7 @@ pub(super) fn changes(database: &Database, last: u64) -> Result<Vec<(u64, LogRec
         let Some((end, _)) = page.last() else { return Ok(changes) };
         from = end + 1;
         let wanted = page.into_iter().filter(|(version, record)| {
-            let kinds = ["source.", "table.", "view.", "pipeline.", "sink.", "function."];
+            let kinds = ["source.", "table.", "view.", "pipeline.", "sink.", "function.", "rule."];
             *version <= last && kinds.iter().any(|kind| record.kind.starts_with(kind))
         });
         changes.extend(wanted);
@@ -64,6 +64,13 @@ pub(super) fn definitions_at(database: &Database, version: u64) -> Result<Defini
             "function.create" | "function.alter" => {
                 let function: super::definition::FunctionDefinition = read(&record)?;
                 definitions.functions.insert(function.oid, Arc::new(function));
+            }
+            "rule.create" | "rule.alter" => {
+                let rule: super::definition::RuleDefinition = read(&record)?;
+                definitions.rules.insert(rule.oid, Arc::new(rule));
+            }
+            "rule.drop" => {
+                definitions.rules.retain(|oid, _| u64::from(*oid) != dropped(&record));
             }
             "function.drop" => {
                 definitions.functions.retain(|oid, _| u64::from(*oid) != dropped(&record));

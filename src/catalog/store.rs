@@ -7,6 +7,7 @@
 //!   catalog_pipelines pipeline id → JSON PipelineDefinition
 //!   catalog_sinks     sink id → JSON SinkDefinition
 //!   catalog_functions oid → JSON FunctionDefinition
+//!   catalog_rules     oid → JSON RuleDefinition
 //!   catalog_next      "source" | "table" | "oid" → next id
 //! ```
 //!
@@ -25,8 +26,8 @@ use super::{
     checkpoints,
     database::{Change, Database, LogRecord, Result},
     definition::{
-        FunctionDefinition, IndexDefinition, PipelineDefinition, SinkDefinition, SourceDefinition, TableDefinition,
-        ViewDefinition,
+        FunctionDefinition, IndexDefinition, PipelineDefinition, RuleDefinition, SinkDefinition, SourceDefinition,
+        TableDefinition, ViewDefinition,
     },
     history,
     metadata_log::RedbMetadataLog,
@@ -38,6 +39,7 @@ const VIEWS: RedbTable<u64, &[u8]> = RedbTable::new("catalog_views");
 const PIPELINES: RedbTable<u64, &[u8]> = RedbTable::new("catalog_pipelines");
 const SINKS: RedbTable<u64, &[u8]> = RedbTable::new("catalog_sinks");
 const FUNCTIONS: RedbTable<u64, &[u8]> = RedbTable::new("catalog_functions");
+const RULES: RedbTable<u64, &[u8]> = RedbTable::new("catalog_rules");
 const NEXT: RedbTable<&str, u64> = RedbTable::new("catalog_next");
 
 /// The first oid that PostgreSQL gives to a user's object.
@@ -54,6 +56,8 @@ pub struct Definitions {
     pub sinks: BTreeMap<TableId, Arc<SinkDefinition>>,
     /// By oid.
     pub functions: BTreeMap<u32, Arc<FunctionDefinition>>,
+    /// By oid.
+    pub rules: BTreeMap<u32, Arc<RuleDefinition>>,
 }
 
 impl Definitions {
@@ -79,6 +83,10 @@ impl Definitions {
 
     pub fn function_named(&self, name: &str) -> Option<&Arc<FunctionDefinition>> {
         self.functions.values().find(|function| function.name == name)
+    }
+
+    pub fn rule_named(&self, name: &str) -> Option<&Arc<RuleDefinition>> {
+        self.rules.values().find(|rule| rule.name == name)
     }
 
     /// The pipelines that read a source.
@@ -139,6 +147,7 @@ impl Catalog {
             transaction.open_table(PIPELINES)?;
             transaction.open_table(SINKS)?;
             transaction.open_table(FUNCTIONS)?;
+            transaction.open_table(RULES)?;
             transaction.open_table(NEXT)?;
             Ok(())
         })?;
@@ -211,6 +220,10 @@ fn load(transaction: &ReadTransaction) -> Result<Definitions> {
     for entry in transaction.open_table(FUNCTIONS)?.iter()? {
         let function: FunctionDefinition = serde_json::from_slice(entry?.1.value())?;
         definitions.functions.insert(function.oid, Arc::new(function));
+    }
+    for entry in transaction.open_table(RULES)?.iter()? {
+        let rule: RuleDefinition = serde_json::from_slice(entry?.1.value())?;
+        definitions.rules.insert(rule.oid, Arc::new(rule));
     }
     Ok(definitions)
 }
@@ -295,8 +308,11 @@ impl CatalogChange<'_, '_> {
         self.put_pipeline(pipeline)
     }
 
-    /// With its checkpoints.
-    pub fn remove_pipeline(&mut self, pipeline: &PipelineDefinition) -> Result<()> {
+    /// With its checkpoints, and the rules that are about it alone.
+    pub fn remove_pipeline(&mut self, pipeline: &PipelineDefinition, rules: &[Arc<RuleDefinition>]) -> Result<()> {
+        for rule in rules.iter().filter(|rule| rule.pipeline == Some(pipeline.id)) {
+            self.remove_rule(rule)?;
+        }
         self.change.transaction().open_table(PIPELINES)?.remove(pipeline.id.0)?;
         checkpoints::forget(self.change, pipeline.id)?;
         self.change.record("pipeline.drop", &Dropped { id: pipeline.id.0, name: &pipeline.name })?;
@@ -325,6 +341,19 @@ impl CatalogChange<'_, '_> {
     pub fn remove_function(&mut self, function: &FunctionDefinition) -> Result<()> {
         self.change.transaction().open_table(FUNCTIONS)?.remove(u64::from(function.oid))?;
         self.change.record("function.drop", &Dropped { id: function.oid.into(), name: &function.name })?;
+        Ok(())
+    }
+
+    pub fn put_rule(&mut self, rule: &RuleDefinition) -> Result<()> {
+        let bytes = serde_json::to_vec(rule)?;
+        self.change.transaction().open_table(RULES)?.insert(u64::from(rule.oid), bytes.as_slice())?;
+        self.change.record(if rule.version == 1 { "rule.create" } else { "rule.alter" }, rule)?;
+        Ok(())
+    }
+
+    pub fn remove_rule(&mut self, rule: &RuleDefinition) -> Result<()> {
+        self.change.transaction().open_table(RULES)?.remove(u64::from(rule.oid))?;
+        self.change.record("rule.drop", &Dropped { id: rule.oid.into(), name: &rule.name })?;
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! DROP TABLE, DROP SOURCE, DROP SINK, DROP PIPELINE, DROP VIEW, DROP INDEX and DROP FUNCTION.
+//! DROP TABLE, DROP SOURCE, DROP SINK, DROP PIPELINE, DROP VIEW, DROP INDEX, DROP FUNCTION and DROP RULE.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use super::{
     function::{drop_function, undefined_function},
     index::{drop_index, undefined_index},
     pipeline::{self, drop_pipeline, undefined_pipeline},
+    rule::{drop_rule, undefined_rule},
     sink::{drop_sink, undefined_sink},
     undefined_source, undefined_table, undefined_view,
     view::{check_unread, dependents, drop_views},
@@ -38,6 +39,7 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
             ObjectKind::Function if definitions.function_named(&name.value).is_none() => {
                 undefined_function(&definitions, name)
             }
+            ObjectKind::Rule if definitions.rule_named(&name.value).is_none() => undefined_rule(&definitions, name),
             _ => {
                 if !names.iter().any(|other| other.value == name.value) {
                     names.push(name);
@@ -71,7 +73,9 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
             ObjectKind::Sink => definitions
                 .sink_named(&name.value)
                 .map_or_else(Vec::new, |sink| definitions.pipelines_into(sink.id).cloned().collect()),
-            ObjectKind::View | ObjectKind::Index | ObjectKind::Pipeline | ObjectKind::Function => Vec::new(),
+            ObjectKind::View | ObjectKind::Index | ObjectKind::Pipeline | ObjectKind::Function | ObjectKind::Rule => {
+                Vec::new()
+            }
         };
         if !statement.cascade {
             pipeline::check_unused(statement.kind.name(), name, &users)?;
@@ -130,6 +134,7 @@ pub(super) async fn drop(instance: &Arc<Instance>, statement: Drop) -> Result<Ve
                 }
             }
             ObjectKind::Index => drop_index(instance, &name.value).await?,
+            ObjectKind::Rule => drop_rule(instance, name)?,
             ObjectKind::Function => drop_function(instance, name, statement.cascade, &mut notices).await?,
         }
     }

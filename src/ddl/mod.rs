@@ -11,6 +11,7 @@ mod index;
 mod infer;
 mod key;
 mod pipeline;
+mod rule;
 mod sink;
 mod sink_alter;
 mod source;
@@ -71,6 +72,8 @@ pub async fn execute(instance: &Arc<Instance>, sql: &str) -> Result<DdlOutcome> 
             let pipeline::Created { notices, lines } = pipeline::create(instance, statement).await?;
             return Ok(DdlOutcome { tag, notices, lines, ..DdlOutcome::default() });
         }
+        Ddl::CreateRule(statement) => rule::create(instance, statement),
+        Ddl::AlterRule(statement) => rule::alter(instance, statement),
         Ddl::AlterPipeline(statement) => pipeline::alter(instance, statement).await,
         Ddl::AlterTable(statement) => alter::alter(instance, statement).await,
         Ddl::AlterSource(statement) => source_alter::alter(instance, statement).await,

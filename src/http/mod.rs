@@ -6,6 +6,7 @@
 //! | `/api/v1/query` | SQL in, JSON, NDJSON or CSV out |
 //! | `/api/v1/tables`, `/api/v1/tables/{table}` | what there is |
 //! | `/api/v1/tables/{table}/rows` | NDJSON in, acknowledged after fsync |
+//! | `/api/v1/pipelines/…` | the life of pipelines, as their statements have it |
 //! | `/api/v1/schemas/…` | the schema registry, as clients of Confluent's know it |
 //! | `/api/v1/openapi.json` | all of it, described |
 //! | `/metrics`, `/healthz`, `/readyz` | for machines |
@@ -17,6 +18,7 @@ mod api;
 mod cell;
 mod error;
 pub mod metrics;
+mod pipelines;
 mod query;
 mod rows;
 mod schemas;
@@ -85,6 +87,7 @@ fn router(state: Arc<State>) -> Router {
         .route("/api/v1/tables", get(api::tables))
         .route("/api/v1/tables/{table}", get(api::table))
         .route("/api/v1/tables/{table}/rows", post(rows::post))
+        .nest("/api/v1/pipelines", pipelines::router())
         .nest("/api/v1/schemas", schemas::router())
         .route("/api/v1/openapi.json", get(api::openapi))
         .fallback(async || ApiError::not_found("there is nothing here; see /api/v1/openapi.json"))

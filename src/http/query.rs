@@ -105,6 +105,21 @@ pub(super) async fn post(
     .into_response())
 }
 
+/// The rows of a query as objects, for other parts of the API.
+pub(super) async fn objects(state: &State, sql: &str) -> Result<Vec<Value>, ApiError> {
+    let startup =
+        Startup { user: "tidemill".into(), database: "tidemill".into(), client: "http".into(), settings: Vec::new() };
+    let mut session = Session::open(&state.shared, &startup)?;
+    let Some(Response::Rows(rows)) = run(&mut session, sql).await? else { return Ok(Vec::new()) };
+    let names: Vec<String> = rows.schema.fields().iter().map(|field| field.name().clone()).collect();
+    let (rows, _) = collect(&rows.schema, rows.batches, usize::MAX).await?;
+    let object = |row: Value| match row {
+        Value::Array(values) => Value::Object(names.iter().cloned().zip(values).collect()),
+        other => other,
+    };
+    Ok(rows.into_iter().map(object).collect())
+}
+
 fn request(headers: &HeaderMap, body: &Bytes) -> Result<Request, ApiError> {
     let is_json = headers
         .get(header::CONTENT_TYPE)

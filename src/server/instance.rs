@@ -30,6 +30,7 @@ use super::{
     functions::Functions,
     live::{LiveTable, Parts},
     pipelines::{self, LivePipeline, Pipelines},
+    rules,
 };
 use crate::{
     Transforms,
@@ -66,6 +67,7 @@ pub struct Instance {
     pub connections: Connections,
     pub pipelines: Pipelines,
     pub functions: Functions,
+    pub rules: rules::Rules,
     live: RwLock<BTreeMap<TableId, Arc<LiveTable>>>,
     /// Why a table could not be opened at start.
     broken: RwLock<BTreeMap<TableId, String>>,
@@ -109,6 +111,7 @@ impl Instance {
             connections: Connections::default(),
             pipelines: Pipelines::default(),
             functions: Functions::default(),
+            rules: rules::Rules::default(),
             live: RwLock::default(),
             broken: RwLock::default(),
             expressions: OnceLock::new(),

@@ -13,6 +13,7 @@ pub mod live;
 pub mod look_ups;
 pub mod pipelines;
 mod quickstart;
+pub mod rules;
 pub mod sinks;
 
 use std::{fmt, io::Write, sync::Arc, time::Duration};
@@ -105,6 +106,7 @@ async fn serve(
     runtime::blocking(move || recovering.recover()).await;
     instance.read_logs(LOGS_PATIENCE).await;
     let listener_config = pg_config(&instance.config)?;
+    runtime::spawn(rules::follow(Arc::clone(&instance), Arc::clone(&shared.channels), stopping.clone()));
     let mut pg_task = runtime::spawn(listener::serve(pg_listener, Arc::clone(&shared), listener_config, stopping));
     http.set_ready();
     let config = &instance.config;

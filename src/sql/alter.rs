@@ -26,6 +26,9 @@ pub(crate) fn alter(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
     if cursor.keyword("PIPELINE") {
         return super::pipeline::alter_pipeline(cursor).map(Some);
     }
+    if cursor.keyword("RULE") {
+        return super::rule::alter_rule(cursor).map(Some);
+    }
     if !cursor.keyword("TABLE") {
         return Ok(None);
     }
@@ -152,6 +155,8 @@ pub(crate) fn drop(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
         ObjectKind::Index
     } else if cursor.keyword("FUNCTION") {
         ObjectKind::Function
+    } else if cursor.keyword("RULE") {
+        ObjectKind::Rule
     } else {
         return Ok(None);
     };

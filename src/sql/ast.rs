@@ -5,6 +5,8 @@ use std::ops::Range;
 use datafusion::sql::sqlparser::ast;
 use tidemill_storage::schema::{Compression, DataType, Merge};
 
+use crate::catalog::definition::{Comparison, RuleAction};
+
 /// One statement and the bytes of the input that it was read from (without its semicolon).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statement {
@@ -29,6 +31,8 @@ pub enum Ddl {
     CreateIndex(CreateIndex),
     CreateFunction(CreateFunction),
     CreatePipeline(CreatePipeline),
+    CreateRule(CreateRule),
+    AlterRule(AlterRule),
     AlterPipeline(AlterPipeline),
     AlterTable(AlterTable),
     AlterSource(AlterSource),
@@ -60,6 +64,8 @@ impl Ddl {
             Self::CreatePipeline(CreatePipeline { explain: true, .. }) => EXPLAIN,
             Self::CreatePipeline(CreatePipeline { name: None, .. }) => INSERT,
             Self::CreatePipeline(_) => "CREATE PIPELINE",
+            Self::CreateRule(_) => "CREATE RULE",
+            Self::AlterRule(_) => "ALTER RULE",
             Self::AlterPipeline(_) => "ALTER PIPELINE",
             Self::AlterTable(_) => "ALTER TABLE",
             Self::AlterSource(_) => "ALTER SOURCE",
@@ -75,6 +81,7 @@ impl Ddl {
             Self::Drop(Drop { kind: ObjectKind::Index, .. }) => "DROP INDEX",
             Self::Drop(Drop { kind: ObjectKind::Pipeline, .. }) => "DROP PIPELINE",
             Self::Drop(Drop { kind: ObjectKind::Function, .. }) => "DROP FUNCTION",
+            Self::Drop(Drop { kind: ObjectKind::Rule, .. }) => "DROP RULE",
             Self::Truncate(_) => "TRUNCATE TABLE",
         }
     }
@@ -285,9 +292,9 @@ pub enum AlterPipelineAction {
     Rename(Name),
     /// `SET (…)`.
     Set(Vec<OptionPair>),
-    /// `RESTART FROM CHECKPOINT n`.
+    /// `RESTART [FROM CHECKPOINT n]`.
     Restart {
-        checkpoint: u64,
+        checkpoint: Option<u64>,
         position: u32,
     },
 }
@@ -418,6 +425,7 @@ pub enum ObjectKind {
     Index,
     Pipeline,
     Function,
+    Rule,
 }
 
 impl ObjectKind {
@@ -430,8 +438,36 @@ impl ObjectKind {
             Self::Index => "index",
             Self::Pipeline => "pipeline",
             Self::Function => "function",
+            Self::Rule => "rule",
         }
     }
+}
+
+/// What is done about a pipeline when a number of it is out of bounds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateRule {
+    pub name: Name,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    /// `None`: all.
+    pub pipeline: Option<Name>,
+    pub metric: Name,
+    pub comparison: Comparison,
+    /// A number, a duration, a size or a percentage.
+    pub bound: String,
+    pub bound_position: u32,
+    /// How long that has to be so, in microseconds.
+    pub hold_us: i64,
+    pub action: RuleAction,
+    /// Of an action that is SET: what it sets.
+    pub options: Vec<OptionPair>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlterRule {
+    pub name: Name,
+    pub if_exists: bool,
+    pub enabled: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

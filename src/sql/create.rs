@@ -29,6 +29,9 @@ pub(crate) fn create(cursor: &mut Cursor<'_>) -> Result<Option<Ddl>> {
     if cursor.keyword("PIPELINE") {
         return super::pipeline::create_pipeline(cursor, replace).map(Some);
     }
+    if cursor.keyword("RULE") {
+        return super::rule::create_rule(cursor, replace).map(Some);
+    }
     if cursor.keyword("SOURCE") {
         return if replace { refuse("CREATE OR REPLACE SOURCE") } else { create_source(cursor).map(Some) };
     }
@@ -578,7 +581,7 @@ fn option_key(cursor: &mut Cursor<'_>) -> Result<Name> {
     }
 }
 
-fn option_value(cursor: &mut Cursor<'_>) -> Result<String> {
+pub(super) fn option_value(cursor: &mut Cursor<'_>) -> Result<String> {
     const WHAT: &str = "the value of the option: a string, a number or a word";
     match cursor.peek() {
         Some(Token::Word(Word { value, quote_style, .. })) => {

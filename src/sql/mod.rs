@@ -12,6 +12,7 @@ mod create;
 mod function;
 mod index;
 mod pipeline;
+mod rule;
 mod sink;
 mod spelling;
 mod star_tree;

@@ -127,17 +127,19 @@ pub(super) fn alter_pipeline(cursor: &mut Cursor<'_>) -> Result<Ddl> {
     } else if cursor.keyword("SET") {
         AlterPipelineAction::Set(options(cursor)?)
     } else if cursor.keyword("RESTART") {
-        cursor.expect_keyword("FROM")?;
-        cursor.expect_keyword("CHECKPOINT")?;
         let position = cursor.position();
-        AlterPipelineAction::Restart { checkpoint: cursor.number("the number of a checkpoint")?, position }
+        let checkpoint = match cursor.keywords(&["FROM", "CHECKPOINT"]) {
+            true => Some(cursor.number("the number of a checkpoint")?),
+            false => None,
+        };
+        AlterPipelineAction::Restart { checkpoint, position }
     } else if cursor.keyword("RENAME") {
         cursor.expect_keyword("TO")?;
         AlterPipelineAction::Rename(cursor.name("the new name of the pipeline")?)
     } else {
         return Err(SqlError::new(
             state::SYNTAX_ERROR,
-            "ALTER PIPELINE takes PAUSE, RESUME, RESTART FROM CHECKPOINT, SET (…) or RENAME TO",
+            "ALTER PIPELINE takes PAUSE, RESUME, RESTART, RESTART FROM CHECKPOINT, SET (…) or RENAME TO",
         )
         .at(position));
     };

@@ -12,6 +12,7 @@ mod indexes;
 mod ingestion;
 mod pipelines;
 mod rows;
+mod rules;
 mod server;
 mod sinks;
 pub(crate) mod source_text;
@@ -66,6 +67,7 @@ const VIEWS: &[View] = &[
     View { name: "indexes", columns: indexes::INDEXES, rows: AtOnce(indexes::indexes) },
     View { name: "pipelines", columns: pipelines::PIPELINES, rows: AtOnce(pipelines::pipelines) },
     View { name: "checkpoints", columns: pipelines::CHECKPOINTS, rows: AtOnce(pipelines::checkpoints) },
+    View { name: "rules", columns: rules::RULES, rows: AtOnce(rules::rules) },
     View { name: "sinks", columns: sinks::SINKS, rows: AtOnce(sinks::sinks) },
     View { name: "deliveries", columns: sinks::DELIVERIES, rows: AtOnce(sinks::deliveries) },
     View { name: "subjects", columns: subjects::SUBJECTS, rows: AtOnce(subjects::subjects) },

@@ -125,13 +125,16 @@ fn the_console_and_the_machines_pages_are_there_and_other_sites_are_not_let_in()
     // Every path that is described answers, and nothing else does.
     let described = ask(&server, "GET", "/api/v1/openapi.json", &[], "").json();
     for (path, methods) in described["paths"].as_object().unwrap() {
-        for method in methods.as_object().unwrap().keys() {
-            let answer = ask(&server, &method.to_uppercase(), &path.replace("{table}", "t"), &[], "");
-            assert!(
-                answer.status == 200 || (method == "post" && answer.status == 400),
-                "{method} {path}: {}",
-                answer.status
-            );
+        for method in methods.as_object().unwrap().keys().filter(|key| *key != "parameters") {
+            let named = path.replace("{table}", "t").replace("{pipeline}", "p");
+            let answer = ask(&server, &method.to_uppercase(), &named, &[], "");
+            let is_answered = match answer.status {
+                200 => true,
+                400 => matches!(method.as_str(), "post" | "patch"),
+                404 => answer.body.contains("pipeline \\\"p\\\" does not exist"),
+                _ => false,
+            };
+            assert!(is_answered, "{method} {path}: {} {}", answer.status, answer.body);
         }
     }
     assert_eq!(ask(&server, "GET", "/api/v1/nothing", &[], "").status, 404);

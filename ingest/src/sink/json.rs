@@ -47,6 +47,21 @@ impl<'a> Column<'a> {
         self.array.is_null(row)
     }
 
+    /// Of a BOOLEAN: whether it is true, which NULL is not.
+    pub(super) fn is_true(&self, row: usize) -> bool {
+        !self.is_null(row) && self.array.as_boolean_opt().is_some_and(|values| values.value(row))
+    }
+
+    /// The bytes of a BYTEA. Not for NULL.
+    pub(super) fn bytes(&self, row: usize) -> &'a [u8] {
+        self.array.as_binary_view().value(row)
+    }
+
+    /// The text of a TEXT or a document. Not for NULL.
+    pub(super) fn text(&self, row: usize) -> &'a str {
+        self.array.as_string_view().value(row)
+    }
+
     /// As a JSON value. An error says what JSON has no form for.
     pub(super) fn write(&self, row: usize, out: &mut String) -> Result<(), String> {
         write_value(self.array, self.field, self.is_json, row, out)

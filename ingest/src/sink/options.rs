@@ -3,7 +3,8 @@
 //! | option | meaning |
 //! |---|---|
 //! | `connector` | `kafka`; required |
-//! | `format` | `json` (default), `csv`, `raw`, `avro`, `protobuf` |
+//! | `format` | `json` (default), `csv`, `raw`, `debezium-json`, `avro`, `protobuf` |
+//! | `delete_column` | of `debezium-json`: the BOOLEAN column that is true in rows of what was deleted; `__deleted` by default |
 //! | `csv.delimiter`, `csv.quote`, `csv.null` | as those of a source |
 //! | `schema_registry`, `schema_registry.basic_auth.user_info` | where the schema of `avro` and `protobuf` is registered |
 //! | `subject` | under which; `<topic>-value` by default |
@@ -166,12 +167,10 @@ fn sink_format(format: Format, topic: &str, subject: Option<String>, name: Optio
         Format::Csv { options, .. } => SinkFormat::Csv(options),
         Format::Avro { schema, .. } => SinkFormat::Avro(registration(schema, "avro")?),
         Format::Protobuf { schema, .. } => SinkFormat::Protobuf(registration(schema, "protobuf")?),
-        Format::DebeziumJson { .. } => {
-            return Err(Error::Unsupported {
-                message: "option 'format' of a sink cannot be 'debezium-json'".into(),
-                hint: Some("it takes json, csv, raw, avro or protobuf".into()),
-            });
+        Format::DebeziumJson { options, .. } if options.decimals.is_some() => {
+            return refused("decimal.handling.mode", "belongs to sources", "a sink writes decimals with all digits");
         }
+        Format::DebeziumJson { options, .. } => SinkFormat::Debezium(options.delete_column),
     })
 }
 
@@ -245,7 +244,10 @@ mod tests {
             assert!(message.contains(key) && hint.is_some(), "{key}: {message}");
         }
         assert!(parse(&[("csv.delimiter", ";")]).is_err() && parse(&[("schema_registry", "http://r:1")]).is_err());
-        assert!(matches!(parse(&[("format", "debezium-json")]), Err(Error::Unsupported { .. })));
+        let debezium = ("format", "debezium-json");
+        let format = parse(&[debezium, ("delete_column", "gone")]).unwrap().shape.format;
+        assert_eq!(format, SinkFormat::Debezium("gone".into()));
+        assert!(parse(&[debezium, ("decimal.handling.mode", "string")]).is_err());
         assert!(matches!(parse(&[("properties.security.protocol", "SSL")]), Err(Error::Unsupported { .. })));
     }
 

@@ -79,7 +79,7 @@ impl Shape {
         let is_left_out =
             |at: usize| options.is_rest && (key.contains(&at) || headers.iter().any(|(_, header)| *header == at));
         let value: Vec<_> = columns.columns.iter().enumerate().filter(|(at, _)| !is_left_out(*at)).collect();
-        let value = Form::new(&options.format, &value)?;
+        let value = Form::new(&options.format, &value, timestamp)?;
         Ok(Self { key, headers, timestamp, value, schema: columns.arrow() })
     }
 

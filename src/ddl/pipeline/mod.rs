@@ -20,7 +20,9 @@ use super::{sink::undefined_sink, undefined_table};
 use crate::{
     catalog::{
         Definitions,
-        definition::{PipelineDefinition, PipelineTargetDefinition, SourceDefinition, TableDefinition},
+        definition::{
+            PipelineDefinition, PipelineOptions, PipelineTargetDefinition, SourceDefinition, TableDefinition,
+        },
     },
     runtime,
     server::{
@@ -29,9 +31,14 @@ use crate::{
         look_ups, pipelines, sinks,
     },
     session::error::{Result, SqlError, state},
-    sql::ast::{AlterPipeline, AlterPipelineAction, CreatePipeline, Name},
+    sql::ast::{AlterPipeline, AlterPipelineAction, CreatePipeline, Name, OptionPair},
     suggest,
 };
+
+/// An error when ALTER PIPELINE … SET would not take options.
+pub(super) fn check_options(options: &PipelineOptions, pairs: &[OptionPair]) -> Result<()> {
+    options::change(options, pairs).map(|_| ())
+}
 
 /// How long PAUSE and DROP wait for a pipeline to stand still.
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -234,9 +241,18 @@ pub(super) async fn alter(instance: &Arc<Instance>, statement: AlterPipeline) ->
     match &statement.action {
         AlterPipelineAction::Restart { checkpoint, position } => {
             let pipeline = running(instance, definition)?;
-            return restart::restart(instance, definition, pipeline, *checkpoint)
-                .await
-                .map_err(|error| error.at(*position));
+            if let Some(checkpoint) = checkpoint {
+                return restart::restart(instance, definition, pipeline, *checkpoint)
+                    .await
+                    .map_err(|error| error.at(*position));
+            }
+            return match tokio::time::timeout(PAUSE_TIMEOUT, pipeline.restart()).await {
+                Ok(restarted) => restarted.map(|()| Vec::new()).map_err(Into::into),
+                Err(_) => Ok(vec![format!(
+                    "pipeline \"{}\" did not start again yet, and does when it can (see rt.pipelines)",
+                    definition.name
+                )]),
+            };
         }
         AlterPipelineAction::Pause => after.paused = true,
         AlterPipelineAction::Resume => after.paused = false,
@@ -342,7 +358,8 @@ async fn remove(instance: &Arc<Instance>, definition: &PipelineDefinition) -> Re
             pipeline.stop();
         }
         // From here on a crash leaves files that the next start deletes.
-        instance.catalog.change(|change| change.remove_pipeline(&definition))?;
+        let rules: Vec<_> = instance.catalog.definitions().rules.values().cloned().collect();
+        instance.catalog.change(|change| change.remove_pipeline(&definition, &rules))?;
         for target in &definition.targets {
             if live.is_some()
                 && let Some(table) = instance.live(target.table)

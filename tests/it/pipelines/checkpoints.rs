@@ -17,15 +17,15 @@ const START_MS: i64 = 1_709_294_400_000;
 /// Rows of one round: ten of each of ten keys, in ten seconds of event time.
 const ROUND: i64 = 100;
 
-struct Rounds {
-    server: Server,
+pub(super) struct Rounds {
+    pub(super) server: Server,
     feed: Feed,
     sent: i64,
 }
 
 impl Rounds {
     /// A topic, and pipelines `sums` (windows) and `totals` (groups for ever) over it.
-    fn new(brokers: &str, name: &str) -> Self {
+    pub(super) fn new(brokers: &str, name: &str) -> Self {
         let topic = topic(name);
         create_topic(brokers, &topic, 1, &[]);
         let server = Server::start(BINARY);
@@ -46,7 +46,7 @@ impl Rounds {
         Self { server, feed: Feed::new(brokers, &topic), sent: 0 }
     }
 
-    fn send(&mut self) {
+    pub(super) fn send(&mut self) {
         for row in self.sent..self.sent + ROUND {
             let ts = START_MS + row * 100;
             self.feed.send(0, format!(r#"{{"key":{},"value":{row},"ts":{ts}}}"#, row % 10).as_bytes());
@@ -56,7 +56,7 @@ impl Rounds {
     }
 
     /// Sends a round, and returns when it is in a checkpoint of both.
-    fn kept(&mut self) {
+    pub(super) fn kept(&mut self) {
         self.send();
         self.server.sql("SELECT rt.drain('s')");
         let covered =
@@ -65,7 +65,7 @@ impl Rounds {
     }
 
     /// Everything is there once: all windows but the last.
-    fn check(&self) {
+    pub(super) fn check(&self) {
         self.server.sql("SELECT rt.drain('s')");
         let closed = self.sent - ROUND;
         let expected = [format!("{} {closed} {}", closed / 10, closed * (closed - 1) / 2)];

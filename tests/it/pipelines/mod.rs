@@ -11,6 +11,7 @@ mod look_ups;
 mod replacing;
 mod replays;
 mod restarting;
+mod rules;
 mod scenarios;
 mod services;
 mod sinks;

@@ -2,7 +2,7 @@
 
 mod agreement;
 mod life;
-mod notifications;
+pub(crate) mod notifications;
 mod protocols;
 mod topics;
 

@@ -9,8 +9,8 @@ use super::{BINARY, PATIENCE, state};
 use crate::support::server::{Server, runtime};
 
 /// A client and what it is notified of: "channel payload", with the sender's pid.
-async fn listener(server: &Server) -> (Client, mpsc::UnboundedReceiver<(String, i32)>) {
-    let config = format!("host=127.0.0.1 port={} user=tidemill dbname=tidemill", server.pg_port);
+pub(crate) async fn listener(port: u16) -> (Client, mpsc::UnboundedReceiver<(String, i32)>) {
+    let config = format!("host=127.0.0.1 port={port} user=tidemill dbname=tidemill");
     let (client, mut connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
     let (sender, receiver) = mpsc::unbounded();
     tokio::spawn(async move {
@@ -24,7 +24,7 @@ async fn listener(server: &Server) -> (Client, mpsc::UnboundedReceiver<(String, 
     (client, receiver)
 }
 
-async fn heard(receiver: &mut mpsc::UnboundedReceiver<(String, i32)>) -> String {
+pub(crate) async fn heard(receiver: &mut mpsc::UnboundedReceiver<(String, i32)>) -> String {
     tokio::time::timeout(PATIENCE, receiver.next()).await.expect("a notification in time").unwrap().0
 }
 
@@ -37,8 +37,8 @@ async fn silence(receiver: &mut mpsc::UnboundedReceiver<(String, i32)>) {
 fn notifications_as_postgresql_has_them() {
     let server = Server::start(BINARY);
     runtime().block_on(async {
-        let (one, mut ear) = listener(&server).await;
-        let (other, mut other_ear) = listener(&server).await;
+        let (one, mut ear) = listener(server.pg_port).await;
+        let (other, mut other_ear) = listener(server.pg_port).await;
         let said = async |sql: &str| other.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         one.simple_query("LISTEN orders; LISTEN \"Other\"").await.unwrap();
         // Idle connections hear at once, with the sender's pid.

@@ -182,16 +182,37 @@ impl Reading {
 
     /// Hands over; false when the pipeline stops.
     fn send(&self, mut arrival: Arrival) -> bool {
+        let mut begun_us = self.shared.clock.monotonic_us();
+        let mut told_us = begun_us;
         loop {
-            match self.sender.send_timeout(arrival, Duration::from_millis(50)) {
+            let sent = self.sender.send_timeout(arrival, Duration::from_millis(50));
+            let now_us = self.shared.clock.monotonic_us();
+            self.shared.waited(now_us - begun_us);
+            begun_us = now_us;
+            match sent {
                 Ok(()) => return true,
                 Err(SendTimeoutError::Timeout(back)) if !self.is_stopping() => {
                     self.beat.is_well();
                     arrival = back;
+                    // How far the pipeline is behind grows while it takes nothing.
+                    if now_us - told_us >= LOOK_EVERY_US {
+                        self.tell_ends();
+                        told_us = self.shared.clock.monotonic_us();
+                    }
                 }
                 Err(_) => return false,
             }
         }
+    }
+
+    /// Says where the streams end now; of those that do not say it, where they ended when they were looked at last.
+    fn tell_ends(&self) {
+        let end = |(partition, stream): (&u32, &Stream)| {
+            let now = self.input.connector.watermarks(*partition).map_or(0, |marks| marks.high);
+            (self.id(*partition), stream.high.max(now))
+        };
+        let ends: Vec<_> = self.streams.iter().map(end).collect();
+        self.shared.ends.lock().extend(ends);
     }
 
     fn id(&self, partition: u32) -> StreamId {
@@ -293,6 +314,8 @@ impl Reading {
         for (partition, stream) in &mut self.streams {
             stream.high = stream.high.max(self.input.connector.watermarks(*partition)?.high);
         }
+        let ends: Vec<_> = self.streams.iter().map(|(partition, stream)| (self.id(*partition), stream.high)).collect();
+        self.shared.ends.lock().extend(ends);
         if !self.is_known {
             self.is_known = self.send(Arrival::Known { source: self.input.id });
         }

@@ -28,6 +28,9 @@ use crate::{
 /// Arrivals between an input and the runner.
 const QUEUE: usize = 4;
 
+/// An input that was silent for so long is not waited for when the pipeline is told to start again.
+const ABANDON_AFTER_US: i64 = 1_000_000;
+
 /// All inputs of a pipeline.
 pub(super) struct Inputs {
     shared: Arc<Shared>,
@@ -128,6 +131,25 @@ impl Inputs {
             drop(running.arrivals);
             running.threads.into_iter().for_each(|thread| join(thread.handle));
         }
+    }
+
+    /// As [`Self::stop`], but those of which nothing was seen for a while are not waited for.
+    pub(super) fn abandon(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop.store(true, Ordering::SeqCst);
+            drop(running.arrivals);
+            for thread in running.threads {
+                match thread.beat.silent_us() > ABANDON_AFTER_US {
+                    true => self.shared.leave(thread.handle),
+                    false => join(thread.handle),
+                }
+            }
+        }
+    }
+
+    /// How many threads read.
+    pub(super) fn threads(&self) -> usize {
+        self.running.as_ref().map_or(0, |running| running.threads.len())
     }
 
     /// An error when one of them brings nothing for long, though there is something. Those that do not end are left alone then.

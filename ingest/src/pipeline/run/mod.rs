@@ -133,6 +133,10 @@ pub struct PipelineStatus {
     pub is_settled: bool,
     /// Next offset of each stream that was not processed.
     pub positions: BTreeMap<StreamId, u64>,
+    /// Messages of the sources that were not processed, as was seen some seconds ago at most; `None` before anything is known.
+    pub lag: Option<u64>,
+    /// Thousandths of the last second in which the sources had something and nothing was taken.
+    pub backpressure_permille: u32,
     /// The end of the log behind it.
     pub end: u64,
 }
@@ -235,6 +239,10 @@ impl Pipeline {
     pub fn status(&self) -> PipelineStatus {
         let mut status = self.shared.status.lock().clone();
         status.end = self.output.end();
+        let ends = self.shared.ends.lock();
+        let behind = |(stream, end): (&StreamId, &u64)| Some(end.saturating_sub(*status.positions.get(stream)?));
+        status.lag = (!ends.is_empty()).then(|| ends.iter().filter_map(behind).sum());
+        drop(ends);
         if status.error.is_none() {
             status.error = self.shared.input_errors.lock().values().next().cloned();
         }
@@ -291,6 +299,14 @@ impl Pipeline {
         self.shared.paused.store(true, Ordering::SeqCst);
         self.shared.ring();
         self.wait(|| Ok(self.shared.status.lock().state == "paused")).await
+    }
+
+    /// Has it start again from its last checkpoint: what it took since is taken again, and what came of that is not given twice. A step that does not end is left
+    /// alone. Returns when it is seen to.
+    pub async fn restart(&self) -> Result<()> {
+        let before = self.shared.status.lock().restarts;
+        self.shared.ask_restart();
+        self.wait(|| Ok(self.shared.status.lock().restarts > before)).await
     }
 
     pub fn resume(&self) {

@@ -24,6 +24,7 @@ use super::{
     shared::Shared,
     spilled::Spilled,
     stepper::{Step, Stepper},
+    watch::Pressure,
 };
 use crate::{
     Error, Result,
@@ -71,6 +72,7 @@ pub(super) struct Runner {
     /// Something changed that others were not told.
     pub(super) is_untold: bool,
     pub(super) over_limit: Option<OverLimit>,
+    pub(super) pressure: Pressure,
     /// Why nothing is taken for now, apart from that.
     pub(super) held: Option<String>,
     /// And whether the sink that holds it takes nothing at all.
@@ -121,6 +123,7 @@ impl Runner {
             told_us: 0,
             is_untold: true,
             over_limit: None,
+            pressure: Pressure::default(),
             held: None,
             is_held_by_trouble: false,
         })
@@ -135,15 +138,26 @@ impl Runner {
                     .unwrap_or_else(|panic| Err(Error::Unavailable(format!("it panicked: {}", panic_text(&*panic))))),
                 Err(error) => Err(error),
             };
-            self.inputs.stop();
+            let is_asked = self.shared.was_asked_restart();
+            if is_asked && worked.is_err() {
+                self.inputs.abandon()
+            } else {
+                self.inputs.stop()
+            }
             match worked {
                 Ok(()) => break,
+                Err(_) if is_asked && !self.shared.is_stopping() => {
+                    self.asked(&mut failures);
+                    is_sound = self.rebuild();
+                }
                 Err(error) => {
                     // A step that was given up is nobody's failure: it is done again.
                     if !self.shared.gave_up() {
                         failures += 1;
                         self.failed(&error, failures);
-                        self.shared.rest(backoff(failures));
+                        if !self.shared.is_asked_restart() {
+                            self.shared.rest(backoff(failures));
+                        }
                     }
                     if self.shared.is_stopping() {
                         // What was applied half-way is given up; the last checkpoint stands.
@@ -162,6 +176,16 @@ impl Runner {
         }
         self.checkpoints.end();
         self.stepper.end();
+    }
+
+    /// Somebody wants it to start again, which is no failure.
+    fn asked(&mut self, failures: &mut u32) {
+        *failures = 0;
+        let message = format!("pipeline '{}' was told to start again from its last checkpoint", self.shared.name);
+        self.shared.event(Severity::Info, "pipeline_restarted", message);
+        self.shared.status.lock().restarts += 1;
+        self.shared.set_state("starting", None);
+        self.shared.changed.notify_waiters();
     }
 
     fn failed(&mut self, error: &Error, failures: u32) {
@@ -222,6 +246,9 @@ impl Runner {
         let mut behind = Vec::new();
         let begun_us = self.shared.clock.monotonic_us();
         while !self.shared.is_stopping() {
+            if self.shared.is_asked_restart() {
+                return Err(Error::Unavailable("it is to start again".into()));
+            }
             if let Some(written) = self.checkpoints.take() {
                 self.written(&written);
             }

@@ -13,7 +13,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use tidemill_storage::{
     clock::Clock,
-    ids::{SourceId, TableId},
+    ids::{SourceId, StreamId, TableId},
 };
 use tokio::sync::Notify;
 
@@ -35,6 +35,12 @@ pub(crate) struct Shared {
     pub(crate) runtime: Arc<IngestRuntime>,
     pub(crate) status: Mutex<PipelineStatus>,
     pub(super) input_errors: Mutex<BTreeMap<SourceId, String>>,
+    /// Where streams of the sources end, as was seen last.
+    pub(super) ends: Mutex<BTreeMap<StreamId, u64>>,
+    /// How long all threads of sources together waited because nothing more was taken.
+    waited_us: AtomicI64,
+    /// It is to start again from its last checkpoint.
+    restart: AtomicBool,
     pub(super) letters: Letters,
     pub(super) stopping: AtomicBool,
     pub(super) paused: AtomicBool,
@@ -73,6 +79,9 @@ impl Shared {
             runtime: Arc::clone(runtime),
             status: Mutex::new(PipelineStatus { state: "starting", ..PipelineStatus::default() }),
             input_errors: Mutex::default(),
+            ends: Mutex::default(),
+            waited_us: AtomicI64::new(0),
+            restart: AtomicBool::new(false),
             letters: Letters::default(),
             stopping: AtomicBool::new(false),
             paused: AtomicBool::new(is_paused),
@@ -130,6 +139,30 @@ impl Shared {
         self.input_errors.lock().values().next().cloned()
     }
 
+    /// A thread of a source waited because nothing more was taken.
+    pub(super) fn waited(&self, us: i64) {
+        self.waited_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    pub(super) fn waited_us(&self) -> i64 {
+        self.waited_us.load(Ordering::Relaxed)
+    }
+
+    /// Has it start again from its last checkpoint, as soon as it sees that.
+    pub(super) fn ask_restart(&self) {
+        self.restart.store(true, Ordering::SeqCst);
+        self.ring();
+    }
+
+    pub(super) fn is_asked_restart(&self) -> bool {
+        self.restart.load(Ordering::SeqCst)
+    }
+
+    /// Whether it was asked to start again since the last call.
+    pub(super) fn was_asked_restart(&self) -> bool {
+        self.restart.swap(false, Ordering::SeqCst)
+    }
+
     /// A row came.
     pub(super) fn begun(&self, now_us: i64) {
         self.first_row_us.fetch_min(now_us, Ordering::Relaxed);
@@ -171,12 +204,14 @@ impl Shared {
         self.step_us.load(Ordering::Relaxed)
     }
 
-    /// Whether something of which nothing was seen for so long is left alone for another one. Says so when there were too many of these.
+    /// Whether something of which nothing was seen for so long is left alone for another one.
     pub(super) fn is_stuck(&self, silent_us: i64, what: &str) -> bool {
         let stuck_after_us = self.options.lock().stuck_after_us;
-        if stuck_after_us == 0 || silent_us < stuck_after_us {
-            return false;
-        }
+        stuck_after_us > 0 && silent_us >= stuck_after_us && self.may_leave(what)
+    }
+
+    /// Whether one more thread may be left alone. Says so when there were too many of these.
+    pub(super) fn may_leave(&self, what: &str) -> bool {
         let mut left = self.left.lock();
         left.retain(|thread| !thread.is_finished());
         if left.len() >= LEFT_MAX {

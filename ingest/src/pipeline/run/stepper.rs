@@ -112,6 +112,9 @@ impl Stepper {
         if self.shared.is_stopping() && now_us - begun_us >= END_PATIENCE_US {
             return Some(Error::Unavailable("it is to end, and a step does not".into()));
         }
+        if self.shared.is_asked_restart() && self.shared.may_leave("a step does not end") {
+            return Some(Error::Unavailable("it is to start again, and a step goes on".into()));
+        }
         let silent_us = now_us - self.shared.step_went_on_us();
         let what = "a step over rows that are there does not end";
         self.shared.is_stuck(silent_us, what).then(|| self.shared.stuck(what, silent_us))

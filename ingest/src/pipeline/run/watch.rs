@@ -3,6 +3,16 @@
 use super::{super::machine::NEVER, limit::OverLimit, runner::Runner};
 use crate::{Result, events::Severity};
 
+/// How often the share of time is computed that sources wait.
+const PRESSURE_EVERY_US: i64 = 1_000_000;
+
+/// Since when it is counted how long sources wait, and how long they had waited then.
+#[derive(Default)]
+pub(super) struct Pressure {
+    since_us: i64,
+    waited_us: i64,
+}
+
 impl Runner {
     /// Tells others how far it is. Not for every arrival: it costs more than some do.
     pub(super) fn tell(&mut self) {
@@ -95,6 +105,7 @@ impl Runner {
             status.spilled_bytes = self.machine.spilled();
             status.open_groups = groups as u64;
         }
+        self.measure_pressure();
         if is_over && self.over_limit.is_none() {
             let error = format!("its state takes {bytes} bytes, and memory_limit is {limit}; it stands still");
             let message = format!("pipeline '{}': {error}", self.shared.name);
@@ -105,5 +116,20 @@ impl Runner {
         }
         let (first, now) = (self.over_limit.as_ref().map_or(bytes as u64, |over| over.first), bytes as u64);
         self.over_limit = is_over.then_some(OverLimit { limit, first, now });
+    }
+    /// The share of time in which its sources had something and nothing was taken.
+    fn measure_pressure(&mut self) {
+        let (now_us, waited_us) = (self.shared.clock.monotonic_us(), self.shared.waited_us());
+        let elapsed_us = now_us - self.pressure.since_us;
+        if elapsed_us < PRESSURE_EVERY_US {
+            return;
+        }
+        let threads = self.inputs.threads() as i64;
+        let waited = waited_us - self.pressure.waited_us;
+        self.shared.status.lock().backpressure_permille = match threads {
+            0 => 0,
+            _ => (waited * 1000 / (elapsed_us * threads)).clamp(0, 1000) as u32,
+        };
+        self.pressure = Pressure { since_us: now_us, waited_us };
     }
 }

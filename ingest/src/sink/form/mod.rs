@@ -7,6 +7,7 @@
 
 mod avro;
 mod csv;
+mod debezium;
 mod protobuf;
 mod registration;
 #[cfg(test)]
@@ -15,7 +16,7 @@ mod tests;
 use tidemill_storage::schema::Column as SchemaColumn;
 
 pub use self::registration::{Registration, Wire};
-use self::{avro::AvroForm, csv::CsvForm, protobuf::ProtobufForm};
+use self::{avro::AvroForm, csv::CsvForm, debezium::DebeziumForm, protobuf::ProtobufForm};
 use super::json::Column;
 use crate::{
     Error, Result,
@@ -30,6 +31,8 @@ pub enum SinkFormat {
     Json,
     Csv(CsvOptions),
     Raw,
+    /// With the column that is true in rows of what was deleted.
+    Debezium(String),
     Avro(Registration),
     Protobuf(Registration),
 }
@@ -38,7 +41,7 @@ impl SinkFormat {
     /// Asks the registry, of formats that need one, whether it is there. Blocks.
     pub fn check(&self) -> Result<()> {
         match self {
-            Self::Json | Self::Csv(_) | Self::Raw => Ok(()),
+            Self::Json | Self::Csv(_) | Self::Raw | Self::Debezium(_) => Ok(()),
             Self::Avro(registration) | Self::Protobuf(registration) => registration.latest().map(|_| ()),
         }
     }
@@ -51,23 +54,21 @@ pub(super) enum Form {
     Json(Vec<(String, usize)>),
     Csv(CsvForm),
     Raw(usize),
+    Debezium(DebeziumForm),
     Avro(AvroForm),
     Protobuf(ProtobufForm),
 }
 
 impl Form {
-    /// `Definition` when the format has no form for the columns.
-    pub(super) fn new(format: &SinkFormat, columns: &[(usize, &SchemaColumn)]) -> Result<Self> {
+    /// `Definition` when the format has no form for the columns. `timestamp`: the column that is the time of a record.
+    pub(super) fn new(
+        format: &SinkFormat,
+        columns: &[(usize, &SchemaColumn)],
+        timestamp: Option<usize>,
+    ) -> Result<Self> {
         Ok(match format {
-            SinkFormat::Json => {
-                let named = |(at, column): &(usize, &SchemaColumn)| {
-                    let mut name = String::new();
-                    write_string(&column.name, &mut name);
-                    name.push(':');
-                    (name, *at)
-                };
-                Self::Json(columns.iter().map(named).collect())
-            }
+            SinkFormat::Json => Self::Json(members(columns)),
+            SinkFormat::Debezium(deleted) => Self::Debezium(DebeziumForm::new(deleted, columns, timestamp)?),
             SinkFormat::Csv(options) => Self::Csv(CsvForm::new(options, columns)),
             SinkFormat::Raw => match columns {
                 [(at, _)] => Self::Raw(*at),
@@ -89,7 +90,7 @@ impl Form {
     /// Asks the registry, of formats that need one. Blocks. `Mismatch` when it refuses the schema, `Unavailable` when it does not answer.
     pub(super) fn wire(&self) -> Result<Wire> {
         match self {
-            Self::Json(_) | Self::Csv(_) | Self::Raw(_) => Ok(Wire::default()),
+            Self::Json(_) | Self::Csv(_) | Self::Raw(_) | Self::Debezium(_) => Ok(Wire::default()),
             Self::Avro(form) => form.wire(),
             Self::Protobuf(form) => form.wire(),
         }
@@ -99,7 +100,7 @@ impl Form {
     pub(super) fn schema_after(&self, latest: Option<&Writer<'_>>) -> Result<Option<(Kind, String)>> {
         let latest = latest.filter(|latest| latest.kind == Kind::Protobuf);
         Ok(match self {
-            Self::Json(_) | Self::Csv(_) | Self::Raw(_) => None,
+            Self::Json(_) | Self::Csv(_) | Self::Raw(_) | Self::Debezium(_) => None,
             Self::Avro(form) => Some((Kind::Avro, form.text().to_owned())),
             Self::Protobuf(form) => {
                 let text = form.schema_after(latest.map(|latest| (latest.text, latest.references)))?;
@@ -137,6 +138,7 @@ impl Form {
                 Err("a raw value cannot be NULL: a record without a value deletes its key".into())
             }
             Self::Raw(column) => columns[*column].write_plain(row, scratch, out),
+            Self::Debezium(form) => form.write(columns, row, scratch, out),
             Self::Avro(form) => {
                 out.extend_from_slice(wire.frame());
                 form.write(columns, row, out)
@@ -147,6 +149,17 @@ impl Form {
             }
         }
     }
+}
+
+/// `"name":` of columns, and their positions.
+fn members(columns: &[(usize, &SchemaColumn)]) -> Vec<(String, usize)> {
+    let named = |(at, column): &(usize, &SchemaColumn)| {
+        let mut name = String::new();
+        write_string(&column.name, &mut name);
+        name.push(':');
+        (name, *at)
+    };
+    columns.iter().map(named).collect()
 }
 
 /// A name that Avro and Protobuf have, too.

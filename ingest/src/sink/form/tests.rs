@@ -9,7 +9,10 @@ use tidemill_storage::{
 
 use super::{super::json::Column, Form, Registration, SinkFormat, Wire, protobuf::ProtobufForm, shortest};
 use crate::{
-    decode::{CsvOptions, EpochUnit, Format, SchemaSource, SourceColumn, decoder, registry::RegistryAddress},
+    decode::{
+        CsvOptions, DebeziumOptions, DecimalMode, EpochUnit, Format, SchemaSource, SourceColumn, decoder,
+        registry::RegistryAddress,
+    },
     message::{Message, MessageBatch},
 };
 
@@ -63,6 +66,10 @@ fn schema(types: &[(&str, DataType)]) -> TableSchema {
 }
 
 fn decode(format: &Format, payloads: &[Vec<u8>]) -> RecordBatch {
+    decode_as(format, &columns(), payloads)
+}
+
+fn decode_as(format: &Format, columns: &[SourceColumn], payloads: &[Vec<u8>]) -> RecordBatch {
     let (mut bytes, mut messages) = (Vec::new(), Vec::new());
     for (at, payload) in payloads.iter().enumerate() {
         let start = bytes.len() as u32;
@@ -72,7 +79,7 @@ fn decode(format: &Format, payloads: &[Vec<u8>]) -> RecordBatch {
     }
     let to = messages.len() as u64;
     let batch = MessageBatch { partition: 0, payloads: Bytes::from(bytes), messages, from: 0, to };
-    let decoded = decoder(format, &columns()).unwrap().decode(&batch).unwrap();
+    let decoded = decoder(format, columns).unwrap().decode(&batch).unwrap();
     assert!(decoded.rejects.is_empty(), "{:?}", decoded.rejects);
     decoded.rows
 }
@@ -86,7 +93,7 @@ fn registration() -> Registration {
 fn written(format: &SinkFormat, rows: &RecordBatch) -> (Form, Vec<Vec<u8>>) {
     let schema = schema(&types());
     let of_form: Vec<_> = schema.columns.iter().enumerate().collect();
-    let form = Form::new(format, &of_form).unwrap();
+    let form = Form::new(format, &of_form, None).unwrap();
     let arrow = schema.arrow();
     let columns: Vec<Column<'_>> =
         rows.columns().iter().zip(arrow.fields()).map(|(array, field)| Column::new(array, field)).collect();
@@ -147,6 +154,46 @@ fn csv_comes_back() {
     }
 }
 
+#[test]
+fn debezium_comes_back() {
+    let rows = rows();
+    let (_, values) = written(&SinkFormat::Debezium("gone".into()), &rows);
+    let options = DebeziumOptions { delete_column: "gone".into(), decimals: Some(DecimalMode::Digits) };
+    let format = Format::DebeziumJson { options, epoch: EPOCH };
+    let gone = SourceColumn::new("gone", DataType::Boolean, true);
+    let read = decode_as(&format, &[columns(), vec![gone]].concat(), &values);
+    for (at, (name, _)) in types().into_iter().enumerate() {
+        assert_eq!(read.column(at), rows.column(at), "{name}");
+    }
+}
+
+/// A row that says so is a delete, and a time of records is one of changes.
+#[test]
+fn debezium_has_deletes_and_times() {
+    let types = [("id", DataType::Int), ("__deleted", DataType::Boolean), ("at", DataType::TimestampTz)];
+    let schema = schema(&types);
+    let of_form: Vec<_> = schema.columns.iter().enumerate().collect();
+    let form = Form::new(&SinkFormat::Debezium("__deleted".into()), &of_form, Some(2)).unwrap();
+    let columns: Vec<_> = types.iter().map(|(name, of)| SourceColumn::new(*name, of.clone(), true)).collect();
+    let rows =
+        [r#"{"id":1,"at":"1970-01-01T00:00:01.5Z"}"#, r#"{"id":2,"__deleted":true}"#, r#"{"id":3,"__deleted":false}"#];
+    let rows = rows.map(|row| row.as_bytes().to_vec());
+    let rows = decode_as(&Format::Json { epoch: EPOCH }, &columns, &rows);
+    let arrow = schema.arrow();
+    let columns: Vec<Column<'_>> =
+        rows.columns().iter().zip(arrow.fields()).map(|(array, field)| Column::new(array, field)).collect();
+    let value = |row| {
+        let mut out = Vec::new();
+        form.write(&Wire::default(), &columns, row, &mut String::new(), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    assert_eq!(value(0), r#"{"before":null,"after":{"id":1,"at":"1970-01-01T00:00:01.5Z"},"op":"c","ts_ms":1500}"#);
+    assert_eq!(value(1), r#"{"before":{"id":2,"at":null},"after":null,"op":"d"}"#);
+    assert_eq!(value(2), r#"{"before":null,"after":{"id":3,"at":null},"op":"c"}"#);
+    let wrong = Form::new(&SinkFormat::Debezium("id".into()), &of_form, None).unwrap_err();
+    assert!(wrong.to_string().contains("\"id\""), "{wrong}");
+}
+
 /// Readers know fields by their numbers: a column keeps its own, whatever comes before it, and a number that is free again is not given away.
 #[test]
 fn protobuf_numbers_stay_with_names() {
@@ -172,7 +219,7 @@ fn what_has_no_form_is_refused() {
     let form = |format: &SinkFormat, types: &[(&str, DataType)]| {
         let schema = schema(types);
         let of_form: Vec<_> = schema.columns.iter().enumerate().collect();
-        Form::new(format, &of_form).map(|_| ()).map_err(|error| error.to_string())
+        Form::new(format, &of_form, None).map(|_| ()).map_err(|error| error.to_string())
     };
     let (avro, protobuf) = (SinkFormat::Avro(registration()), SinkFormat::Protobuf(registration()));
     assert!(form(&avro, &[("a-b", DataType::Int)]).unwrap_err().contains("a-b"));
