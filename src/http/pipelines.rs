@@ -129,8 +129,14 @@ fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
     })
 }
 
-async fn execute(state: &State, sql: &str) -> Result<DdlOutcome, SqlError> {
-    ddl::execute(&state.instance, sql).await
+/// Runs a statement of which the client sent names and options, so that a position in it would say nothing to it.
+async fn execute(state: &State, sql: &str) -> Result<DdlOutcome, ApiError> {
+    Ok(ddl::execute(&state.instance, sql).await.map_err(|error| SqlError { position: None, ..error })?)
+}
+
+/// Runs one with the client's query in it, which begins at `begin`.
+async fn execute_query(state: &State, (sql, begin): (String, u32)) -> Result<DdlOutcome, ApiError> {
+    ddl::execute(&state.instance, &sql).await.map_err(|error| in_query(error, begin))
 }
 
 /// Positions are those in the query that was sent.
@@ -165,16 +171,14 @@ async fn checkpoints(Shared(state): Shared<Arc<State>>, Path(name): Path<String>
 
 async fn validate(Shared(state): Shared<Arc<State>>, body: Bytes) -> Result<Json<Value>, ApiError> {
     state.check_ready()?;
-    let (sql, begin) = read::<Definition>(&body)?.sql("EXPLAIN CREATE")?;
-    let done = execute(&state, &sql).await.map_err(|error| in_query(error, begin))?;
+    let done = execute_query(&state, read::<Definition>(&body)?.sql("EXPLAIN CREATE")?).await?;
     Ok(Json(json!({ "valid": true, "plan": done.lines, "notices": done.notices })))
 }
 
 async fn create(Shared(state): Shared<Arc<State>>, body: Bytes) -> Result<(StatusCode, Json<Value>), ApiError> {
     state.check_ready()?;
     let definition: Definition = read(&body)?;
-    let (sql, begin) = definition.sql("CREATE")?;
-    let done = execute(&state, &sql).await.map_err(|error| in_query(error, begin))?;
+    let done = execute_query(&state, definition.sql("CREATE")?).await?;
     Ok((StatusCode::CREATED, answer(&state, &definition.name, done).await?))
 }
 

@@ -246,6 +246,8 @@ fn pipelines_live_over_http() {
         let (found, answer) = call(&server, method, path, body);
         assert!(found == status && answer["error"]["message"].is_string(), "{method} {path} {body}: {found} {answer}");
     }
+    let (_, answer) = call(&server, "PATCH", "/nobody", &change);
+    assert_eq!((&answer["error"]["sqlstate"], &answer["error"]["position"]), (&json!("42704"), &none));
     (50..60).for_each(|n| feed.send(0, format!(r#"{{"A b":{n}}}"#).as_bytes()));
     feed.flush();
     server.sql("SELECT rt.drain('s')");
