@@ -18,13 +18,10 @@ use crate::{
     suggest,
 };
 
-/// What pipelines do by themselves, and the option that says when.
-pub(crate) const OF_PIPELINES: &[&str] = &["failed", "stuck"];
-
 pub(super) fn create(instance: &Instance, statement: CreateRule) -> Result<Vec<String>> {
     let definitions = instance.catalog.definitions();
     let name = &statement.name;
-    if OF_PIPELINES.contains(&name.value.as_str()) {
+    if rules::is_of_pipelines(&name.value) {
         return Err(of_pipelines(name));
     }
     let before = definitions.rule_named(&name.value);
@@ -95,7 +92,7 @@ fn metric(name: &Name) -> Result<&'static Metric> {
 pub(super) fn alter(instance: &Instance, statement: AlterRule) -> Result<Vec<String>> {
     let definitions = instance.catalog.definitions();
     let name = &statement.name;
-    if OF_PIPELINES.contains(&name.value.as_str()) {
+    if rules::is_of_pipelines(&name.value) {
         return Err(of_pipelines(name));
     }
     let Some(rule) = rules::all(&definitions).into_iter().find(|rule| rule.name == name.value) else {
@@ -119,7 +116,7 @@ pub(super) fn drop_rule(instance: &Instance, name: &Name) -> Result<()> {
 }
 
 pub(super) fn undefined_rule(definitions: &Definitions, name: &Name) -> SqlError {
-    if OF_PIPELINES.contains(&name.value.as_str()) {
+    if rules::is_of_pipelines(&name.value) {
         return of_pipelines(name);
     }
     if rules::shipped().iter().any(|rule| rule.name == name.value) {

@@ -26,15 +26,9 @@ pub(super) const RULES: &[(&str, Kind)] = &[
     ("error", Text),
 ];
 
-/// What pipelines do by themselves: metric, range and action.
-const OF_PIPELINES: [[&str; 4]; 2] = [
-    ["failed", "failures", "> 0", "RESTART, after 0.1 s to 10 s"],
-    ["stuck", "silence", "> stuck_after of the pipeline", "RESTART"],
-];
-
 pub(super) fn rules(instance: &Instance) -> Result<Rows, SqlError> {
     let definitions = instance.catalog.definitions();
-    let mut rows: Rows = OF_PIPELINES
+    let mut rows: Rows = rules::OF_PIPELINES
         .iter()
         .map(|[name, metric, range, action]| {
             vec![

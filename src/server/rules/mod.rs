@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Rules that everybody has (`shipped`) are rules like others; one of the same name stands in the place of one of these. What pipelines do about themselves is told beside them
-//! (`views/rules.rs`): they start again after a failure, and after `stuck_after` without any sign of life.
+//! (`OF_PIPELINES`): they start again after a failure, and after `stuck_after` without any sign of life.
 
 pub mod metrics;
 
@@ -59,6 +59,16 @@ impl Rules {
     pub fn fired(&self, rule: &str) -> Fired {
         self.fired.lock().get(rule).cloned().unwrap_or_default()
     }
+}
+
+/// What pipelines do about themselves: name, metric, range and action.
+pub const OF_PIPELINES: [[&str; 4]; 2] = [
+    ["failed", "failures", "> 0", "RESTART, after 0.1 s to 10 s"],
+    ["stuck", "silence", "> stuck_after of the pipeline", "RESTART"],
+];
+
+pub fn is_of_pipelines(rule: &str) -> bool {
+    OF_PIPELINES.iter().any(|[name, ..]| *name == rule)
 }
 
 /// The rules that every server has.
