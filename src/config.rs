@@ -69,6 +69,8 @@ settings! {
     "query" "statement_timeout" "DURATION" "of sessions that do not set their own; 0 is none [0]"
     "query" "spill_bytes" "SIZE" "of spill files at one time [16GB]"
     "query" "max_subscriptions" "N" "SUBSCRIBE statements at one time [100]"
+    "storage" "segments_url" "URL" "where segments are copied to and fetched from: file:///mnt/deep or s3://bucket/prefix; keys as AWS_… of the environment"
+    "storage" "checkpoints_url" "URL" "where checkpoints of pipelines are copied to and fetched from; the same"
     "index" "cpu" "PERCENT" "share of one processor for building indexes of existing segments [50]"
     "compact" "cpu" "PERCENT" "share of one processor for writing segments again without rows that nobody sees [25]"
     "log" "level" "LEVEL" "error, warn, info, debug or trace, or directives such as info,tidemill=debug [info]"
@@ -76,7 +78,7 @@ settings! {
 }
 
 /// Sections that the file may have.
-const SECTIONS: &[&str] = &["server", "pg", "http", "memory", "query", "index", "compact", "log"];
+const SECTIONS: &[&str] = &["server", "pg", "http", "memory", "query", "storage", "index", "compact", "log"];
 const USERS: &str = "users";
 /// What may stand in our environment and is not for us: variables of the tests and of their tools, and those that Kubernetes gives to everything
 /// beside a service called tidemill.
@@ -104,6 +106,10 @@ pub struct Config {
     pub statement_timeout: Duration,
     pub spill_bytes: u64,
     pub max_subscriptions: usize,
+    /// Where segments are copied to.
+    pub segments_url: Option<String>,
+    /// And checkpoints of pipelines.
+    pub checkpoints_url: Option<String>,
     /// Percent of one processor.
     pub index_cpu: u32,
     /// The same.
@@ -150,6 +156,8 @@ impl Default for Config {
             statement_timeout: Duration::ZERO,
             spill_bytes: 16 << 30,
             max_subscriptions: 100,
+            segments_url: None,
+            checkpoints_url: None,
             index_cpu: 50,
             compact_cpu: 25,
             log_level: "info".into(),
@@ -307,6 +315,8 @@ impl Config {
             ("query", "statement_timeout") => self.statement_timeout = duration(value)?,
             ("query", "spill_bytes") => self.spill_bytes = size(value)?,
             ("query", "max_subscriptions") => self.max_subscriptions = number(value, 0, 100_000)? as usize,
+            ("storage", "segments_url") => self.segments_url = store_url(value)?,
+            ("storage", "checkpoints_url") => self.checkpoints_url = store_url(value)?,
             ("index", "cpu") => self.index_cpu = number(value, 1, 100)? as u32,
             ("compact", "cpu") => self.compact_cpu = number(value, 1, 100)? as u32,
             ("log", "level") => {
@@ -380,6 +390,14 @@ impl Config {
             }
         }
     }
+}
+
+/// Where there is none, the text is empty.
+fn store_url(value: &str) -> Result<Option<String>, String> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    tidemill_ingest::deep_store::check(value).map(|()| Some(value.to_owned()))
 }
 
 fn is_loopback(address: IpAddr) -> bool {

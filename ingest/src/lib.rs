@@ -14,6 +14,7 @@ pub mod consistency;
 pub mod consumer;
 pub mod dead_letters;
 pub mod decode;
+pub mod deep_store;
 pub mod error;
 pub mod events;
 mod http;

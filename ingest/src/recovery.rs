@@ -1,7 +1,7 @@
 //! After a start: what the metadata log says, made true again in memory and on disk.
 //!
 //! The log decides. A file that it names is opened (its footer; columns are verified at first use); a file that is missing or is not what
-//! the log says is *quarantined*: queries that need it fail with its name, everything else goes on. A file of ours that the log does not
+//! the log says is fetched from the deep store, if there is one, or else *quarantined*: queries that need it fail with its name, everything else goes on. A file of ours that the log does not
 //! name is what a crash left between two steps, and is deleted. Index files are derived from segments and stand in no log: one whose segment
 //! and index are known is taken if it is whole, and built anew in the background if not.
 
@@ -27,6 +27,7 @@ use tidemill_storage::{
 use crate::{
     Error, Result,
     commit::{MetadataLog, PartitionState},
+    deep_store::{DeepStore, segments::object_in_partition},
     quarantine::{NOTE_ENDING, note_name, remove_note},
 };
 
@@ -37,6 +38,16 @@ pub(crate) struct Recovered {
     pub(crate) segments: Vec<Arc<dyn Segment>>,
     /// Segments whose file is missing or damaged, and why.
     pub(crate) quarantined: Vec<(SegmentId, String)>,
+    /// Those that were, and were put right by a copy.
+    pub(crate) fetched: Vec<(SegmentId, String)>,
+}
+
+/// Is told of damage that may still be put right.
+#[derive(Debug)]
+struct Nobody;
+
+impl Watcher for Nobody {
+    fn quarantined(&self, _: SegmentId, _: &StorageError) {}
 }
 
 /// Endings of the names of our files; others in the directory are not ours to delete.
@@ -59,6 +70,7 @@ pub(crate) fn recover(
     partition: PartitionId,
     directory: &Path,
     watcher: &Arc<dyn Watcher>,
+    copies: Option<&DeepStore>,
 ) -> Result<Recovered> {
     let state = log.partition(table.id(), partition)?;
     let indexes = table.indexes();
@@ -71,20 +83,45 @@ pub(crate) fn recover(
         fs::remove_file(&path).map_err(|error| failed("deleting", &path, &error))?;
     }
     let mut segments = Vec::with_capacity(state.segments.len());
-    let mut quarantined = Vec::new();
+    let (mut quarantined, mut fetched) = (Vec::new(), Vec::new());
     for record in &state.segments {
         let path = directory.join(&record.file);
         let expected = Expected { id: record.id, bytes: record.bytes, checksum: record.checksum };
-        let opened = open_watched(&path, &expected, Arc::clone(watcher)).and_then(|segment| {
-            if segment.rows() == record.rows {
-                Ok(segment)
-            } else {
-                Err(StorageError::corrupt(&path, "rows", record.rows, segment.rows()))
+        let open = |watcher: &Arc<dyn Watcher>| {
+            let segment = open_watched(&path, &expected, Arc::clone(watcher))?;
+            match segment.rows() == record.rows {
+                true => Ok(segment),
+                false => Err(StorageError::corrupt(&path, "rows", record.rows, segment.rows())),
             }
-        });
+        };
+        let verified = |segment: Arc<dyn Segment>| {
+            segment.as_committed().map_or(Ok(()), CommittedSegment::verify).map(|()| segment)
+        };
+        let is_noted = noted.contains(&note_name(&record.file));
+        let mut opened = match copies {
+            // Whoever could put it right needs not be told yet.
+            Some(_) if is_noted => open(&(Arc::new(Nobody) as _)).and_then(verified).and_then(|_| open(watcher)),
+            _ => open(watcher),
+        };
+        if let (Err(error), Some(copies)) = (&opened, copies) {
+            match copies.fetch(&[object_in_partition(record)], &path) {
+                Ok(()) => {
+                    let error = error.to_string();
+                    opened = open(watcher).and_then(verified);
+                    if opened.is_ok() {
+                        fetched.push((record.id, error));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(segment = record.id.0, %error, "there is no copy of a damaged segment either");
+                    // As it is without copies: what of it is sound can be read.
+                    opened = if is_noted { open(watcher) } else { opened };
+                }
+            }
+        }
         if let Ok(segment) = &opened {
             attach(segment, &indexes);
-            if noted.contains(&note_name(&record.file)) {
+            if is_noted {
                 // What is still damaged tells the watcher.
                 match segment.as_committed().map_or(Ok(()), CommittedSegment::verify) {
                     Ok(()) => remove_note(directory, &record.file),
@@ -109,11 +146,11 @@ pub(crate) fn recover(
             ))
         }));
     }
-    Ok(Recovered { state, segments, quarantined })
+    Ok(Recovered { state, segments, quarantined, fetched })
 }
 
 /// Gives a segment the indexes whose files are there and whole.
-fn attach(segment: &Arc<dyn Segment>, indexes: &[IndexSpec]) {
+pub(crate) fn attach(segment: &Arc<dyn Segment>, indexes: &[IndexSpec]) {
     let Some(committed) = segment.as_committed() else { return };
     for spec in indexes {
         if let Err(error) = committed.attach_index(spec) {

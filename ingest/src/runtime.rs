@@ -8,6 +8,7 @@
 //! | `index` | one | builds indexes of segments that are there |
 //! | `compact` | one | writes segments again, without rows that nobody sees |
 //! | `key-maps` | one | lets old keys go, writes key maps down |
+//! | `deep-store` | one, where there is one | copies segments to it, and damaged ones back |
 //! | `ingest-clock` | one | ends segments by age, retention |
 //! | `ahead` | one while a pipeline's state is read | reads the next part of it |
 
@@ -23,11 +24,23 @@ use std::{
 
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
-use tidemill_storage::{clock::Clock, upsert::KeyMemory};
+use tidemill_storage::{
+    clock::Clock,
+    ids::{PartitionId, TableId},
+    upsert::KeyMemory,
+};
 
 use crate::{
-    Error, Result, backpressure::MemoryBudget, commit::MetadataLog, compaction::Compactor,
-    consumer::table::TableShared, events::EventSink, indexing::Indexer, key_maps::KeyMapKeeper, seal::Sealer,
+    Error, Result,
+    backpressure::MemoryBudget,
+    commit::{MetadataLog, SegmentRecord},
+    compaction::Compactor,
+    consumer::table::TableShared,
+    deep_store::{DeepStore, segments::SegmentKeeper},
+    events::EventSink,
+    indexing::Indexer,
+    key_maps::KeyMapKeeper,
+    seal::Sealer,
 };
 
 /// What ingestion needs of the server.
@@ -44,6 +57,8 @@ pub struct RuntimeOptions {
     pub seal_threads: usize,
     /// Consuming threads per feed, at most: the cores.
     pub consume_threads: usize,
+    /// Where segments are copied to.
+    pub segment_store: Option<DeepStore>,
     /// Share of one processor that building indexes of existing segments may take, above 0 and up to 1.
     pub index_share: f64,
     /// The same of writing segments again.
@@ -60,6 +75,7 @@ pub struct IngestRuntime {
     pub(crate) indexer: Indexer,
     compactor: Compactor,
     key_maps: KeyMapKeeper,
+    segment_keeper: Option<SegmentKeeper>,
     pub(crate) consume_threads: usize,
     tables: Mutex<Vec<Weak<TableShared>>>,
     stopping: AtomicBool,
@@ -83,6 +99,7 @@ impl IngestRuntime {
             indexer: Indexer::new(options.index_share),
             compactor: Compactor::new(options.compact_share),
             key_maps: KeyMapKeeper::new(options.key_memory),
+            segment_keeper: options.segment_store.map(SegmentKeeper::new),
             consume_threads: options.consume_threads.max(1),
             tables: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -103,6 +120,12 @@ impl IngestRuntime {
         let thread =
             spawn("key-maps".into(), move || this.key_maps.run(&*this.clock, &*this.events, || this.tables()))?;
         runtime.threads.lock().push(thread);
+        if runtime.segment_keeper.is_some() {
+            let this = Arc::clone(&runtime);
+            let run = move || this.segment_keeper.iter().for_each(|keeper| keeper.run(|| this.tables()));
+            let thread = spawn("deep-store".into(), run)?;
+            runtime.threads.lock().push(thread);
+        }
         let this = Arc::clone(&runtime);
         let thread = spawn("ingest-clock".into(), move || this.keep_time())?;
         runtime.threads.lock().push(thread);
@@ -126,9 +149,29 @@ impl IngestRuntime {
         self.indexer.stop();
         self.compactor.stop();
         self.key_maps.stop();
+        if let Some(keeper) = &self.segment_keeper {
+            keeper.stop();
+        }
         for thread in self.threads.lock().drain(..) {
             join(thread);
         }
+    }
+
+    /// The copies of a partition's segments, where there are some.
+    pub(crate) fn copies_of(&self, table: TableId, partition: PartitionId) -> Option<DeepStore> {
+        self.segment_keeper.as_ref().map(|keeper| keeper.partition(table, partition))
+    }
+
+    /// Makes copies the same as segments, so that what was erased of those is in no copy; the tables where that failed. Blocks.
+    pub fn renew_copies(&self) -> Vec<(TableId, Error)> {
+        let Some(keeper) = &self.segment_keeper else { return Vec::new() };
+        let tables = self.tables();
+        tables.iter().filter_map(|table| keeper.keep(table).err().map(|error| (table.id, error))).collect()
+    }
+
+    /// Whether there is a copy of a segment in the deep store.
+    pub fn has_copy(&self, table: TableId, partition: PartitionId, segment: &SegmentRecord) -> bool {
+        self.segment_keeper.as_ref().is_some_and(|keeper| keeper.has(table, partition, segment))
     }
 
     pub(crate) fn register(&self, table: Weak<TableShared>) {

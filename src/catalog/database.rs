@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <data directory>/metadata.redb
-//!   meta   name → number                       format version, last log version
+//!   meta   name → number                       format version, last log version, the server
 //!   log    version → JSON {at_us, kind, body}   every change that was ever made, in order, never edited
 //!   …      the state that the log adds up to, in tables of the modules that own it
 //! ```
@@ -127,6 +127,19 @@ impl Database {
                 records.push((version.value(), serde_json::from_slice(record.value())?));
             }
             Ok(records)
+        })
+    }
+
+    /// What no other server is called: a number that was drawn when the file was made.
+    pub fn server(&self) -> Result<u64> {
+        self.write(|change| {
+            let mut meta = change.transaction.open_table(META)?;
+            if let Some(known) = meta.get("server")? {
+                return Ok(known.value());
+            }
+            let drawn = rand::random();
+            meta.insert("server", drawn)?;
+            Ok(drawn)
         })
     }
 

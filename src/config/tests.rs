@@ -60,6 +60,21 @@ fn every_problem_is_named_with_its_place() {
     assert!(load("[server\n", &[], &[]).unwrap_err()[0].starts_with("t.toml:1: "));
 }
 
+#[test]
+fn urls_of_stores_are_looked_at() {
+    let config = load(
+        "[storage]\nsegments_url = \"s3://bucket/prefix\"\ncheckpoints_url = \"file:///mnt/deep\"\n",
+        &[],
+        &[("storage-checkpoints-url", "")],
+    );
+    let config = config.unwrap();
+    assert_eq!((config.segments_url.as_deref(), config.checkpoints_url), (Some("s3://bucket/prefix"), None));
+    let problems = load("", &[("TIDEMILL_STORAGE_SEGMENTS_URL", "/mnt/deep")], &[]).unwrap_err();
+    let expected = "environment variable TIDEMILL_STORAGE_SEGMENTS_URL: storage.segments_url: '/mnt/deep' is neither a directory nor a bucket: \
+                    write file:///mnt/deep or s3://bucket/prefix";
+    assert_eq!(problems, [expected]);
+}
+
 /// A misspelt level once was taken for the name of a module, and a server said nothing at all.
 #[test]
 fn log_levels_are_levels() {

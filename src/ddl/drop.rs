@@ -14,7 +14,7 @@ use super::{
 use crate::{
     catalog::definition::{PipelineDefinition, TableDefinition, ViewDefinition},
     runtime,
-    server::instance::Instance,
+    server::{deep_stores, instance::Instance},
     session::error::{Result, SqlError, state},
     sql::ast::{Drop, Name, ObjectKind},
 };
@@ -159,8 +159,9 @@ fn check_unused(instance: &Instance, name: &Name) -> Result<()> {
 
 /// Takes a table away: its consumption, its definition, its bytes.
 pub(super) async fn drop_table(instance: &Arc<Instance>, table: &TableDefinition) -> Result<()> {
-    let (instance, table) = (Arc::clone(instance), table.clone());
-    runtime::blocking(move || -> Result<()> {
+    let (dropping, table) = (Arc::clone(instance), table.clone());
+    let dropped = runtime::blocking(move || -> Result<()> {
+        let instance = dropping;
         let live = instance.take_live(table.id);
         if let Some(live) = &live {
             live.ingest.stop();
@@ -183,7 +184,9 @@ pub(super) async fn drop_table(instance: &Arc<Instance>, table: &TableDefinition
         }
         Ok(())
     })
-    .await
+    .await;
+    deep_stores::clean(instance);
+    dropped
 }
 
 /// Takes a source away, and with CASCADE takes it from the tables that it feeds. They keep their rows.

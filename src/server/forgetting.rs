@@ -35,6 +35,12 @@ pub(super) async fn certify(
             objects.push(unseen("table", &table.name, format!("it could not be opened: {reason}")));
         }
     }
+    let renewing = Arc::clone(instance);
+    for (table, error) in runtime::blocking(move || renewing.ingest.renew_copies()).await {
+        let name = definitions.tables.get(&table).map_or("", |table| table.name.as_str());
+        let detail = format!("copies of its segments may have the value until they can be deleted: {error}");
+        objects.push(unseen("table", name, detail));
+    }
     for pipeline in definitions.pipelines.values() {
         let detail = "its state, its log and its dead letters may have the value until they are replaced; rows in its tables are gone";
         objects.push(unseen("pipeline", &pipeline.name, detail.into()));

@@ -24,6 +24,7 @@ use tidemill_storage::{clock::Clock, ids::TableId, scan::Addresses};
 
 use super::{
     connections::Connections,
+    deep_stores::DeepStores,
     directory::DataDirectory,
     expressions::QueryRules,
     forgetting,
@@ -58,6 +59,7 @@ pub struct Instance {
     pub subjects: Subjects,
     pub log: Arc<dyn MetadataLog>,
     pub checkpoints: Arc<dyn CheckpointLog>,
+    pub deep_stores: DeepStores,
     pub ingest: Arc<IngestRuntime>,
     pub events: Arc<EventRing>,
     pub started_us: i64,
@@ -92,6 +94,7 @@ impl Instance {
         subjects: Subjects,
         log: Arc<dyn MetadataLog>,
         checkpoints: Arc<dyn CheckpointLog>,
+        deep_stores: DeepStores,
         ingest: Arc<IngestRuntime>,
         events: Arc<EventRing>,
     ) -> Arc<Self> {
@@ -104,6 +107,7 @@ impl Instance {
             subjects,
             log,
             checkpoints,
+            deep_stores,
             ingest,
             events,
             started_us,

@@ -4,6 +4,7 @@
 //! logs of tables and pipelines read again → Postgres listener (ready). Order of the end: no new connections → running statements within `shutdown_grace` → ingestion → exit.
 
 pub mod connections;
+pub mod deep_stores;
 pub mod directory;
 pub mod expressions;
 mod forgetting;
@@ -31,6 +32,7 @@ use tidemill_storage::{
 use tokio::{net::TcpListener, sync::watch};
 
 use self::{
+    deep_stores::DeepStores,
     directory::DataDirectory,
     instance::{Instance, ServerBackend},
 };
@@ -106,6 +108,7 @@ async fn serve(
     runtime::blocking(move || recovering.recover()).await;
     instance.read_logs(LOGS_PATIENCE).await;
     let listener_config = pg_config(&instance.config)?;
+    deep_stores::clean(&instance);
     runtime::spawn(rules::follow(Arc::clone(&instance), Arc::clone(&shared.channels), stopping.clone()));
     let mut pg_task = runtime::spawn(listener::serve(pg_listener, Arc::clone(&shared), listener_config, stopping));
     http.set_ready();
@@ -158,6 +161,7 @@ async fn serve(
 fn open(config: Config, directory: DataDirectory, clock: Arc<dyn Clock>) -> Result<Arc<Instance>, Error> {
     let wrong = |error: &dyn fmt::Display| Error::of("cannot open the metadata file")(error);
     let database = Database::open(directory.metadata(), Arc::clone(&clock)).map_err(|error| wrong(&error))?;
+    let server = database.server().map_err(|error| wrong(&error))?;
     let catalog = Catalog::open(Arc::clone(&database)).map_err(|error| wrong(&error))?;
     let subjects = Subjects::open(Arc::clone(&database)).map_err(|error| wrong(&error))?;
     let checkpoints = RedbCheckpoints::open(Arc::clone(&database)).map_err(|error| wrong(&error))?;
@@ -166,7 +170,9 @@ fn open(config: Config, directory: DataDirectory, clock: Arc<dyn Clock>) -> Resu
     let known = definitions.tables.keys().chain(definitions.pipelines.keys()).copied().collect();
     directory.remove_orphans(&known).map_err(|error| Error::of("cannot delete what dropped tables left")(&error))?;
     let events = Arc::new(EventRing::new(EVENTS_MAX));
+    let deep_stores = DeepStores::open(&config, server, &tokio::runtime::Handle::current())?;
     let ingest = IngestRuntime::start(RuntimeOptions {
+        segment_store: deep_stores.segments.clone(),
         log: Arc::clone(&log),
         clock: Arc::clone(&clock),
         events: Arc::clone(&events) as _,
@@ -178,7 +184,18 @@ fn open(config: Config, directory: DataDirectory, clock: Arc<dyn Clock>) -> Resu
         compact_share: f64::from(config.compact_cpu) / 100.0,
     })
     .map_err(|error| Error::of("cannot start ingestion")(&error))?;
-    Ok(Instance::new(config, clock, directory, catalog, subjects, log, Arc::new(checkpoints), ingest, events))
+    Ok(Instance::new(
+        config,
+        clock,
+        directory,
+        catalog,
+        subjects,
+        log,
+        Arc::new(checkpoints),
+        deep_stores,
+        ingest,
+        events,
+    ))
 }
 
 fn engine(

@@ -305,10 +305,12 @@ pub(super) const SEGMENTS: &[(&str, Kind)] = &[
     ("stale_pct", Float),
     ("in_key_map", Boolean),
     ("keys_left", Boolean),
+    ("stored", Boolean),
 ];
 
 pub(super) fn segments(instance: &Instance) -> Result<Rows, SqlError> {
     let definitions = instance.catalog.definitions();
+    let has_copies = instance.deep_stores.segments.is_some();
     let mut rows = Vec::new();
     for (table, live) in instance.all_live() {
         for partition in live.table.partitions().iter() {
@@ -366,6 +368,11 @@ pub(super) fn segments(instance: &Instance) -> Result<Rows, SqlError> {
                     Cell::Float(100.0 * f64::from(stale) / f64::from(segment.rows().max(1))),
                     in_key_map.as_ref().map(|known| known.contains(&segment.id())).into(),
                     in_key_map.as_ref().map(|_| record.is_some_and(|record| record.keys_left_us.is_some())).into(),
+                    has_copies
+                        .then(|| {
+                            record.is_some_and(|record| instance.ingest.has_copy(table.id, partition.id(), record))
+                        })
+                        .into(),
                 ]);
             }
         }

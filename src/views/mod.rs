@@ -16,6 +16,7 @@ mod rules;
 mod server;
 mod sinks;
 pub(crate) mod source_text;
+mod storage;
 mod subjects;
 
 use std::sync::Arc;
@@ -72,6 +73,7 @@ const VIEWS: &[View] = &[
     View { name: "deliveries", columns: sinks::DELIVERIES, rows: AtOnce(sinks::deliveries) },
     View { name: "subjects", columns: subjects::SUBJECTS, rows: AtOnce(subjects::subjects) },
     View { name: "functions", columns: functions::FUNCTIONS, rows: AtOnce(functions::functions) },
+    View { name: "storage", columns: storage::STORAGE, rows: AtOnce(storage::storage) },
     View { name: "dlq", columns: ingestion::DLQ, rows: Paged(ingestion::dlq) },
     View { name: "events", columns: ingestion::EVENTS, rows: AtOnce(ingestion::events) },
     View { name: "catalog_log", columns: catalog::LOG, rows: AtOnce(catalog::log) },

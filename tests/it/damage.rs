@@ -18,7 +18,7 @@ const AFTER_SECOND: &str = "at > '1970-01-01 11:06:40Z'";
 
 /// Two tables: `hurt` with two committed segments and some rows that are consuming, `other` with one segment.
 fn server() -> Server {
-    let server = Server::start(env!("CARGO_BIN_EXE_tidemill"));
+    let server = Server::start_alone(env!("CARGO_BIN_EXE_tidemill"));
     for table in ["hurt", "other"] {
         server.sql(&format!(
             "CREATE TABLE {table} (id BIGINT, note TEXT COMPRESSION none, at TIMESTAMPTZ) WITH (time_column = 'at')"

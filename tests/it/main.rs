@@ -15,6 +15,7 @@ mod consistency;
 mod damage;
 mod ddl;
 mod dead_letters;
+mod deep_store;
 mod exactly_once;
 mod forget;
 mod formats;

@@ -17,6 +17,7 @@ mod erasing;
 pub(crate) mod feed;
 mod freshness;
 mod group;
+mod healing;
 mod key_map;
 mod leaving;
 pub(crate) mod pace;
@@ -114,7 +115,14 @@ impl TableIngest {
             let directory = partition_directory(&spec.directory, partition.id());
             let alarm = Alarm::watcher(runtime, spec.table.id(), &spec.name, partition.id(), &directory);
             // The indexes were set before: those that are there are taken, the others built in the background.
-            let recovered = recovery::recover(&*runtime.log, &spec.table, partition.id(), &directory, &alarm)?;
+            let recovered = recovery::recover(
+                &*runtime.log,
+                &spec.table,
+                partition.id(),
+                &directory,
+                &alarm,
+                runtime.copies_of(spec.table.id(), partition.id()).as_ref(),
+            )?;
             for segment in recovered.segments {
                 partition.put(segment);
             }
@@ -129,6 +137,11 @@ impl TableIngest {
                 spec.policy,
                 recovered.state,
             )?;
+            for (segment, error) in recovered.fetched {
+                let message =
+                    format!("segment {segment} of table '{}' was fetched from the deep store: {error}", spec.name);
+                ingest.event(Severity::Warning, "segment_fetched", None, message);
+            }
             for (segment, error) in recovered.quarantined {
                 let message = format!("segment {segment} of table '{}' is quarantined: {error}", spec.name);
                 ingest.event(Severity::Page, "quarantined", None, message);

@@ -463,6 +463,11 @@ impl PartitionIngest {
     }
 
     /// Committed files of dead letters, oldest first.
+    /// Its committed segments.
+    pub(crate) fn segment_records(&self) -> Vec<SegmentRecord> {
+        self.state.lock().segments.clone()
+    }
+
     pub(crate) fn dead_letter_files(&self) -> Vec<Arc<DeadLetterFile>> {
         self.state.lock().dead_letter_files.clone()
     }

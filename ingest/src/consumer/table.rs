@@ -88,6 +88,11 @@ impl TableShared {
     }
 
     /// The partitions that it has now. They become others only while [`Self::still`] is held.
+    /// Whether the table was dropped, and its files with it.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn partitions(&self) -> Arc<Vec<Arc<PartitionIngest>>> {
         self.partitions.load_full()
     }

@@ -426,6 +426,7 @@ impl Rig {
     pub fn open(directory: &Path, log: Arc<dyn MetadataLog>, topic: &Arc<Topic>, options: &Options) -> Self {
         let events = Arc::new(EventRing::new(1000));
         let runtime = IngestRuntime::start(RuntimeOptions {
+            segment_store: None,
             log,
             clock: Arc::clone(&options.clock),
             events: Arc::clone(&events) as _,

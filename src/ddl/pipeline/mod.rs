@@ -26,6 +26,7 @@ use crate::{
     },
     runtime,
     server::{
+        deep_stores,
         instance::Instance,
         live::{CONNECT_TIMEOUT, LiveTable},
         look_ups, pipelines, sinks,
@@ -351,8 +352,9 @@ pub(super) async fn drop_pipeline(instance: &Arc<Instance>, definition: &Pipelin
 
 /// Takes a pipeline away with all that is of it.
 async fn remove(instance: &Arc<Instance>, definition: &PipelineDefinition) -> Result<()> {
-    let (instance, definition) = (Arc::clone(instance), definition.clone());
-    runtime::blocking(move || -> Result<()> {
+    let (removing, definition) = (Arc::clone(instance), definition.clone());
+    let removed = runtime::blocking(move || -> Result<()> {
+        let instance = removing;
         let live = instance.pipelines.take(definition.id);
         if let Some(pipeline) = live.as_ref().and_then(|live| live.running()) {
             pipeline.stop();
@@ -376,7 +378,9 @@ async fn remove(instance: &Arc<Instance>, definition: &PipelineDefinition) -> Re
         }
         Ok(())
     })
-    .await
+    .await;
+    deep_stores::clean(instance);
+    removed
 }
 
 /// Refuses to take a thing away that pipelines use.

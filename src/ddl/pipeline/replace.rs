@@ -137,7 +137,8 @@ fn switch(
     let record = match warming {
         Some(mut warming) => {
             warming.feed(&base.positions.iter().copied().collect())?;
-            Some(warming.checkpoint(&instance.directory.pipeline(after.id), base)?)
+            let store = instance.deep_stores.pipeline(after.id);
+            Some(warming.checkpoint(&instance.directory.pipeline(after.id), base, store)?)
         }
         None => None,
     };

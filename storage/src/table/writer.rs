@@ -471,6 +471,14 @@ impl PartitionWriter {
         self.partition.publish(Some(segment), Some(winners.validities()));
         Ok(())
     }
+
+    /// Puts a sound segment in the place of itself as it was damaged.
+    pub fn heal(&mut self, segment: Arc<dyn Segment>) {
+        if let Some(winners) = &mut self.winners {
+            winners.heal(&segment);
+        }
+        self.partition.put(segment);
+    }
 }
 
 fn batch_of(arrow: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {

@@ -26,9 +26,12 @@ pub(super) struct Rounds {
 impl Rounds {
     /// A topic, and pipelines `sums` (windows) and `totals` (groups for ever) over it.
     pub(super) fn new(brokers: &str, name: &str) -> Self {
+        Self::on(Server::start(BINARY), brokers, name)
+    }
+
+    fn on(server: Server, brokers: &str, name: &str) -> Self {
         let topic = topic(name);
         create_topic(brokers, &topic, 1, &[]);
-        let server = Server::start(BINARY);
         server.sql(&format!(
             "CREATE SOURCE s (key INT, value BIGINT, ts TIMESTAMPTZ, WATERMARK FOR ts AS ts)
              WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}')"
@@ -116,9 +119,8 @@ fn flip(path: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
-/// A server whose pipeline keeps a total for each key of a topic.
-fn with_totals(brokers: &str, topic: &str) -> Server {
-    let server = Server::start(BINARY);
+/// The server, whose pipeline keeps a total for each key of a topic.
+fn with_totals(server: Server, brokers: &str, topic: &str) -> Server {
     server.sql(&format!(
         "CREATE SOURCE s (key BIGINT, value BIGINT) WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}')"
     ));
@@ -143,7 +145,7 @@ fn a_large_state_that_changes_little_is_kept_by_what_came() {
     let Some(brokers) = brokers("pipelines::checkpoints::large_state") else { return };
     let topic = topic("large");
     create_topic(&brokers, &topic, 1, &[]);
-    let mut server = with_totals(&brokers, &topic);
+    let mut server = with_totals(Server::start_alone(BINARY), &brokers, &topic);
     let feed = Feed::new(&brokers, &topic);
     let (mut sent, keys) = (0, 40_000);
     let mut send = |server: &Server, rows: u64| {
@@ -205,7 +207,7 @@ fn a_picture_of_a_large_state_is_made_anew_beside_it() {
     let Some(brokers) = brokers("pipelines::checkpoints::beside") else { return };
     let topic = topic("beside");
     create_topic(&brokers, &topic, 2, &[]);
-    let mut server = with_totals(&brokers, &topic);
+    let mut server = with_totals(Server::start(BINARY), &brokers, &topic);
     let feed = Feed::new(&brokers, &topic);
     let (mut sent, keys) = (0, 150_000);
     let mut send = |server: &Server, rows: u64| {
@@ -279,7 +281,7 @@ fn a_picture_of_a_large_state_is_made_anew_beside_it() {
 #[test]
 fn a_damaged_checkpoint_is_passed_over() {
     let Some(brokers) = brokers("pipelines::checkpoints::a_damaged_checkpoint_is_passed_over") else { return };
-    let mut rounds = Rounds::new(&brokers, "damaged");
+    let mut rounds = Rounds::on(Server::start_alone(BINARY), &brokers, "damaged");
     for (number, damage) in [
         (|path: &Path| flip(path)) as fn(&Path),
         |path| fs::remove_file(path).unwrap(),
@@ -311,7 +313,7 @@ fn a_damaged_checkpoint_is_passed_over() {
 fn without_a_checkpoint_to_go_on_from_a_pipeline_stands_still() {
     let name = "pipelines::checkpoints::without_a_checkpoint_to_go_on_from_a_pipeline_stands_still";
     let Some(brokers) = brokers(name) else { return };
-    let mut rounds = Rounds::new(&brokers, "stuck");
+    let mut rounds = Rounds::on(Server::start_alone(BINARY), &brokers, "stuck");
     (0..4).for_each(|_| rounds.kept());
     rounds.server.sql("SELECT rt.seal('sums')");
     let id = rounds.id("sums");

@@ -248,7 +248,7 @@ fn damaged_spilled_state_is_passed_over() {
     let Some(brokers) = brokers("pipelines::spilling::damaged_spilled_state_is_passed_over") else { return };
     let topic = topic("spilling-damaged");
     create_topic(&brokers, &topic, 1, &[]);
-    let mut server = Server::start(BINARY);
+    let mut server = Server::start_alone(BINARY);
     source(&server, "s", &brokers, &topic);
     server.sql("CREATE TABLE sums (key TEXT, rows BIGINT, total BIGINT)");
     server.sql(

@@ -31,6 +31,11 @@ impl Server {
         Self::start_with(binary, &[])
     }
 
+    /// The same without a deep store, whatever the environment says: what is damaged stays so.
+    pub(crate) fn start_alone(binary: impl Into<PathBuf>) -> Self {
+        Self::start_with(binary, &["--storage-segments-url", "", "--storage-checkpoints-url", ""])
+    }
+
     /// A server in a data directory of the caller's.
     pub(crate) fn start_in(binary: impl Into<PathBuf>, data_dir: &Path) -> Self {
         let mut server = Self {

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! runner   picture of the machine ─┐       where the state is large and little came, the arrivals since the one before (`diary`) in its place
-//! writer                           └─► state file, synced ─► log behind the pipeline, synced ─► record ─► older ones go
+//! writer                           └─► state file, synced ─► log behind the pipeline, synced ─► copies in a deep store, if there is one ─► record ─► older ones go
 //! ```
 //!
 //! | a crash after | leaves | and then |
 //! |---|---|---|
 //! | the state file | a file that no record names | it is deleted at start |
+//! | the copies | objects that no record names | the next checkpoint deletes them |
 //! | the sync of the log | rows past the last record's end | they are cut off, and derived again |
 //! | the record | everything in place | the next start goes on from it |
 
@@ -21,6 +22,7 @@ use super::{
         machine::{Arrival, Picture, state_file, state_file::StateFile},
         tables::Answers,
     },
+    copies::Copies,
     diary::{self, Diary},
     spilled::{self, Spilled},
 };
@@ -105,6 +107,7 @@ pub(super) fn write(
     sink: &Log,
     log: &dyn CheckpointLog,
     diaries: &mut diary::Writer,
+    mut copies: Option<&mut Copies>,
     spilled: &Spilled,
     draft: &Draft,
     mut record: CheckpointRecord,
@@ -119,7 +122,9 @@ pub(super) fn write(
             record.diary = None;
         }
         Content::Arrivals(arrivals) => {
-            let name = format!("c{:020}.diary", record.id);
+            // No other opening of the pipeline writes one of that name.
+            let mark = record.lineage.last().copied().unwrap_or_default();
+            let name = format!("c{:020}-{mark}.diary", record.id);
             record.diary = Some(diaries.add(directory, &name, record.diary.as_ref(), arrivals)?);
         }
     }
@@ -129,6 +134,9 @@ pub(super) fn write(
     };
     fail::fail_point!("checkpoint::before_sync", |_| Err(crate::Error::Unavailable("failpoint".into())));
     sink.sync()?;
+    if let Some(copies) = &mut copies {
+        copies.keep(directory, &record)?;
+    }
     fail::fail_point!("checkpoint::before_log", |_| Err(crate::Error::Unavailable("failpoint".into())));
     record.duration_us = now_us() - begun_us;
     // Before a replay there is no going back: its letters would be gone.
@@ -137,6 +145,9 @@ pub(super) fn write(
     let kept = log.checkpoints(record.pipeline)?;
     let letters = log.dead_letters(record.pipeline)?;
     clean(directory, &kept, &letters, draft.spared.as_deref(), Some(spilled));
+    if let Some(copies) = copies {
+        copies.clean(&kept, &letters);
+    }
     Ok(record)
 }
 

@@ -14,6 +14,7 @@ use super::{
     super::machine::{Machine, Settings, state_file::StateFile},
     CheckpointLog, CheckpointRecord, Output,
     checkpoint::{self, Content, Draft},
+    copies::Copies,
     diary::{self, Diary},
     limit::Retained,
     open::Opened,
@@ -25,6 +26,7 @@ use crate::{
     Error, Result,
     commit::DeadLetterRecord,
     consumer::{committing::panic_text, pace::backoff},
+    deep_store::DeepStore,
     events::Severity,
     runtime::{join, spawn},
 };
@@ -105,6 +107,7 @@ impl Checkpoints {
         log: Arc<dyn CheckpointLog>,
         opened: Opened,
         spilled: &Spilled,
+        deep_store: Option<DeepStore>,
         mark: i64,
     ) -> Self {
         let (jobs, taken) = bounded::<Job>(1);
@@ -115,6 +118,7 @@ impl Checkpoints {
             let (shared, output, log, directory, spilled) = of_writer;
             let now = || shared.clock.now_us();
             let mut diaries = diary::Writer::default();
+            let mut copies = deep_store.map(Copies::new);
             for job in taken {
                 let write = || {
                     let Job { draft, record, after } = job;
@@ -123,6 +127,7 @@ impl Checkpoints {
                         &output.log,
                         &*log,
                         &mut diaries,
+                        copies.as_mut(),
                         &spilled,
                         &draft,
                         record,

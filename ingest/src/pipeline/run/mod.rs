@@ -12,6 +12,7 @@
 
 mod checkpoint;
 mod checkpoints;
+mod copies;
 mod delivery;
 mod diary;
 mod forgetting;
@@ -68,6 +69,7 @@ use crate::{
     Error, Result,
     consumer::TableIngest,
     dead_letters::{self, DeadLetter, DeadLetterReader},
+    deep_store::DeepStore,
     runtime::{IngestRuntime, blocking, join, spawn},
 };
 
@@ -98,6 +100,8 @@ pub struct PipelineSpec {
     pub id: TableId,
     pub name: String,
     pub directory: PathBuf,
+    /// Where its checkpoints are copied to.
+    pub deep_store: Option<DeepStore>,
     pub plan: Arc<Plan>,
     pub inputs: Vec<Input>,
     pub sinks: Vec<SinkSpec>,
@@ -173,7 +177,8 @@ impl Pipeline {
         let going_on = Arc::clone(&shared);
         let spilled = Spilled::new(&spec.directory, move || going_on.step_goes_on());
         let log = Arc::clone(&spec.checkpoints);
-        let checkpoints = Checkpoints::new(&shared, spec.directory.clone(), log, opened, &spilled, mark);
+        let checkpoints =
+            Checkpoints::new(&shared, spec.directory.clone(), log, opened, &spilled, spec.deep_store, mark);
         let behind = Behind {
             shared: Arc::clone(&shared),
             output: Arc::clone(&output),

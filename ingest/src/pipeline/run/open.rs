@@ -1,6 +1,6 @@
 //! After a start: the last sound checkpoint of a pipeline, and the log behind it as that checkpoint left it.
 //!
-//! A checkpoint whose state is damaged is passed over for the one before it, as long as no table has committed rows of the log past that one: these rows would come
+//! What of it is missing or damaged is fetched from the deep store, if there is one. A checkpoint whose state is damaged all the same is passed over for the one before it, as long as no table has committed rows of the log past that one: these rows would come
 //! twice. Otherwise the pipeline does not start and says which file is at fault; it never begins with empty hands.
 
 use std::{
@@ -14,14 +14,13 @@ use tidemill_storage::{
 };
 
 use super::{
-    super::machine::state_file,
     checkpoint::{self, CheckpointLog, CheckpointRecord},
-    diary,
+    copies,
     output::Output,
-    spilled,
 };
 use crate::{
     Error, Result,
+    deep_store::DeepStore,
     events::{Event, EventSink, Severity},
     source::log::{Log, LogOptions},
 };
@@ -33,6 +32,8 @@ pub struct Opening<'a> {
     /// What the log behind it is called as a source.
     pub log: SourceId,
     pub directory: PathBuf,
+    /// Where its checkpoints are copied to.
+    pub deep_store: Option<&'a DeepStore>,
     /// The columns of its output.
     pub schema: &'a TableSchema,
     /// Tables and sinks.
@@ -70,10 +71,27 @@ pub fn open(opening: &Opening<'_>) -> Result<Opened> {
     let from = last_sound(opening, &known)?;
     let end = from.as_ref().map_or(0, |record| record.end);
     let log = Log::open_at(log_directory(directory), LogOptions::default(), Arc::new(opening.schema.clone()), end)?;
-    checkpoint::clean(directory, &known, &opening.checkpoints.dead_letters(opening.id)?, None, None);
+    let letters = opening.checkpoints.dead_letters(opening.id)?;
+    checkpoint::clean(directory, &known, &letters, None, None);
+    if let Some(store) = opening.deep_store {
+        tell_fetched(opening, &copies::restore_letters(directory, &letters, store));
+    }
     let newest = known.last().map_or(0, |record| record.id);
     let output = Output::new(opening.name, log, opening.log, end, opening.targets);
     Ok(Opened { output, from, newest })
+}
+
+fn tell_fetched(opening: &Opening<'_>, errors: &[Error]) {
+    for error in errors {
+        let url = opening.deep_store.map_or("", DeepStore::url);
+        let message = format!("a file of pipeline '{}' was fetched from {url}: {error}", opening.name);
+        tell(opening, Severity::Warning, "checkpoint_fetched", message);
+    }
+}
+
+fn tell(opening: &Opening<'_>, severity: Severity, kind: &'static str, message: String) {
+    let at_us = opening.now_us;
+    opening.events.record(Event { at_us, severity, kind, table: None, partition: None, stream: None, message });
 }
 
 fn log_directory(directory: &Path) -> PathBuf {
@@ -91,28 +109,15 @@ fn last_sound(opening: &Opening<'_>, known: &[CheckpointRecord]) -> Result<Optio
                 record.id, opening.name
             )));
         }
-        let is_sound = state_file::check(&opening.directory, &record.state)
-            .and_then(|()| record.spilled.iter().try_for_each(|file| spilled::check(&opening.directory, file)))
-            .and_then(|()| match &record.diary {
-                Some(diary) => diary::check(&opening.directory, diary),
-                None => Ok(()),
-            });
-        match is_sound {
-            Ok(()) => {
+        match copies::restore(&opening.directory, record, opening.deep_store) {
+            Ok(fetched) => {
+                tell_fetched(opening, &fetched);
                 if let Some(error) = damaged {
                     let message = format!(
                         "pipeline '{}' goes on from checkpoint {}, since a later one is damaged: {error}",
                         opening.name, record.id
                     );
-                    opening.events.record(Event {
-                        at_us: opening.now_us,
-                        severity: Severity::Page,
-                        kind: "checkpoint_damaged",
-                        table: None,
-                        partition: None,
-                        stream: None,
-                        message,
-                    });
+                    tell(opening, Severity::Page, "checkpoint_damaged", message);
                 }
                 return Ok(Some(record.clone()));
             }

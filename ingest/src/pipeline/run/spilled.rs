@@ -9,7 +9,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, BufWriter, Read, Write},
+    io::{self, BufWriter, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
@@ -205,31 +205,9 @@ impl Kept for Whole {
     }
 }
 
-/// Whether a file is what a checkpoint says of it. `Storage`, with the file's name, where it is not.
-pub(super) fn check(directory: &Path, known: &StateFile) -> Result<()> {
-    let path = directory.join(&known.file);
-    let failed = |error: &io::Error| Error::from(StorageError::io("reading spilled state", &path, error));
-    let mut file = File::open(&path).map_err(|error| failed(&error))?;
-    let (mut bytes, mut checksum, mut buffer) = (0, 0, vec![0; BUFFER_BYTES]);
-    loop {
-        let count = file.read(&mut buffer).map_err(|error| failed(&error))?;
-        if count == 0 {
-            break;
-        }
-        bytes += count as u64;
-        checksum = crc32c::crc32c_append(checksum, &buffer[..count]);
-    }
-    if (bytes, checksum) == (known.bytes, known.checksum) {
-        return Ok(());
-    }
-    let text = |bytes: u64, checksum: u32| format!("{bytes} bytes of checksum {checksum:08x}");
-    let (wanted, found) = (text(known.bytes, known.checksum), text(bytes, checksum));
-    Err(StorageError::corrupt(&path, "spilled state of a pipeline", wanted, found).into())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::super::machine::state_file::check, *};
 
     fn file(store: &Spilled, parts: &[&[u8]]) -> Arc<dyn Kept> {
         let mut filling = store.create().unwrap();

@@ -23,11 +23,15 @@ use super::{
     },
     CheckpointRecord, PipelineSpec, RunOptions,
     checkpoint::file_name,
+    copies::Copies,
     inputs::Inputs,
     shared::Shared,
     spilled::Spilled,
 };
-use crate::{Error, Result, consumer::batch::cut_at, landmark::Landmark, runtime::IngestRuntime, source::Start};
+use crate::{
+    Error, Result, consumer::batch::cut_at, deep_store::DeepStore, landmark::Landmark, runtime::IngestRuntime,
+    source::Start,
+};
 
 const TURN: Duration = Duration::from_millis(50);
 /// How long nothing may come before it is given up.
@@ -103,7 +107,12 @@ impl Warming {
     }
 
     /// The checkpoint that follows `base`, with its state in a file, durable; it counts when somebody records it.
-    pub fn checkpoint(mut self, directory: &Path, base: &CheckpointRecord) -> Result<CheckpointRecord> {
+    pub fn checkpoint(
+        mut self,
+        directory: &Path,
+        base: &CheckpointRecord,
+        deep_store: Option<DeepStore>,
+    ) -> Result<CheckpointRecord> {
         let (known, _) = state_file::open(directory, &base.state)?;
         // What the old query gave because partitions were silent, or read in another order, is not given again.
         self.machine.follow(&known.time)?;
@@ -112,7 +121,7 @@ impl Warming {
         picture.progress.positions = base.positions.clone();
         picture.progress.landmarks = known.landmarks;
         let id = base.id + 1;
-        Ok(CheckpointRecord {
+        let record = CheckpointRecord {
             id,
             at_us: self.shared.clock.now_us(),
             duration_us: 0,
@@ -123,7 +132,11 @@ impl Warming {
             dead_letters: None,
             replayed: Vec::new(),
             ..base.clone()
-        })
+        };
+        if let Some(store) = deep_store {
+            Copies::new(store).keep(directory, &record)?;
+        }
+        Ok(record)
     }
 }
 
