@@ -269,8 +269,9 @@ fn compaction_at_once_ends_while_rows_change() {
         let compacted: Vec<_> =
             (0..3).map(|_| server.try_sql("SET statement_timeout = '60s'; SELECT rt.compact('t')")).collect();
         is_over.store(true, Ordering::SeqCst);
-        let written =
-            |compacted: Vec<Vec<Option<String>>>| compacted.last().unwrap()[0].as_ref().unwrap().parse().unwrap();
+        let written = |compacted: Vec<Vec<Option<String>>>| {
+            compacted.last().unwrap()[0].as_ref().unwrap().parse::<u64>().unwrap()
+        };
         let written: u64 = compacted.into_iter().map(|compacted| written(compacted.expect("it ends"))).sum();
         // Right after one there may be nothing to write again.
         assert!(written > 0);

@@ -172,7 +172,7 @@ fn put(partition: &PartitionIngest, record: &SegmentRecord, folder: &DeepStore, 
     match folder.put(name, &path, 0..record.bytes) {
         Ok(()) => Ok(true),
         // Others took its place, and its file went.
-        Err(_) if !path.exists() => Ok(false),
+        Err(_) if matches!(path.try_exists(), Ok(false)) => Ok(false),
         Err(error) => Err(error),
     }
 }
