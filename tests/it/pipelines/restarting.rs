@@ -53,7 +53,7 @@ fn a_pipeline_goes_back_to_a_checkpoint() {
     }
     let (code, message, hint) = refused(&server, "ALTER PIPELINE p RESTART FROM CHECKPOINT 999999");
     assert!(
-        code == "42704" && message.contains("999999") && hint.contains(&server.value(newest)),
+        code == "42704" && message.contains("999999") && hint.contains("it has the checkpoints "),
         "{code} {message} {hint}"
     );
     send(12..25);
