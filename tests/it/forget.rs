@@ -263,7 +263,7 @@ fn a_value_is_what_is_written() {
 /// What files have of a dropped column is forgotten with all of it; a damaged segment keeps only its own table from being looked through.
 #[test]
 fn dropped_columns_and_damaged_segments() {
-    let mut server = Server::start(BINARY);
+    let mut server = Server::start_alone(BINARY);
     for table in ["a", "dropped", "z"] {
         server.sql(&format!("CREATE TABLE {table} (k INT, who TEXT COMPRESSION none)"));
         server.sql(&format!("INSERT INTO {table} VALUES (1, 'zzmarker{table}'), (2, 'other')"));
