@@ -9,7 +9,7 @@
 //! cargo bench --bench drive -- dashboard --clients 16     six prepared queries on one restaurant: latencies, queries/s (--rows, --seconds)
 //! cargo bench --bench drive -- keys --keys 50000000       upserts from a topic, look-ups, restarts, beside a table without a key (--updates, --clients)
 //! cargo bench --bench drive -- modes                      partial upserts, dedup and Debezium's changes from topics (--messages 5000000, --keys, --changes 1000000)
-//! cargo bench --bench drive -- calls                      functions in WebAssembly, called by queries of one lane (--rows 5000000)
+//! cargo bench --bench drive -- calls                      functions in WebAssembly and models, called by queries of one lane (--rows 5000000)
 //! cargo bench --bench drive -- windows                    count and sum by key in windows: backlog, closed to visible, bytes a key (--messages 10000000, --keys 10000, --open 1000000, --parallelism 1)
 //! cargo bench --bench drive -- state --groups 10000000    a large state that changes in part: checkpoints, stops, recovery (--churn, --rounds 20, --parallelism 1, --memory-mb 12000)
 //! cargo bench --bench drive -- subjects                   a schema registry of 10,000 subjects: look-ups over HTTP, a start (--subjects, --lookups 20000)

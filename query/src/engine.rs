@@ -30,7 +30,7 @@ use crate::{
     Session, SessionOptions, SqlError, SystemFunctions, SystemViews, TableCatalog,
     catalog::{DATABASE, Databases, PUBLIC, PublicSchema, Schemas},
     exec::{in_order::InOrder, shared::SharingPlanner, sliced::SliceForSets, unfixed::Unfix},
-    functions::{self, wasm::WasmUdf},
+    functions::{self, user::UserFunction},
     pg_catalog,
     registry::QueryRegistry,
     rules::{
@@ -105,7 +105,7 @@ pub struct Engine {
     /// What sessions are copied from.
     base: RwLock<SessionState>,
     /// Functions that users made, by name.
-    user_functions: RwLock<BTreeMap<String, Arc<WasmUdf>>>,
+    user_functions: RwLock<BTreeMap<String, Arc<UserFunction>>>,
     /// Counts their changes.
     functions_version: AtomicU64,
 }
@@ -192,7 +192,7 @@ impl Engine {
     }
 
     /// A function that a user made, for statements that are planned from now on, in all sessions; one of its name is replaced.
-    pub fn put_user_function(&self, function: &Arc<WasmUdf>) -> Result<(), SqlError> {
+    pub fn put_user_function(&self, function: &Arc<UserFunction>) -> Result<(), SqlError> {
         let mut functions = self.user_functions.write();
         self.base.write().register_udf(function.udf())?;
         functions.insert(function.declaration().name.clone(), Arc::clone(function));
@@ -201,7 +201,7 @@ impl Engine {
     }
 
     /// The function, which is known no more; plans that have it go on calling it.
-    pub fn take_user_function(&self, name: &str) -> Result<Option<Arc<WasmUdf>>, SqlError> {
+    pub fn take_user_function(&self, name: &str) -> Result<Option<Arc<UserFunction>>, SqlError> {
         let mut functions = self.user_functions.write();
         let Some(function) = functions.remove(name) else { return Ok(None) };
         self.base.write().deregister_udf(name)?;
@@ -210,7 +210,7 @@ impl Engine {
     }
 
     /// What users made, by name.
-    pub fn user_functions(&self) -> Vec<Arc<WasmUdf>> {
+    pub fn user_functions(&self) -> Vec<Arc<UserFunction>> {
         self.user_functions.read().values().cloned().collect()
     }
 

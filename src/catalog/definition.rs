@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use tidemill_ingest::pipeline::{Late, ServiceOptions};
+use tidemill_query::functions::user::Language;
 use tidemill_storage::{
     ids::{ColumnId, SourceId, TableId},
     index::IndexKind,
@@ -262,7 +263,7 @@ pub struct ViewDefinition {
     pub created_at_us: i64,
 }
 
-/// A function in WebAssembly.
+/// A function that a user made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionDefinition {
     /// Object id in `pg_proc`; never used twice.
@@ -272,11 +273,17 @@ pub struct FunctionDefinition {
     pub version: u64,
     pub arguments: Vec<FunctionArgumentDefinition>,
     pub returns: DataType,
-    /// What the module calls it.
+    /// Definitions from before there was a choice are of WebAssembly.
+    #[serde(default)]
+    pub language: Language,
+    /// Whether it is called with NULL arguments; else these give NULL.
+    #[serde(default)]
+    pub called_on_null: bool,
+    /// What the module calls it; of a model the output that is returned.
     pub symbol: String,
-    /// SHA-256 of the module, which is a file of the data directory.
+    /// SHA-256 of the module or model, which is a file of the data directory.
     pub module: String,
-    /// Where the module was read; `None` when the statement had it.
+    /// Where that was read; `None` when the statement had it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     pub created_at_us: i64,

@@ -4,6 +4,7 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use datafusion::sql::sqlparser::ast::{Expr, Visit, Visitor};
 use tidemill_ingest::pipeline::plan;
+use tidemill_query::functions::user::Language;
 
 use super::{
     pipeline::drop_pipeline,
@@ -33,7 +34,7 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateFunction) 
         }
         return Err(SqlError::new(state::DUPLICATE_FUNCTION, message).at(name.position).with_hint(match is_built_in {
             true => "it is one that the server has; take another name",
-            false => "CREATE OR REPLACE FUNCTION gives it another module",
+            false => "CREATE OR REPLACE FUNCTION gives it another body",
         }));
     }
     let arguments = statement.arguments.iter().map(|argument| FunctionArgumentDefinition {
@@ -46,7 +47,13 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateFunction) 
         version: 1,
         arguments: arguments.collect(),
         returns: statement.returns.clone(),
-        symbol: statement.symbol.clone().unwrap_or_else(|| name.value.clone()),
+        language: statement.language,
+        called_on_null: statement.called_on_null,
+        symbol: match statement.language {
+            Language::Wasm => statement.symbol.clone().unwrap_or_else(|| name.value.clone()),
+            // The one that is found to be meant.
+            Language::Model => statement.symbol.clone().unwrap_or_default(),
+        },
         module: String::new(),
         path: match &statement.module {
             Module::Path(path) => Some(path.clone()),
@@ -71,7 +78,8 @@ pub(super) async fn create(instance: &Arc<Instance>, statement: CreateFunction) 
         }
         // What does not work is found out before anything is kept.
         let made = instance.functions.compile(&definition, &bytes)?;
-        definition.module = functions::keep(&instance.directory, &bytes)?;
+        definition.symbol = made.symbol().to_owned();
+        definition.module = functions::keep(&instance.directory, definition.language, &bytes)?;
         instance.catalog.change(|change| change.put_function(&definition))?;
         instance.functions.put(&instance, &made)?;
         functions::clean(&instance);

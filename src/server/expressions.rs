@@ -10,7 +10,7 @@ use datafusion::{
     sql::sqlparser::ast,
 };
 use tidemill_ingest::pipeline::{Misunderstood, Rules};
-use tidemill_query::{Engine, SessionOptions, SqlError, functions::wasm::is_user_function};
+use tidemill_query::{Engine, SessionOptions, SqlError, functions::user::is_user_function};
 
 use crate::{Transforms, session::error::state};
 

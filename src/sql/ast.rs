@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use datafusion::sql::sqlparser::ast;
+use tidemill_query::functions::user::Language;
 use tidemill_storage::schema::{Compression, DataType, Merge};
 
 use crate::catalog::definition::{Comparison, RuleAction};
@@ -229,9 +230,12 @@ pub struct CreateFunction {
     pub if_not_exists: bool,
     pub arguments: Vec<FunctionArgument>,
     pub returns: DataType,
+    pub language: Language,
+    /// CALLED ON NULL INPUT.
+    pub called_on_null: bool,
     pub module: Module,
     pub module_position: u32,
-    /// What the module calls it; `None`: the same.
+    /// What the module calls it; `None`: the same. Of a model the output; `None`: the first that fits.
     pub symbol: Option<String>,
 }
 
@@ -241,7 +245,7 @@ pub struct FunctionArgument {
     pub data_type: DataType,
 }
 
-/// Where a module comes from.
+/// Where a module or a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Module {
     /// A file of the server's machine.

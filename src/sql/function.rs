@@ -1,6 +1,7 @@
-//! CREATE FUNCTION … LANGUAGE wasm.
+//! CREATE FUNCTION … LANGUAGE wasm or model.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
+use tidemill_query::functions::user::Language;
 
 use super::{
     ast::{CreateFunction, Ddl, FunctionArgument, Module},
@@ -10,13 +11,17 @@ use super::{
 use crate::session::error::{Result, SqlError, state};
 
 /// What PostgreSQL says of a function and is always so here.
-const ALWAYS: &[&[&str]] =
-    &[&["IMMUTABLE"], &["STRICT"], &["RETURNS", "NULL", "ON", "NULL", "INPUT"], &["PARALLEL", "SAFE"], &["LEAKPROOF"]];
+const ALWAYS: &[&[&str]] = &[&["IMMUTABLE"], &["PARALLEL", "SAFE"], &["LEAKPROOF"]];
+/// Whether it is called with NULLs.
+const ON_NULL: &[(&[&str], bool)] = &[
+    (&["STRICT"], false),
+    (&["RETURNS", "NULL", "ON", "NULL", "INPUT"], false),
+    (&["CALLED", "ON", "NULL", "INPUT"], true),
+];
 /// And what is never so.
 const NEVER: &[&str] = &[
     "VOLATILE",
     "STABLE",
-    "CALLED",
     "SECURITY",
     "EXTERNAL",
     "WINDOW",
@@ -28,6 +33,8 @@ const NEVER: &[&str] = &[
     "PARALLEL",
     "NOT",
 ];
+/// What is written when something is missing.
+const FORM: &str = "write LANGUAGE wasm AS 'file.wasm', or LANGUAGE model AS 'file.onnx'";
 
 /// After CREATE [OR REPLACE] FUNCTION.
 pub(super) fn create_function(cursor: &mut Cursor<'_>, or_replace: bool) -> Result<Ddl> {
@@ -39,59 +46,70 @@ pub(super) fn create_function(cursor: &mut Cursor<'_>, or_replace: bool) -> Resu
         return Err(SqlError::unsupported("a function gives one value, not rows").at(cursor.position()));
     }
     let (returns, _) = data_type(cursor)?;
-    let (mut has_language, mut body) = (false, None);
+    let (mut written_in, mut body) = (None, None);
+    let mut on_null: Option<(bool, u32)> = None;
     while !cursor.at_end() {
         let position = cursor.position();
         if cursor.keyword("LANGUAGE") {
-            language(cursor)?;
-            has_language = true;
+            written_in = Some(language(cursor)?);
         } else if cursor.keyword("AS") {
             let position = cursor.position();
-            let module = module(cursor.string("the path of a module")?).map_err(|error| error.at(position))?;
+            let module =
+                module(cursor.string("the path of a module or of a model")?).map_err(|error| error.at(position))?;
             let symbol = match cursor.symbol(&Token::Comma) {
-                true => Some(cursor.string("what the module calls the function")?),
+                true => Some(cursor.string("what the module calls the function, or the model its output")?),
                 false => None,
             };
             body = Some((module, symbol, position));
         } else if ALWAYS.iter().any(|words| cursor.keywords(words)) {
             // So it is.
+        } else if let Some((_, called)) = ON_NULL.iter().find(|(words, _)| cursor.keywords(words)) {
+            if on_null.is_some_and(|(before, _)| before != *called) {
+                return Err(SqlError::new(state::SYNTAX_ERROR, "conflicting or redundant options").at(position));
+            }
+            on_null = Some((*called, position));
         } else if NEVER.iter().any(|word| cursor.is_keyword(word)) {
-            let message = "functions in WebAssembly are IMMUTABLE and STRICT, and nothing else";
+            let message = "functions are IMMUTABLE and PARALLEL SAFE, and nothing else";
             return Err(SqlError::unsupported(message).at(position));
         } else {
-            return cursor.expected("LANGUAGE wasm AS 'file.wasm'");
+            return cursor.expected("LANGUAGE wasm AS 'file.wasm' or LANGUAGE model AS 'file.onnx'");
         }
     }
-    let Some((module, symbol, module_position)) = body.filter(|_| has_language) else {
-        let what = if has_language { "no function body specified" } else { "no language specified" };
-        return Err(SqlError::new(state::INVALID_FUNCTION_DEFINITION, what)
-            .at(name.position)
-            .with_hint("write LANGUAGE wasm AS 'file.wasm'"));
+    let (Some((module, symbol, module_position)), Some(language)) = (body, written_in) else {
+        let what = if written_in.is_some() { "no function body specified" } else { "no language specified" };
+        return Err(SqlError::new(state::INVALID_FUNCTION_DEFINITION, what).at(name.position).with_hint(FORM));
     };
+    if let (Language::Wasm, Some((true, position))) = (language, on_null) {
+        return Err(SqlError::unsupported("functions in WebAssembly are STRICT, and not called on NULL input")
+            .at(position)
+            .with_hint("a NULL argument gives NULL; models can be CALLED ON NULL INPUT"));
+    }
     Ok(Ddl::CreateFunction(CreateFunction {
         name,
         or_replace,
         if_not_exists,
         arguments,
         returns,
+        language,
+        called_on_null: on_null.is_some_and(|(called, _)| called),
         module,
         module_position,
         symbol,
     }))
 }
 
-fn language(cursor: &mut Cursor<'_>) -> Result<()> {
+fn language(cursor: &mut Cursor<'_>) -> Result<Language> {
     let position = cursor.position();
     let name = match cursor.peek() {
         Some(Token::SingleQuotedString(_)) => cursor.string("a language")?,
         _ => cursor.name("a language")?.value,
     };
-    if name.eq_ignore_ascii_case("wasm") {
-        return Ok(());
-    }
-    Err(SqlError::new(state::UNDEFINED_OBJECT, format!("language \"{name}\" does not exist"))
-        .at(position)
-        .with_hint("functions are written in WebAssembly: LANGUAGE wasm AS 'file.wasm'"))
+    let known = Language::ALL.into_iter().find(|language| name.eq_ignore_ascii_case(language.name()));
+    known.ok_or_else(|| {
+        SqlError::new(state::UNDEFINED_OBJECT, format!("language \"{name}\" does not exist")).at(position).with_hint(
+            "functions are WebAssembly (LANGUAGE wasm AS 'file.wasm') or models (LANGUAGE model AS 'file.onnx')",
+        )
+    })
 }
 
 /// A path, or the bytes themselves as BYTEA is written in hex: `\x0061736d…`.
@@ -101,7 +119,7 @@ fn module(text: String) -> Result<Module> {
     let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
     let bytes: Option<Vec<u8>> = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
     bytes.filter(|_| rest.is_empty()).map(Module::Bytes).ok_or_else(|| {
-        SqlError::new(state::INVALID_TEXT_REPRESENTATION, "the module is not written in hexadecimal digits")
+        SqlError::new(state::INVALID_TEXT_REPRESENTATION, "what comes after \\x is not written in hexadecimal digits")
     })
 }
 

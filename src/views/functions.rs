@@ -39,7 +39,7 @@ fn row(instance: &Instance, function: &FunctionDefinition) -> Vec<Cell> {
         function.name.as_str().into(),
         arguments.collect::<Vec<_>>().join(", ").into(),
         function.returns.to_string().into(),
-        "wasm".into(),
+        function.language.name().into(),
         function.symbol.as_str().into(),
         function.module.as_str().into(),
         function.path.as_deref().into(),

@@ -166,6 +166,8 @@ fn what_is_no_function_is_refused_with_what_to_do() {
         ("fee(BIGINT) RETURNS BIGINT AS 'FILE'", "42P13", "no language"),
         ("fee(BIGINT) RETURNS SETOF BIGINT LANGUAGE wasm AS 'FILE'", "0A000", "not rows"),
         ("fee(BIGINT) RETURNS BIGINT VOLATILE LANGUAGE wasm AS 'FILE'", "0A000", "IMMUTABLE"),
+        ("fee(BIGINT) RETURNS BIGINT CALLED ON NULL INPUT LANGUAGE wasm AS 'FILE'", "0A000", "STRICT"),
+        ("fee(BIGINT) RETURNS BIGINT STRICT CALLED ON NULL INPUT LANGUAGE wasm AS 'FILE'", "42601", "conflicting"),
         ("abs(BIGINT) RETURNS BIGINT LANGUAGE wasm AS 'FILE', 'fee'", "42723", "already exists"),
     ] {
         let (code, message, _) = refused(&server, &create(what));

@@ -27,6 +27,7 @@ mod infer;
 mod ingest_sql;
 mod metadata;
 mod metamorphic;
+mod models;
 mod partitions;
 mod pgwire;
 mod pipelines;

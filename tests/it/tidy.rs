@@ -70,6 +70,7 @@ fn heavy_crates_stay_at_home() {
         ("redb::", &["src/catalog"]),
         ("axum::", &["src/http"]),
         ("memmap2::", &["storage/src/mmap.rs"]),
+        ("tract_onnx::", &["query/src/functions/model"]),
         ("wasmtime::", &["query/src/functions/wasm"]),
     ];
     let mut strays = Vec::new();

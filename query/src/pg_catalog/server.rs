@@ -8,14 +8,12 @@ use super::{
     rows::{Cell, Rows},
     types,
 };
-use crate::catalog::DATABASE;
+use crate::{catalog::DATABASE, functions::user::Language};
 
 pub(super) const DATABASE_OID: i32 = 16_384;
 /// Of configured users, in the order of the configuration.
 const FIRST_USER_OID: i32 = 16_385;
 const UTF8: i32 = 6;
-/// Of the language; PostgreSQL gives none of its own objects this one.
-const WASM_OID: i32 = 13_999;
 
 pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
     match name {
@@ -39,13 +37,17 @@ pub(super) fn fill(relations: &Relations, name: &str, rows: &mut Rows) {
                 ("spcowner", OWNER_OID.into()),
             ]);
         }
-        "pg_language" => rows.add([
-            ("oid", WASM_OID.into()),
-            ("lanname", "wasm".into()),
-            ("lanowner", OWNER_OID.into()),
-            ("lanispl", true.into()),
-            ("lanpltrusted", true.into()),
-        ]),
+        "pg_language" => {
+            for language in Language::ALL {
+                rows.add([
+                    ("oid", language.oid().into()),
+                    ("lanname", language.name().into()),
+                    ("lanowner", OWNER_OID.into()),
+                    ("lanispl", true.into()),
+                    ("lanpltrusted", true.into()),
+                ]);
+            }
+        }
         "pg_proc" => user_functions(relations, rows),
         "pg_settings" => settings(relations, rows),
         "pg_stat_activity" => activity(relations, rows),
@@ -106,7 +108,7 @@ fn role(view: &str, oid: i32, name: &str, can_login: bool, rows: &mut Rows) {
     }
 }
 
-/// Functions in WebAssembly, beside PostgreSQL's.
+/// Functions of users, beside PostgreSQL's.
 fn user_functions(relations: &Relations, rows: &mut Rows) {
     let Some(engine) = relations.engine() else { return };
     for function in engine.user_functions() {
@@ -119,16 +121,16 @@ fn user_functions(relations: &Relations, rows: &mut Rows) {
             ("proname", declaration.name.as_str().into()),
             ("pronamespace", PUBLIC_OID.into()),
             ("proowner", OWNER_OID.into()),
-            ("prolang", WASM_OID.into()),
+            ("prolang", function.language().oid().into()),
             ("procost", 1.0.into()),
             ("prokind", "f".into()),
-            ("proisstrict", true.into()),
+            ("proisstrict", (!declaration.called_on_null).into()),
             ("provolatile", "i".into()),
             ("proparallel", "s".into()),
             ("pronargs", (arguments.len() as i32).into()),
             ("prorettype", oid_of(&declaration.returns).into()),
             ("proargtypes", types.join(" ").into()),
-            ("prosrc", declaration.name.as_str().into()),
+            ("prosrc", function.symbol().into()),
         ];
         if arguments.iter().any(|(name, _)| name.is_some()) {
             let names = arguments.iter().map(|(name, _)| name.clone().unwrap_or_default());

@@ -9,20 +9,17 @@
 //! nothing but compute. Instances are kept between calls; one that failed is thrown away. Functions are strict: a NULL argument gives NULL, and is not passed.
 
 mod adapter;
+mod columns;
 mod module;
 mod sandbox;
 #[cfg(test)]
 mod tests;
-mod udf;
 
 use tidemill_storage::schema::DataType;
 use wasmtime::ValType;
 
-pub use self::{
-    module::Unfit,
-    sandbox::Sandbox,
-    udf::{Declaration, WasmUdf, is_user_function},
-};
+pub(super) use self::module::WasmFunction;
+pub use self::sandbox::Sandbox;
 
 /// A number as WebAssembly has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,33 +11,18 @@ use super::{
     adapter::{ROWS_MAX, adapter, places},
     sandbox::{Host, MEMORY_BYTES_MAX, Sandbox},
 };
-use crate::exec::work::StopFlag;
+use crate::{
+    exec::work::StopFlag,
+    functions::user::{Failed, Unfit},
+};
 
 /// Instances that are kept when nobody calls them.
 const IDLE_MAX: usize = 16;
 /// Arguments of a function.
 const ARGUMENTS_MAX: usize = 16;
 
-/// What is wrong with a module or with what SQL says of it, and what can be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unfit {
-    pub message: String,
-    pub hint: Option<String>,
-}
-
-/// Why a call gave nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failed {
-    /// The function did not end.
-    Interrupted,
-    /// The query that called it did.
-    Stopped,
-    /// It trapped, or gave what it may not.
-    Trapped(String),
-}
-
 /// A function that can be called.
-pub(super) struct WasmFunction {
+pub(in crate::functions) struct WasmFunction {
     sandbox: Sandbox,
     module: Module,
     /// For a function of numbers alone.
@@ -74,17 +59,12 @@ impl fmt::Debug for WasmFunction {
     }
 }
 
-fn unfit(message: impl Into<String>, hint: impl Into<String>) -> Unfit {
-    let hint = hint.into();
-    Unfit { message: message.into(), hint: (!hint.is_empty()).then_some(hint) }
-}
-
 fn is_same(found: &[ValType], wanted: &[ValType]) -> bool {
     found.len() == wanted.len() && found.iter().zip(wanted).all(|(found, wanted)| ValType::eq(found, wanted))
 }
 
 impl WasmFunction {
-    pub(super) fn new(
+    pub(in crate::functions) fn new(
         sandbox: &Sandbox,
         bytes: &[u8],
         symbol: &str,
@@ -93,24 +73,24 @@ impl WasmFunction {
     ) -> Result<Self, Unfit> {
         let passed = |data_type: &DataType| {
             Passed::of(data_type).ok_or_else(|| {
-                unfit(
+                Unfit::new(
                     format!("type {data_type} cannot be passed to a function in WebAssembly"),
                     "it takes BOOLEAN, SMALLINT, INT, BIGINT, REAL, DOUBLE PRECISION, TEXT and BYTEA",
                 )
             })
         };
         if arguments.len() > ARGUMENTS_MAX {
-            return Err(unfit(format!("a function takes {ARGUMENTS_MAX} arguments at most"), ""));
+            return Err(Unfit::new(format!("a function takes {ARGUMENTS_MAX} arguments at most"), ""));
         }
         let arguments: Vec<Passed> = arguments.iter().map(passed).collect::<Result<_, _>>()?;
         let returns = passed(returns)?;
         if !bytes.starts_with(b"\0asm") {
-            return Err(unfit("it is no WebAssembly module", "it takes the binary form (.wasm), not the text"));
+            return Err(Unfit::new("it is no WebAssembly module", "it takes the binary form (.wasm), not the text"));
         }
         let module = Module::new(&sandbox.engine, bytes)
-            .map_err(|error| unfit(format!("the module cannot be compiled: {}", root(&error)), ""))?;
+            .map_err(|error| Unfit::new(format!("the module cannot be compiled: {}", root(&error)), ""))?;
         if let Some(import) = module.imports().next() {
-            return Err(unfit(
+            return Err(Unfit::new(
                 format!("the module imports {}.{}, and gets nothing from outside", import.module(), import.name()),
                 "build it without WASI and without a host: for Rust the target wasm32-unknown-unknown",
             ));
@@ -118,7 +98,8 @@ impl WasmFunction {
         let numbers: Option<Vec<Number>> = arguments.iter().map(|passed| passed.number()).collect();
         let adapter = match (numbers, returns.number()) {
             (Some(numbers), Some(returns)) => Some(
-                Module::new(&sandbox.engine, adapter(&numbers, returns)).map_err(|error| unfit(root(&error), ""))?,
+                Module::new(&sandbox.engine, adapter(&numbers, returns))
+                    .map_err(|error| Unfit::new(root(&error), ""))?,
             ),
             _ => None,
         };
@@ -128,16 +109,21 @@ impl WasmFunction {
         made.check_signature()?;
         made.check_memory()?;
         // A module that cannot begin is found out now.
-        let first = made.begin().map_err(|failed| unfit(format!("the module cannot be started: {failed}"), ""))?;
+        let first = made.begin().map_err(|failed| Unfit::new(format!("the module cannot be started: {failed}"), ""))?;
         made.give_back(first);
         Ok(made)
+    }
+
+    /// What the module calls it.
+    pub(in crate::functions) fn symbol(&self) -> &str {
+        &self.symbol
     }
 
     fn check_signature(&self) -> Result<(), Unfit> {
         let Some(ExternType::Func(function)) = self.module.get_export(&self.symbol) else {
             let functions = self.module.exports().filter(|export| matches!(export.ty(), ExternType::Func(_)));
             let names: Vec<String> = functions.map(|export| format!("\"{}\"", export.name())).collect();
-            return Err(unfit(
+            return Err(Unfit::new(
                 format!("the module exports no function \"{}\"", self.symbol),
                 match names.is_empty() {
                     true => "it exports no function at all".to_owned(),
@@ -152,7 +138,7 @@ impl WasmFunction {
             return Ok(());
         }
         let show = |types: &[ValType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        Err(unfit(
+        Err(Unfit::new(
             format!(
                 "function \"{}\" of the module is ({}) -> ({}), and the declaration needs ({}) -> ({})",
                 self.symbol,
@@ -174,7 +160,7 @@ impl WasmFunction {
         if self.adapter.is_some() || is_memory && is_alloc {
             return Ok(());
         }
-        Err(unfit(
+        Err(Unfit::new(
             "a module whose function has TEXT or BYTEA exports \"memory\" and a function \"alloc\" of (i32) -> (i32)",
             "alloc(length) gives the address of so many bytes; dealloc(address, length) is called for them afterwards, if it is exported",
         ))
@@ -325,16 +311,6 @@ impl Running {
             }
         }
         Ok(taken)
-    }
-}
-
-impl fmt::Display for Failed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Interrupted => f.write_str("it did not end within a second"),
-            Self::Stopped => f.write_str("the query was stopped"),
-            Self::Trapped(reason) => f.write_str(reason),
-        }
     }
 }
 

@@ -23,8 +23,11 @@ use tidemill_storage::{
     schema::DataType,
 };
 
-use super::{Declaration, Sandbox, Unfit, WasmUdf};
-use crate::SqlError;
+use super::Sandbox;
+use crate::{
+    SqlError,
+    functions::user::{Declaration, Unfit, UserFunction, is_user_function},
+};
 
 const MODULE: &str = r#"(module
     (memory (export "memory") 1)
@@ -58,21 +61,22 @@ const MODULE: &str = r#"(module
 
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| Sandbox::new().unwrap());
 
-fn made_of(text: &str, symbol: &str, arguments: &[DataType], returns: DataType) -> Result<Arc<WasmUdf>, Unfit> {
+fn made_of(text: &str, symbol: &str, arguments: &[DataType], returns: DataType) -> Result<Arc<UserFunction>, Unfit> {
     let declaration = Declaration {
         oid: 1,
         name: symbol.to_owned(),
         arguments: arguments.iter().map(|data_type| (None, data_type.clone())).collect(),
         returns,
+        called_on_null: false,
     };
-    WasmUdf::new(&SANDBOX, declaration, &wat::parse_str(text).unwrap(), symbol)
+    UserFunction::wasm(&SANDBOX, declaration, &wat::parse_str(text).unwrap(), symbol)
 }
 
-fn made(symbol: &str, arguments: &[DataType], returns: DataType) -> Arc<WasmUdf> {
+fn made(symbol: &str, arguments: &[DataType], returns: DataType) -> Arc<UserFunction> {
     made_of(MODULE, symbol, arguments, returns).unwrap()
 }
 
-fn call(function: &Arc<WasmUdf>, arguments: Vec<ArrayRef>, rows: usize) -> Result<ArrayRef, SqlError> {
+fn call(function: &Arc<UserFunction>, arguments: Vec<ArrayRef>, rows: usize) -> Result<ArrayRef, SqlError> {
     let udf = function.udf();
     let arg_fields = function.declaration().arguments.iter().map(|(_, data_type)| Arc::new(data_type.field("a", true)));
     let arguments = ScalarFunctionArgs {
@@ -133,7 +137,7 @@ fn types_are_passed_as_they_are() {
     assert_eq!(found.as_primitive::<Int32Type>().iter().collect::<Vec<_>>(), [Some(12), None, Some(10)]);
     let constant = made("sum", &[DataType::BigInt, DataType::BigInt], DataType::BigInt).udf();
     assert_eq!(constant.signature().volatility, datafusion::logical_expr::Volatility::Immutable);
-    assert!(super::is_user_function(&constant));
+    assert!(is_user_function(&constant));
     assert_eq!(ScalarValue::Int64(Some(7)).data_type(), constant.return_type(&[]).unwrap());
 }
 
@@ -213,13 +217,14 @@ fn modules_that_do_not_fit_are_refused_with_what_to_do() {
         let unfit = made_of(text, symbol, &arguments, returns).unwrap_err();
         assert!(unfit.message.contains(words), "{unfit:?}");
     }
-    let declaration = Declaration { oid: 1, name: "f".into(), arguments: Vec::new(), returns: big };
+    let declaration =
+        Declaration { oid: 1, name: "f".into(), arguments: Vec::new(), returns: big, called_on_null: false };
     for (bytes, words) in [
         (&b"(module)"[..], "no WebAssembly module"),
         (b"\0asm\x01\0\0\0\x01", "cannot be compiled"),
         (b"", "no WebAssembly module"),
     ] {
-        let unfit = WasmUdf::new(&SANDBOX, declaration.clone(), bytes, "f").unwrap_err();
+        let unfit = UserFunction::wasm(&SANDBOX, declaration.clone(), bytes, "f").unwrap_err();
         assert!(unfit.message.contains(words), "{unfit:?}");
     }
 }
