@@ -202,7 +202,7 @@ impl Updating {
                 for from in (0..dump.groups).step_by(PACKED_ROWS) {
                     let dump = dump.slice(from, PACKED_ROWS.min(dump.groups - from));
                     let (keys, states) = (self.keys.pack(&dump.keys)?, self.states.pack(&dump.states)?);
-                    (0..dump.groups).for_each(|at| self.known.put(keys.row(at), states.row(at)));
+                    self.known.put_all(dump.groups, |at| keys.row(at), |at| states.row(at));
                 }
             }
             FRESH => spill::join(&mut self.fresh, &dump, &self.aggregate)?,

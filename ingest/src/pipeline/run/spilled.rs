@@ -25,7 +25,7 @@ use super::super::machine::{
     spill::{Filling, Kept, Store},
     state_file::StateFile,
 };
-use crate::{Error, Result, runtime::spawn};
+use crate::{Result, runtime::spawn};
 
 pub(super) const ENDING: &str = ".spill";
 const BUFFER_BYTES: usize = 1 << 20;
@@ -148,7 +148,7 @@ impl Store for Spilled {
 impl Filling for Writing {
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
         (self.hold.files.goes_on)();
-        fail::fail_point!("pipeline::spill", |_| Err(Error::Unavailable("failpoint pipeline::spill".into())));
+        fail::fail_point!("pipeline::spill", |_| Err(crate::Error::Unavailable("failpoint pipeline::spill".into())));
         let written = self.file.write_all(bytes);
         written.map_err(|error| StorageError::io("writing spilled state", self.hold.path(), &error))?;
         self.bytes += bytes.len() as u64;

@@ -126,19 +126,26 @@ impl PackedMap {
             for (at, hash) in hashes[..some].iter_mut().enumerate() {
                 *hash = self.hasher.hash_one(key(from + at));
             }
-            let firsts: [u64; TOGETHER] = std::array::from_fn(|at| match at < some {
-                true => self.slots[hashes[at] as usize & (self.slots.len() - 1)],
-                false => EMPTY,
-            });
-            for slot in &firsts[..some] {
-                if *slot != EMPTY {
-                    let place = Place::of(*slot);
-                    black_box(self.chunks[place.chunk()][place.at()]);
-                }
-            }
+            self.touch(&hashes[..some]);
             found.extend((0..some).map(|at| self.find(hashes[at], key(from + at)).map(|(_, place)| place)));
         }
         found
+    }
+
+    /// Brings near what may be of keys of these hashes, of which there are no more than [`TOGETHER`].
+    fn touch(&self, hashes: &[u64]) {
+        let mask = self.slots.len() - 1;
+        black_box(hashes.iter().fold(0, |seen, hash| seen ^ self.slots[*hash as usize & mask]));
+        for hash in hashes {
+            let mut at = *hash as usize & mask;
+            while self.slots[at] != EMPTY && tag(self.slots[at]) != tag(*hash) {
+                at = (at + 1) & mask;
+            }
+            if self.slots[at] != EMPTY {
+                let place = Place::of(self.slots[at]);
+                black_box(self.chunks[place.chunk()][place.at()]);
+            }
+        }
     }
 
     /// Writes the value of an entry that is there. Whether other places are still good: a longer value goes elsewhere.
@@ -159,7 +166,32 @@ impl PackedMap {
     /// Makes the value that of the key.
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) {
         self.reserve(1);
-        let hash = self.hasher.hash_one(key);
+        self.put_hashed(self.hasher.hash_one(key), key, value);
+    }
+
+    /// Makes the values those of the keys of a batch, in their order.
+    pub(crate) fn put_all<'k>(
+        &mut self,
+        count: usize,
+        key: impl Fn(usize) -> &'k [u8],
+        value: impl Fn(usize) -> &'k [u8],
+    ) {
+        self.reserve(count);
+        let mut hashes = [0; TOGETHER];
+        for from in (0..count).step_by(TOGETHER) {
+            let some = TOGETHER.min(count - from);
+            for (at, hash) in hashes[..some].iter_mut().enumerate() {
+                *hash = self.hasher.hash_one(key(from + at));
+            }
+            self.touch(&hashes[..some]);
+            for (at, hash) in hashes[..some].iter().enumerate() {
+                self.put_hashed(*hash, key(from + at), value(from + at));
+            }
+        }
+    }
+
+    /// There is room for one more.
+    fn put_hashed(&mut self, hash: u64, key: &[u8], value: &[u8]) {
         let Some((slot, place)) = self.find(hash, key) else {
             let place = self.push(key, value);
             self.insert(hash, place);
@@ -301,7 +333,7 @@ mod tests {
 
         /// Values that grow and shrink, and keys that come again, beside a map of the library.
         #[test]
-        fn it_is_a_map(steps in prop::collection::vec((0u16..300, 0usize..70, any::<u8>()), 0..600), large in 0usize..3) {
+        fn it_is_a_map(steps in prop::collection::vec((0u16..300, 0usize..70, any::<u8>()), 0..600), large in 0usize..3, many in 0usize..1200) {
             let (mut map, mut model) = (PackedMap::new(), BTreeMap::new());
             let key = |number: u16| number.to_le_bytes()[..usize::from(number > 0) + usize::from(number > 255)].to_vec();
             for (at, (number, length, byte)) in steps.into_iter().enumerate() {
@@ -317,7 +349,11 @@ mod tests {
                 }
                 model.insert(key, value);
             }
-            let keys: Vec<Vec<u8>> = (0..300).map(key).collect();
+            // Many at once, of which some are there, and some come twice.
+            let many: Vec<(Vec<u8>, Vec<u8>)> = (0..many).map(|at| (key((at * 7 % 450) as u16), vec![at as u8; at % 90])).collect();
+            map.put_all(many.len(), |at| &many[at].0, |at| &many[at].1);
+            model.extend(many);
+            let keys: Vec<Vec<u8>> = (0..450).map(key).collect();
             let found = map.find_all(keys.len(), |at| &keys[at]);
             for (key, place) in keys.iter().zip(found) {
                 prop_assert_eq!(place.map(|place| map.value(place)), model.get(key).map(Vec::as_slice));
