@@ -1,10 +1,10 @@
 //! A model's protobuf before it is loaded: what it takes and gives, and whether there is anything in it that is not run here.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tract_onnx::{
     pb::{
-        AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto, tensor_shape_proto::dimension,
+        AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_shape_proto::dimension,
         type_proto::Value,
     },
     prelude::Framework,
@@ -13,25 +13,52 @@ use tract_onnx::{
 
 use crate::functions::user::Unfit;
 
-/// What rows are scored with. Not in it, though tract has them: control flow, random numbers, what makes large tensors of small ones, images and sequences.
+/// What rows are scored with. Not in it, though tract has them: control flow, random numbers, what makes large tensors of small ones, images and sequences; `Shape`, with which a few operators make
+/// expressions that tract does not end to simplify; what gives infinity for numbers in the hundreds (`HardSwish`, `LogSoftmax`, `Mish`, `ReduceLogSumExp`, `Softplus`).
 #[rustfmt::skip]
 pub(super) const OPERATORS: &[&str] = &[
     // Pipelines of scikit-learn, LightGBM and XGBoost.
     "ArrayFeatureExtractor", "Imputer", "LinearClassifier", "LinearRegressor", "Normalizer", "OneHotEncoder", "Scaler", "TreeEnsembleClassifier", "TreeEnsembleRegressor",
     // Networks of dense layers.
     "BatchNormalization", "Dropout", "Gemm", "LayerNormalization", "MatMul",
-    "Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "LogSoftmax", "Mish", "PRelu", "Relu", "Selu", "Sigmoid", "Softmax", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu",
+    "Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "LeakyRelu", "PRelu", "Relu", "Selu", "Sigmoid", "Softmax", "Softsign", "Swish", "Tanh", "ThresholdedRelu",
     // Arithmetic, comparisons, logic.
     "Abs", "Add", "Ceil", "Cos", "Div", "Erf", "Exp", "Floor", "Log", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "Pow", "Reciprocal", "Round", "Sign", "Sin", "Sqrt", "Sub", "Sum", "Tan",
     "And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Where", "Xor",
     // Sums, columns and shapes.
-    "ArgMax", "ArgMin", "ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
-    "Cast", "Concat", "Constant", "Flatten", "Gather", "Identity", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+    "ArgMax", "ArgMin", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
+    "Cast", "Concat", "Constant", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
 ];
+/// What gives a number for NaN, or may: behind it nobody sees that a value was missing.
+const SWALLOWING: &[&str] = &[
+    "Celu",
+    "Clip",
+    "HardSigmoid",
+    "LeakyRelu",
+    "Max",
+    "Min",
+    "Normalizer",
+    "PRelu",
+    "ReduceMax",
+    "ReduceMin",
+    "Relu",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+    "ThresholdedRelu",
+];
+/// What knows what to do with NaN.
+const OF_MISSING: &[&str] = &["Imputer", "TreeEnsembleClassifier", "TreeEnsembleRegressor"];
 /// Elements of one tensor of the file: what 16 MiB can hold, and no more if it says so.
 const ELEMENTS_MAX: u64 = 16 << 20;
-/// Operators of a graph.
-const NODES_MAX: usize = 20_000;
+/// Elements that may be computed of constants when a model is loaded.
+const CONSTANT_MAX: u64 = 4 << 20;
+/// Operators of a graph: loading takes tract more than twice as long for twice as many.
+const NODES_MAX: usize = 2000;
+/// Axes of a tensor, also where `Reshape` makes them.
+pub(super) const AXES_MAX: usize = 8;
+/// Bytes of a label or a category: each row may get one.
+const TEXT_MAX: usize = 1024;
 
 /// An input of a graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +85,8 @@ pub(super) struct Graph {
     pub(super) inputs: Vec<Input>,
     /// As the graph calls them.
     pub(super) outputs: Vec<String>,
+    /// An operator that makes a number of a missing value, if nothing in the model is made for such.
+    pub(super) swallows_missing: Option<String>,
 }
 
 impl Graph {
@@ -77,6 +106,11 @@ impl Graph {
         }
         let renamed = strip_maps(graph);
         check(graph)?;
+        let operator_in = |known: &[&str]| {
+            let found = graph.node.iter().find(|node| known.contains(&node.op_type.as_str()));
+            found.map(|node| node.op_type.clone())
+        };
+        let swallows_missing = operator_in(SWALLOWING).filter(|_| operator_in(OF_MISSING).is_none());
         let initialized: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
         let inputs = graph.input.iter().filter(|input| !initialized.contains(input.name.as_str()));
         let inputs = inputs.map(input).collect::<Result<Vec<_>, _>>()?;
@@ -88,7 +122,7 @@ impl Graph {
             known.map_or_else(|| output.name.clone(), |(_, name)| name.clone())
         });
         let outputs = outputs.collect();
-        Ok(Self { proto, inputs, outputs })
+        Ok(Self { proto, inputs, outputs, swallows_missing })
     }
 }
 
@@ -130,7 +164,67 @@ fn check(graph: &GraphProto) -> Result<(), Unfit> {
         }
         node.attribute.iter().try_for_each(|attribute| check_attribute(&node.op_type, attribute))?;
     }
-    Ok(())
+    check_constants(graph)
+}
+
+/// What follows from constants alone is computed when the model is loaded: a small file could ask for any amount of memory then.
+fn check_constants(graph: &GraphProto) -> Result<(), Unfit> {
+    let mut sizes: HashMap<&str, u64> = HashMap::new();
+    sizes.extend(graph.initializer.iter().map(|tensor| (tensor.name.as_str(), elements(tensor).unwrap_or(u64::MAX))));
+    let mut left: Vec<&NodeProto> = graph.node.iter().collect();
+    loop {
+        let before = left.len();
+        let mut found = Ok(());
+        left.retain(|node| {
+            let inputs = node.input.iter().filter(|name| !name.is_empty());
+            let Some(inputs) = inputs.map(|name| sizes.get(name.as_str()).copied()).collect::<Option<Vec<u64>>>()
+            else {
+                return true;
+            };
+            match constant(node, &inputs) {
+                Some(size) => sizes.extend(node.output.iter().map(|name| (name.as_str(), size))),
+                None => found = Err(large_constant(node)),
+            }
+            false
+        });
+        found?;
+        if left.len() == before {
+            return Ok(());
+        }
+    }
+}
+
+/// Elements that an operator makes of constants, at most; `None`: too many, or one that has no business with constants.
+fn constant(node: &NodeProto, inputs: &[u64]) -> Option<u64> {
+    let size = match node.op_type.as_str() {
+        "Constant" => {
+            let lists = node.attribute.iter().map(|attribute| {
+                let tensor = attribute.t.as_ref().map_or(0, |tensor| elements(tensor).unwrap_or(u64::MAX));
+                let lists = attribute.ints.len() + attribute.floats.len() + attribute.strings.len();
+                tensor.saturating_add(lists as u64)
+            });
+            lists.fold(1, u64::saturating_add)
+        }
+        "Cast" | "Flatten" | "Identity" | "Reshape" | "Slice" | "Squeeze" | "Transpose" | "Unsqueeze" => {
+            *inputs.first()?
+        }
+        operator if operator.starts_with("TreeEnsemble") || operator == "OneHotEncoder" => return None,
+        _ => {
+            let sum = inputs.iter().copied().fold(0, u64::saturating_add);
+            inputs.iter().copied().fold(1, u64::saturating_mul).max(sum)
+        }
+    };
+    (size <= CONSTANT_MAX).then_some(size)
+}
+
+fn large_constant(node: &NodeProto) -> Unfit {
+    Unfit::new(
+        format!(
+            "operator {:?} of the model computes with constants alone, and may make very many numbers",
+            node.op_type
+        ),
+        "export it with constants folded, as onnxsim does",
+    )
 }
 
 /// An operator that is not run.
@@ -148,7 +242,26 @@ fn check_attribute(operator: &str, attribute: &AttributeProto) -> Result<(), Unf
     if attribute.sparse_tensor.is_some() || !attribute.sparse_tensors.is_empty() {
         return Err(Unfit::new("the model has sparse tensors", "export it with dense ones"));
     }
+    let list = ["axes", "perm", "shape"].contains(&attribute.name.as_str());
+    if list && attribute.ints.len() > AXES_MAX {
+        return Err(many_axes(operator, attribute.ints.len()));
+    }
+    if operator == "Normalizer" && attribute.name == "norm" && attribute.s == b"MAX" {
+        return Err(unknown("Normalizer of MAX"));
+    }
+    [&attribute.s].into_iter().chain(&attribute.strings).try_for_each(|text| check_text(text.len()))?;
     attribute.t.iter().chain(&attribute.tensors).try_for_each(check_tensor)
+}
+
+fn many_axes(what: &str, axes: usize) -> Unfit {
+    Unfit::new(format!("the model has {axes} axes in {what}"), format!("{AXES_MAX} are the most"))
+}
+
+fn check_text(length: usize) -> Result<(), Unfit> {
+    match length <= TEXT_MAX {
+        true => Ok(()),
+        false => Err(Unfit::new(format!("the model has a text of {length} bytes"), format!("{TEXT_MAX} are the most"))),
+    }
 }
 
 /// Whether a tensor is in the file, and as long as it says.
@@ -159,7 +272,10 @@ fn check_tensor(tensor: &TensorProto) -> Result<(), Unfit> {
             "a model is one file: save it without external data",
         ));
     }
-    let elements = tensor.dims.iter().try_fold(1u64, |all, dimension| all.checked_mul(u64::try_from(*dimension).ok()?));
+    if tensor.dims.len() > AXES_MAX {
+        return Err(many_axes(&format!("tensor {:?}", tensor.name), tensor.dims.len()));
+    }
+    tensor.string_data.iter().try_for_each(|text| check_text(text.len()))?;
     let given = [
         tensor.raw_data.len(),
         tensor.float_data.len(),
@@ -170,11 +286,15 @@ fn check_tensor(tensor: &TensorProto) -> Result<(), Unfit> {
         tensor.string_data.len(),
     ];
     let given: u64 = given.iter().map(|length| *length as u64).sum();
-    match elements {
+    match elements(tensor) {
         // A value has a byte at least; how many exactly, is checked where the type is known.
         Some(elements) if elements <= given.min(ELEMENTS_MAX) => Ok(()),
         _ => Err(Unfit::new(format!("tensor {:?} of the model is damaged", tensor.name), "")),
     }
+}
+
+fn elements(tensor: &TensorProto) -> Option<u64> {
+    tensor.dims.iter().try_fold(1u64, |all, dimension| all.checked_mul(u64::try_from(*dimension).ok()?))
 }
 
 fn input(info: &ValueInfoProto) -> Result<Input, Unfit> {

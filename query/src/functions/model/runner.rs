@@ -8,18 +8,19 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, new_empty_array},
-    compute::concat,
+    array::{Array, ArrayRef, AsArray, Float64Array, StringViewArray, new_empty_array},
+    compute::{cast, concat},
+    datatypes::{DataType as ArrowType, Float64Type},
 };
 use tidemill_storage::schema::DataType;
 use tract_onnx::{
     prelude::{Framework, InferenceFact, InferenceModelExt, IntoRunnable, TypedModel, TypedRunnableModel},
-    tract_core::internal::{SymbolValues, TDim, TVec, TractError, TractResult},
+    tract_core::internal::{Cost, Symbol, SymbolValues, TDim, TVec, TractError, TractResult},
 };
 
 use super::{
     columns::{Taken, describe, share_out},
-    graph::Graph,
+    graph::{AXES_MAX, Graph},
     operators,
     scores::{Output, column},
 };
@@ -29,9 +30,15 @@ use crate::{
 };
 
 /// Rows of one run.
-const ROWS_MAX: usize = 4096;
-/// Elements of the largest tensor of one run.
-const ELEMENTS_MAX: usize = 4 << 20;
+const ROWS_MAX: u64 = 4096;
+/// Elements of all tensors of one run.
+const ELEMENTS_MAX: u64 = 4 << 20;
+/// Multiplications and comparisons of one run: between runs it is looked at whether the query ended.
+const WORK_OF_A_RUN: u64 = 256 << 20;
+/// Rows that a model is tried with when it is loaded.
+const PROBED: usize = 5;
+/// Of a row.
+const WORK_MAX: u64 = 1 << 30;
 
 /// A model that can be run.
 pub(in crate::functions) struct Model {
@@ -68,6 +75,14 @@ impl Model {
         };
         let graph = Graph::read(bytes)?;
         let inputs = share_out(&graph.inputs, declaration)?;
+        if let Some(operator) = graph.swallows_missing.filter(|_| declaration.called_on_null) {
+            return Err(Unfit::new(
+                format!(
+                    "operator {operator:?} of the model may make a number of a missing value, and nothing in it is made for such"
+                ),
+                "leave CALLED ON NULL INPUT away: then a NULL argument gives NULL; or begin the model with an imputer",
+            ));
+        }
         let mut model = operators::onnx().model_for_proto_model(&graph.proto).map_err(unloadable)?;
         let is_batch = graph.inputs.iter().all(|input| input.is_batch);
         let symbol = model.new_sym_with_prefix("rows");
@@ -81,20 +96,43 @@ impl Model {
         let chosen = choose(&outputs, output, declaration, &rows, || describe(&graph.inputs))?;
         let outlet = model.outputs[chosen];
         model.select_output_outlets(&[outlet]).map_err(unloadable)?;
+        let of_typed = Size::of(&model, &symbol)?;
         let model = model.into_optimized().map_err(unloadable)?;
-        let elements = elements_of_a_row(&model, &SymbolValues::default().with(&symbol, 1));
-        if elements > ELEMENTS_MAX {
-            return Err(Unfit::new(
-                format!("the model makes {elements} numbers of one row"),
-                format!("{ELEMENTS_MAX} are the most"),
-            ));
-        }
-        Ok(Self {
+        let size = Size { work: of_typed.work, ..Size::of(&model, &symbol)? };
+        let rows_max = (ELEMENTS_MAX / size.elements).min(WORK_OF_A_RUN / size.work.max(1));
+        let made = Self {
             plan: model.into_runnable().map_err(unloadable)?,
             inputs,
             output: outputs[chosen].name.clone(),
             returns: declaration.returns.clone(),
-            rows_max: if is_batch { (ELEMENTS_MAX / elements).clamp(1, ROWS_MAX) } else { 1 },
+            rows_max: if is_batch { rows_max.clamp(1, ROWS_MAX) as usize } else { 1 },
+        };
+        match is_batch && made.mixes_rows(declaration) {
+            true => Err(Unfit::new(
+                "the model gives a row another score when there are other rows",
+                "it computes over the axis of rows: export it so that a row has a score of its own",
+            )),
+            false => Ok(made),
+        }
+    }
+
+    /// Whether some rows together have other scores than each alone. What fails for them says nothing.
+    fn mixes_rows(&self, declaration: &Declaration) -> bool {
+        let stop = StopFlag::default();
+        let columns = declaration.arguments.iter().enumerate().map(|(at, (_, data_type))| {
+            let numbers = (0..PROBED).map(|row| ((row * 7 + at * 3) % 11) as f64 * 1.3 + 0.2);
+            let numbers: ArrayRef = match data_type {
+                DataType::Text => Arc::new(StringViewArray::from_iter_values(numbers.map(|number| number.to_string()))),
+                DataType::Real | DataType::Double => Arc::new(Float64Array::from_iter_values(numbers)),
+                _ => Arc::new(Float64Array::from_iter_values(numbers.map(f64::floor))),
+            };
+            cast(&numbers, &data_type.arrow())
+        });
+        let Ok(columns) = columns.collect::<Result<Vec<ArrayRef>, _>>() else { return false };
+        let Ok(together) = self.call(&columns, PROBED, &stop) else { return false };
+        (0..PROBED).any(|row| {
+            let alone: Vec<ArrayRef> = columns.iter().map(|column| column.slice(row, 1)).collect();
+            self.call(&alone, 1, &stop).is_ok_and(|alone| !is_close(&alone, &together.slice(row, 1)))
         })
     }
 
@@ -185,18 +223,80 @@ fn choose(
     })
 }
 
-/// Of the largest tensor on the way of a row.
-fn elements_of_a_row(model: &TypedModel, one: &SymbolValues) -> usize {
-    // Constants are there once, however many rows there are.
-    let computed = model.nodes.iter().filter(|node| !node.inputs.is_empty());
-    let elements = computed.flat_map(|node| &node.outputs).map(|outlet| {
-        let fact = &outlet.fact;
-        let mut shape =
-            fact.shape.iter().map(|axis| axis.eval_to_i64(one).ok().and_then(|axis| usize::try_from(axis).ok()));
-        // What nobody knows is taken to be large.
-        shape.try_fold(1usize, |all, axis| all.checked_mul(axis?)).unwrap_or(ELEMENTS_MAX / 64)
-    });
-    elements.max().unwrap_or(1).max(1)
+/// What a row takes.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    /// Of all tensors on its way: in the worst case they are there at the same time.
+    elements: u64,
+    /// Multiplications and comparisons, and elements that are made.
+    work: u64,
+}
+
+impl Size {
+    fn of(model: &TypedModel, rows: &Symbol) -> Result<Self, Unfit> {
+        let one = SymbolValues::default().with(rows, 1);
+        let two = SymbolValues::default().with(rows, 2);
+        let mut size = Self { elements: 1, work: 0 };
+        // Constants are there once, however many rows there are.
+        for node in model.nodes.iter().filter(|node| !node.inputs.is_empty()) {
+            for outlet in &node.outputs {
+                let shape = &outlet.fact.shape;
+                if shape.rank() > AXES_MAX {
+                    let message = format!("the model makes tensors of {} axes", shape.rank());
+                    return Err(Unfit::new(message, format!("{AXES_MAX} are the most")));
+                }
+                let made = elements(shape.iter(), &one);
+                if elements(shape.iter(), &two) > made.saturating_mul(2) {
+                    return Err(Unfit::new(
+                        "the model makes tensors of rows by rows",
+                        "it computes over the axis of rows: export it so that a row has a score of its own",
+                    ));
+                }
+                size.elements = size.elements.saturating_add(made);
+            }
+            let inputs = model.node_input_facts(node.id).ok();
+            let costs = inputs.and_then(|inputs| node.op.cost(&inputs).ok()).unwrap_or_default();
+            for (_, cost) in costs.iter().filter(|(kind, _)| !matches!(kind, Cost::Buffer(_) | Cost::Params(_))) {
+                size.work = size.work.saturating_add(evaluated(cost, &one).unwrap_or(WORK_OF_A_RUN));
+            }
+        }
+        size.work = size.work.saturating_add(size.elements);
+        if size.elements > ELEMENTS_MAX || size.work > WORK_MAX {
+            return Err(Unfit::new(
+                format!("the model makes {} numbers of one row, in {} steps", size.elements, size.work),
+                format!("{ELEMENTS_MAX} numbers and {WORK_MAX} steps are the most"),
+            ));
+        }
+        Ok(size)
+    }
+}
+
+fn elements<'a>(mut shape: impl Iterator<Item = &'a TDim>, symbols: &SymbolValues) -> u64 {
+    // What nobody knows is taken to be large.
+    shape.try_fold(1u64, |all, axis| all.checked_mul(evaluated(axis, symbols)?)).unwrap_or(ELEMENTS_MAX / 64)
+}
+
+fn evaluated(dimension: &TDim, symbols: &SymbolValues) -> Option<u64> {
+    dimension.eval_to_i64(symbols).ok().and_then(|value| u64::try_from(value).ok())
+}
+
+/// Whether two columns are the same but for what floats lose where sums are made in another order.
+fn is_close(one: &ArrayRef, other: &ArrayRef) -> bool {
+    if let (Some(one), Some(other)) = (one.as_list_opt::<i32>(), other.as_list_opt::<i32>()) {
+        return is_close(&one.value(0), &other.value(0));
+    }
+    if !one.data_type().is_floating() {
+        return one == other;
+    }
+    let floats =
+        |of: &ArrayRef| cast(of, &ArrowType::Float64).map(|of| of.as_primitive::<Float64Type>().values().to_vec());
+    let (Ok(one), Ok(other)) = (floats(one), floats(other)) else { return false };
+    let close = |(one, other): (&f64, &f64)| {
+        one == other
+            || one.is_nan() && other.is_nan()
+            || (one - other).abs() <= 1e-3 * one.abs().max(other.abs()) + 1e-5
+    };
+    one.len() == other.len() && one.iter().zip(&other).all(close)
 }
 
 /// tract may panic on a strange model: that is an error of the model. Nothing that a panic left half done is used afterwards.

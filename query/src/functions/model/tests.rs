@@ -64,7 +64,7 @@ fn declared(arguments: &[(&str, DataType)], returns: DataType) -> Declaration {
         name: "f".into(),
         arguments: arguments.iter().map(|(name, data_type)| (Some((*name).to_owned()), data_type.clone())).collect(),
         returns,
-        called_on_null: true,
+        called_on_null: false,
     }
 }
 
@@ -324,5 +324,197 @@ proptest! {
                 prop_assert_eq!(scores.len(), 4);
             }
         }
+    }
+}
+
+/// Graphs that nobody exports: `x` and `y` are float `[N, 1]`.
+mod strange {
+    use tract_onnx::pb::{
+        AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+        TypeProto, ValueInfoProto,
+        tensor_shape_proto::{Dimension, dimension},
+        type_proto,
+    };
+
+    use super::*;
+
+    const FLOAT: i32 = 1;
+    const INT64: i32 = 7;
+
+    fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
+        NodeProto {
+            op_type: operator.into(),
+            name: output.into(),
+            input: inputs.iter().map(|name| (*name).to_owned()).collect(),
+            output: vec![output.into()],
+            ..NodeProto::default()
+        }
+    }
+
+    fn with(mut node: NodeProto, name: &str, value: i64) -> NodeProto {
+        // 2: an integer.
+        node.attribute.push(AttributeProto { name: name.into(), i: value, r#type: 2, ..AttributeProto::default() });
+        node
+    }
+
+    fn floats(name: &str, dims: &[i64]) -> TensorProto {
+        let elements = dims.iter().product::<i64>() as usize;
+        TensorProto {
+            name: name.into(),
+            dims: dims.to_vec(),
+            data_type: FLOAT,
+            float_data: vec![1.5; elements],
+            ..TensorProto::default()
+        }
+    }
+
+    fn integers(name: &str, values: &[i64]) -> TensorProto {
+        TensorProto {
+            name: name.into(),
+            dims: vec![values.len() as i64],
+            data_type: INT64,
+            int64_data: values.to_vec(),
+            ..TensorProto::default()
+        }
+    }
+
+    fn tensor(name: &str, dims: &[Option<i64>]) -> ValueInfoProto {
+        let dim = dims.iter().map(|value| {
+            let value = value.map_or_else(|| dimension::Value::DimParam("N".into()), dimension::Value::DimValue);
+            Dimension { value: Some(value), ..Dimension::default() }
+        });
+        let shape = (!dims.is_empty()).then(|| TensorShapeProto { dim: dim.collect() });
+        let value = type_proto::Value::TensorType(type_proto::Tensor { elem_type: FLOAT, shape });
+        ValueInfoProto {
+            name: name.into(),
+            r#type: Some(TypeProto { value: Some(value), ..TypeProto::default() }),
+            ..ValueInfoProto::default()
+        }
+    }
+
+    fn graph(nodes: Vec<NodeProto>, initializer: Vec<TensorProto>) -> Vec<u8> {
+        let graph = GraphProto {
+            node: nodes,
+            name: "g".into(),
+            initializer,
+            input: vec![tensor("x", &[None, Some(1)])],
+            output: vec![tensor("y", &[])],
+            ..GraphProto::default()
+        };
+        let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.into(), version };
+        encoded(&ModelProto {
+            ir_version: 8,
+            graph: Some(graph),
+            opset_import: vec![opset("", 17), opset("ai.onnx.ml", 3)],
+            ..ModelProto::default()
+        })
+    }
+
+    fn create(nodes: Vec<NodeProto>, initializer: Vec<TensorProto>, called_on_null: bool) -> Result<Model, Unfit> {
+        let declaration = declared(&[("x", DataType::Double)], DataType::Double);
+        Model::new(&graph(nodes, initializer), None, &Declaration { called_on_null, ..declaration })
+    }
+
+    /// What stands beside the refused graphs: one that is taken, so that they are not refused for how they are written.
+    #[test]
+    fn a_plain_graph_is_taken() {
+        let nodes = vec![node("Add", &["x", "one"], "a"), node("Relu", &["a"], "y")];
+        let model = create(nodes, vec![floats("one", &[1, 1])], false).unwrap();
+        let given: ArrayRef = Arc::new(Float64Array::from(vec![1.0, -7.0]));
+        assert_eq!(super::floats(&score(&model, &[given])), [2.5, 0.0]);
+    }
+
+    #[test]
+    fn what_could_take_the_server_down_is_refused() {
+        let chain = |length: usize| -> Vec<NodeProto> {
+            let mut nodes = vec![node("Identity", &["x"], "c0")];
+            nodes.extend((0..length).map(|at| node("Sin", &[&format!("c{at}")], &format!("c{}", at + 1))));
+            nodes.push(node("Identity", &[&format!("c{length}")], "y"));
+            nodes
+        };
+        let doubled = |axis: i64, from: &str, times: usize| -> Vec<NodeProto> {
+            let name = |at: usize| if at == 0 { from.to_owned() } else { format!("d{at}") };
+            let concat = |at: usize| with(node("Concat", &[&name(at), &name(at)], &name(at + 1)), "axis", axis);
+            (0..times).map(concat).collect()
+        };
+        let summed = |mut nodes: Vec<NodeProto>, last: &str| {
+            nodes.push(with(node("ReduceSum", &[last, "axis"], "y"), "keepdims", 1));
+            nodes
+        };
+        let axis = || integers("axis", &[1]);
+        let alone = |nodes: Vec<NodeProto>| (nodes, vec![axis()]);
+        let shape = vec![node("Shape", &["x"], "s"), node("Mul", &["s", "s"], "y")];
+        let across = vec![
+            node("Reshape", &["x", "across"], "a"),
+            node("Add", &["x", "a"], "b"),
+            with(node("ReduceSum", &["b", "axis"], "y"), "keepdims", 1),
+        ];
+        let many = vec![node("Reshape", &["x", "many"], "y")];
+        let mut folded = doubled(0, "one", 30);
+        folded.push(with(node("ReduceSum", &["d30", "axis"], "s"), "keepdims", 1));
+        folded.push(node("Add", &["x", "s"], "y"));
+        let outer = vec![
+            node("MatMul", &["tall", "wide"], "o"),
+            with(node("ReduceSum", &["o", "axis"], "s"), "keepdims", 1),
+            node("Add", &["x", "s"], "y"),
+        ];
+        let mut squares = vec![node("MatMul", &["x", "row"], "m0")];
+        squares.extend((0..300).map(|at| node("MatMul", &[&format!("m{at}"), "square"], &format!("m{}", at + 1))));
+        for ((nodes, tensors), message) in [
+            (alone(shape), "operator \"Shape\""),
+            (alone(chain(2000)), "operators"),
+            (alone(summed(doubled(1, "x", 40), "d40")), "numbers of one row"),
+            ((across, vec![axis(), integers("across", &[1, -1])]), "rows by rows"),
+            ((many, vec![integers("many", &[1; 40])]), ""),
+            ((many_axes(), vec![]), "axes"),
+            ((folded, vec![axis(), floats("one", &[1, 1])]), "constants alone"),
+            ((outer, vec![axis(), floats("tall", &[9000, 1]), floats("wide", &[1, 9000])]), "constants alone"),
+            (
+                (summed(squares, "m300"), vec![axis(), floats("row", &[1, 1900]), floats("square", &[1900, 1900])]),
+                "steps",
+            ),
+        ] {
+            let unfit = create(nodes, tensors, false).expect_err(message);
+            assert!(unfit.message.contains(message), "{message}: {unfit:?}");
+        }
+    }
+
+    fn many_axes() -> Vec<NodeProto> {
+        let mut unsqueeze = node("Transpose", &["x"], "y");
+        // 7: integers.
+        unsqueeze.attribute.push(AttributeProto {
+            name: "perm".into(),
+            ints: vec![0; 1000],
+            r#type: 7,
+            ..AttributeProto::default()
+        });
+        vec![unsqueeze]
+    }
+
+    /// A pipeline computes rows again, in other batches.
+    #[test]
+    fn what_computes_over_rows_is_refused() {
+        for nodes in [
+            vec![with(node("Softmax", &["x"], "y"), "axis", 0)],
+            vec![with(node("ReduceSum", &["x", "rows"], "s"), "keepdims", 1), node("Sub", &["x", "s"], "y")],
+        ] {
+            let unfit = create(nodes, vec![integers("rows", &[0])], false).unwrap_err();
+            assert!(unfit.message.contains("other rows"), "{unfit:?}");
+        }
+    }
+
+    /// A missing value would have the score of a zero.
+    #[test]
+    fn what_makes_a_number_of_nan_is_not_called_on_null() {
+        let nodes = || vec![node("Relu", &["x"], "y")];
+        assert!(create(nodes(), Vec::new(), false).is_ok());
+        let unfit = create(nodes(), Vec::new(), true).unwrap_err();
+        assert!(unfit.message.contains("\"Relu\"") && unfit.message.contains("missing"), "{unfit:?}");
+        assert!(create(vec![node("Neg", &["x"], "y")], Vec::new(), true).is_ok(), "NaN stays NaN");
+        let known = |name| load(name, None, &Declaration { called_on_null: true, ..of_features(DataType::Double) });
+        for name in ["imputed", "lightgbm", "xgboost"] {
+            known(name).unwrap_or_else(|unfit| panic!("{name}: {unfit:?}"));
+        }
+        assert!(known("network").is_err());
     }
 }

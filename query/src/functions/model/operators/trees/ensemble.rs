@@ -101,6 +101,11 @@ impl Ensemble {
         Ok(made)
     }
 
+    /// Nodes that a row passes, at most.
+    pub(super) fn steps(&self) -> usize {
+        self.nodes.len() + self.weights.len()
+    }
+
     fn put_weights(&mut self, node: &NodeProto, leaves: &str, places: &Places) -> TractResult<()> {
         let count = node.get_attr_slice::<i64>(&format!("{leaves}_ids"))?.len();
         let of = |name: &str| integers(node, &format!("{leaves}_{name}"), count);

@@ -267,5 +267,9 @@ impl TypedOp for Trees {
         })
     }
 
+    fn cost(&self, inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        Ok(tvec!((Cost::FMA(f32::datum_type()), inputs[0].shape[0].clone() * self.ensemble.steps())))
+    }
+
     as_op!();
 }
