@@ -169,6 +169,16 @@ def main():
     inputs = {"distance": some.distance.to_numpy().reshape(-1, 1), "hour": some.hour.to_numpy().reshape(-1, 1), "city": some.city.to_numpy().astype(object).reshape(-1, 1)}
     write("columns", model, inputs, {column: some[column].to_numpy() for column in some}, {"variable": estimator.predict(some)})
 
+    # Classes that have names, of linear models: one sum for two classes, a sum for each of three.
+    names = np.array(["cheap", "dear"])[is_dear]
+    sklearn_model("logistic_binary", make_pipeline(StandardScaler(), LogisticRegression()), features, names, rows, {"output_label": "predict"})
+    sklearn_model("logistic_kinds", make_pipeline(StandardScaler(), LogisticRegression()), features, kind, rows, {"output_label": "predict"})
+    # One sum without a transform: the scores of two classes are 1 - sum and sum.
+    linear = helper.make_node("LinearClassifier", ["features"], ["label", "scores"], domain="ai.onnx.ml", classlabels_ints=[3, 8], coefficients=[0.1, -0.05, 0.02, 0.3], intercepts=[-0.4])
+    shapes = [helper.make_tensor_value_info("label", TensorProto.INT64, [None]), helper.make_tensor_value_info("scores", TensorProto.FLOAT, [None, 2])]
+    graph = helper.make_graph([linear], "sums", [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, 4])], shapes)
+    of_features("linear_sums", helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)], ir_version=8), rows)
+
     # One row at a time, as networks are often exported.
     weights = helper.make_tensor("w", TensorProto.FLOAT, [4, 1], [0.5, -1.0, 0.25, 2.0])
     of_one = [

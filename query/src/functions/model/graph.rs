@@ -29,26 +29,14 @@ pub(super) const OPERATORS: &[&str] = &[
     "ArgMax", "ArgMin", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
     "Cast", "Concat", "Constant", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
 ];
-/// What gives a number for NaN, or may: behind it nobody sees that a value was missing.
+/// What gives a number, a class or an answer for NaN, or may: behind it nobody sees that a value was missing.
+#[rustfmt::skip]
 const SWALLOWING: &[&str] = &[
-    "Celu",
-    "Clip",
-    "HardSigmoid",
-    "LeakyRelu",
-    "Max",
-    "Min",
-    "Normalizer",
-    "PRelu",
-    "ReduceMax",
-    "ReduceMin",
-    "Relu",
-    "Sigmoid",
-    "Softmax",
-    "Tanh",
-    "ThresholdedRelu",
+    "ArgMax", "ArgMin", "Celu", "Clip", "Equal", "Erf", "Greater", "GreaterOrEqual", "HardSigmoid", "IsInf", "LeakyRelu", "Less", "LessOrEqual", "LinearClassifier", "Max", "Min", "Normalizer",
+    "OneHotEncoder", "PRelu", "ReduceMax", "ReduceMin", "Relu", "Sigmoid", "Softmax", "Tanh", "ThresholdedRelu",
 ];
 /// What knows what to do with NaN.
-const OF_MISSING: &[&str] = &["Imputer", "TreeEnsembleClassifier", "TreeEnsembleRegressor"];
+const OF_MISSING: &[&str] = &["Imputer", "IsNaN", "TreeEnsembleClassifier", "TreeEnsembleRegressor"];
 /// Elements of one tensor of the file: what 16 MiB can hold, and no more if it says so.
 const ELEMENTS_MAX: u64 = 16 << 20;
 /// Elements that may be computed of constants when a model is loaded.

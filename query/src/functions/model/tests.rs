@@ -112,6 +112,9 @@ fn scores_are_those_of_onnxruntime() {
 fn classes_and_their_probabilities_are_those_of_onnxruntime() {
     for (name, label, probabilities) in [
         ("logistic", "output_label", "output_probability"),
+        ("logistic_binary", "output_label", "output_probability"),
+        ("logistic_kinds", "output_label", "output_probability"),
+        ("linear_sums", "label", "scores"),
         ("boosted_classes", "output_label", "output_probability"),
         ("forest_classes", "output_label", "output_probability"),
         ("forest_binary", "label", "probabilities"),
@@ -163,12 +166,11 @@ fn arguments_are_inputs_by_name_or_by_place() {
 /// A row has the same score alone, among others and at any place of a batch: pipelines compute rows again, in other batches.
 #[test]
 fn a_score_does_not_depend_on_the_batch() {
-    for name in ["linear", "logistic", "network", "boosted", "forest_classes"] {
+    for name in ["linear", "logistic", "logistic_kinds", "network", "boosted", "forest_classes"] {
         let reference = Reference::read(name);
-        let returns = if name == "logistic" || name == "forest_classes" {
-            DataType::Array(Box::new(DataType::Double))
-        } else {
-            DataType::Double
+        let returns = match name {
+            "logistic" | "logistic_kinds" | "forest_classes" => DataType::Array(Box::new(DataType::Double)),
+            _ => DataType::Double,
         };
         let model = load(name, None, &of_features(returns)).unwrap();
         let features = FEATURES.map(|feature| reference.numbers(feature));
@@ -292,11 +294,11 @@ proptest! {
     /// Whatever becomes of the bytes of a model: it is refused, or gives some score or an error. Nothing panics, loops or reads what is not its own.
     #[test]
     fn damage_is_an_error_or_a_score(
-        which in 0usize..6,
+        which in 0usize..7,
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         end in prop::option::weighted(0.2, any::<prop::sample::Index>()),
     ) {
-        let name = ["linear", "logistic", "forest_binary", "network", "lightgbm", "columns"][which];
+        let name = ["linear", "logistic", "logistic_kinds", "forest_binary", "network", "lightgbm", "columns"][which];
         let mut bytes = bytes(name);
         for (place, byte) in damage {
             let place = place.index(bytes.len());
@@ -307,7 +309,7 @@ proptest! {
         }
         let declaration = match name {
             "columns" => declared(&[("distance", DataType::Real), ("hour", DataType::BigInt), ("city", DataType::Text)], DataType::Double),
-            "forest_binary" | "logistic" => of_features(DataType::Array(Box::new(DataType::Real))),
+            "forest_binary" | "logistic" | "logistic_kinds" => of_features(DataType::Array(Box::new(DataType::Real))),
             _ => of_features(DataType::Double),
         };
         let declaration = Declaration { called_on_null: name == "lightgbm", ..declaration };
@@ -516,5 +518,8 @@ mod strange {
             known(name).unwrap_or_else(|unfit| panic!("{name}: {unfit:?}"));
         }
         assert!(known("network").is_err());
+        let of_kinds = Declaration { called_on_null: true, ..of_features(DataType::Text) };
+        let unfit = load("logistic_kinds", None, &of_kinds).unwrap_err();
+        assert!(unfit.message.contains("\"LinearClassifier\""), "NaN has a class: {unfit:?}");
     }
 }

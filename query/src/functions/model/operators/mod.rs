@@ -1,7 +1,9 @@
 //! Operators of `ai.onnx.ml` that tract does not have, or not as they are needed here.
 
+mod classes;
 mod encoder;
 mod imputer;
+mod linear;
 mod scaler;
 mod trees;
 
@@ -14,6 +16,7 @@ pub(super) fn onnx() -> Onnx {
     onnx.ignore_value_info = true;
     let operators = &mut onnx.op_register;
     operators.insert("Imputer", imputer::imputer);
+    operators.insert("LinearClassifier", linear::classifier);
     operators.insert("OneHotEncoder", encoder::one_hot_encoder);
     operators.insert("Scaler", scaler::scaler);
     operators.insert("TreeEnsembleClassifier", trees::classifier);

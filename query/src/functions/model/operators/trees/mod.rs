@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tract_onnx::{model::ParsingContext, pb::NodeProto, tract_core::ops::cast::cast, tract_hir::internal::*};
 
 use self::ensemble::Ensemble;
+use super::classes::{Labels, Transform, largest, logistic, outputs};
 
 #[derive(Clone, Debug)]
 struct Trees {
@@ -20,19 +21,6 @@ struct Trees {
     labels: Option<Arc<Labels>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Transform {
-    None,
-    Logistic,
-    Softmax,
-}
-
-#[derive(Debug)]
-enum Labels {
-    Integers(Vec<i64>),
-    Texts(Vec<String>),
-}
-
 /// The same file gives the same operator.
 impl PartialEq for Trees {
     fn eq(&self, other: &Self) -> bool {
@@ -42,29 +30,6 @@ impl PartialEq for Trees {
 
 impl Eq for Trees {}
 
-impl Labels {
-    fn len(&self) -> usize {
-        match self {
-            Self::Integers(labels) => labels.len(),
-            Self::Texts(labels) => labels.len(),
-        }
-    }
-
-    fn datum_type(&self) -> DatumType {
-        match self {
-            Self::Integers(_) => DatumType::I64,
-            Self::Texts(_) => DatumType::String,
-        }
-    }
-
-    fn of(&self, classes: &[usize]) -> Tensor {
-        match self {
-            Self::Integers(labels) => tensor1(&classes.iter().map(|class| labels[*class]).collect::<Vec<_>>()),
-            Self::Texts(labels) => tensor1(&classes.iter().map(|class| labels[*class].clone()).collect::<Vec<_>>()),
-        }
-    }
-}
-
 pub(super) fn regressor(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let targets: i64 = node.get_attr_opt("n_targets")?.unwrap_or(1);
     let ensemble = Ensemble::read(node, "target", usize::try_from(targets).unwrap_or_default())?;
@@ -72,15 +37,7 @@ pub(super) fn regressor(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult
 }
 
 pub(super) fn classifier(_: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    let integers: Option<Vec<i64>> = node.get_attr_opt_vec("classlabels_int64s")?;
-    let texts: Option<Vec<String>> = node.get_attr_opt_vec("classlabels_strings")?;
-    let labels = match (integers, texts) {
-        (Some(labels), None) => Labels::Integers(labels),
-        (None, Some(labels)) => Labels::Texts(labels),
-        _ => bail!("labels of classes are integers or strings"),
-    };
-    // onnxruntime has other names for one class alone.
-    ensure!(labels.len() > 1, "a classifier of {} classes", labels.len());
+    let labels = Labels::read(node, "classlabels_int64s")?;
     let ensemble = Ensemble::read(node, "class", labels.len())?;
     read(node, ensemble, Some(Arc::new(labels)))
 }
@@ -98,12 +55,7 @@ fn read(
         ensemble.targets,
         base.len()
     );
-    let transform = match node.get_attr_opt("post_transform")?.unwrap_or("NONE") {
-        "NONE" => Transform::None,
-        "LOGISTIC" => Transform::Logistic,
-        "SOFTMAX" => Transform::Softmax,
-        other => bail!("{other} after trees is not run here"),
-    };
+    let transform = Transform::read(node)?;
     Ok((expand(Trees { ensemble: Arc::new(ensemble), base, transform, labels }), Vec::new()))
 }
 
@@ -116,13 +68,8 @@ impl Trees {
         for (score, base) in scores.iter_mut().zip(&self.base) {
             *score += f64::from(*base);
         }
-        let mut class = 0;
-        for (at, score) in scores.iter().enumerate() {
-            if *score > scores[class] {
-                class = at;
-            }
-        }
-        self.transform(scores);
+        let class = largest(scores);
+        self.transform.apply(scores);
         class
     }
 
@@ -154,7 +101,7 @@ impl Trees {
                 // Both have trees: the larger one.
                 false => scores[1] > scores[0],
             };
-            self.transform(scores);
+            self.transform.apply(scores);
             return class.into();
         }
         let score = scores[0];
@@ -166,23 +113,6 @@ impl Trees {
         (scores[0], scores[1]) = (first, second);
         (deciding > bound).into()
     }
-
-    fn transform(&self, scores: &mut [f64]) {
-        match self.transform {
-            Transform::None => {}
-            Transform::Logistic => scores.iter_mut().for_each(|score| *score = logistic(*score)),
-            Transform::Softmax => {
-                let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                scores.iter_mut().for_each(|score| *score = (*score - largest).exp());
-                let sum: f64 = scores.iter().sum();
-                scores.iter_mut().for_each(|score| *score /= sum);
-            }
-        }
-    }
-}
-
-fn logistic(value: f64) -> f64 {
-    1.0 / (1.0 + (-value).exp())
 }
 
 impl Expansion for Trees {
@@ -248,12 +178,11 @@ impl EvalOp for Trees {
         let mut scores = vec![0f64; rows * targets];
         self.ensemble.score(given.try_as_plain_ram()?.as_slice::<f32>()?, columns, &mut scores)?;
         let classes: Vec<usize> = scores.chunks_exact_mut(targets).map(|scores| self.finish(scores)).collect();
-        let scores: Vec<f32> = scores.into_iter().map(|score| score as f32).collect();
-        let scores = tensor1(&scores).into_shape(&[rows, targets])?.into_tvalue();
-        Ok(match &self.labels {
-            Some(labels) => tvec!(labels.of(&classes).into_tvalue(), scores),
-            None => tvec!(scores),
-        })
+        let Some(labels) = &self.labels else {
+            let scores: Vec<f32> = scores.into_iter().map(|score| score as f32).collect();
+            return Ok(tvec!(tensor1(&scores).into_shape(&[rows, targets])?.into_tvalue()));
+        };
+        outputs(labels, &classes, &scores)
     }
 }
 
