@@ -57,7 +57,7 @@ fn with_rides(server: &Server, name: &str) {
 #[test]
 fn rides_are_scored_as_elsewhere_and_a_model_outlives_a_kill() {
     let mut server = Server::start(BINARY);
-    for name in ["boosted", "lightgbm", "forest_binary"] {
+    for name in ["boosted", "lightgbm", "forest_binary", "logistic_kinds"] {
         with_rides(&server, name);
     }
     // The file may go: it was copied.
@@ -72,6 +72,7 @@ fn rides_are_scored_as_elsewhere_and_a_model_outlives_a_kill() {
     server.sql(&format!("CREATE FUNCTION guess(REAL, REAL, REAL, REAL) RETURNS REAL CALLED ON NULL INPUT IMMUTABLE LANGUAGE 'model' AS '\\x{digits}'"));
     server.sql(&create(&format!("strict({ARGUMENTS}) RETURNS REAL"), "lightgbm"));
     server.sql(&create(&format!("is_dear({ARGUMENTS}) RETURNS BOOLEAN STRICT"), "forest_binary"));
+    server.sql(&create(&format!("kind({ARGUMENTS}) RETURNS TEXT"), "logistic_kinds"));
     server.sql(&format!(
         "{}, 'probabilities'",
         create(&format!("shares({ARGUMENTS}) RETURNS DOUBLE PRECISION[]"), "forest_binary")
@@ -93,6 +94,13 @@ fn rides_are_scored_as_elsewhere_and_a_model_outlives_a_kill() {
             lines(&server, "SELECT count(*), count(DISTINCT shares(distance, hour, passengers, surge)) > 5 FROM forest_binary
                 WHERE is_dear(distance, hour, passengers, surge) = (wanted = '1') AND abs((shares(distance, hour, passengers, surge))[2] - share) < 1e-5"),
             ["40 t"]
+        );
+        assert_eq!(
+            lines(
+                &server,
+                "SELECT kind(distance, hour, passengers, surge) AS kind, count(*) > 3, sum((wanted <> kind(distance, hour, passengers, surge))::int) FROM logistic_kinds GROUP BY kind ORDER BY kind"
+            ),
+            ["long t 0", "middle t 0", "short t 0"]
         );
         assert_eq!(
             lines(
@@ -124,6 +132,7 @@ fn rides_are_scored_as_elsewhere_and_a_model_outlives_a_kill() {
                 "fare double precision model variable f null",
                 "guess real model variable t null",
                 "is_dear boolean model label f null",
+                "kind text model output_label f null",
                 "shares double precision[] model probabilities f null",
                 "strict real model variable f null",
             ]
@@ -150,7 +159,7 @@ fn rides_are_scored_as_elsewhere_and_a_model_outlives_a_kill() {
         ),
         ["0"]
     );
-    server.sql("DROP FUNCTION guess, strict, is_dear, shares");
+    server.sql("DROP FUNCTION guess, strict, is_dear, kind, shares");
     assert_eq!(refused(&server, "SELECT guess(1, 2, 3, 4)").0, "42883");
     let kept: Vec<String> = fs::read_dir(server.data_dir.join("functions"))
         .unwrap()

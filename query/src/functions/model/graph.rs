@@ -177,8 +177,21 @@ fn check_constants(graph: &GraphProto) -> Result<(), Unfit> {
         });
         found?;
         if left.len() == before {
-            return Ok(());
+            return graph.node.iter().try_for_each(|node| check_axes(node, &sizes));
         }
+    }
+}
+
+/// Shapes and axes that operators are given as tensors: tract makes as many of them as are asked for.
+fn check_axes(node: &NodeProto, sizes: &HashMap<&str, u64>) -> Result<(), Unfit> {
+    let operator = node.op_type.as_str();
+    if !["Reshape", "Slice", "Squeeze", "Unsqueeze"].contains(&operator) && !operator.starts_with("Reduce") {
+        return Ok(());
+    }
+    let given = node.input.iter().skip(1).filter_map(|name| sizes.get(name.as_str()));
+    match given.max() {
+        Some(axes) if *axes > AXES_MAX as u64 => Err(many_axes(operator, *axes as usize)),
+        _ => Ok(()),
     }
 }
 
@@ -191,8 +204,9 @@ fn constant(node: &NodeProto, inputs: &[u64]) -> Option<u64> {
                 let lists = attribute.ints.len() + attribute.floats.len() + attribute.strings.len();
                 tensor.saturating_add(lists as u64)
             });
-            lists.fold(1, u64::saturating_add)
+            lists.fold(0, u64::saturating_add).max(1)
         }
+        "Concat" => inputs.iter().copied().fold(0, u64::saturating_add),
         "Cast" | "Flatten" | "Identity" | "Reshape" | "Slice" | "Squeeze" | "Transpose" | "Unsqueeze" => {
             *inputs.first()?
         }

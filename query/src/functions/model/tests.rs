@@ -467,7 +467,7 @@ mod strange {
             (alone(chain(2000)), "operators"),
             (alone(summed(doubled(1, "x", 40), "d40")), "numbers of one row"),
             ((across, vec![axis(), integers("across", &[1, -1])]), "rows by rows"),
-            ((many, vec![integers("many", &[1; 40])]), ""),
+            ((many, vec![integers("many", &[1; 40])]), "40 axes in Reshape"),
             ((many_axes(), vec![]), "axes"),
             ((folded, vec![axis(), floats("one", &[1, 1])]), "constants alone"),
             ((outer, vec![axis(), floats("tall", &[9000, 1]), floats("wide", &[1, 9000])]), "constants alone"),
