@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! source ─ rows ─► Bound::run ─ rows, and which row each came of ─► the rest of the query
+//!
+//! source ─ rows, held until the watermark passed them ─► Stateful::row, Stateful::wake, with the State of the key ─ rows ─► the rest of the query
 //! ```
 //!
 //! A program registers what it has in [`Transforms`] and hands them to the server's entry point; `examples/transform` is one.
@@ -22,6 +24,12 @@ pub trait Transform: Send + Sync {
 
     /// Makes it for rows of `input`. `arguments` are what stands behind the source, texts and numbers as text. The error is told to who makes the pipeline.
     fn bind(&self, input: &Schema, arguments: &[String]) -> Result<Arc<dyn Bound>, String>;
+
+    /// The same for `my_transform(TABLE source PARTITION BY key, …)`. `key`: names of columns of `input`, which may not be there.
+    fn bind_keyed(&self, input: &Schema, key: &[String], arguments: &[String]) -> Result<Arc<dyn Stateful>, String> {
+        let _ = (input, key, arguments);
+        Err("it keeps nothing of keys: leave PARTITION BY away".into())
+    }
 }
 
 /// A transform of the rows of one source.
@@ -34,6 +42,42 @@ pub trait Bound: Send + Sync {
 
     /// None, one or many rows of each. An error is tried again on halves of the rows, until a single row is a dead letter with it.
     fn run(&self, rows: &RecordBatch) -> Result<Transformed, String>;
+}
+
+/// A transform of the rows of one source that keeps a state of each key.
+///
+/// Callers give each row once, when the watermark has passed it, and all of them in the order of their event times (rows of one time in the order of their keys, then of their columns): the answer does not depend on the order in which they arrived. States are
+/// kept with the pipeline's checkpoints. What implementers keep: the answer depends on the state and what is given alone. A column of the output that has the name of the source's event time is filled in by the caller, with the time of the row or of waking.
+/// An error, or a panic, fails the pipeline with it; it is tried again from the last checkpoint.
+pub trait Stateful: Send + Sync {
+    /// The columns that it gives; types of [`tidemill_storage::schema::DataType`].
+    fn output(&self) -> SchemaRef;
+
+    /// What comes of the row at `at` of `rows`, which have the source's columns.
+    fn row(&self, state: &mut State, rows: &RecordBatch, at: usize) -> Result<Option<RecordBatch>, String>;
+
+    /// What comes of time: the state asked to be woken at `at_us`, and no row before it comes any more. `key`: one row of the columns behind PARTITION BY.
+    fn wake(&self, state: &mut State, key: &RecordBatch, at_us: i64) -> Result<Option<RecordBatch>, String> {
+        let _ = (state, key, at_us);
+        Ok(None)
+    }
+}
+
+/// What is kept of a key. One without bytes that does not ask to be woken is forgotten.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// At most [`State::BYTES_MAX`].
+    pub bytes: Vec<u8>,
+    /// The event time, in microseconds of Unix time, at which [`Stateful::wake`] is called; later than that of the row, or of the waking, at hand. It is `None` again then.
+    pub wake_us: Option<i64>,
+}
+
+impl State {
+    pub const BYTES_MAX: usize = 1 << 20;
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.wake_us.is_none()
+    }
 }
 
 /// Rows that a transform gave.

@@ -67,3 +67,60 @@ fn a_transform_of_another_crate_runs_in_a_pipeline() {
     let letters = "SELECT count(*) FROM rt.dlq WHERE reason LIKE '%no place on earth%'";
     assert_eq!(server.value(letters), "3");
 }
+
+/// A state of each key is what it was, over kills and over checkpoints, and time alone makes rows.
+#[test]
+fn a_transform_of_another_crate_keeps_states_over_kills() {
+    let Some(brokers) = brokers("pipelines::transforms") else { return };
+    let topic = topic("stays");
+    create_topic(&brokers, &topic, 1, &[]);
+    let feed = Feed::new(&brokers, &topic);
+    let mut server = Server::start(example());
+    server.sql(&format!(
+        "CREATE SOURCE trips (id BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') WITH (connector = 'kafka', brokers = '{brokers}', topic = '{topic}')"
+    ));
+    server.sql("CREATE TABLE stays (id BIGINT, rows BIGINT, since TIMESTAMP, ts TIMESTAMP)");
+    let pipeline = "CREATE PIPELINE stays INTO stays WITH (checkpoint_interval = '200ms') AS SELECT id, rows, since, ts FROM stays(TABLE trips PARTITION BY id, 'ts', 60)";
+    for (wrong, words) in [
+        (pipeline.replace("'ts', 60", "'ts', 0"), "from 1 to 86400"),
+        (pipeline.replace(" PARTITION BY id", ""), "say whose stays"),
+        (pipeline.replace("PARTITION BY id", "PARTITION BY vehicle"), "vehicle"),
+    ] {
+        let (code, message, _) = refused(&server, &wrong);
+        assert!(message.contains(words), "{code} {message}");
+    }
+    server.sql(pipeline);
+    let explained = lines(&server, &format!("EXPLAIN {pipeline}")).join("\n");
+    assert!(explained.contains("stays(TABLE … PARTITION BY (id)"), "{explained}");
+    // Keys come every 10 s, each for as many rounds as its number, in pairs that are out of order.
+    let at = |second: i64| format!("2026-01-01T{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60);
+    for round in 0..12i64 {
+        for key in 0..12i64 {
+            if key >= round {
+                let second = round * 10 + (key * 7) % 5;
+                feed.send(0, format!(r#"{{"id":{key},"ts":"{}"}}"#, at(second)).as_bytes());
+            }
+        }
+        feed.flush();
+        if round % 4 == 3 {
+            server.sql("SELECT rt.drain('trips')");
+            server.kill_and_restart();
+        }
+    }
+    feed.send(0, format!(r#"{{"id":99,"ts":"{}"}}"#, at(3600)).as_bytes());
+    feed.flush();
+    server.sql("SELECT rt.drain('trips')");
+    let expected: Vec<String> = (0..12)
+        .map(|key| {
+            let offset = (key * 7) % 5;
+            format!("{key} {} {} {}", key + 1, at(offset), at(key * 10 + offset + 60)).replace('T', " ")
+        })
+        .collect();
+    let found = || {
+        let mut found = lines(&server, "SELECT id, rows, since, ts FROM stays ORDER BY id");
+        found.sort_by_key(|line| line.split(' ').next().unwrap().parse::<i64>().unwrap());
+        found
+    };
+    assert_eq!(found(), expected);
+    assert_eq!(server.value("SELECT late_rows FROM rt.pipelines"), "0");
+}

@@ -214,7 +214,7 @@ fn keys_of(kind: &Kind) -> Option<SchemaRef> {
         Kind::Join(join) => Some(schema_of(&join.sides[0].keys)),
         Kind::AsOf(as_of) => Some(schema_of(&as_of.sides[0].keys)),
         Kind::Ranking(ranking) => Some(schema_of(&ranking.keys)),
-        Kind::Dedup(_) => None,
+        Kind::Dedup(_) | Kind::Process(_) => None,
     }
 }
 

@@ -17,6 +17,7 @@ mod keyed;
 mod lanes;
 mod operators;
 mod packing;
+mod process;
 mod ranked;
 mod sessions;
 pub(crate) mod spill;

@@ -15,6 +15,7 @@ use super::{
     dedup::{DedupRows, Deduping},
     flow::{Flowing, Part, Taken},
     joining::{JoinRows, Joining},
+    process::{ProcessRows, Processing},
     ranked::{RankRows, Ranked},
     sessions::Sessions,
     spill::Store,
@@ -40,6 +41,7 @@ pub(super) enum Running {
     Versions(Box<Versions>),
     Ranked(Box<Ranked>),
     Deduping(Deduping),
+    Processing(Processing),
 }
 
 /// Rows, ready for where they go.
@@ -50,6 +52,7 @@ pub(super) enum Piece {
     Join(Box<JoinRows>),
     Dedup(Box<DedupRows>),
     Rank(Box<RankRows>),
+    Process(Box<ProcessRows>),
 }
 
 /// A row that cannot be computed, by its place, and why.
@@ -63,6 +66,7 @@ impl Piece {
             Self::Join(rows) => &rows.keys,
             Self::Dedup(rows) => &rows.keys,
             Self::Rank(rows) => &rows.keys,
+            Self::Process(rows) => &rows.keys,
             Self::Rows(_) => &[],
         }
     }
@@ -73,6 +77,7 @@ impl Piece {
             Self::Join(rows) => rows.before.len(),
             Self::Dedup(rows) => rows.before.len(),
             Self::Rank(rows) => rows.before.len(),
+            Self::Process(rows) => rows.before.len(),
             Self::Rows(rows) => rows.num_rows(),
         }
     }
@@ -95,6 +100,7 @@ impl Running {
             Kind::AsOf(as_of) => Self::Versions(Box::new(Versions::new(Arc::clone(as_of), Arc::clone(store))?)),
             Kind::Ranking(ranking) => Self::Ranked(Box::new(Ranked::new(Arc::clone(ranking), Arc::clone(store))?)),
             Kind::Dedup(dedup) => Self::Deduping(Deduping::new(Arc::clone(dedup), late, Arc::clone(store))?),
+            Kind::Process(process) => Self::Processing(Processing::new(Arc::clone(process), Arc::clone(store))?),
             Kind::Aggregate(aggregate) => match &aggregate.timing {
                 None => Self::Updating(Updating::new(Arc::clone(aggregate), Arc::clone(store))?),
                 Some(timing) if matches!(timing.window, Window::Session { .. }) => {
@@ -114,6 +120,7 @@ impl Running {
             (Self::Versions(versions), Piece::Join(rows)) => versions.update(&rows),
             (Self::Ranked(ranked), Piece::Rank(rows)) => ranked.update(&rows),
             (Self::Deduping(deduping), Piece::Dedup(rows)) => deduping.update(&rows),
+            (Self::Processing(processing), Piece::Process(rows)) => processing.update(&rows),
             _ => Err(DataFusionError::Internal("rows were prepared for another operator".into())),
         }
     }
@@ -129,6 +136,7 @@ impl Running {
             Self::Versions(versions) => versions.advance(delayed),
             Self::Ranked(ranked) => ranked.advance(delayed),
             Self::Deduping(deduping) => deduping.advance(delayed),
+            Self::Processing(processing) => processing.advance(delayed),
         }
     }
 
@@ -151,6 +159,7 @@ impl Running {
             Self::Windowed(windowed) => windowed.spillable(),
             Self::Updating(updating) => vec![(0, updating.spillable())],
             Self::Deduping(deduping) => vec![(0, deduping.spillable())],
+            Self::Processing(processing) => vec![(0, processing.spillable())],
             Self::Versions(versions) => vec![(0, versions.spillable())],
             Self::Sessions(sessions) => vec![(0, sessions.spillable())],
             Self::Joining(joining) => vec![(0, joining.spillable())],
@@ -163,6 +172,7 @@ impl Running {
             Self::Windowed(windowed) => windowed.spill(at),
             Self::Updating(updating) => updating.spill(),
             Self::Deduping(deduping) => deduping.spill(),
+            Self::Processing(processing) => processing.spill(),
             Self::Versions(versions) => versions.spill(),
             Self::Sessions(sessions) => sessions.spill(),
             Self::Joining(joining) => joining.spill(),
@@ -176,6 +186,7 @@ impl Running {
             Self::Windowed(windowed) => windowed.spilled(),
             Self::Updating(updating) => updating.spilled(),
             Self::Deduping(deduping) => deduping.spilled(),
+            Self::Processing(processing) => processing.spilled(),
             Self::Versions(versions) => versions.spilled(),
             Self::Sessions(sessions) => sessions.spilled(),
             Self::Joining(joining) => joining.spilled(),
@@ -192,6 +203,7 @@ impl Running {
             Self::Versions(versions) => versions.dump(),
             Self::Ranked(ranked) => ranked.dump(),
             Self::Deduping(deduping) => deduping.dump(),
+            Self::Processing(processing) => processing.dump(),
         }
     }
 
@@ -212,6 +224,7 @@ impl Running {
             Self::Versions(versions) => versions.restore(part),
             Self::Ranked(ranked) => ranked.restore(part),
             Self::Deduping(deduping) => deduping.restore(part),
+            Self::Processing(processing) => processing.restore(part),
         }
     }
 
@@ -225,6 +238,7 @@ impl Running {
             Self::Versions(versions) => versions.size(),
             Self::Ranked(ranked) => ranked.size(),
             Self::Deduping(deduping) => deduping.size(),
+            Self::Processing(processing) => processing.size(),
         }
     }
 }
@@ -237,6 +251,8 @@ pub(super) fn delay_of(kind: &Kind, side: usize) -> i64 {
         Kind::AsOf(as_of) => as_of.sides[side].delay_us,
         Kind::Ranking(ranking) => ranking.delay_us,
         Kind::Dedup(dedup) => dedup.delay_us,
+        // It stands behind a source.
+        Kind::Process(_) => 0,
     }
 }
 
@@ -262,6 +278,7 @@ pub(super) fn prepare(
         Kind::AsOf(as_of) => Some(&as_of.sides[side].time),
         Kind::Ranking(ranking) => Some(&ranking.time),
         Kind::Dedup(dedup) => Some(&dedup.time),
+        Kind::Process(process) => Some(&process.time),
     };
     let mut times = TimestampMicrosecondArray::from(Vec::<i64>::new());
     if let Some(time) = time {
@@ -301,6 +318,13 @@ pub(super) fn prepare(
         Kind::Dedup(dedup) => {
             let (keys, select) = (all(&dedup.keys, &rows)?, all(&dedup.select, &rows)?);
             Piece::Dedup(Box::new(DedupRows { times, keys, select, before, places }))
+        }
+        Kind::Process(process) => {
+            let keys = all(&process.keys, &rows)?;
+            let columns = rows.columns().iter().zip(process.input.fields());
+            let columns = columns.map(|(column, field)| as_type(column, field.data_type()));
+            let columns = columns.collect::<Result<_, String>>()?;
+            Piece::Process(Box::new(ProcessRows { times, keys, columns, before, places }))
         }
     };
     Ok((piece, faults))

@@ -9,8 +9,8 @@ use datafusion::{
 
 use super::{
     super::{expression::definition, rules::Rules},
-    Aggregate, AsOf, Ask, Call, Dedup, Join, Kind, Lane, LookUp, Operator, Origin, PlanSource, PlanTable, Ranking,
-    Step, Time, Unnest, WindowColumn, as_of, ask, look_up, ranking, unsupported, windows,
+    Aggregate, AsOf, Ask, Call, Dedup, Join, Kind, Lane, LookUp, Operator, Origin, PlanSource, PlanTable, Process,
+    Ranking, Step, Time, Unnest, WindowColumn, as_of, ask, look_up, ranking, unsupported, windows,
 };
 use crate::{Error, Result, http::Address};
 
@@ -124,9 +124,18 @@ impl<'a> Compiler<'a> {
                 let places = scan.projected_schema.fields().iter().enumerate();
                 let times = places.filter(|(_, field)| Some(field.name()) == time);
                 let times = times.map(|(column, _)| Time { column, delay_us: 0, is_end: false }).collect();
-                let steps = call.map(|call| Step::Transform(call.clone())).into_iter().collect();
-                let lane = Lane { from: Origin::Source(source), steps };
-                Ok(Flow { lanes: vec![lane], times, windows: Vec::new(), is_updating: false })
+                let process = call.map(|call| Process::compile(self.rules, call, &self.sources[source]));
+                let lanes = match process.transpose()?.flatten() {
+                    Some(process) => {
+                        let lane = Lane { from: Origin::Source(source), steps: Vec::new() };
+                        self.operator(Kind::Process(Arc::new(process)), vec![vec![lane]])
+                    }
+                    None => {
+                        let steps = call.map(|call| Step::Transform(call.clone())).into_iter().collect();
+                        vec![Lane { from: Origin::Source(source), steps }]
+                    }
+                };
+                Ok(Flow { lanes, times, windows: Vec::new(), is_updating: false })
             }
             LogicalPlan::SubqueryAlias(node) => self.flow(&node.input, used),
             LogicalPlan::Window(node) => {

@@ -44,6 +44,7 @@ fn lanes(plan: &Plan, sources: &[PlanSource], of: &[Lane], mut depth: usize, lin
                     Kind::AsOf(as_of) => as_of.describe(),
                     Kind::Ranking(ranking) => ranking.describe(),
                     Kind::Dedup(dedup) => dedup.describe(),
+                    Kind::Process(process) => process.describe(),
                 };
                 put(lines, depth, line);
                 operator.sides.iter().for_each(|side| lanes(plan, sources, side, depth + 1, lines));

@@ -126,8 +126,8 @@ impl<'t> Words<'t> {
         self.is_word(at + 4).then_some(end)
     }
 
-    /// The last token of `name(TABLE source [, argument …])` that begins here, with its parts.
-    fn transform(&self, at: usize) -> Option<(usize, String, String, Vec<String>)> {
+    /// The last token of `name(TABLE source [PARTITION BY (key, …)] [, argument …])` that begins here, with its parts.
+    fn transform(&self, at: usize) -> Option<(usize, String, transformed::Input, Vec<String>)> {
         let name = |at: usize| match self.token(at)? {
             Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_lowercase()),
             Token::Word(word) => Some(word.value.clone()),
@@ -135,14 +135,36 @@ impl<'t> Words<'t> {
         };
         let begins = self.token(at + 1) == Some(&Token::LParen) && self.keyword(at + 2) == Keyword::TABLE;
         let (transform, source) = begins.then(|| Some((name(at)?, name(at + 3)?))).flatten()?;
-        let (mut end, mut arguments) = (at + 4, Vec::new());
+        let (mut end, mut arguments, mut keys) = (at + 4, Vec::new(), Vec::new());
+        if self.keyword(end) == Keyword::PARTITION && self.keyword(end + 1) == Keyword::BY {
+            end += 2;
+            if self.token(end) == Some(&Token::LParen) {
+                loop {
+                    keys.push(name(end + 1)?);
+                    end += 2;
+                    match self.token(end)? {
+                        Token::Comma => {}
+                        Token::RParen => break,
+                        _ => return None,
+                    }
+                }
+            } else {
+                keys.push(name(end)?);
+            }
+            end += 1;
+        }
         while self.token(end) == Some(&Token::Comma) {
             let is_negative = self.token(end + 1) == Some(&Token::Minus);
             let at = end + 1 + usize::from(is_negative);
             arguments.push(transformed::argument(self.token(at)?, is_negative)?);
             end = at + 1;
         }
-        (self.token(end) == Some(&Token::RParen)).then_some((end, transform, source, arguments))
+        (self.token(end) == Some(&Token::RParen)).then_some((
+            end,
+            transform,
+            transformed::Input { source, keys },
+            arguments,
+        ))
     }
 
     /// The ON that belongs to a join whose relation stands here.
@@ -217,8 +239,8 @@ pub(super) fn rewrite(text: &str) -> Result<String> {
                 edits.push((end(on), end(on), format!(" {LATEST}(TRUE) AND")));
             }
             _ => {
-                if let Some((last, name, source, arguments)) = words.transform(at) {
-                    let relation = transformed::relation(&name, &source, &arguments).replace('"', "\"\"");
+                if let Some((last, name, input, arguments)) = words.transform(at) {
+                    let relation = transformed::relation(&name, &input, &arguments).replace('"', "\"\"");
                     // Without an alias its columns are those of the name that it is called by.
                     let has_alias = words.keyword(last + 1) == Keyword::AS || words.is_alias(last + 1);
                     let alias =

@@ -21,6 +21,7 @@ mod lineage;
 mod look_up;
 mod marks;
 mod outputs;
+mod process;
 mod ranking;
 mod shift;
 pub(crate) mod steps;
@@ -46,6 +47,7 @@ pub(crate) use self::{
     ask::Ask,
     join::{Join, Side},
     look_up::LookUp,
+    process::Process,
     ranking::{RankKind, Ranking},
     steps::Step,
     transformed::Call,
@@ -103,6 +105,7 @@ pub(crate) enum Kind {
     AsOf(Arc<AsOf>),
     Ranking(Arc<Ranking>),
     Dedup(Arc<Dedup>),
+    Process(Arc<Process>),
 }
 
 /// A column that is an event time.
@@ -238,7 +241,7 @@ impl Plan {
     fn aggregates(&self) -> impl Iterator<Item = &Aggregate> {
         self.operators.iter().filter_map(|operator| match &operator.kind {
             Kind::Aggregate(aggregate) => Some(&**aggregate),
-            Kind::Join(_) | Kind::AsOf(_) | Kind::Ranking(_) | Kind::Dedup(_) => None,
+            Kind::Join(_) | Kind::AsOf(_) | Kind::Ranking(_) | Kind::Dedup(_) | Kind::Process(_) => None,
         })
     }
 
@@ -285,7 +288,7 @@ impl Plan {
     pub fn has_time(&self) -> bool {
         self.operators.iter().any(|operator| match &operator.kind {
             Kind::Aggregate(aggregate) => aggregate.timing.is_some(),
-            Kind::Join(_) | Kind::AsOf(_) | Kind::Ranking(_) | Kind::Dedup(_) => true,
+            Kind::Join(_) | Kind::AsOf(_) | Kind::Ranking(_) | Kind::Dedup(_) | Kind::Process(_) => true,
         })
     }
 

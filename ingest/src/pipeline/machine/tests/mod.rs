@@ -9,6 +9,7 @@ mod rig;
 mod sessions;
 pub(super) mod spilling;
 mod state;
+mod stateful;
 mod transforms;
 mod unnest;
 mod updating;

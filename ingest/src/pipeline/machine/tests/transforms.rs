@@ -95,10 +95,19 @@ impl Rules for WithTransforms {
     }
 }
 
-fn rules() -> WithTransforms {
+/// `copies` alone.
+pub(super) fn copies() -> Transforms {
+    Transforms::new().with(Copies)
+}
+
+pub(super) fn with_transforms(transforms: Transforms) -> impl Rules {
     let mut config = datafusion::prelude::SessionConfig::new();
     config.options_mut().sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
-    WithTransforms(SessionContext::new_with_config(config).state(), Transforms::new().with(Copies))
+    WithTransforms(SessionContext::new_with_config(config).state(), transforms)
+}
+
+fn rules() -> impl Rules {
+    with_transforms(copies())
 }
 
 #[test]
