@@ -297,6 +297,10 @@ fn read_plan(message: &str) -> SqlError {
     if line.contains("Cannot automatically convert") || line.contains("Unsupported CAST") {
         return SqlError::new("42846", line);
     }
+    // Group functions of pipelines.
+    if line.contains("takes a TIMESTAMP or TIMESTAMPTZ as its first argument") {
+        return SqlError::new("42804", postgres_types(&line));
+    }
     if line.contains("Projections require unique expression names") {
         return SqlError::new("42701", line);
     }

@@ -35,7 +35,7 @@ const ALLOWED_US: i64 = 3_600_000_000;
 pub(super) struct Read {
     pub(super) options: PipelineOptions,
     pub(super) by_name: bool,
-    /// Where `late` stands.
+    /// Where `late` stands, or the `profile` that says it.
     pub(super) late_position: Option<u32>,
     pub(super) notices: Vec<String>,
 }
@@ -65,7 +65,7 @@ pub(super) fn change(options: &PipelineOptions, pairs: &[OptionPair]) -> Result<
 
 fn read_over(options: PipelineOptions, pairs: &[OptionPair]) -> Result<Read> {
     let mut found = Read { options, ..Read::default() };
-    let mut allowed = None;
+    let (mut allowed, mut profile) = (None, None);
     for OptionPair { key, value, value_position } in pairs {
         let read = &mut found.options;
         let wrong = |hint: String| {
@@ -102,12 +102,27 @@ fn read_over(options: PipelineOptions, pairs: &[OptionPair]) -> Result<Read> {
             "http_cache_ttl" => read.services.cache_ttl_us = duration_or_none(value).map_err(&wrong)?,
             "http_cache_bytes" => read.services.cache_bytes = options::bytes(value).map_err(&wrong)?,
             "http_concurrency" => read.services.concurrency = number(value, 256).map_err(&wrong)?,
-            "profile" | "priority" => {
+            "profile" => {
+                let late = match value.to_lowercase().as_str() {
+                    "freshness" => LatePolicy::Drop,
+                    "completeness" => LatePolicy::Update,
+                    _ => return Err(wrong("it takes freshness or completeness".into())),
+                };
+                profile = Some((late, *value_position));
+            }
+            "priority" => {
                 let notice = format!("option \"{}\" means nothing to a pipeline yet and is ignored", key.value);
                 found.notices.push(notice);
             }
             _ => return Err(options::unknown("pipeline", &key.value, OPTIONS.iter().copied()).at(key.position)),
         }
+    }
+    if let Some((late, position)) = profile {
+        if found.late_position.is_none() {
+            (found.options.late.policy, found.late_position) = (late, Some(position));
+        }
+        let notice = "option \"profile\" says what becomes of late rows; reads and failover do not go by it yet";
+        found.notices.push(notice.into());
     }
     found.options.late = settle(found.options.late.policy, allowed)?;
     Ok(found)

@@ -165,6 +165,46 @@ fn a_life_from_create_to_drop() {
 }
 
 /// A row that cannot be computed is a dead letter of its pipeline, once, over a crash; its neighbours go on.
+/// Windows as table functions, in each statement that makes a pipeline.
+#[test]
+fn windows_as_table_functions_are_those_of_group_by() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(BINARY);
+    with_source(&server, directory.path());
+    let of_table = "SELECT b, window_start AS start, count(*) AS rows FROM TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '10' SECONDS)) GROUP BY window_start, window_end, b";
+    let explained = lines(&server, &format!("EXPLAIN CREATE PIPELINE p INTO t AS {of_table}")).join("\n");
+    assert!(explained.contains("tumble") && !explained.contains('\u{1f}'), "{explained}");
+    for table in ["by_group", "by_table", "by_insert"] {
+        server.sql(&format!("CREATE TABLE {table} (b TEXT, start TIMESTAMPTZ, rows BIGINT)"));
+    }
+    let options = "WITH (idle_timeout = '1 hour')";
+    server.sql(&format!("CREATE PIPELINE g INTO by_group {options} AS {WINDOWS}"));
+    server.sql(&format!("CREATE PIPELINE p INTO by_table {options} AS {of_table}"));
+    server.sql(&format!("INSERT INTO by_insert {of_table}"));
+    server.sql("SELECT rt.drain('s')");
+    let of = |table: &str| lines(&server, &format!("SELECT * FROM {table}"));
+    assert!(of("by_group").len() >= 27, "{:?}", of("by_group"));
+    assert_eq!(of("by_table"), of("by_group"));
+    server.wait_for("SELECT count(*) >= (SELECT count(*) FROM by_group) FROM by_insert", "t", PATIENCE);
+    let sources = lines(&server, "SELECT name, sources FROM rt.pipelines");
+    assert!(sources.iter().all(|line| line.ends_with(" s")), "{sources:?}");
+    assert_eq!(refused(&server, "DROP SOURCE s").0, "2BP01");
+    for (query, code, words) in [
+        (of_table.replace("TABLE s", "TABLE nowhere"), "42P01", "nowhere"),
+        (
+            of_table.replace("DESCRIPTOR(ts)", "DESCRIPTOR(a)"),
+            "42804",
+            "TIMESTAMPTZ as its first argument, not integer",
+        ),
+        (WINDOWS.replace("(ts,", "(b,"), "42804", "TIMESTAMPTZ as its first argument, not text"),
+        (of_table.replace("DESCRIPTOR(ts)", "ts"), "22023", "DESCRIPTOR"),
+        (of_table.replace("GROUP BY window_start, window_end, b", ""), "0A000", "grouped by"),
+    ] {
+        let (found, message, hint) = refused(&server, &format!("CREATE PIPELINE q INTO t AS {query}"));
+        assert!(found == code && format!("{message} {hint}").contains(words), "{query}: {found} {message} {hint}");
+    }
+}
+
 #[test]
 fn rows_that_cannot_be_computed_are_dead_letters() {
     let directory = tempfile::tempdir().unwrap();

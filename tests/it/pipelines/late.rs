@@ -87,6 +87,32 @@ fn late_rows_update_their_windows() {
     }
 }
 
+/// What is fresh does without late rows, what is complete takes them; and what is said of late rows itself counts.
+#[test]
+fn profiles_say_what_becomes_of_late_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(BINARY);
+    with_source(&server, directory.path());
+    let updated = ["a 0 4", "a 10 1", "b 0 2", "b 10 1"];
+    for (options, expected) in [
+        (", profile = 'freshness'", &["a 0 2", "a 10 1", "b 0 1"][..]),
+        (", profile = 'Completeness'", &updated),
+        (", late = 'update', profile = 'freshness'", &updated),
+        (", profile = 'completeness', late = 'drop'", &["a 0 2", "a 10 1", "b 0 1"]),
+    ] {
+        server.sql("CREATE TABLE t (key TEXT, start TIMESTAMPTZ, rows BIGINT, PRIMARY KEY (start, key))");
+        server.sql(&create("t", options));
+        server.sql("SELECT rt.drain('s')");
+        assert_eq!(windows(&server, "t"), expected, "{options}");
+        server.sql("DROP PIPELINE p");
+        server.sql("DROP TABLE t");
+    }
+    server.sql("CREATE TABLE plain (key TEXT, start TIMESTAMPTZ, rows BIGINT)");
+    assert_eq!(refused(&server, &create("plain", ", profile = 'completeness'")).0, "0A000");
+    let (code, message, hint) = refused(&server, &create("plain", ", profile = 'fast'"));
+    assert!(code == "22023" && message.contains("'fast'") && hint.contains("completeness"), "{code} {message} {hint}");
+}
+
 #[test]
 fn tables_that_do_not_understand_updates_are_refused() {
     let directory = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@
 //! SELECT DISTINCT ON (key) … FROM s WITHIN INTERVAL '1 hour'     DISTINCT ON (key, dedup_within(INTERVAL '1 hour'))
 //! JOIN LATEST t ON condition                                     JOIN t ON join_latest(TRUE) AND condition
 //! JOIN r FOR SYSTEM_TIME AS OF s.ts ON condition                 JOIN r ON join_as_of(s.ts) AND condition
+//! transform(TABLE s, …), TABLE(TUMBLE(TABLE s, …))               a relation with a name that has it all
 //! ```
 
 use std::{
@@ -25,7 +26,7 @@ use datafusion::{
     },
 };
 
-use super::{super::expression::definition, transformed};
+use super::{super::expression::definition, transformed, window_tables};
 use crate::{Error, Result};
 
 pub(super) const WITHIN: &str = "dedup_within";
@@ -48,25 +49,25 @@ pub(super) fn argument(expr: &Expr, mark: &str) -> Result<Option<Expr>> {
 }
 
 /// The words of a text, without what is between them.
-struct Words<'t>(Vec<&'t TokenWithSpan>);
+pub(super) struct Words<'t>(Vec<&'t TokenWithSpan>);
 
 impl<'t> Words<'t> {
     fn of(tokens: &'t [TokenWithSpan]) -> Self {
         Self(tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect())
     }
 
-    fn token(&self, at: usize) -> Option<&Token> {
+    pub(super) fn token(&self, at: usize) -> Option<&Token> {
         self.0.get(at).map(|token| &token.token)
     }
 
-    fn keyword(&self, at: usize) -> Keyword {
+    pub(super) fn keyword(&self, at: usize) -> Keyword {
         match self.token(at) {
             Some(Token::Word(word)) if word.quote_style.is_none() => word.keyword,
             _ => Keyword::NoKeyword,
         }
     }
 
-    fn is_word(&self, at: usize) -> bool {
+    pub(super) fn is_word(&self, at: usize) -> bool {
         matches!(self.token(at), Some(Token::Word(_)))
     }
 
@@ -200,7 +201,11 @@ pub(super) fn rewrite(text: &str) -> Result<String> {
     let offset = |location: Location| offset(text, location);
     let start = |at: usize| words.0.get(at).map_or(text.len(), |token| offset(token.span.start));
     let end = |at: usize| words.0.get(at).map_or(text.len(), |token| offset(token.span.end));
+    let mut done = 0;
     for at in 0..words.0.len() {
+        if at < done {
+            continue;
+        }
         match &words.0[at].token {
             Token::LParen => {
                 if at >= 2 && words.keyword(at - 1) == Keyword::ON && words.keyword(at - 2) == Keyword::DISTINCT {
@@ -239,13 +244,22 @@ pub(super) fn rewrite(text: &str) -> Result<String> {
                 edits.push((end(on), end(on), format!(" {LATEST}(TRUE) AND")));
             }
             _ => {
-                if let Some((last, name, input, arguments)) = words.transform(at) {
-                    let relation = transformed::relation(&name, &input, &arguments).replace('"', "\"\"");
-                    // Without an alias its columns are those of the name that it is called by.
+                let window = window_tables::Place::of(&words, at);
+                let window = match window {
+                    Some(place) => Some((place.last, place.relation(&words)?)),
+                    None => None,
+                };
+                let call = window.or_else(|| {
+                    let (last, name, input, arguments) = words.transform(at)?;
+                    Some((last, (transformed::relation(&name, &input, &arguments), name)))
+                });
+                if let Some((last, (relation, name))) = call {
+                    // Without an alias its columns are those of the name that it goes by.
                     let has_alias = words.keyword(last + 1) == Keyword::AS || words.is_alias(last + 1);
-                    let alias =
-                        if has_alias { String::new() } else { format!(" AS \"{}\"", name.replace('"', "\"\"")) };
-                    edits.push((start(at), end(last), format!("\"{relation}\"{alias}")));
+                    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+                    let alias = if has_alias { String::new() } else { format!(" AS {}", quoted(&name)) };
+                    edits.push((start(at), end(last), format!("{}{alias}", quoted(&relation))));
+                    done = last + 1;
                 } else if let Some(last) = words.end_of_as_of(at) {
                     let column = text.get(start(at + 4)..end(last)).unwrap_or_default();
                     edits.push((start(at), end(last), String::new()));
@@ -276,13 +290,17 @@ pub fn without_marks(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
     let places: Vec<usize> =
         (0..tokens.len()).filter(|at| !matches!(tokens[*at].token, Token::Whitespace(_))).collect();
     let mut gone = vec![false; tokens.len()];
+    let mut done = 0;
     for at in 0..words.0.len() {
-        if let Some((end, ..)) = words.transform(at) {
+        if at < done {
+            continue;
+        }
+        let window = window_tables::Place::of(&words, at).map(|place| (place.name, place.last));
+        if let Some((name, last)) = window.or_else(|| words.transform(at).map(|(last, ..)| (at, last))) {
             // The name stays, as that of a relation.
-            let (from, to) = (places.get(at + 1).copied(), places.get(end).copied());
-            if let (Some(from), Some(to)) = (from, to) {
-                gone[from..=to].fill(true);
-            }
+            gone[places[at]..places[name]].fill(true);
+            gone[places[name] + 1..=places[last]].fill(true);
+            done = last + 1;
             continue;
         }
         let end = match words.is_within(at) {

@@ -27,6 +27,7 @@ mod shift;
 pub(crate) mod steps;
 mod transformed;
 mod unnest;
+mod window_tables;
 pub mod windows;
 mod within;
 
@@ -164,7 +165,8 @@ pub fn parse(rules: &dyn Rules, text: &str) -> Result<Box<ast::Query>> {
 pub fn relations(query: &ast::Query) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for name in names(query) {
-        let name = transformed::source_of(&name).map_or(name.clone(), str::to_owned);
+        let of_call = transformed::source_of(&name).map(str::to_owned).or_else(|| window_tables::source_of(&name));
+        let name = of_call.unwrap_or(name);
         if !found.contains(&name) {
             found.push(name);
         }
@@ -203,6 +205,7 @@ impl Plan {
     /// The same with `tables` that rows look into.
     pub fn with_tables(rules: &dyn Rules, sources: &[PlanSource], tables: &[PlanTable], text: &str) -> Result<Self> {
         let mut query = parse(rules, text)?;
+        window_tables::rewrite(&mut query, sources)?;
         windows::rewrite(&mut query)?;
         let of_sources = sources.iter().map(|source| (source.name.clone(), Arc::clone(&source.schema)));
         let of_tables = tables.iter().map(|table| (table.name.clone(), Arc::clone(&table.schema)));

@@ -14,6 +14,7 @@ mod transforms;
 mod unnest;
 mod updating;
 mod versions;
+mod window_tables;
 
 use std::collections::BTreeMap;
 
